@@ -1,0 +1,160 @@
+//! Starting, watching and ending containers, behind one trait.
+
+use std::{collections::BTreeMap, future::Future, path::PathBuf, pin::Pin};
+
+use mezz_proto::{ids::ContainerId, resources::Resources};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// What runs in a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Program {
+    /// `/bin/sh -c` with this text.
+    Shell(String),
+    /// This program with these arguments; `argv[0]` is the arguments' own first.
+    Exec {
+        /// A path, or a name that is looked up in PATH.
+        path: String,
+        /// argv, from `argv[0]` on; when empty, `path` is `argv[0]`.
+        argv: Vec<String>,
+    },
+}
+
+/// A container to be started.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ContainerSpec {
+    /// Never used before.
+    pub id: ContainerId,
+    /// What runs in it.
+    pub program: Program,
+    /// Its whole environment; nothing is inherited from the agent.
+    pub environment: BTreeMap<String, String>,
+    /// To run as; the agent's own user when absent.
+    pub user: Option<String>,
+    /// Its working directory, which exists; `stdout` and `stderr` go there.
+    pub sandbox: PathBuf,
+    /// What it is held to: cpus, mem.
+    pub resources: Resources,
+    /// Hard limits above `resources` (`TaskInfo.limits`): cpus, mem; infinity
+    /// lifts a bound.
+    pub limits: BTreeMap<String, f64>,
+}
+
+/// How a container ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Termination {
+    /// As `waitpid` tells it; absent when it cannot be known any more.
+    pub wait_status: Option<i32>,
+    /// Set when the kernel killed it for its memory.
+    pub out_of_memory: Option<OutOfMemory>,
+    /// What went wrong before the program ran, if anything did.
+    pub failure: Option<String>,
+}
+
+/// What the kernel's memory controller says of an ended container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutOfMemory {
+    /// Bytes that it might use.
+    pub limit_bytes: u64,
+    /// The most that it ever used, in bytes.
+    pub peak_bytes: u64,
+}
+
+/// What a container has used.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Statistics {
+    /// Seconds of cpu time.
+    pub cpus_user_secs: Option<f64>,
+    /// Seconds of cpu time in the kernel.
+    pub cpus_system_secs: Option<f64>,
+    /// How often its quota was used up.
+    pub cpus_nr_throttled: Option<u64>,
+    /// Bytes resident.
+    pub mem_rss_bytes: Option<u64>,
+    /// The most ever, in bytes.
+    pub mem_peak_bytes: Option<u64>,
+    /// Bytes that it may use.
+    pub mem_limit_bytes: Option<u64>,
+    /// Processes killed for memory.
+    pub oom_kills: Option<u64>,
+    /// Processes alive.
+    pub pids: Option<u32>,
+}
+
+/// Why a container could not be started, signalled or found.
+#[derive(Debug, Error)]
+pub enum ContainerError {
+    /// There is none under this id.
+    #[error("no container {0}")]
+    Unknown(ContainerId),
+    /// It could not be started.
+    #[error("container {id} could not be started: {doing}")]
+    Launch {
+        /// Which.
+        id: ContainerId,
+        /// At which step.
+        doing: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Something failed on a container that runs.
+    #[error("container {id}: {doing} failed")]
+    Operation {
+        /// Which.
+        id: ContainerId,
+        /// What.
+        doing: &'static str,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// A boxed future, so that the trait can be used as `dyn`.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// One way of running containers. All methods may be called at once from many
+/// tasks.
+pub trait Containerizer: Send + Sync + 'static {
+    /// Stands in `GetAgentResponse.containment`: `cgroup-v1`, `cgroup-v2`, `none`.
+    fn name(&self) -> &'static str;
+
+    /// Starts it; returns the pid of its first process once that runs. What goes
+    /// wrong later (no such program) comes by [`wait`](Containerizer::wait).
+    fn launch(&self, spec: ContainerSpec) -> BoxFuture<'_, Result<u32, ContainerError>>;
+
+    /// Waits until it has ended. Also for recovered ones, and for one that ended
+    /// while no agent ran. May be called again; answers the same.
+    fn wait(&self, id: &ContainerId) -> BoxFuture<'_, Result<Termination, ContainerError>>;
+
+    /// Sends a signal to the container's first process and its descendants.
+    fn signal(&self, id: &ContainerId, signal: i32) -> BoxFuture<'_, Result<(), ContainerError>>;
+
+    /// Kills every process of it, at once and for sure.
+    fn destroy(&self, id: &ContainerId) -> BoxFuture<'_, Result<(), ContainerError>>;
+
+    /// Changes what it is held to.
+    fn update(
+        &self,
+        id: &ContainerId,
+        resources: Resources,
+        limits: BTreeMap<String, f64>,
+    ) -> BoxFuture<'_, Result<(), ContainerError>>;
+
+    /// What it has used so far.
+    fn statistics(&self, id: &ContainerId) -> BoxFuture<'_, Result<Statistics, ContainerError>>;
+
+    /// After an agent's start: finds the containers that the store knows, and
+    /// ends and removes those that it does not. Returns, for each known one,
+    /// whether it was found (running or ended with a status); the others never
+    /// started.
+    fn recover(
+        &self,
+        known: Vec<ContainerId>,
+    ) -> BoxFuture<'_, Result<BTreeMap<ContainerId, bool>, ContainerError>>;
+
+    /// Forgets an ended container and removes what it left behind outside of its
+    /// sandbox (cgroups, the launcher's files).
+    fn remove(&self, id: &ContainerId) -> BoxFuture<'_, Result<(), ContainerError>>;
+}

@@ -1,0 +1,2 @@
+//! Mezz.
+fn main() {}

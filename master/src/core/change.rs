@@ -1,0 +1,31 @@
+//! The core's own news: every change of state that readers may want, whole
+//! records rather than differences, so that a reader can join at any time.
+
+use mezz_proto::{
+    ids::{AgentId, FrameworkId, OfferId, TaskId},
+    mezz::v1 as mezz,
+    v1,
+};
+
+/// One change of state.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// An agent is new or changed. Its `allocated`, `offered` and `tasks` are
+    /// left empty here: the read model sums them up.
+    Agent(mezz::AgentState),
+    /// An agent is forgotten.
+    AgentRemoved(AgentId),
+    /// A framework is new or changed. Its `allocated`, `offered`, `tasks` and
+    /// `dominant_share` are left empty here: the read model sums them up.
+    Framework(mezz::FrameworkState),
+    /// A framework that had ended is forgotten.
+    FrameworkRemoved(FrameworkId),
+    /// A task is new or changed.
+    Task(v1::Task),
+    /// A task's record is dropped.
+    TaskRemoved(FrameworkId, TaskId),
+    /// An offer was made.
+    Offer(mezz::OfferRecord),
+    /// An offer was used, declined, rescinded or withdrawn.
+    OfferRemoved(OfferId),
+}

@@ -1,0 +1,105 @@
+//! What the core wants done.
+
+use mezz_proto::{mezz::v1 as mezz, v1};
+use thiserror::Error;
+
+use super::{Change, ConnectionId, RequestId};
+use crate::registry::RegistryOp;
+
+/// Something to be done outside.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Send an event to a framework.
+    SendScheduler {
+        /// Its subscription.
+        connection: ConnectionId,
+        /// What.
+        event: Box<v1::scheduler::Event>,
+    },
+    /// End a framework's connection, after what was sent on it. With an error it
+    /// ends as a refusal of the protocol, else plainly. No
+    /// [`SchedulerDisconnected`](super::Event::SchedulerDisconnected) is expected.
+    CloseScheduler {
+        /// Which.
+        connection: ConnectionId,
+        /// Why, if the peer broke the protocol.
+        error: Option<CallError>,
+    },
+    /// Send a message to an agent.
+    SendAgent {
+        /// Its link.
+        connection: ConnectionId,
+        /// What.
+        message: Box<mezz::MasterMessage>,
+    },
+    /// End an agent's link, after what was sent on it. No
+    /// [`AgentDisconnected`](super::Event::AgentDisconnected) is expected.
+    CloseAgent {
+        /// Which.
+        connection: ConnectionId,
+    },
+    /// Answer an operator.
+    Reply {
+        /// Whom.
+        request: RequestId,
+        /// What.
+        reply: Result<OperatorReply, OperatorError>,
+    },
+    /// Tell the read model and the event streams of a change of state.
+    Change(Box<Change>),
+}
+
+/// Everything that one call of [`Core::handle`](super::Core::handle) wants done.
+///
+/// `persist` goes to the registry; `after_persist` may go out only when the
+/// registry has acknowledged it, `now` at once. Effects of one connection keep
+/// their order over both groups and over calls: the shell holds back what is
+/// for a connection that still waits for an acknowledgement.
+#[derive(Clone, Debug, Default)]
+pub struct Effects {
+    /// May go out at once.
+    pub now: Vec<Effect>,
+    /// To be written, as one transaction.
+    pub persist: Vec<RegistryOp>,
+    /// May go out once `persist` is written.
+    pub after_persist: Vec<Effect>,
+}
+
+/// A call that breaks the protocol, or asks for what cannot be.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum CallError {
+    /// A field is missing or wrong. The text names the field.
+    #[error("{0}")]
+    Invalid(String),
+    /// Legal, but not now: "not subscribed".
+    #[error("{0}")]
+    NotAllowed(String),
+    /// The configured number of frameworks, agents or tasks is reached.
+    #[error("{0}")]
+    LimitReached(String),
+}
+
+/// Answers to operators.
+#[derive(Clone, Debug, PartialEq)]
+pub enum OperatorReply {
+    /// To `Explain`.
+    Explain(mezz::ExplainResponse),
+    /// To `ListRoles`.
+    Roles(mezz::ListRolesResponse),
+    /// Done.
+    Done,
+}
+
+/// Why an operator's request was not done.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum OperatorError {
+    /// There is no such object; the text says what to do next.
+    #[error("{0}")]
+    NotFound(String),
+    /// The request is wrong; the text names the field.
+    #[error("{0}")]
+    Invalid(String),
+    /// Not in this state.
+    #[error("{0}")]
+    NotAllowed(String),
+}

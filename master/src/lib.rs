@@ -1,0 +1,7 @@
+//! The Mezz master: a pure core and a pure allocator, and the thin shell that
+//! gives them sockets, a clock and a store.
+
+pub mod allocator;
+pub mod core;
+pub mod options;
+pub mod registry;

@@ -1,0 +1,88 @@
+//! Settings of a master, with their defaults.
+
+use std::{path::PathBuf, time::Duration};
+
+use crate::allocator::AllocatorOptions;
+
+/// Where the registry is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RegistryOptions {
+    /// Nowhere: a restarted master learns of agents and frameworks from them.
+    Memory,
+    /// In this file (made when it is missing).
+    File(PathBuf),
+}
+
+/// Settings of a master.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MasterOptions {
+    /// host:port that peers are told; the bound address when absent.
+    pub advertise: Option<String>,
+    /// Name of the cluster, for people.
+    pub cluster: Option<String>,
+    /// Where the registry is kept.
+    pub registry: RegistryOptions,
+    /// What the core needs.
+    pub core: CoreOptions,
+}
+
+/// Settings of the master's core.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CoreOptions {
+    /// Begins every id that this master makes; new at each start. A UUID.
+    pub master_id: String,
+    /// host:port that peers are told.
+    pub address: String,
+    /// How often agents are pinged (rule 45: 15 s).
+    pub ping_interval: Duration,
+    /// An agent that missed so many pings is unreachable (rule 45: 5).
+    pub max_missed_pings: u32,
+    /// An agent whose link broke, or that the registry knows and that did not
+    /// come back, is unreachable after this (rule 45: 10 min).
+    pub agent_reregister_timeout: Duration,
+    /// Unused offers are rescinded after this; never when absent (rule 22).
+    pub offer_timeout: Option<Duration>,
+    /// Changes within this time are answered by one allocation.
+    pub allocation_batch: Duration,
+    /// A filter lasts at least this long (rule 30 has one allocation interval).
+    pub min_filter: Duration,
+    /// Heartbeats to frameworks (rule 11: 15 s).
+    pub heartbeat_interval: Duration,
+    /// The allocator's settings.
+    pub allocator: AllocatorOptions,
+    /// Initial weights of roles; the registry's win over them (rule 76).
+    pub weights: Vec<(String, f64)>,
+    /// More agents than this are refused.
+    pub max_agents: usize,
+    /// More live frameworks than this are refused.
+    pub max_frameworks: usize,
+    /// More live tasks than this are refused with TASK_ERROR.
+    pub max_tasks: usize,
+    /// Ended frameworks that are remembered (rule 76: 50).
+    pub max_completed_frameworks: usize,
+    /// Ended tasks that are remembered for each framework (rule 76: 1000).
+    pub max_completed_tasks: usize,
+}
+
+impl Default for CoreOptions {
+    fn default() -> Self {
+        Self {
+            master_id: String::new(),
+            address: String::new(),
+            ping_interval: Duration::from_secs(15),
+            max_missed_pings: 5,
+            agent_reregister_timeout: Duration::from_secs(600),
+            offer_timeout: None,
+            allocation_batch: Duration::from_millis(2),
+            min_filter: Duration::ZERO,
+            heartbeat_interval: Duration::from_secs(15),
+            allocator: AllocatorOptions::default(),
+            weights: Vec::new(),
+            max_agents: 100_000,
+            max_frameworks: 10_000,
+            max_tasks: 4_000_000,
+            max_completed_frameworks: 50,
+            max_completed_tasks: 1000,
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! What a master keeps over its restarts, behind one trait.
+
+use std::future::Future;
+
+use mezz_proto::{
+    ids::{AgentId, FrameworkId},
+    mezz::v1 as mezz,
+};
+use thiserror::Error;
+
+/// One change of the registry.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RegistryOp {
+    /// Write an agent's record.
+    PutAgent(mezz::AgentRecord),
+    /// Forget an agent.
+    RemoveAgent(AgentId),
+    /// Write a framework's record.
+    PutFramework(mezz::FrameworkRecord),
+    /// Forget a framework.
+    RemoveFramework(FrameworkId),
+    /// Set a role's weight.
+    PutWeight(String, f64),
+}
+
+/// All that the registry holds, as read at the start.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RegistrySnapshot {
+    /// Sorted by id.
+    pub agents: Vec<mezz::AgentRecord>,
+    /// Sorted by id.
+    pub frameworks: Vec<mezz::FrameworkRecord>,
+    /// Sorted by role.
+    pub weights: Vec<(String, f64)>,
+}
+
+/// Why the registry could not be read or written. After it the master must stop:
+/// what it would say next could not be kept.
+#[derive(Debug, Error)]
+pub enum RegistryError {
+    /// The store failed.
+    #[error("the registry at {place} failed while {doing}")]
+    Store {
+        /// A path or an address.
+        place: String,
+        /// What it was doing.
+        doing: &'static str,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A record cannot be read.
+    #[error("the registry at {place} holds a record that cannot be read: {record}")]
+    Corrupt {
+        /// A path or an address.
+        place: String,
+        /// Its key.
+        record: String,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// A store for [`RegistryOp`]s. One writer: the leading master.
+pub trait Registry: Send + 'static {
+    /// Reads everything.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    fn load(&mut self) -> impl Future<Output = Result<RegistrySnapshot, RegistryError>> + Send;
+
+    /// Writes all of `ops` or none; they are durable when it returns.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    fn apply(
+        &mut self,
+        ops: Vec<RegistryOp>,
+    ) -> impl Future<Output = Result<(), RegistryError>> + Send;
+}

@@ -1,0 +1,34 @@
+//! Compiles the `.proto` files below `proto/` to Rust, without protoc.
+
+use std::{env, fs, path::PathBuf};
+
+const FILES: &[&str] = &[
+    "mesos/v1/mesos.proto",
+    "mesos/v1/agent/agent.proto",
+    "mesos/v1/allocator/allocator.proto",
+    "mesos/v1/executor/executor.proto",
+    "mesos/v1/maintenance/maintenance.proto",
+    "mesos/v1/master/master.proto",
+    "mesos/v1/quota/quota.proto",
+    "mesos/v1/resource_provider/resource_provider.proto",
+    "mesos/v1/scheduler/scheduler.proto",
+    "mezz/v1/agent.proto",
+    "mezz/v1/agent_link.proto",
+    "mezz/v1/executor.proto",
+    "mezz/v1/operator.proto",
+    "mezz/v1/registry.proto",
+    "mezz/v1/scheduler.proto",
+];
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    let descriptors = protox::compile(FILES, ["proto"])?;
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    // The JSON dialect and the required-field checks read descriptors at run time.
+    fs::write(out.join("descriptors.bin"), prost::Message::encode_to_vec(&descriptors))?;
+    tonic_prost_build::configure()
+        .bytes(".mesos.v1.TaskInfo.data")
+        .bytes(".mesos.v1.TaskStatus.data")
+        .compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,56 @@
+//! Wire types of Mezz and the values that every crate shares: the Mesos v1 and
+//! `mezz.v1` messages, typed ids, time, and the resource algebra.
+//!
+//! This crate decides nothing: no scheduling rule belongs here.
+
+pub mod ids;
+pub mod resources;
+pub mod time;
+
+/// Messages of the Mesos v1 API, wire compatible with Apache Mesos.
+#[allow(missing_docs, clippy::all, rustdoc::all)]
+pub mod mesos {
+    /// Package `mesos.v1`.
+    pub mod v1 {
+        tonic::include_proto!("mesos.v1");
+        pub mod agent {
+            tonic::include_proto!("mesos.v1.agent");
+        }
+        pub mod allocator {
+            tonic::include_proto!("mesos.v1.allocator");
+        }
+        pub mod executor {
+            tonic::include_proto!("mesos.v1.executor");
+        }
+        pub mod maintenance {
+            tonic::include_proto!("mesos.v1.maintenance");
+        }
+        pub mod master {
+            tonic::include_proto!("mesos.v1.master");
+        }
+        pub mod quota {
+            tonic::include_proto!("mesos.v1.quota");
+        }
+        pub mod resource_provider {
+            tonic::include_proto!("mesos.v1.resource_provider");
+        }
+        pub mod scheduler {
+            tonic::include_proto!("mesos.v1.scheduler");
+        }
+    }
+}
+
+/// Mezz's own gRPC services and their messages.
+#[allow(missing_docs, clippy::all, rustdoc::all)]
+pub mod mezz {
+    /// Package `mezz.v1`.
+    pub mod v1 {
+        tonic::include_proto!("mezz.v1");
+    }
+}
+
+/// Shorthand: `v1::TaskInfo`, `v1::scheduler::Call`.
+pub use mesos::v1;
+
+/// The encoded `FileDescriptorSet` of every message above.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
