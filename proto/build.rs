@@ -26,9 +26,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?);
     // The JSON dialect and the required-field checks read descriptors at run time.
     fs::write(out.join("descriptors.bin"), prost::Message::encode_to_vec(&descriptors))?;
-    tonic_prost_build::configure()
-        .bytes(".mesos.v1.TaskInfo.data")
-        .bytes(".mesos.v1.TaskStatus.data")
-        .compile_fds(descriptors)?;
+    let mut config = prost_build::Config::new();
+    // `prost::Name` ties each type to its descriptor.
+    config.enable_type_names();
+    tonic_prost_build::configure().compile_fds_with_config(descriptors, config)?;
     Ok(())
 }

@@ -3,8 +3,11 @@
 //!
 //! This crate decides nothing: no scheduling rule belongs here.
 
+pub mod attributes;
 pub mod ids;
+pub mod json;
 pub mod resources;
+mod text;
 pub mod time;
 
 /// Messages of the Mesos v1 API, wire compatible with Apache Mesos.

@@ -14,6 +14,7 @@ mod identity;
 mod ranges;
 mod scalar;
 mod set;
+mod text;
 mod wire;
 
 pub use collection::{Insufficient, Resources};
@@ -21,6 +22,7 @@ pub use identity::{Disk, Identity, Reservation, ReservationKind};
 pub use ranges::{Range, RangeError, Ranges};
 pub use scalar::{Scalar, ScalarError};
 pub use set::NameSet;
+pub use text::ParseError;
 pub use wire::{Dialect, ResourceError};
 
 use std::fmt;
