@@ -1,1 +1,88 @@
-//! To be written.
+//! Starts real `mezz` processes on loopback and looks at them from outside, as a
+//! user does.
+//!
+//! The program is the one that cargo built beside the tests, or `MEZZ_BIN`.
+//! When a test fails, the end of every process's log is printed.
+
+mod cluster;
+mod process;
+
+pub use cluster::{Cluster, ClusterOptions};
+pub use process::{Finished, Process, mezz_program};
+
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+
+/// How long a condition may take that normally holds within a second or two: the
+/// machines are small and shared.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Asks again and again until `look` has an answer.
+///
+/// # Errors
+/// After `patience`: what was waited for, and the last thing that `look` saw.
+pub fn eventually<T>(
+    patience: Duration,
+    what: &str,
+    mut look: impl FnMut() -> Result<std::result::Result<T, String>>,
+) -> Result<T> {
+    let end = Instant::now() + patience;
+    loop {
+        let saw = match look()? {
+            Ok(answer) => return Ok(answer),
+            Err(saw) => saw,
+        };
+        if Instant::now() >= end {
+            bail!("{what}: not within {patience:?}; at the end: {saw}");
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// A path that `./test.sh` sets up and passes on.
+///
+/// # Errors
+/// When the variable is not set or names nothing: what to do.
+pub fn prepared(variable: &str) -> Result<PathBuf> {
+    let path = std::env::var_os(variable)
+        .map(PathBuf::from)
+        .with_context(|| format!("{variable} is not set: run the tests by ./test.sh"))?;
+    if !path.exists() {
+        bail!("{variable} is {}, which does not exist: run ./test.sh", path.display());
+    }
+    Ok(path)
+}
+
+/// The pids of processes that work in this folder or below it, or name it on
+/// their command line: what a cluster in it has started.
+///
+/// # Errors
+/// When `/proc` cannot be read.
+pub fn processes_of(folder: &Path) -> Result<Vec<i32>> {
+    let name = folder.to_string_lossy().into_owned();
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc")? {
+        let entry = entry?;
+        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse().ok()) else { continue };
+        // A process may end while it is looked at.
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let works_in = std::fs::read_link(entry.path().join("cwd")).unwrap_or_default();
+        if works_in.starts_with(folder) || String::from_utf8_lossy(&line).contains(&name) {
+            found.push(pid);
+        }
+    }
+    Ok(found)
+}
+
+/// Sends a signal to a process.
+///
+/// # Errors
+/// When there is no such process.
+pub fn signal(pid: i32, signal: rustix::process::Signal) -> Result<()> {
+    let pid = rustix::process::Pid::from_raw(pid).context("pid 0")?;
+    rustix::process::kill_process(pid, signal).with_context(|| format!("signalling {pid:?}"))
+}

@@ -1,0 +1,82 @@
+# Shared by quickstart.sh and test.sh: what a fresh Debian machine needs.
+# Sourced, not run; expects `set -euo pipefail` and the repository as the current folder.
+
+MEZZ_HOME=${MEZZ_HOME:-$PWD/.mezz}
+SPARK_4=4.3.0
+SPARK_3=3.5.9
+
+if [ -t 2 ]; then BOLD=$'\e[1m' DIM=$'\e[2m' PLAIN=$'\e[0m'; else BOLD='' DIM='' PLAIN=''; fi
+started=$(date +%s)
+
+# A line that says what happens now and how long it has been going on.
+step() { printf '%s[%3ds] %s%s\n' "$BOLD" $(($(date +%s) - started)) "$*" "$PLAIN" >&2; }
+note() { printf '%s       %s%s\n' "$DIM" "$*" "$PLAIN" >&2; }
+die() { printf 'error: %s\n' "$*" >&2; exit 1; }
+
+# Runs a long command with its output in a log; prints a dot every five seconds, and the log's
+# end when it fails.
+quietly() { # log, command...
+  local log=$1 pid
+  shift
+  mkdir -p "$(dirname "$log")"
+  "$@" >"$log" 2>&1 &
+  pid=$!
+  while kill -0 "$pid" 2>/dev/null; do
+    for _ in 1 2 3 4 5 6 7 8 9 10; do kill -0 "$pid" 2>/dev/null && sleep 0.5; done
+    if kill -0 "$pid" 2>/dev/null; then printf '.' >&2; fi
+  done
+  if ! wait "$pid"; then
+    printf '\n' >&2
+    tail -n 30 "$log" >&2
+    die "\`$*\` failed; its whole output is in $log"
+  fi
+  printf '\r' >&2
+}
+
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+
+apt_install() { # packages...
+  command -v apt-get >/dev/null || die "please install these by hand: $*"
+  note "installing $*"
+  quietly "$MEZZ_HOME/log/apt.log" as_root apt-get update
+  quietly "$MEZZ_HOME/log/apt.log" as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"
+}
+
+ensure_rust() {
+  command -v cargo >/dev/null || die "Rust is missing: install it from https://rustup.rs, then run this again"
+  command -v cc >/dev/null || apt_install gcc libc6-dev
+}
+
+# The bridge is compiled here, so a JDK rather than a JRE.
+ensure_java() {
+  local major=0
+  if command -v javac >/dev/null; then major=$(javac -version 2>&1 | sed -E 's/javac ([0-9]+).*/\1/'); fi
+  [ "$major" -ge 17 ] || apt_install openjdk-17-jdk-headless
+}
+
+ensure_python() {
+  python3 -c 'import venv, ensurepip' 2>/dev/null || apt_install python3 python3-venv
+}
+
+# Spark with PySpark from PyPI, in a folder of its own; prints nothing, sets nothing: see spark_home.
+ensure_spark() { # version
+  local dir="$MEZZ_HOME/spark-$1"
+  [ -e "$dir/.complete" ] && return
+  note "fetching PySpark $1 from PyPI (about 450 MB, once)"
+  rm -rf "$dir"
+  python3 -m venv "$dir"
+  quietly "$MEZZ_HOME/log/spark-$1.log" "$dir/bin/pip" install --disable-pip-version-check "pyspark==$1"
+  touch "$dir/.complete"
+}
+
+spark_home() { # version
+  "$MEZZ_HOME/spark-$1/bin/python" -c 'import os, pyspark; print(os.path.dirname(pyspark.__file__))'
+}
+
+# The JVM part of the Spark framework; rebuilt when one of its sources is newer.
+ensure_bridge() { # jar
+  if [ -e "$1" ] && [ -z "$(find spark-framework/bridge -newer "$1" -type f -print -quit)" ]; then return; fi
+  note "compiling the Spark bridge"
+  mkdir -p "$(dirname "$1")"
+  quietly "$MEZZ_HOME/log/bridge.log" spark-framework/bridge/build.sh "$(spark_home $SPARK_4)" "$1"
+}

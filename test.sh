@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# Sets up everything that the tests need, and runs all of them. `.ci/run` is this and nothing else.
+#
+#   ./test.sh            everything
+#   ./test.sh --fast     without the tests that start real processes, Spark or containers
+set -euo pipefail
+cd "$(dirname "$0")"
+. scripts/lib.sh
+
+fast=false
+case "${1:-}" in
+  '') ;;
+  --fast) fast=true ;;
+  *) die "unknown argument \`$1\`; there is only --fast" ;;
+esac
+
+step "what the tests need"
+ensure_rust
+if ! cargo nextest --version >/dev/null 2>&1; then
+  note "building cargo-nextest (once)"
+  quietly "$MEZZ_HOME/log/nextest.log" cargo install --locked cargo-nextest
+fi
+if ! $fast; then
+  ensure_java
+  ensure_python
+  ensure_spark $SPARK_4
+  ensure_spark $SPARK_3
+  ensure_bridge "$PWD/target/debug/mezz-spark-bridge.jar"
+  MEZZ_TEST_SPARK_HOME=$(spark_home $SPARK_4)
+  MEZZ_TEST_SPARK_3_HOME=$(spark_home $SPARK_3)
+  export MEZZ_TEST_SPARK_HOME MEZZ_TEST_SPARK_3_HOME
+  export MEZZ_TEST_PYTHON="$MEZZ_HOME/spark-$SPARK_4/bin/python"
+  export MEZZ_SPARK_BRIDGE="$PWD/target/debug/mezz-spark-bridge.jar"
+  [ "$(id -u)" = 0 ] || die "the container tests need root: they make cgroups"
+fi
+
+step "formatting"
+cargo fmt --all --check
+
+step "clippy, with warnings denied"
+cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
+
+step "documentation, with warnings denied"
+RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
+
+step "building"
+cargo build --workspace --all-targets --locked --quiet
+
+step "tests in the documentation"
+cargo test --workspace --doc --locked --quiet
+
+step "tests"
+if $fast; then
+  cargo nextest run --workspace --locked --lib
+else
+  cargo nextest run --workspace --locked
+fi
+
+step "done"

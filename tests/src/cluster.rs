@@ -1,0 +1,244 @@
+//! A master and agents as processes of their own.
+
+use std::{
+    ffi::OsStr,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{
+    PATIENCE, eventually,
+    process::{Finished, Process, clean_command, mezz_program},
+};
+
+/// What the cluster under test is.
+#[derive(Clone, Debug)]
+pub struct ClusterOptions {
+    /// How many agents.
+    pub agents: usize,
+    /// What each has, as text.
+    pub resources: String,
+    /// Further arguments of `mezz master`.
+    pub master_args: Vec<String>,
+    /// Further arguments of `mezz agent`.
+    pub agent_args: Vec<String>,
+}
+
+impl Default for ClusterOptions {
+    fn default() -> Self {
+        Self {
+            agents: 1,
+            resources: "cpus:2;mem:2048;disk:1000;ports:[31000-31099]".to_owned(),
+            master_args: Vec::new(),
+            agent_args: Vec::new(),
+        }
+    }
+}
+
+/// A running cluster; everything of it is killed when it is dropped.
+pub struct Cluster {
+    options: ClusterOptions,
+    program: PathBuf,
+    master_address: String,
+    agent_addresses: Vec<String>,
+    master: Option<Process>,
+    agents: Vec<Option<Process>>,
+    // Last, so that the folder outlives the processes.
+    folder: TempDir,
+}
+
+impl Cluster {
+    /// Starts a master and its agents, and waits until all agents are active.
+    ///
+    /// # Errors
+    /// When one does not start.
+    pub fn start(options: ClusterOptions) -> Result<Self> {
+        let agents = options.agents;
+        let mut cluster = Self {
+            program: mezz_program()?,
+            master_address: free_address()?,
+            agent_addresses: (0..agents).map(|_| free_address()).collect::<Result<_>>()?,
+            master: None,
+            agents: (0..agents).map(|_| None).collect(),
+            folder: tempfile::Builder::new().prefix("mezz-e2e-").tempdir()?,
+            options,
+        };
+        cluster.start_master()?;
+        for n in 0..agents {
+            cluster.start_agent(n)?;
+        }
+        cluster.wait_for_agents(agents)?;
+        Ok(cluster)
+    }
+
+    /// host:port of the master.
+    pub fn master_address(&self) -> &str {
+        &self.master_address
+    }
+
+    /// Where logs, work dirs and whatever a test puts there are.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The running master.
+    ///
+    /// # Errors
+    /// When it was stopped.
+    pub fn master(&mut self) -> Result<&mut Process> {
+        self.master.as_mut().context("the master is not running")
+    }
+
+    /// A running agent.
+    ///
+    /// # Errors
+    /// When it was stopped.
+    pub fn agent(&mut self, n: usize) -> Result<&mut Process> {
+        self.agents[n].as_mut().with_context(|| format!("agent {n} is not running"))
+    }
+
+    /// Starts the master (again).
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn start_master(&mut self) -> Result<()> {
+        let work_dir = self.path("master");
+        let mut command = self.command();
+        command
+            .args(["master", "--listen", &self.master_address, "--work-dir"])
+            .arg(work_dir)
+            .args(&self.options.master_args);
+        self.master = Some(Process::start("master", self.folder.path(), command)?);
+        eventually(PATIENCE, "the master answers", || {
+            if !self.master()?.running() {
+                return Ok(Err("it has ended".to_owned()));
+            }
+            let list = self.mezz(["agents"])?;
+            Ok(if list.code == Some(0) { Ok(()) } else { Err(list.stderr) })
+        })
+    }
+
+    /// Starts an agent (again), under the address and work dir it has had.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_agent(&mut self, n: usize) -> Result<()> {
+        let work_dir = self.path(&format!("agent{n}"));
+        let name = format!("{}-{n}", self.cgroup_root());
+        let mut command = self.command();
+        command
+            .args(["agent", "--master", &self.master_address])
+            .args(["--listen", &self.agent_addresses[n], "--hostname", "127.0.0.1"])
+            .args(["--resources", &self.options.resources, "--cgroup-root", &name, "--work-dir"])
+            .arg(work_dir)
+            .args(&self.options.agent_args);
+        self.agents[n] = Some(Process::start(&format!("agent{n}"), self.folder.path(), command)?);
+        Ok(())
+    }
+
+    /// Names this cluster's cgroups; no other cluster has it.
+    pub fn cgroup_root(&self) -> String {
+        let name = self.folder.path().file_name().unwrap_or_default().to_string_lossy();
+        name.replace('.', "-")
+    }
+
+    /// Waits until so many agents are active.
+    ///
+    /// # Errors
+    /// When they are not.
+    pub fn wait_for_agents(&self, count: usize) -> Result<()> {
+        eventually(PATIENCE, &format!("{count} active agents"), || {
+            let agents = self.list("agents", &[])?;
+            let active = agents.iter().filter(|a| a["status"] == "active").count();
+            Ok(if active == count { Ok(()) } else { Err(format!("{agents:?}")) })
+        })
+    }
+
+    /// Runs `mezz` with this cluster as its master, to its end.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn mezz(&self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<Finished> {
+        let output = self.client(args).output()?;
+        Ok(Finished {
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        })
+    }
+
+    /// Starts `mezz` with this cluster as its master, in the background.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn spawn(
+        &self,
+        name: &str,
+        args: impl IntoIterator<Item = impl AsRef<OsStr>>,
+    ) -> Result<Process> {
+        Process::start(name, self.folder.path(), self.client(args))
+    }
+
+    /// A `mezz` command for this cluster.
+    pub fn client(&self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
+        let mut command = self.command();
+        command.env("MEZZ_MASTER", &self.master_address).args(args);
+        command
+    }
+
+    /// One of the lists (`agents`, `tasks`, …) as JSON objects.
+    ///
+    /// # Errors
+    /// When the command fails or prints no list.
+    pub fn list(&self, what: &str, args: &[&str]) -> Result<Vec<Value>> {
+        let all = [&[what], args, &["--output", "json"]].concat();
+        let printed = self.mezz(all)?.success()?.stdout;
+        serde_json::from_str(&printed).with_context(|| format!("mezz {what} printed {printed}"))
+    }
+
+    /// Stops everything by SIGTERM and checks that no process is left behind.
+    ///
+    /// # Errors
+    /// What was left.
+    pub fn stop(mut self) -> Result<()> {
+        for mut process in self.agents.drain(..).flatten().chain(self.master.take()) {
+            process.signal(Signal::TERM)?;
+            let end = process.wait(PATIENCE)?;
+            ensure!(end.code == Some(0), "after SIGTERM: {:?}\n{end}", end.code);
+        }
+        let left = crate::processes_of(self.folder.path())?;
+        ensure!(left.is_empty(), "processes left behind: {left:?}");
+        Ok(())
+    }
+
+    fn command(&self) -> Command {
+        let mut command = clean_command(&self.program);
+        command.current_dir(self.folder.path());
+        command
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.agents.clear();
+        self.master = None;
+        // Launchers outlive their agents by design; a test must not leave any.
+        for pid in crate::processes_of(self.folder.path()).unwrap_or_default() {
+            let _ = crate::signal(pid, Signal::KILL);
+        }
+    }
+}
+
+fn free_address() -> Result<String> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
+}
