@@ -1,0 +1,201 @@
+//! The life of the subscription: attempts, its beginning, its end.
+
+use std::time::Duration;
+
+use mezz_proto::{
+    ids::{AgentId, TaskId},
+    time::Time,
+    v1,
+};
+use rand::RngExt;
+use tracing::info;
+
+use super::{Actions, Driver, Ending, Phase, deliver};
+use crate::{
+    drive::{Action, LinkEnd},
+    scheduler::{Event, calls},
+};
+
+/// From the start of a connection to SUBSCRIBED.
+pub(in crate::scheduler) const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A master is dead when it misses so many heartbeats.
+const HEARTBEATS_TO_MISS: u32 = 3;
+/// What a master that does not say is taken to send (behaviour rule 11).
+const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(15);
+/// No master sends more often; a smaller number is a mistake.
+const SHORTEST_HEARTBEAT: Duration = Duration::from_millis(100);
+/// How long the master may take to confirm a teardown before it is repeated.
+const TEARDOWN_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the master may take to read the last calls when the driver stops.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+/// Redirections followed in a row without a pause.
+const MAX_REDIRECTS: u32 = 3;
+
+impl Driver {
+    pub(super) fn connect(&mut self, now: Time, out: &mut Actions) {
+        let id = self.info.id.clone();
+        let (info, constraints) = (self.info.clone(), self.constraints.clone());
+        let subscribe = Box::new(calls::subscribe(id, info, self.suppressed(), constraints));
+        self.changed = false;
+        self.phase = Phase::Connecting { until: now + SUBSCRIBE_TIMEOUT };
+        let target = self.target().to_owned();
+        out.push(Action::Connect { target, first: subscribe });
+    }
+
+    pub(super) fn on_subscribed(
+        &mut self,
+        now: Time,
+        subscribed: v1::scheduler::event::Subscribed,
+        out: &mut Actions,
+    ) {
+        if !matches!(self.phase, Phase::Connecting { .. }) {
+            return;
+        }
+        let heartbeat = subscribed
+            .heartbeat_interval_seconds
+            .and_then(|s| Duration::try_from_secs_f64(s).ok())
+            .unwrap_or(DEFAULT_HEARTBEAT)
+            .max(SHORTEST_HEARTBEAT);
+        let patience = heartbeat.saturating_mul(HEARTBEATS_TO_MISS);
+        self.phase = Phase::Subscribed { heard: now, patience };
+        self.failures = 0;
+        self.redirects = 0;
+        self.pause = self.backoff.0;
+        let again = self.info.id.replace(subscribed.framework_id.clone()).is_some();
+        let v1::scheduler::event::Subscribed { framework_id, master_info: master, .. } = subscribed;
+        info!(framework_id = %framework_id.value, "subscribed");
+        deliver(out, Event::Subscribed { framework_id, master });
+        if self.ending == Some(Ending::Teardown) {
+            return self.teardown(now, out);
+        }
+        if self.changed {
+            self.send_framework(out);
+        }
+        for (executor, agent) in std::mem::take(&mut self.shutdowns) {
+            self.send(calls::shutdown(&executor, &agent), out);
+        }
+        for kill in self.kills.values() {
+            out.push(Action::Send(Box::new(self.stamped(calls::kill(kill.clone())))));
+        }
+        if again {
+            self.send(calls::reconcile([]), out);
+        }
+        let killed: Vec<_> = self
+            .kills
+            .values()
+            .map(|k| (TaskId::from(&k.task_id), k.agent_id.as_ref().map(AgentId::from)))
+            .collect();
+        self.tasks.ask(now, killed);
+        self.tasks.ask_all(now);
+        self.send_reconcile(now, out);
+    }
+
+    pub(super) fn link_ended(&mut self, now: Time, end: LinkEnd, out: &mut Actions) {
+        let closing = matches!(self.phase, Phase::Closing { .. });
+        let was_subscribed = self.is_subscribed();
+        self.offers.clear();
+        self.tasks.disconnected();
+        match (self.ending, &end) {
+            (Some(Ending::Stop), _) => return self.end(out),
+            (Some(Ending::Teardown), _) if self.info.id.is_none() => return self.end(out),
+            // Without that confirmation the driver subscribes again: either the
+            // framework is gone, or the call is repeated.
+            (Some(Ending::Teardown), LinkEnd::Closed) if closing => return self.end(out),
+            (Some(Ending::Teardown), LinkEnd::Refused(_)) => return self.end(out),
+            _ => {}
+        }
+        let reason = match end {
+            LinkEnd::Refused(reason) => return self.fail(reason, out),
+            LinkEnd::NotLeading { leader: Some(leader) } if self.redirects < MAX_REDIRECTS => {
+                if was_subscribed || closing {
+                    deliver(out, Event::Disconnected { reason: format!("{leader} leads now") });
+                }
+                self.redirects += 1;
+                self.leader = Some(leader);
+                self.phase = Phase::Waiting { until: now };
+                return;
+            }
+            LinkEnd::NotLeading { leader: Some(leader) } => {
+                format!("redirected {MAX_REDIRECTS} times, last to {leader}; no master leads")
+            }
+            LinkEnd::NotLeading { leader: None } => {
+                format!("{} does not lead and knows no leader", self.target())
+            }
+            LinkEnd::Closed => "the master ended the subscription".to_owned(),
+            LinkEnd::Lost(reason) => reason,
+        };
+        self.redirects = 0;
+        let until = now + self.pause_after_failure(was_subscribed || closing);
+        self.phase = Phase::Waiting { until };
+        info!(%reason, "disconnected");
+        deliver(out, Event::Disconnected { reason });
+    }
+
+    pub(super) fn teardown(&mut self, now: Time, out: &mut Actions) {
+        self.ending = Some(Ending::Teardown);
+        match self.phase {
+            Phase::Subscribed { .. } => {
+                self.send(calls::teardown(), out);
+                self.phase = Phase::Closing { until: now + TEARDOWN_TIMEOUT };
+            }
+            // The master may have made the framework already, so the id is
+            // waited for.
+            Phase::Connecting { .. } => {}
+            Phase::Waiting { .. } if self.info.id.is_none() => self.end(out),
+            Phase::Waiting { .. } | Phase::Closing { .. } | Phase::Ended => {}
+        }
+    }
+
+    pub(super) fn stop(&mut self, now: Time, out: &mut Actions) {
+        let subscribed = self.is_subscribed();
+        self.ending = Some(Ending::Stop);
+        if subscribed {
+            out.push(Action::HalfClose);
+            self.phase = Phase::Closing { until: now + STOP_TIMEOUT };
+        } else {
+            out.push(Action::Abandon);
+            self.end(out);
+        }
+    }
+
+    pub(super) fn give_up(&mut self, now: Time, reason: String, out: &mut Actions) {
+        out.push(Action::Abandon);
+        self.link_ended(now, LinkEnd::Lost(reason), out);
+    }
+
+    pub(super) fn fail(&mut self, message: String, out: &mut Actions) {
+        out.push(Action::Abandon);
+        deliver(out, Event::Error(message));
+        self.end(out);
+    }
+
+    pub(super) fn end(&mut self, out: &mut Actions) {
+        self.phase = Phase::Ended;
+        self.tasks.disconnected();
+        out.push(Action::End);
+    }
+
+    /// The pause before the next attempt, which goes to the next master unless a
+    /// subscription has just ended: then its master may be back soonest.
+    fn pause_after_failure(&mut self, was_subscribed: bool) -> Duration {
+        if !was_subscribed {
+            self.failures += 1;
+            // The leader that was told did not answer: back to the list.
+            if self.leader.take().is_none() {
+                self.current = (self.current + 1) % self.masters.len();
+            }
+            if !self.failures.is_multiple_of(self.masters.len()) {
+                return Duration::ZERO;
+            }
+        }
+        let pause = self.pause;
+        self.pause = pause.saturating_mul(2).min(self.backoff.1);
+        // Half of it is random, so that the frameworks of a failed master do not
+        // come back as one.
+        pause.mul_f64(self.rng.random_range(0.5..=1.0))
+    }
+
+    pub(super) fn target(&self) -> &str {
+        self.leader.as_deref().unwrap_or(&self.masters[self.current])
+    }
+}

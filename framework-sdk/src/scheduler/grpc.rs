@@ -1,0 +1,50 @@
+//! Links to masters over gRPC (`mezz.v1.Scheduler`).
+
+use futures_util::StreamExt;
+use mezz_proto::{
+    mezz::v1::scheduler_client::SchedulerClient,
+    v1::scheduler::{Call, Event},
+};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Status};
+
+use crate::drive::{
+    CALLS_IN_FLIGHT, Connecting, Link, LinkEnd, MAX_EVENT_BYTES, Transport, endpoint, error_text,
+    status_end,
+};
+
+/// Metadata key under which a master that does not lead names the leader.
+const LEADER_KEY: &str = "mezz-leader";
+
+pub(crate) struct GrpcTransport;
+
+impl Transport<Call, Event> for GrpcTransport {
+    fn connect(&self, target: &str, first: Call) -> Connecting<Call, Event> {
+        let address = target.to_owned();
+        Box::pin(async move { open(address, first).await })
+    }
+}
+
+async fn open(address: String, first: Call) -> Result<Link<Call, Event>, LinkEnd> {
+    let unreachable =
+        |e: tonic::transport::Error| LinkEnd::Lost(format!("{address}: {}", error_text(&e)));
+    let channel = endpoint(&address).map_err(unreachable)?.connect().await.map_err(unreachable)?;
+    let mut client = SchedulerClient::new(channel).max_decoding_message_size(MAX_EVENT_BYTES);
+    let (calls, receiver) = mpsc::channel(CALLS_IN_FLIGHT);
+    // Cannot fail: the channel is new and its receiver alive.
+    let _ = calls.try_send(first);
+    let response = client.subscribe(ReceiverStream::new(receiver)).await;
+    let stream = response.map_err(|s| link_end(&address, &s))?.into_inner();
+    let events = stream.map(move |event| event.map_err(|s| link_end(&address, &s)));
+    Ok(Link { calls, events: Box::pin(events) })
+}
+
+fn link_end(address: &str, status: &Status) -> LinkEnd {
+    match status.metadata().get(LEADER_KEY) {
+        Some(leader) if status.code() == Code::Unavailable => LinkEnd::NotLeading {
+            leader: leader.to_str().ok().filter(|l| !l.is_empty()).map(str::to_owned),
+        },
+        _ => status_end(address, status),
+    }
+}

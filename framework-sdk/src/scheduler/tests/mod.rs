@@ -1,0 +1,535 @@
+//! The pure driver. That of the task around it is in `tests/scheduler.rs`.
+
+mod random;
+
+use std::time::Duration;
+
+use mezz_proto::{
+    time::Time,
+    v1::{
+        self,
+        scheduler::{
+            Call,
+            call::Type,
+            event::{Offers, Rescind, Subscribed, Type as EventType, Update},
+        },
+    },
+};
+
+use super::{AcknowledgeMode, Event, SchedulerOptions, command::Command, driver::Driver};
+use crate::{
+    build::{FrameworkBuilder, TaskBuilder},
+    drive::{Action, Driver as _, LinkEnd},
+    resources::Resources,
+};
+
+/// The driver with what it asked for since the last look.
+struct Env {
+    driver: Driver,
+    now: Time,
+    connects: Vec<(String, Call)>,
+    calls: Vec<Call>,
+    events: Vec<Event>,
+    acknowledge: Vec<bool>,
+    other: Vec<&'static str>,
+}
+
+impl Env {
+    fn new(masters: &[&str]) -> Self {
+        Self::with(options(masters))
+    }
+
+    fn with(options: SchedulerOptions) -> Self {
+        let now = Time::from_secs(1000);
+        Self {
+            driver: Driver::new(now, options, 7),
+            now,
+            connects: vec![],
+            calls: vec![],
+            events: vec![],
+            acknowledge: vec![],
+            other: vec![],
+        }
+    }
+
+    /// One that is subscribed as F.
+    fn subscribed() -> Self {
+        let mut env = Self::new(&["m1:1"]);
+        env.tick();
+        env.subscribe();
+        env.forget();
+        env
+    }
+
+    fn act(&mut self, f: impl FnOnce(&mut Driver, Time, &mut Vec<Action<Driver>>)) {
+        let mut out = Vec::new();
+        f(&mut self.driver, self.now, &mut out);
+        for action in out {
+            match action {
+                Action::Connect { target, first } => self.connects.push((target, *first)),
+                Action::Send(call) => self.calls.push(*call),
+                Action::Deliver(delivery) => {
+                    self.acknowledge.push(delivery.acknowledge.is_some());
+                    self.events.push(delivery.event);
+                }
+                Action::HalfClose => self.other.push("half-close"),
+                Action::Abandon => self.other.push("abandon"),
+                Action::End => self.other.push("end"),
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        self.act(|d, now, out| d.on_timeout(now, out));
+    }
+
+    /// To the next deadline, and past it.
+    fn wait(&mut self) -> Duration {
+        let until = self.driver.next_deadline().expect("there is a deadline");
+        let waited = until.since(self.now);
+        self.now = self.now.max(until);
+        self.tick();
+        waited
+    }
+
+    fn command(&mut self, command: Command) {
+        self.act(|d, now, out| d.on_command(now, command, out));
+    }
+
+    fn event(&mut self, event: v1::scheduler::Event) {
+        self.act(|d, now, out| d.on_event(now, event, out));
+    }
+
+    fn end(&mut self, end: LinkEnd) {
+        self.act(|d, now, out| d.on_link_end(now, end, out));
+    }
+
+    fn subscribe(&mut self) {
+        let subscribed = Subscribed {
+            framework_id: v1::FrameworkId { value: "F".into() },
+            heartbeat_interval_seconds: Some(10.0),
+            master_info: None,
+        };
+        self.event(v1::scheduler::Event {
+            r#type: Some(EventType::Subscribed as i32),
+            subscribed: Some(subscribed),
+            ..Default::default()
+        });
+    }
+
+    fn offer(&mut self, id: &str) {
+        let offer = v1::Offer {
+            id: offer_id(id),
+            agent_id: v1::AgentId { value: "S".into() },
+            ..Default::default()
+        };
+        self.event(v1::scheduler::Event {
+            r#type: Some(EventType::Offers as i32),
+            offers: Some(Offers { offers: vec![offer] }),
+            ..Default::default()
+        });
+    }
+
+    fn update(&mut self, task: &str, state: v1::TaskState) {
+        let status = v1::TaskStatus {
+            task_id: v1::TaskId { value: task.into() },
+            agent_id: Some(v1::AgentId { value: "S".into() }),
+            uuid: Some(vec![1; 16]),
+            state: state as i32,
+            ..Default::default()
+        };
+        self.event(v1::scheduler::Event {
+            r#type: Some(EventType::Update as i32),
+            update: Some(Update { status }),
+            ..Default::default()
+        });
+    }
+
+    fn launch(&mut self, offer: &str, task: &str) {
+        let task = TaskBuilder::new(task)
+            .shell("true")
+            .resources(Resources::cpus_mem(1.0, 1.0))
+            .build(v1::AgentId { value: "S".into() })
+            .unwrap();
+        let operation = v1::offer::Operation {
+            launch: Some(v1::offer::operation::Launch { task_infos: vec![task] }),
+            ..Default::default()
+        };
+        self.command(Command::Accept {
+            offers: vec![offer_id(offer)],
+            operations: vec![operation],
+            filters: None,
+        });
+    }
+
+    fn kinds(&mut self) -> Vec<Type> {
+        self.calls.drain(..).map(|c| c.r#type()).collect()
+    }
+
+    fn states(&mut self) -> Vec<v1::TaskState> {
+        let updates = self.events.drain(..).filter_map(|e| match e {
+            Event::Update(status) => Some(status.state()),
+            _ => None,
+        });
+        updates.collect()
+    }
+
+    fn forget(&mut self) {
+        self.connects.clear();
+        self.calls.clear();
+        self.events.clear();
+        self.acknowledge.clear();
+        self.other.clear();
+    }
+}
+
+fn options(masters: &[&str]) -> SchedulerOptions {
+    let framework = FrameworkBuilder::new("f").roles(["ads", "web"]).build();
+    SchedulerOptions::new(masters.iter().copied(), framework)
+}
+
+fn offer_id(id: &str) -> v1::OfferId {
+    v1::OfferId { value: id.into() }
+}
+
+fn kill(task: &str) -> Command {
+    let task_id = v1::TaskId { value: task.into() };
+    Command::Kill(v1::scheduler::call::Kill { task_id, ..Default::default() })
+}
+
+fn lost() -> LinkEnd {
+    LinkEnd::Lost("cable".into())
+}
+
+#[test]
+fn resubscribes_with_its_id_and_reconciles_until_answered() {
+    let mut env = Env::subscribed();
+    env.offer("O1");
+    env.launch("O1", "t1");
+    assert_eq!(env.kinds(), [Type::Accept]);
+    env.end(lost());
+    assert_eq!(env.events.last(), Some(&Event::Disconnected { reason: "cable".into() }));
+    env.wait();
+    let (target, call) = env.connects.pop().unwrap();
+    assert_eq!(target, "m1:1");
+    let info = call.subscribe.unwrap().framework_info;
+    assert_eq!(
+        (call.framework_id, info.id.unwrap().value.as_str()),
+        (Some(v1::FrameworkId { value: "F".into() }), "F")
+    );
+    env.subscribe();
+    let calls = std::mem::take(&mut env.calls);
+    let asked: Vec<usize> =
+        calls.iter().filter_map(|c| Some(c.reconcile.as_ref()?.tasks.len())).collect();
+    assert_eq!(asked, [0, 1], "first everything, then what is known");
+    // Silence: asked again after 1 s, then 2 s.
+    assert_eq!(env.wait(), Duration::from_secs(1));
+    assert_eq!(env.kinds(), [Type::Reconcile]);
+    assert_eq!(env.wait(), Duration::from_secs(2));
+    assert_eq!(env.kinds(), [Type::Reconcile]);
+    env.update("t1", v1::TaskState::TaskRunning);
+    assert_eq!(env.wait(), Duration::from_secs(30), "only the heartbeat is waited for");
+}
+
+#[test]
+fn first_subscription_has_nothing_to_reconcile() {
+    let mut env = Env::new(&["m1:1"]);
+    env.tick();
+    assert_eq!(env.connects[0].1.framework_id, None);
+    env.subscribe();
+    assert!(env.calls.is_empty());
+}
+
+#[test]
+fn dead_offers_are_dropped_and_their_tasks_reported() {
+    let mut env = Env::subscribed();
+    env.launch("never", "t1");
+    assert_eq!(env.states(), [v1::TaskState::TaskDropped]);
+    env.offer("O1");
+    env.end(lost());
+    env.forget();
+    env.launch("O1", "t2");
+    env.command(Command::Decline { offers: vec![offer_id("O1")], filters: None });
+    assert_eq!(env.states(), [v1::TaskState::TaskDropped]);
+    assert!(env.calls.is_empty());
+    // One dead offer spoils the accept; the live one goes back without a filter.
+    env.wait();
+    env.subscribe();
+    env.forget();
+    env.offer("O2");
+    env.event(v1::scheduler::Event {
+        r#type: Some(EventType::Rescind as i32),
+        rescind: Some(Rescind { offer_id: offer_id("O1") }),
+        ..Default::default()
+    });
+    env.command(Command::Accept {
+        offers: vec![offer_id("O1"), offer_id("O2")],
+        operations: vec![],
+        filters: None,
+    });
+    let call = env.calls.pop().unwrap();
+    let decline = call.decline.unwrap();
+    assert_eq!(decline.offer_ids, [offer_id("O2")]);
+    assert_eq!(decline.filters.unwrap().refuse_seconds, Some(0.0));
+}
+
+#[test]
+fn frameworks_that_are_not_partition_aware_see_lost() {
+    let framework = v1::FrameworkInfo { name: "f".into(), ..Default::default() };
+    let mut env = Env::with(SchedulerOptions::new(["m1:1"], framework));
+    env.launch("O1", "t1");
+    assert_eq!(env.states(), [v1::TaskState::TaskLost]);
+}
+
+#[test]
+fn wishes_survive_a_disconnection() {
+    let mut env = Env::subscribed();
+    env.end(lost());
+    env.forget();
+    env.command(Command::Suppress(vec!["ads".into(), "not ours".into()]));
+    env.command(kill("t1"));
+    env.command(Command::ShutdownExecutor { executor: "e".into(), agent: "S".into() });
+    env.command(Command::ShutdownExecutor { executor: "e".into(), agent: "S".into() });
+    env.command(Command::Message(Default::default()));
+    env.command(Command::Acknowledge(Default::default()));
+    assert!(env.calls.is_empty());
+    env.wait();
+    assert_eq!(env.connects[0].1.subscribe.as_ref().unwrap().suppressed_roles, ["ads"]);
+    env.subscribe();
+    assert_eq!(
+        env.kinds(),
+        [Type::Shutdown, Type::Kill, Type::Reconcile, Type::Reconcile],
+        "no message, no acknowledgement; the killed task is asked for"
+    );
+    env.command(Command::Revive(vec![]));
+    assert_eq!(env.calls[0].revive.as_ref().unwrap().roles, ["ads", "web"]);
+    env.end(lost());
+    env.forget();
+    env.wait();
+    assert!(env.connects[0].1.subscribe.as_ref().unwrap().suppressed_roles.is_empty());
+    env.subscribe();
+    assert_eq!(env.kinds()[0], Type::Kill, "until the task has ended");
+}
+
+#[test]
+fn a_kill_is_repeated_until_the_task_has_ended() {
+    let mut env = Env::subscribed();
+    env.command(kill("t1"));
+    env.forget();
+    env.update("t1", v1::TaskState::TaskRunning);
+    assert_eq!(env.kinds(), [Type::Kill]);
+    // Those would be answered the same way for ever.
+    env.update("t1", v1::TaskState::TaskUnreachable);
+    env.update("t1", v1::TaskState::TaskKilling);
+    assert!(env.calls.is_empty());
+    env.update("t1", v1::TaskState::TaskKilled);
+    env.update("t1", v1::TaskState::TaskRunning);
+    assert!(env.calls.is_empty());
+}
+
+#[test]
+fn acknowledges_only_what_needs_it_and_only_automatically() {
+    let mut env = Env::subscribed();
+    env.update("t1", v1::TaskState::TaskRunning);
+    env.launch("never", "t2");
+    assert_eq!(env.acknowledge, [true, false]);
+    let mut env = Env::with(SchedulerOptions {
+        acknowledge: AcknowledgeMode::Explicit,
+        ..options(&["m1:1"])
+    });
+    env.tick();
+    env.subscribe();
+    env.forget();
+    env.update("t1", v1::TaskState::TaskRunning);
+    assert_eq!(env.acknowledge, [false]);
+}
+
+#[test]
+fn follows_redirections_and_goes_round_the_masters() {
+    let mut env = Env::new(&["m1:1", "m2:2"]);
+    env.tick();
+    env.end(LinkEnd::NotLeading { leader: Some("m9:9".into()) });
+    assert!(env.events.is_empty(), "a redirection is no failure");
+    assert_eq!(env.wait(), Duration::ZERO);
+    assert_eq!(env.connects.last().unwrap().0, "m9:9");
+    env.end(lost());
+    assert_eq!(env.wait(), Duration::ZERO);
+    assert_eq!(env.connects.last().unwrap().0, "m1:1");
+    env.end(LinkEnd::NotLeading { leader: None });
+    let pause = env.wait();
+    assert!(pause >= Duration::from_millis(50), "a round was made: {pause:?}");
+    assert_eq!(env.connects.last().unwrap().0, "m2:2");
+    assert_eq!(env.events.len(), 2);
+}
+
+#[test]
+fn redirections_in_a_circle_are_left() {
+    let mut env = Env::new(&["m1:1"]);
+    env.tick();
+    for _ in 0..4 {
+        env.end(LinkEnd::NotLeading { leader: Some("m2:2".into()) });
+        if env.events.is_empty() {
+            env.wait();
+        }
+    }
+    assert!(matches!(env.events[0], Event::Disconnected { .. }));
+    assert!(env.wait() > Duration::ZERO);
+}
+
+#[test]
+fn backs_off_up_to_the_limit_with_jitter() {
+    let mut env = Env::new(&["m1:1"]);
+    env.tick();
+    let pauses: Vec<Duration> = (0..10)
+        .map(|_| {
+            env.end(lost());
+            env.wait()
+        })
+        .collect();
+    for (i, pause) in pauses.iter().enumerate() {
+        let full = Duration::from_millis(100 << i).min(Duration::from_secs(5));
+        assert!(*pause >= full / 2 && *pause <= full, "{i}: {pause:?} of {full:?}");
+    }
+    env.subscribe();
+    env.end(lost());
+    assert!(env.wait() <= Duration::from_millis(100), "a subscription resets it");
+}
+
+#[test]
+fn silence_means_death() {
+    let mut env = Env::subscribed();
+    assert_eq!(env.wait(), Duration::from_secs(30));
+    assert_eq!(env.other, ["abandon"]);
+    assert!(matches!(&env.events[0], Event::Disconnected { reason } if reason.contains("30 s")));
+    env.wait();
+    env.forget();
+    // Nor may SUBSCRIBED be waited for without end.
+    assert_eq!(env.wait(), super::driver::SUBSCRIBE_TIMEOUT);
+    assert_eq!(env.other, ["abandon"]);
+}
+
+#[test]
+fn a_master_that_is_not_read_is_not_blamed() {
+    let mut env = Env::subscribed();
+    env.now = env.now + Duration::from_secs(100);
+    let now = env.now;
+    env.driver.not_reading(now);
+    env.tick();
+    assert!(env.other.is_empty());
+    assert_eq!(env.driver.next_deadline(), Some(now + Duration::from_secs(30)));
+}
+
+#[test]
+fn refusals_are_final() {
+    let mut env = Env::new(&["m1:1"]);
+    env.tick();
+    env.end(LinkEnd::Refused("no such role".into()));
+    assert_eq!(env.events, [Event::Error("no such role".into())]);
+    assert_eq!(env.other, ["abandon", "end"]);
+    assert_eq!(env.driver.next_deadline(), None);
+    let mut env = Env::subscribed();
+    env.event(v1::scheduler::Event {
+        r#type: Some(EventType::Error as i32),
+        error: Some(v1::scheduler::event::Error { message: "gone".into() }),
+        ..Default::default()
+    });
+    assert_eq!(env.events, [Event::Error("gone".into())]);
+}
+
+#[test]
+fn teardown_is_repeated_until_confirmed() {
+    let mut env = Env::subscribed();
+    env.command(Command::Teardown);
+    assert_eq!(env.kinds(), [Type::Teardown]);
+    env.end(lost());
+    assert!(env.other.is_empty());
+    env.wait();
+    env.subscribe();
+    assert_eq!(env.kinds(), [Type::Teardown]);
+    env.end(LinkEnd::Closed);
+    assert_eq!(env.other, ["end"]);
+    // Without a framework there is nothing to tear down.
+    let mut env = Env::new(&["m1:1"]);
+    env.command(Command::Teardown);
+    assert_eq!(env.other, ["end"]);
+    // The framework may just be in the making.
+    let mut env = Env::new(&["m1:1"]);
+    env.tick();
+    env.command(Command::Teardown);
+    env.subscribe();
+    assert_eq!(env.kinds(), [Type::Teardown]);
+    // "Framework has been removed" confirms it too.
+    env.event(v1::scheduler::Event {
+        r#type: Some(EventType::Error as i32),
+        error: Some(Default::default()),
+        ..Default::default()
+    });
+    assert_eq!(env.other, ["end"]);
+}
+
+#[test]
+fn stop_flushes_and_does_not_wait_long() {
+    let mut env = Env::subscribed();
+    env.command(kill("t"));
+    env.command(Command::Stop);
+    assert_eq!(env.other, ["half-close"]);
+    env.wait();
+    assert_eq!(env.other, ["half-close", "abandon", "end"]);
+    assert_eq!(env.driver.next_deadline(), None);
+}
+
+#[test]
+fn changes_of_the_framework_are_kept() {
+    let mut env = Env::subscribed();
+    let info = FrameworkBuilder::new("f2").roles(["web"]).build();
+    env.command(Command::UpdateFramework { info: Box::new(info), suppressed: vec!["ads".into()] });
+    let update = env.calls.pop().unwrap().update_framework.unwrap();
+    assert_eq!(update.framework_info.id.as_ref().unwrap().value, "F");
+    assert!(update.suppressed_roles.is_empty(), "a foreign role would be an error");
+    env.end(lost());
+    env.wait();
+    let subscribe = env.connects.pop().unwrap().1.subscribe.unwrap();
+    assert_eq!(subscribe.framework_info, update.framework_info);
+}
+
+#[test]
+fn many_tasks_are_asked_for_in_parts() {
+    let mut env = Env::subscribed();
+    let tasks = (0..2500).map(|i| (format!("t{i}").into(), None)).collect();
+    env.command(Command::Reconcile(tasks));
+    let sizes: Vec<usize> =
+        env.calls.iter().map(|c| c.reconcile.as_ref().unwrap().tasks.len()).collect();
+    assert_eq!(sizes, [1000, 1000, 500]);
+}
+
+#[test]
+fn wishes_while_subscribing_are_not_lost() {
+    let mut env = Env::new(&["m1:1"]);
+    env.tick();
+    env.command(Command::Suppress(vec!["ads".into()]));
+    env.subscribe();
+    let update = env.calls.pop().unwrap().update_framework.unwrap();
+    assert_eq!(update.suppressed_roles, ["ads"]);
+    assert!(env.calls.is_empty());
+    // The next SUBSCRIBE says it.
+    env.end(lost());
+    env.wait();
+    env.subscribe();
+    assert!(!env.kinds().contains(&Type::UpdateFramework));
+}
+
+#[test]
+fn odd_heartbeats_do_no_harm() {
+    for odd in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e-9, 1e300] {
+        let mut env = Env::new(&["m1:1"]);
+        env.tick();
+        let subscribed = Subscribed { heartbeat_interval_seconds: Some(odd), ..Default::default() };
+        env.event(v1::scheduler::Event {
+            r#type: Some(EventType::Subscribed as i32),
+            subscribed: Some(subscribed),
+            ..Default::default()
+        });
+        let patience = env.driver.next_deadline().unwrap().since(env.now);
+        assert!(patience >= Duration::from_millis(300), "{odd}: {patience:?}");
+    }
+}
