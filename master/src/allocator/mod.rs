@@ -8,6 +8,9 @@
 //! Every policy (DRF here; FIFO, capacity) is an implementation of
 //! [`Allocator`].
 
+pub mod constraints;
+mod drf;
+
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use mezz_proto::{
@@ -15,6 +18,11 @@ use mezz_proto::{
     resources::{Resources, Scalar},
     time::Time,
     v1,
+};
+
+pub use self::{
+    constraints::{ConstraintError, validate_constraints},
+    drf::DrfAllocator,
 };
 
 /// An agent's slot: small, dense, given by the core, reused after removal.
