@@ -1,0 +1,109 @@
+//! One real agent: no-op command tasks per second, and from accept to
+//! TASK_RUNNING.
+
+use std::{path::PathBuf, time::Instant};
+
+use anyhow::Result;
+use clap::Args;
+use mezz_proto::{resources::Resources, v1};
+use mezz_sdk::scheduler::Event;
+
+use crate::{
+    cluster::{Process, mezz_program},
+    framework::Framework,
+    report::{Measurement, Report},
+};
+
+/// Options of `agent`.
+#[derive(Debug, Args)]
+pub struct AgentArgs {
+    /// Tasks in each round
+    #[arg(long, default_value_t = 1000)]
+    tasks: usize,
+    /// Rounds
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Tasks one after the other, for the time from accept to TASK_RUNNING
+    #[arg(long, default_value_t = 300)]
+    samples: usize,
+    /// What holds the tasks: `cgroup` or `none`
+    #[arg(long, value_delimiter = ',', default_value = "none,cgroup")]
+    containment: Vec<String>,
+    /// The `mezz` program [default: the one beside this program]
+    #[arg(long)]
+    mezz: Option<PathBuf>,
+}
+
+impl AgentArgs {
+    /// Measures.
+    pub async fn run(&self, report: &mut Report) -> Result<()> {
+        for containment in &self.containment {
+            self.one(containment, report).await?;
+        }
+        Ok(())
+    }
+
+    async fn one(&self, containment: &str, report: &mut Report) -> Result<()> {
+        let mezz = mezz_program(self.mezz.as_deref())?;
+        let folder = tempfile::tempdir()?;
+        let work_dir = folder.path().to_string_lossy().into_owned();
+        let master = Process::master(&mezz, None, &["--registry", "memory"]).await?;
+        let args = [
+            "--resources",
+            "cpus:64;mem:65536",
+            "--containment",
+            containment,
+            "--work-dir",
+            &work_dir,
+            "--cgroup-root",
+            "mezz-bench",
+        ];
+        let _agent = Process::agent(&mezz, &master.address, &args).await?;
+        let task = Resources::parse("cpus:1;mem:64")?;
+        let mut framework = Framework::connect(&master.address, "bench", task, Some("true"))?;
+        let mut rates = Vec::new();
+        for _ in 0..self.rounds {
+            framework.scheduler.revive(&[]).await?;
+            let took = framework.run_tasks(self.tasks, v1::TaskState::TaskFinished).await?;
+            rates.push(self.tasks as f64 / took.as_secs_f64());
+        }
+        report.add(
+            Measurement::new("agent.rate", "tasks/s", rates)
+                .with("containment", containment)
+                .with("tasks", self.tasks),
+        );
+
+        let mut millis = Vec::new();
+        let mut accepted = None;
+        framework.scheduler.revive(&[]).await?;
+        while millis.len() < self.samples {
+            match framework.next().await? {
+                Event::Offers(offers) => {
+                    let wanted = usize::from(accepted.is_none());
+                    let now = Instant::now();
+                    if framework.fill(offers, wanted).await? == 1 {
+                        accepted = Some(now);
+                    }
+                }
+                Event::Update(status) => match status.state() {
+                    v1::TaskState::TaskRunning => {
+                        if let Some(at) = accepted {
+                            millis.push(at.elapsed().as_secs_f64() * 1e3);
+                        }
+                    }
+                    state if mezz_sdk::is_terminal(state) => {
+                        accepted = None;
+                        framework.scheduler.revive(&[]).await?;
+                    }
+                    _ => {}
+                },
+                _ => {}
+            }
+        }
+        report.add(
+            Measurement::new("agent.accept_to_running", "ms", millis)
+                .with("containment", containment),
+        );
+        Ok(())
+    }
+}

@@ -1,0 +1,257 @@
+//! Simulated agents: real `AgentLink` streams over real sockets, and tasks that
+//! run for no time at all.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use mezz_proto::{
+    mezz::v1::{self as mezz, agent_link_client::AgentLinkClient, agent_message, master_message},
+    resources::{Dialect, Resources},
+    v1,
+};
+use tokio::{sync::mpsc, task::JoinSet};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Channel, Endpoint};
+use uuid::Uuid;
+
+/// Messages that one simulated agent may have under way to the master.
+const QUEUE: usize = 4096;
+
+/// What the simulated agents are.
+#[derive(Clone, Debug)]
+pub struct AgentsOptions {
+    /// host:port.
+    pub master: String,
+    /// How many.
+    pub agents: usize,
+    /// TCP connections that they share; 0 for one each.
+    pub connections: usize,
+    /// What each has, as text.
+    pub resources: String,
+    /// Whether tasks end as soon as they run, or run for ever.
+    pub finish: bool,
+}
+
+/// What they have seen.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// Agents (re-)registered.
+    pub registered: AtomicU64,
+    /// Tasks launched.
+    pub launched: AtomicU64,
+    /// Terminal updates acknowledged.
+    pub finished: AtomicU64,
+    last_terminal: Mutex<Option<Instant>>,
+}
+
+impl Seen {
+    /// When the newest terminal update was sent.
+    pub fn last_terminal(&self) -> Option<Instant> {
+        self.last_terminal.lock().ok().and_then(|at| *at)
+    }
+}
+
+/// A set of running agents; they end when it is dropped.
+pub struct Agents {
+    /// Counts, as they grow.
+    pub seen: Arc<Seen>,
+    _tasks: JoinSet<()>,
+}
+
+impl Agents {
+    /// Waits until so many are registered.
+    pub async fn wait_registered(&self, count: usize) -> Result<()> {
+        let end = Instant::now() + Duration::from_secs(120);
+        while (self.seen.registered.load(Ordering::Relaxed) as usize) < count {
+            if Instant::now() > end {
+                bail!(
+                    "only {:?} of {count} agents are registered after 120 s",
+                    self.seen.registered
+                );
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        Ok(())
+    }
+}
+
+/// Tasks that an agent says it has when it re-registers.
+#[derive(Clone, Debug)]
+pub struct Carried {
+    /// Of which framework.
+    pub framework: v1::FrameworkInfo,
+    /// How many, each of this many cpus and MiB.
+    pub tasks: usize,
+    /// Of each task.
+    pub resources: Resources,
+}
+
+/// Starts them all; returns at once. With `carried` they re-register under ids of
+/// their own with running tasks, as after a master's restart.
+pub fn start(options: &AgentsOptions, carried: Option<Carried>) -> Result<Agents> {
+    let resources = Resources::parse(&options.resources).context("--resources")?;
+    let seen = Arc::new(Seen::default());
+    let endpoint = Endpoint::from_shared(format!("http://{}", options.master))?
+        .tcp_nodelay(true)
+        .initial_stream_window_size(1 << 20)
+        .initial_connection_window_size(1 << 21);
+    let shared: Vec<Channel> = (0..options.connections).map(|_| endpoint.connect_lazy()).collect();
+    let mut tasks = JoinSet::new();
+    for n in 0..options.agents {
+        let channel = match shared.len() {
+            0 => endpoint.connect_lazy(),
+            len => shared[n % len].clone(),
+        };
+        let agent = Agent {
+            n,
+            resources: resources.clone(),
+            seen: seen.clone(),
+            finish: options.finish,
+            carried: carried.clone(),
+        };
+        tasks.spawn(async move {
+            if let Err(error) = agent.run(channel).await {
+                eprintln!("simulated agent {n}: {error:#}");
+            }
+        });
+    }
+    Ok(Agents { seen, _tasks: tasks })
+}
+
+struct Agent {
+    n: usize,
+    resources: Resources,
+    seen: Arc<Seen>,
+    finish: bool,
+    carried: Option<Carried>,
+}
+
+impl Agent {
+    async fn run(self, channel: Channel) -> Result<()> {
+        let (out, queue) = mpsc::channel(QUEUE);
+        out.send(message(self.hello())).await?;
+        let mut client = AgentLinkClient::new(channel);
+        let mut stream = client.connect(ReceiverStream::new(queue)).await?.into_inner();
+        let mut id = String::new();
+        // The terminal update of each task, sent once the first is acknowledged.
+        let mut next: HashMap<String, mezz::StatusUpdate> = HashMap::new();
+        while let Some(incoming) = stream.message().await? {
+            match incoming.message {
+                Some(master_message::Message::Registered(registered)) => {
+                    id = registered.agent_id.value;
+                    self.seen.registered.fetch_add(1, Ordering::Relaxed);
+                }
+                Some(master_message::Message::Ping(ping)) => {
+                    out.send(message(agent_message::Message::Pong(mezz::Pong {
+                        number: ping.number,
+                    })))
+                    .await?;
+                }
+                Some(master_message::Message::RunTasks(run)) => {
+                    let framework = run.framework.id.unwrap_or_default();
+                    for task in run.tasks {
+                        self.seen.launched.fetch_add(1, Ordering::Relaxed);
+                        let update = |state| update(&id, &framework, &task.task_id, state);
+                        if self.finish {
+                            next.insert(
+                                task.task_id.value.clone(),
+                                update(v1::TaskState::TaskFinished),
+                            );
+                        }
+                        let running = update(v1::TaskState::TaskRunning);
+                        out.send(message(agent_message::Message::StatusUpdate(running))).await?;
+                    }
+                }
+                Some(master_message::Message::Acknowledgement(ack)) => {
+                    match next.remove(&ack.task_id.value) {
+                        Some(last) => {
+                            if let Ok(mut at) = self.seen.last_terminal.lock() {
+                                *at = Some(Instant::now());
+                            }
+                            out.send(message(agent_message::Message::StatusUpdate(last))).await?;
+                        }
+                        None if self.finish => {
+                            self.seen.finished.fetch_add(1, Ordering::Relaxed);
+                        }
+                        None => {}
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn hello(&self) -> agent_message::Message {
+        let id = format!("00000000-0000-0000-0000-000000000000-S{}", self.n);
+        let agent = v1::AgentInfo {
+            id: self.carried.as_ref().map(|_| v1::AgentId { value: id.clone() }),
+            hostname: format!("sim{}", self.n),
+            port: Some(5051),
+            resources: self.resources.to_proto(Dialect::Refined, None),
+            ..Default::default()
+        };
+        let description = mezz::AgentDescription {
+            agent,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            protocol: 1,
+            api_address: format!("127.0.0.1:{}", 10_000 + self.n % 50_000),
+            ..Default::default()
+        };
+        let Some(carried) = &self.carried else {
+            return agent_message::Message::Register(mezz::Register { description });
+        };
+        let mut task = v1::Task {
+            name: "carried".to_owned(),
+            framework_id: carried.framework.id.clone().unwrap_or_default(),
+            agent_id: v1::AgentId { value: id },
+            resources: carried.resources.to_proto(Dialect::Refined, Some("*")),
+            ..Default::default()
+        };
+        task.set_state(v1::TaskState::TaskRunning);
+        let tasks = (0..carried.tasks)
+            .map(|t| {
+                let task_id = v1::TaskId { value: format!("t{}-{t}", self.n) };
+                v1::Task { task_id, ..task.clone() }
+            })
+            .collect();
+        agent_message::Message::Reregister(mezz::Reregister {
+            description,
+            tasks,
+            frameworks: vec![carried.framework.clone()],
+            executors: Vec::new(),
+        })
+    }
+}
+
+fn message(message: agent_message::Message) -> mezz::AgentMessage {
+    mezz::AgentMessage { message: Some(message) }
+}
+
+fn update(
+    agent: &str,
+    framework: &v1::FrameworkId,
+    task: &v1::TaskId,
+    state: v1::TaskState,
+) -> mezz::StatusUpdate {
+    let mut status = v1::TaskStatus {
+        task_id: task.clone(),
+        agent_id: Some(v1::AgentId { value: agent.to_owned() }),
+        uuid: Some(Uuid::new_v4().as_bytes().to_vec()),
+        timestamp: Some(0.0),
+        ..Default::default()
+    };
+    status.set_state(state);
+    status.set_source(v1::task_status::Source::Executor);
+    let mut update =
+        mezz::StatusUpdate { framework_id: framework.clone(), status, latest_state: 0 };
+    update.set_latest_state(state);
+    update
+}

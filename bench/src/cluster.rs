@@ -1,0 +1,118 @@
+//! A master in a process of its own, for measurements over real sockets.
+
+use std::{
+    net::TcpListener as StdListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use tokio::net::TcpStream;
+
+/// A `mezz` process that is killed when dropped.
+pub struct Process {
+    child: Child,
+    /// host:port of its API.
+    pub address: String,
+}
+
+impl Process {
+    /// Starts `mezz master` with these further arguments on a free port, or on
+    /// `address` when given, and waits until it accepts connections.
+    pub async fn master(mezz: &Path, address: Option<&str>, args: &[&str]) -> Result<Self> {
+        let address = match address {
+            Some(a) => a.to_owned(),
+            None => free_address()?,
+        };
+        Self::start(mezz, "master", address, args).await
+    }
+
+    /// Starts `mezz agent` for this master, likewise.
+    pub async fn agent(mezz: &Path, master: &str, args: &[&str]) -> Result<Self> {
+        let all: Vec<&str> = ["--master", master].iter().chain(args).copied().collect();
+        Self::start(mezz, "agent", free_address()?, &all).await
+    }
+
+    async fn start(mezz: &Path, role: &str, address: String, args: &[&str]) -> Result<Self> {
+        let child = Command::new(mezz)
+            .arg(role)
+            .args(["--listen", &address, "--log-level", "warn"])
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .with_context(|| format!("starting {}", mezz.display()))?;
+        let mut process = Self { child, address };
+        for _ in 0..1500 {
+            if TcpStream::connect(&process.address).await.is_ok() {
+                return Ok(process);
+            }
+            if let Some(status) = process.child.try_wait()? {
+                bail!("mezz {role} ended at its start: {status}");
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        bail!("mezz {role} does not listen on {} after 15 s", process.address)
+    }
+
+    /// Its memory now and at its highest, in bytes.
+    pub fn memory(&self) -> Result<Memory> {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(&path).with_context(|| path.clone())?;
+        let field = |name: &str| -> Result<u64> {
+            let line = status.lines().find(|l| l.starts_with(name)).context("no such line")?;
+            let kib: u64 = line.split_whitespace().nth(1).context("no number")?.parse()?;
+            Ok(kib * 1024)
+        };
+        Ok(Memory { now: field("VmRSS:")?, peak: field("VmHWM:")? })
+    }
+
+    /// Ends it at once, as a crash would.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Resident memory, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory {
+    /// Now.
+    pub now: u64,
+    /// The most since the process's start.
+    pub peak: u64,
+}
+
+/// The `mezz` program: the given path, or the one beside this program.
+pub fn mezz_program(given: Option<&Path>) -> Result<PathBuf> {
+    let path = match given {
+        Some(path) => path.to_owned(),
+        None => std::env::current_exe()?.with_file_name("mezz"),
+    };
+    if !path.exists() {
+        bail!(
+            "{} is not there: build it with `cargo build --release -p mezz`, or give --mezz PATH",
+            path.display()
+        );
+    }
+    Ok(path)
+}
+
+fn free_address() -> Result<String> {
+    Ok(StdListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
+}
+
+/// As many open files as the system lets us have: one for each simulated agent.
+pub fn raise_file_limit() -> Result<()> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
+        .context("raising RLIMIT_NOFILE")
+}

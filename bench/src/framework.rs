@@ -1,0 +1,126 @@
+//! The framework of the measurements: launches no-op tasks through the SDK, as
+//! many as offers hold, until it has launched what it was asked for.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use mezz_proto::{
+    resources::{Dialect, Resources},
+    v1,
+};
+use mezz_sdk::scheduler::{Event, Events, Scheduler, SchedulerOptions, connect};
+
+/// A connected framework.
+pub struct Framework {
+    /// To call.
+    pub scheduler: Scheduler,
+    /// To hear.
+    pub events: Events,
+    resources: Resources,
+    command: Option<v1::CommandInfo>,
+    launched: usize,
+}
+
+impl Framework {
+    /// Subscribes with `name`; each task asks for `resources`.
+    pub fn connect(
+        master: &str,
+        name: &str,
+        resources: Resources,
+        command: Option<&str>,
+    ) -> Result<Self> {
+        let framework = v1::FrameworkInfo {
+            user: "root".to_owned(),
+            name: name.to_owned(),
+            roles: vec!["*".to_owned()],
+            capabilities: [
+                v1::framework_info::capability::Type::MultiRole,
+                v1::framework_info::capability::Type::ReservationRefinement,
+                v1::framework_info::capability::Type::PartitionAware,
+            ]
+            .into_iter()
+            .map(|t| v1::framework_info::Capability { r#type: Some(t as i32) })
+            .collect(),
+            ..Default::default()
+        };
+        let (scheduler, events) =
+            connect(SchedulerOptions::new(vec![master.to_owned()], framework))?;
+        let command = command.map(|text| v1::CommandInfo {
+            value: Some(text.to_owned()),
+            shell: Some(false),
+            ..Default::default()
+        });
+        Ok(Self { scheduler, events, resources, command, launched: 0 })
+    }
+
+    /// The next event.
+    pub async fn next(&mut self) -> Result<Event> {
+        match self.events.next().await {
+            Some(Event::Error(error)) => bail!("the master ended the framework: {error}"),
+            Some(event) => Ok(event),
+            None => bail!("the scheduler driver has ended"),
+        }
+    }
+
+    /// Fills the offers with tasks, `wanted` at most, and declines those that it
+    /// needs not. Returns how many it launched.
+    pub async fn fill(&mut self, offers: Vec<v1::Offer>, wanted: usize) -> Result<usize> {
+        let before = self.launched;
+        for offer in offers {
+            let mut left = Resources::from_proto(&offer.resources)?;
+            let mut tasks = Vec::new();
+            while self.launched - before < wanted && left.contains(&self.resources) {
+                left.try_sub(&self.resources)?;
+                tasks.push(self.task(&offer));
+                self.launched += 1;
+            }
+            if tasks.is_empty() {
+                self.scheduler.decline(vec![offer.id], Some(Duration::from_secs(3600))).await?;
+            } else {
+                self.scheduler.launch(vec![offer.id], tasks).await?;
+            }
+        }
+        Ok(self.launched - before)
+    }
+
+    fn task(&self, offer: &v1::Offer) -> v1::TaskInfo {
+        let role = offer.allocation_info.as_ref().and_then(|a| a.role.as_deref());
+        v1::TaskInfo {
+            name: "noop".to_owned(),
+            task_id: v1::TaskId { value: format!("t{}", self.launched) },
+            agent_id: offer.agent_id.clone(),
+            resources: self.resources.to_proto(Dialect::Refined, role),
+            command: Some(self.command.clone().unwrap_or_else(|| v1::CommandInfo {
+                value: Some("true".to_owned()),
+                ..Default::default()
+            })),
+            ..Default::default()
+        }
+    }
+
+    /// Launches `count` tasks and waits until so many have come to `state`.
+    /// Returns the time from the first accept to the last update.
+    pub async fn run_tasks(&mut self, count: usize, state: v1::TaskState) -> Result<Duration> {
+        let (mut launched, mut reached) = (0, 0);
+        let mut start = None;
+        while reached < count {
+            match self.next().await? {
+                Event::Offers(offers) => {
+                    start.get_or_insert_with(Instant::now);
+                    launched += self.fill(offers, count - launched).await?;
+                }
+                Event::Update(status) if status.state() == state => reached += 1,
+                Event::Update(status) if mezz_sdk::is_terminal(status.state()) => {
+                    bail!(
+                        "task {} came to {:?}: {}",
+                        status.task_id.value,
+                        status.state(),
+                        status.message()
+                    )
+                }
+                _ => {}
+            }
+        }
+        Ok(start.map(|s| s.elapsed()).unwrap_or_default())
+    }
+}
