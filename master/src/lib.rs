@@ -2,6 +2,10 @@
 //! gives them sockets, a clock and a store.
 
 pub mod allocator;
+mod api;
 pub mod core;
 pub mod options;
 pub mod registry;
+mod shell;
+
+pub use shell::{MasterError, serve};

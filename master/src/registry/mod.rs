@@ -1,5 +1,8 @@
 //! What a master keeps over its restarts, behind one trait.
 
+mod file;
+mod memory;
+
 use std::future::Future;
 
 use mezz_proto::{
@@ -7,6 +10,9 @@ use mezz_proto::{
     mezz::v1 as mezz,
 };
 use thiserror::Error;
+
+pub use file::FileRegistry;
+pub use memory::MemoryRegistry;
 
 /// One change of the registry.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,6 +55,15 @@ pub enum RegistryError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// Another master has it open.
+    #[error(
+        "the registry at {place} is in use by another master; stop that one, or give this one a \
+         registry of its own"
+    )]
+    Locked {
+        /// A path or an address.
+        place: String,
+    },
     /// A record cannot be read.
     #[error("the registry at {place} holds a record that cannot be read: {record}")]
     Corrupt {
@@ -78,4 +93,14 @@ pub trait Registry: Send + 'static {
         &mut self,
         ops: Vec<RegistryOp>,
     ) -> impl Future<Output = Result<(), RegistryError>> + Send;
+}
+
+/// The key of an agent's record: its id.
+fn agent_key(record: &mezz::AgentRecord) -> &str {
+    record.agent.id.as_ref().map_or("", |id| &id.value)
+}
+
+/// The key of a framework's record: its id.
+fn framework_key(record: &mezz::FrameworkRecord) -> &str {
+    record.framework.id.as_ref().map_or("", |id| &id.value)
 }

@@ -1,0 +1,85 @@
+//! The HTTP pages: for load balancers, Prometheus, and people who try the port
+//! with a browser.
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    extract::{Request, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use serde_json::json;
+
+use super::server::Api;
+use crate::shell::limits::HEALTH_TIMEOUT;
+
+/// The pages' routes.
+pub fn routes(api: Arc<Api>) -> Router {
+    Router::new()
+        .route("/", get(index))
+        .route("/health", get(health))
+        .route("/version", get(version))
+        .route("/metrics", get(metrics))
+        .with_state(api)
+}
+
+async fn index(State(api): State<Arc<Api>>) -> String {
+    let identity = &api.identity;
+    let cluster = identity.cluster.as_ref().map(|c| format!(", cluster `{c}`")).unwrap_or_default();
+    format!(
+        "Mezz master {} at {}{cluster}\n\
+         id {}\n\n\
+         This port serves gRPC (mezz.v1.Scheduler, mezz.v1.AgentLink, mezz.v1.Operator) and:\n\
+         \x20 /health   200 while the master answers\n\
+         \x20 /version  what it was built from\n\
+         \x20 /metrics  for Prometheus\n\n\
+         Look around with: mezz agents|frameworks|tasks|offers|roles --master {}\n",
+        identity.version, identity.address, identity.id, identity.address,
+    )
+}
+
+async fn health(State(api): State<Arc<Api>>) -> Response {
+    match api.core.probe(HEALTH_TIMEOUT).await {
+        Ok(_) => "ok".into_response(),
+        Err(_) => {
+            (StatusCode::SERVICE_UNAVAILABLE, "the master's core does not answer").into_response()
+        }
+    }
+}
+
+async fn version(State(api): State<Arc<Api>>) -> impl IntoResponse {
+    Json(json!({
+        "name": "mezz",
+        "version": api.identity.version,
+        "build": if cfg!(debug_assertions) { "debug" } else { "release" },
+        "target": format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
+        "master_id": api.identity.id,
+        "start_time": api.identity.clock.start_time().as_secs_f64(),
+    }))
+}
+
+async fn metrics(State(api): State<Arc<Api>>) -> impl IntoResponse {
+    let counters = api.core.probe(HEALTH_TIMEOUT).await.ok();
+    let uptime = api.identity.clock.now().since(api.identity.clock.start_time());
+    let text = api.metrics.render(counters.as_ref(), &api.model.tasks_by_state(), uptime);
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
+}
+
+/// What no route takes: gRPC clients want a status, others a page.
+pub async fn not_found(headers: HeaderMap, request: Request) -> Response {
+    let is_grpc = headers
+        .get(header::CONTENT_TYPE)
+        .map(HeaderValue::as_bytes)
+        .is_some_and(|t| t.starts_with(b"application/grpc"));
+    if is_grpc {
+        return tonic::Status::unimplemented(format!(
+            "no service at {}; this is a Mezz master: mezz.v1.Scheduler, AgentLink, Operator",
+            request.uri().path()
+        ))
+        .into_http::<axum::body::Body>()
+        .into_response();
+    }
+    (StatusCode::NOT_FOUND, "no such page; see /\n").into_response()
+}

@@ -1,0 +1,32 @@
+//! The network side: gRPC services and a few HTTP pages, all on one port.
+
+mod agent_link;
+mod http;
+mod operator;
+mod scheduler;
+mod server;
+mod stream;
+
+pub use server::{Api, Identity, serve_api};
+
+use tonic::Status;
+
+use crate::core::{CallError, OperatorError};
+
+/// How a refused call ends a framework's stream.
+pub fn status_of_call_error(error: &CallError) -> Status {
+    match error {
+        CallError::Invalid(text) => Status::invalid_argument(text),
+        CallError::NotAllowed(text) => Status::failed_precondition(text),
+        CallError::LimitReached(text) => Status::resource_exhausted(text),
+    }
+}
+
+/// How an operator is told that a request was not done.
+fn status_of_operator_error(error: &OperatorError) -> Status {
+    match error {
+        OperatorError::NotFound(text) => Status::not_found(text),
+        OperatorError::Invalid(text) => Status::invalid_argument(text),
+        OperatorError::NotAllowed(text) => Status::failed_precondition(text),
+    }
+}

@@ -1,0 +1,116 @@
+//! One port for all of it.
+
+use std::{future::Future, io, sync::Arc};
+
+use futures_util::{Stream, stream};
+use mezz_proto::mezz::v1::{
+    agent_link_server::AgentLinkServer, operator_server::OperatorServer,
+    scheduler_server::SchedulerServer,
+};
+use tokio::net::{TcpListener, TcpStream};
+use tonic::{
+    service::Routes,
+    transport::{Error, Server},
+};
+use tracing::{debug, warn};
+
+use super::{
+    agent_link::AgentLinkService, http, operator::OperatorService, scheduler::SchedulerService,
+};
+use crate::shell::{
+    clock::Clock,
+    handle::CoreHandle,
+    limits::{
+        ACCEPT_PAUSE, CONNECTION_WINDOW, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT,
+        MAX_AGENT_MESSAGE_BYTES, MAX_CALL_BYTES, MAX_HEADER_BYTES, MAX_OPERATOR_REQUEST_BYTES,
+        STREAM_WINDOW, STREAMS_PER_CONNECTION,
+    },
+    metrics::Metrics,
+    read_model::ReadModel,
+};
+
+/// Who this master is.
+#[derive(Debug)]
+pub struct Identity {
+    /// A UUID, new at each start.
+    pub id: String,
+    /// host:port that peers are told.
+    pub address: String,
+    /// Of the program.
+    pub version: &'static str,
+    /// Name of the cluster, for people.
+    pub cluster: Option<String>,
+    /// Since when it runs.
+    pub clock: Clock,
+}
+
+/// What the services and pages need.
+#[derive(Debug)]
+pub struct Api {
+    /// The way to the core.
+    pub core: CoreHandle,
+    /// For lists.
+    pub model: Arc<ReadModel>,
+    /// For `/metrics`.
+    pub metrics: Arc<Metrics>,
+    /// Who this master is.
+    pub identity: Arc<Identity>,
+}
+
+/// Serves until `stop` resolves and every connection has ended.
+///
+/// # Errors
+/// tonic's, when it cannot serve at all.
+pub async fn serve_api(
+    api: Api,
+    listener: TcpListener,
+    stop: impl Future<Output = ()>,
+) -> Result<(), Error> {
+    let scheduler = SchedulerServer::new(SchedulerService { core: api.core.clone() })
+        .max_decoding_message_size(MAX_CALL_BYTES);
+    let agents = AgentLinkServer::new(AgentLinkService { core: api.core.clone() })
+        .max_decoding_message_size(MAX_AGENT_MESSAGE_BYTES);
+    let operator = OperatorServer::new(OperatorService {
+        core: api.core.clone(),
+        model: api.model.clone(),
+        identity: api.identity.clone(),
+    })
+    .max_decoding_message_size(MAX_OPERATOR_REQUEST_BYTES);
+    let router = Routes::new(scheduler)
+        .add_service(agents)
+        .add_service(operator)
+        .into_axum_router()
+        .merge(http::routes(Arc::new(api)))
+        .fallback(http::not_found);
+    Server::builder()
+        .accept_http1(true)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(STREAMS_PER_CONNECTION)
+        .http2_max_header_list_size(MAX_HEADER_BYTES)
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .add_routes(Routes::from(router))
+        .serve_with_incoming_shutdown(accept(listener), stop)
+        .await
+}
+
+/// Accepts for ever; a failure is logged, and the next attempt waits a moment.
+fn accept(listener: TcpListener) -> impl Stream<Item = io::Result<TcpStream>> {
+    stream::unfold(listener, |listener| async {
+        loop {
+            match listener.accept().await {
+                Ok((stream, peer)) => {
+                    if let Err(error) = stream.set_nodelay(true) {
+                        debug!(%peer, %error, "cannot set TCP_NODELAY");
+                    }
+                    return Some((Ok(stream), listener));
+                }
+                Err(error) => {
+                    warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    })
+}

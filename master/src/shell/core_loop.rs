@@ -1,0 +1,249 @@
+//! The one task that owns the core.
+
+use std::{sync::Arc, time::Duration};
+
+use mezz_proto::time::Time;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::trace;
+
+use super::{
+    clock::Clock,
+    dispatch::{Answer, Changes, Dispatch, Peer},
+    kinds::{DEADLINE, EVENT_KINDS, event_kind},
+    limits::{CORE_BATCH, PENDING_WRITES},
+    metrics::Metrics,
+    writer::Write,
+};
+use crate::core::{ConnectionId, Core, Counters, Effects, Event, OperatorCommand};
+
+/// What the loop is told.
+#[derive(Debug)]
+pub enum Input {
+    /// A connection is there; its first message follows.
+    Open(ConnectionId, Peer),
+    /// A call or a message. Ignored when its connection was ended meanwhile.
+    Message(ConnectionId, Event),
+    /// The peer has left, or its reader gave up.
+    Ended(ConnectionId),
+    /// An operator asks.
+    Operator(OperatorCommand, oneshot::Sender<Answer>),
+    /// Is the loop alive, and what has it counted?
+    Probe(oneshot::Sender<Counters>),
+}
+
+/// Where the loop's outputs go.
+#[derive(Debug)]
+pub struct Outputs {
+    /// To the registry's writer. Bounded by [`PENDING_WRITES`] and what one batch
+    /// of inputs adds to them: beyond that no input is taken.
+    pub writes: mpsc::UnboundedSender<Write>,
+    /// The last durable write.
+    pub written: watch::Receiver<u64>,
+    /// To the read model.
+    pub changes: mpsc::Sender<Changes>,
+}
+
+/// Why the loop ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was asked to.
+    Stopped,
+    /// The registry's writer has failed, and says why.
+    WriterGone,
+}
+
+/// The core with what surrounds it.
+#[derive(Debug)]
+pub struct CoreLoop<M> {
+    core: M,
+    clock: Clock,
+    out: Effects,
+    dispatch: Dispatch,
+    outputs: Outputs,
+    metrics: Arc<Metrics>,
+    last_write: u64,
+    allocations: u64,
+}
+
+/// What the loop needs of a core; tests script one.
+pub trait Machine: Send + 'static {
+    /// See [`Core::handle`].
+    fn handle(&mut self, now: Time, event: Event, out: &mut Effects);
+    /// See [`Core::on_deadline`].
+    fn on_deadline(&mut self, now: Time, out: &mut Effects);
+    /// See [`Core::next_deadline`].
+    fn next_deadline(&self) -> Option<Time>;
+    /// See [`Core::counters`].
+    fn counters(&self) -> &Counters;
+}
+
+impl Machine for Core {
+    fn handle(&mut self, now: Time, event: Event, out: &mut Effects) {
+        self.handle(now, event, out);
+    }
+
+    fn on_deadline(&mut self, now: Time, out: &mut Effects) {
+        self.on_deadline(now, out);
+    }
+
+    fn next_deadline(&self) -> Option<Time> {
+        self.next_deadline()
+    }
+
+    fn counters(&self) -> &Counters {
+        self.counters()
+    }
+}
+
+impl<M: Machine> CoreLoop<M> {
+    /// Owns `core` from now on.
+    pub fn new(core: M, clock: Clock, outputs: Outputs, metrics: Arc<Metrics>) -> Self {
+        Self {
+            core,
+            clock,
+            out: Effects::default(),
+            dispatch: Dispatch::new(metrics.clone()),
+            outputs,
+            metrics,
+            last_write: 0,
+            allocations: 0,
+        }
+    }
+
+    /// Runs until `stop`, or until the registry fails. What was written by then
+    /// is durable when the writer ends; what waits for it is not sent.
+    pub async fn run(
+        mut self,
+        mut inputs: mpsc::Receiver<Input>,
+        stop: CancellationToken,
+    ) -> Ended {
+        let mut batch = Vec::with_capacity(CORE_BATCH);
+        let ended = loop {
+            let now = self.clock.now();
+            let wait = self.core.next_deadline().map(|at| at.since(now));
+            // With too many writes under way only the registry is listened to.
+            let free = self.dispatch.writes_under_way() < PENDING_WRITES;
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break Ended::Stopped,
+                changed = self.outputs.written.changed() => {
+                    if changed.is_err() {
+                        break Ended::WriterGone;
+                    }
+                    let written = *self.outputs.written.borrow_and_update();
+                    self.dispatch.release(written);
+                }
+                taken = inputs.recv_many(&mut batch, CORE_BATCH), if free => {
+                    if taken == 0 {
+                        break Ended::Stopped;
+                    }
+                }
+                // Last, for due deadlines are run below whatever woke the loop.
+                () = sleep_for(wait), if free => {}
+            }
+            self.metrics.hot.queue_depth.set(inputs.len() as f64);
+            for input in batch.drain(..) {
+                self.input(input);
+            }
+            if free {
+                self.run_deadline();
+            }
+            self.tell_lost();
+            let changes = self.dispatch.flush();
+            if !changes.is_empty() && self.outputs.changes.send(changes).await.is_err() {
+                // The read model ends only after this loop.
+                break Ended::Stopped;
+            }
+        };
+        self.dispatch.close_all();
+        ended
+    }
+
+    fn input(&mut self, input: Input) {
+        match input {
+            Input::Open(connection, peer) => self.dispatch.open(connection, peer),
+            Input::Message(connection, event) => {
+                if self.dispatch.is_open(connection) {
+                    self.handle(event);
+                }
+            }
+            Input::Ended(connection) => {
+                if let Some(event) = self.dispatch.ended(connection) {
+                    self.handle(event);
+                }
+            }
+            Input::Operator(command, reply) => {
+                let request = self.dispatch.request(reply);
+                self.handle(Event::Operator { request, command });
+            }
+            Input::Probe(reply) => {
+                // Whoever asked may have given up.
+                let _ = reply.send(self.core.counters().clone());
+            }
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        let kind = event_kind(&event);
+        trace!(kind = EVENT_KINDS[kind], "event");
+        let now = self.clock.now();
+        self.core.handle(now, event, &mut self.out);
+        self.finish(kind, now);
+    }
+
+    fn run_deadline(&mut self) {
+        let now = self.clock.now();
+        if self.core.next_deadline().is_some_and(|at| at <= now) {
+            self.core.on_deadline(now, &mut self.out);
+            self.finish(DEADLINE, now);
+        }
+    }
+
+    /// Counts a call of the core that began at `began`, and sends its effects.
+    fn finish(&mut self, kind: usize, began: Time) {
+        let took = self.clock.now().since(began);
+        self.metrics.hot.event(kind, took);
+        let allocations = self.core.counters().allocations;
+        if allocations != self.allocations {
+            self.allocations = allocations;
+            self.metrics.hot.allocation_seconds.record(took.as_secs_f64());
+        }
+        // A connection's `after_persist` comes before its `now`, which is then
+        // held back behind it.
+        let after = std::mem::take(&mut self.out.after_persist);
+        let ops = std::mem::take(&mut self.out.persist);
+        if ops.is_empty() {
+            for effect in after {
+                self.dispatch.send(effect);
+            }
+        } else {
+            self.last_write += 1;
+            self.dispatch.hold(self.last_write, after);
+            // A closed queue means that the writer has failed; `written` tells
+            // the loop, and these effects stay held back for good.
+            let _ = self.outputs.writes.send(Write { number: self.last_write, ops });
+        }
+        for effect in self.out.now.drain(..) {
+            self.dispatch.send(effect);
+        }
+    }
+
+    fn tell_lost(&mut self) {
+        while let Some(event) = self.dispatch.next_lost() {
+            self.handle(event);
+        }
+    }
+}
+
+async fn sleep_for(wait: Option<Duration>) {
+    match wait {
+        Some(wait) if wait.is_zero() => {}
+        Some(wait) => tokio::time::sleep(wait).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+#[path = "core_loop_tests.rs"]
+mod tests;

@@ -1,0 +1,304 @@
+//! Effects on their way out: which peer, in which order, and which of them wait
+//! for the registry.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
+
+use mezz_proto::{mezz::v1 as mezz, v1};
+use tokio::sync::oneshot;
+use tonic::Status;
+use tracing::{debug, warn};
+
+use super::{
+    kinds::effect_kind,
+    limits::OPERATOR_REQUESTS,
+    metrics::Metrics,
+    outbox::{Outbox, Overflow},
+};
+use crate::{
+    api::status_of_call_error,
+    core::{Change, ConnectionId, Effect, Event, OperatorError, OperatorReply, RequestId},
+};
+
+/// What an operator gets.
+pub type Answer = Result<OperatorReply, OperatorError>;
+
+/// A batch for the read model. Boxed as the core made them: a change is a large
+/// value, and the core's loop should not copy it.
+#[allow(clippy::vec_box)]
+pub type Changes = Vec<Box<Change>>;
+
+/// The queue to a framework.
+pub type SchedulerOutbox = Arc<Outbox<v1::scheduler::Event>>;
+
+/// The queue to an agent.
+pub type AgentOutbox = Arc<Outbox<mezz::MasterMessage>>;
+
+/// The other end of an open connection.
+#[derive(Clone, Debug)]
+pub enum Peer {
+    /// A framework.
+    Scheduler(SchedulerOutbox),
+    /// An agent.
+    Agent(AgentOutbox),
+}
+
+impl Peer {
+    fn wake(&self) {
+        match self {
+            Self::Scheduler(outbox) => outbox.wake(),
+            Self::Agent(outbox) => outbox.wake(),
+        }
+    }
+
+    fn close(&self, end: Result<(), Status>) {
+        match self {
+            Self::Scheduler(outbox) => outbox.close(end),
+            Self::Agent(outbox) => outbox.close(end),
+        }
+    }
+
+    fn abort(&self, status: Status) {
+        match self {
+            Self::Scheduler(outbox) => outbox.abort(status),
+            Self::Agent(outbox) => outbox.abort(status),
+        }
+    }
+
+    fn disconnected(&self, connection: ConnectionId) -> Event {
+        match self {
+            Self::Scheduler(_) => Event::SchedulerDisconnected { connection },
+            Self::Agent(_) => Event::AgentDisconnected { connection },
+        }
+    }
+}
+
+/// Effects of one key keep their order; those of different keys need none.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Key {
+    Connection(ConnectionId),
+    /// All changes are one stream: an older record must not overwrite a newer.
+    Changes,
+}
+
+fn key(effect: &Effect) -> Option<Key> {
+    match effect {
+        Effect::SendScheduler { connection, .. }
+        | Effect::CloseScheduler { connection, .. }
+        | Effect::SendAgent { connection, .. }
+        | Effect::CloseAgent { connection } => Some(Key::Connection(*connection)),
+        Effect::Change(_) => Some(Key::Changes),
+        Effect::Reply { .. } => None,
+    }
+}
+
+/// The connections, and what is held back from them.
+#[derive(Debug)]
+pub struct Dispatch {
+    metrics: Arc<Metrics>,
+    peers: HashMap<ConnectionId, Peer>,
+    requests: HashMap<RequestId, oneshot::Sender<Answer>>,
+    last_request: u64,
+    /// Effects that wait for a write: those of write `first_held`, then of the
+    /// one after it, and so on.
+    held: VecDeque<Vec<Effect>>,
+    first_held: u64,
+    /// The write that the last held effect of each key waits for.
+    held_keys: HashMap<Key, u64>,
+    /// Peers with something new in their outbox, woken together.
+    dirty: Vec<Peer>,
+    changes: Changes,
+    /// Disconnections that the core must be told of.
+    lost: Vec<Event>,
+}
+
+impl Dispatch {
+    /// With no connection.
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self {
+            metrics,
+            peers: HashMap::new(),
+            requests: HashMap::new(),
+            last_request: 0,
+            held: VecDeque::new(),
+            first_held: 1,
+            held_keys: HashMap::new(),
+            dirty: Vec::new(),
+            changes: Vec::new(),
+            lost: Vec::new(),
+        }
+    }
+
+    /// A connection is there.
+    pub fn open(&mut self, connection: ConnectionId, peer: Peer) {
+        self.gauge(&peer, 1.0);
+        self.peers.insert(connection, peer);
+    }
+
+    /// Whether the core may still hear of this connection.
+    pub fn is_open(&self, connection: ConnectionId) -> bool {
+        self.peers.contains_key(&connection)
+    }
+
+    /// The peer has left. The event for the core, unless the connection was
+    /// ended from this side before.
+    pub fn ended(&mut self, connection: ConnectionId) -> Option<Event> {
+        let peer = self.remove(connection)?;
+        Some(peer.disconnected(connection))
+    }
+
+    /// A request that [`Effect::Reply`] will answer.
+    pub fn request(&mut self, reply: oneshot::Sender<Answer>) -> RequestId {
+        if self.requests.len() >= OPERATOR_REQUESTS {
+            self.requests.retain(|_, reply| !reply.is_closed());
+        }
+        self.last_request += 1;
+        let id = RequestId(self.last_request);
+        self.requests.insert(id, reply);
+        id
+    }
+
+    /// Sends an effect, or holds it back behind an earlier one of its key.
+    pub fn send(&mut self, effect: Effect) {
+        self.metrics.hot.effect(effect_kind(&effect));
+        let waits_for = if self.held_keys.is_empty() {
+            None
+        } else {
+            key(&effect).and_then(|key| self.held_keys.get(&key))
+        };
+        match waits_for.and_then(|number| self.held.get_mut((*number - self.first_held) as usize)) {
+            Some(batch) => batch.push(effect),
+            None => self.deliver(effect),
+        }
+    }
+
+    /// Holds effects back until the write with this number is durable. Numbers
+    /// come without gaps.
+    pub fn hold(&mut self, number: u64, effects: Vec<Effect>) {
+        debug_assert_eq!(number, self.first_held + self.held.len() as u64);
+        for effect in &effects {
+            self.metrics.hot.effect(effect_kind(effect));
+            if let Some(key) = key(effect) {
+                self.held_keys.insert(key, number);
+            }
+        }
+        self.held.push_back(effects);
+    }
+
+    /// Everything up to this write is durable: what waited for it goes out.
+    pub fn release(&mut self, number: u64) {
+        while self.first_held <= number {
+            let Some(batch) = self.held.pop_front() else { break };
+            let released = self.first_held;
+            self.first_held += 1;
+            for effect in batch {
+                if let Some(key) = key(&effect)
+                    && self.held_keys.get(&key) == Some(&released)
+                {
+                    self.held_keys.remove(&key);
+                }
+                self.deliver(effect);
+            }
+        }
+    }
+
+    /// Writes that are not yet durable.
+    pub fn writes_under_way(&self) -> usize {
+        self.held.len()
+    }
+
+    /// A disconnection that the core must be told of.
+    pub fn next_lost(&mut self) -> Option<Event> {
+        self.lost.pop()
+    }
+
+    /// Wakes the writers of all that was sent since the last call, and returns
+    /// the changes for the read model.
+    pub fn flush(&mut self) -> Changes {
+        for peer in self.dirty.drain(..) {
+            peer.wake();
+        }
+        std::mem::take(&mut self.changes)
+    }
+
+    /// Ends every connection: the master stops.
+    pub fn close_all(&mut self) {
+        for (_, peer) in std::mem::take(&mut self.peers) {
+            self.gauge(&peer, -1.0);
+            peer.close(Err(Status::unavailable("the master is stopping; find the leader again")));
+        }
+    }
+
+    fn deliver(&mut self, effect: Effect) {
+        match effect {
+            Effect::SendScheduler { connection, event } => {
+                let Some(Peer::Scheduler(outbox)) = self.peers.get(&connection) else { return };
+                match outbox.push(*event) {
+                    Ok(()) => self.dirty.push(Peer::Scheduler(outbox.clone())),
+                    Err(Overflow) => self.overflowed(connection),
+                }
+            }
+            Effect::SendAgent { connection, message } => {
+                let Some(Peer::Agent(outbox)) = self.peers.get(&connection) else { return };
+                match outbox.push(*message) {
+                    Ok(()) => self.dirty.push(Peer::Agent(outbox.clone())),
+                    Err(Overflow) => self.overflowed(connection),
+                }
+            }
+            Effect::CloseScheduler { connection, error } => {
+                if let Some(error) = &error {
+                    debug!(connection = connection.0, %error, "refused a framework's call");
+                }
+                let end = error.map_or(Ok(()), |e| Err(status_of_call_error(&e)));
+                if let Some(peer) = self.remove(connection) {
+                    peer.close(end);
+                }
+            }
+            Effect::CloseAgent { connection } => {
+                if let Some(peer) = self.remove(connection) {
+                    peer.close(Ok(()));
+                }
+            }
+            Effect::Reply { request, reply } => {
+                if let Some(waiting) = self.requests.remove(&request) {
+                    // The operator may have given up.
+                    let _ = waiting.send(reply);
+                }
+            }
+            Effect::Change(change) => self.changes.push(change),
+        }
+    }
+
+    fn overflowed(&mut self, connection: ConnectionId) {
+        let Some(peer) = self.remove(connection) else { return };
+        let (kind, count) = match &peer {
+            Peer::Scheduler(_) => ("framework", &self.metrics.hot.slow_frameworks),
+            Peer::Agent(_) => ("agent", &self.metrics.hot.slow_agents),
+        };
+        count.increment(1);
+        warn!(connection = connection.0, peer = kind, "disconnected: it reads too slowly");
+        peer.abort(Status::resource_exhausted(
+            "disconnected: too much waits to be read; read faster, then connect again",
+        ));
+        self.lost.push(peer.disconnected(connection));
+    }
+
+    fn remove(&mut self, connection: ConnectionId) -> Option<Peer> {
+        let peer = self.peers.remove(&connection)?;
+        self.gauge(&peer, -1.0);
+        Some(peer)
+    }
+
+    fn gauge(&self, peer: &Peer, change: f64) {
+        match peer {
+            Peer::Scheduler(_) => self.metrics.hot.frameworks_connected.increment(change),
+            Peer::Agent(_) => self.metrics.hot.agents_connected.increment(change),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "dispatch_tests.rs"]
+mod tests;

@@ -1,0 +1,160 @@
+use futures_util::{FutureExt, StreamExt};
+
+use super::*;
+use crate::{core::CallError, shell::outbox::OutboxStream};
+
+const A: ConnectionId = ConnectionId(1);
+const B: ConnectionId = ConnectionId(2);
+
+fn message(text: &str) -> Effect {
+    let message = v1::scheduler::event::Error { message: text.to_owned() };
+    let event = v1::scheduler::Event { error: Some(message), ..Default::default() };
+    Effect::SendScheduler { connection: A, event: Box::new(event) }
+}
+
+fn ping(number: u64) -> Effect {
+    let ping = mezz::master_message::Message::Ping(mezz::Ping { number });
+    let message = Box::new(mezz::MasterMessage { message: Some(ping) });
+    Effect::SendAgent { connection: B, message }
+}
+
+struct World {
+    dispatch: Dispatch,
+    a: OutboxStream<v1::scheduler::Event>,
+    b: OutboxStream<mezz::MasterMessage>,
+}
+
+fn world(limit: usize) -> World {
+    let mut dispatch = Dispatch::new(Arc::new(Metrics::new().unwrap()));
+    let (a, b) = (Outbox::new(limit), Outbox::new(limit));
+    dispatch.open(A, Peer::Scheduler(a.clone()));
+    dispatch.open(B, Peer::Agent(b.clone()));
+    World { dispatch, a: OutboxStream::new(a), b: OutboxStream::new(b) }
+}
+
+impl World {
+    /// What has reached the framework so far.
+    fn texts(&mut self) -> Vec<String> {
+        let mut texts = Vec::new();
+        while let Some(Some(item)) = self.a.next().now_or_never() {
+            texts.push(match item {
+                Ok(event) => event.error.unwrap().message,
+                Err(status) => format!("{:?}: {}", status.code(), status.message()),
+            });
+        }
+        texts
+    }
+
+    fn pings(&mut self) -> usize {
+        let mut count = 0;
+        while let Some(Some(Ok(_))) = self.b.next().now_or_never() {
+            count += 1;
+        }
+        count
+    }
+}
+
+#[test]
+fn held_effects_wait_for_their_write_and_keep_the_order_of_a_connection() {
+    let mut w = world(1 << 20);
+    w.dispatch.send(message("1"));
+    w.dispatch.hold(1, vec![message("2")]);
+    w.dispatch.send(message("3")); // may go out at once, but not before "2"
+    w.dispatch.send(ping(1)); // another connection does not wait
+    w.dispatch.hold(2, vec![message("4")]);
+    w.dispatch.send(message("5"));
+    assert_eq!(w.texts(), ["1"]);
+    assert_eq!(w.pings(), 1);
+    assert_eq!(w.dispatch.writes_under_way(), 2);
+
+    w.dispatch.release(1);
+    assert_eq!(w.texts(), ["2", "3"]);
+    w.dispatch.send(message("6"));
+    assert_eq!(w.texts(), Vec::<String>::new());
+    w.dispatch.release(2);
+    assert_eq!(w.texts(), ["4", "5", "6"]);
+    w.dispatch.send(message("7"));
+    assert_eq!(w.texts(), ["7"]);
+    assert_eq!(w.dispatch.writes_under_way(), 0);
+}
+
+#[test]
+fn one_release_may_cover_many_writes() {
+    let mut w = world(1 << 20);
+    for number in 1..=100 {
+        w.dispatch.hold(number, vec![message(&number.to_string())]);
+    }
+    w.dispatch.release(99);
+    assert_eq!(w.texts().len(), 99);
+    w.dispatch.release(100);
+    assert_eq!(w.texts(), ["100"]);
+}
+
+#[test]
+fn a_close_waits_behind_what_was_held() {
+    let mut w = world(1 << 20);
+    w.dispatch.hold(1, vec![message("last words")]);
+    let error = Some(CallError::Invalid("framework_info.roles: bad".to_owned()));
+    w.dispatch.send(Effect::CloseScheduler { connection: A, error });
+    assert!(w.dispatch.is_open(A));
+    w.dispatch.release(1);
+    assert!(!w.dispatch.is_open(A));
+    assert_eq!(w.texts(), ["last words", "InvalidArgument: framework_info.roles: bad"]);
+    assert!(w.dispatch.ended(A).is_none(), "the core knows already");
+}
+
+#[test]
+fn a_change_never_overtakes_a_held_one() {
+    let mut w = world(1 << 20);
+    let change = |id: &str| Effect::Change(Box::new(Change::AgentRemoved(id.into())));
+    w.dispatch.hold(1, vec![change("old")]);
+    w.dispatch.send(change("new"));
+    assert!(w.dispatch.flush().is_empty());
+    w.dispatch.release(1);
+    let changes = w.dispatch.flush();
+    let want = ["old", "new"].map(|id| Box::new(Change::AgentRemoved(id.into())));
+    assert_eq!(changes, want);
+}
+
+#[test]
+fn a_slow_peer_is_cut_and_the_core_is_told_once() {
+    let mut w = world(2000);
+    for i in 0..10 {
+        w.dispatch.send(message(&i.to_string()));
+        w.dispatch.send(ping(i));
+        w.pings();
+    }
+    assert!(matches!(w.dispatch.next_lost(), Some(Event::SchedulerDisconnected { connection: A })));
+    assert!(w.dispatch.next_lost().is_none());
+    assert!(w.dispatch.ended(A).is_none());
+    assert!(w.dispatch.is_open(B));
+    let texts = w.texts();
+    assert_eq!(texts.len(), 1, "{texts:?}");
+    assert!(texts[0].starts_with("ResourceExhausted"), "{texts:?}");
+    let text = w.dispatch.metrics.render(None, &[], std::time::Duration::ZERO);
+    assert!(text.contains("mezz_master_slow_peers_total{peer=\"framework\"} 1"), "{text}");
+    assert!(text.contains("mezz_master_connections{peer=\"framework\"} 0"), "{text}");
+    assert!(text.contains("mezz_master_connections{peer=\"agent\"} 1"), "{text}");
+}
+
+#[test]
+fn a_peer_that_leaves_is_reported_once() {
+    let mut w = world(2000);
+    assert!(matches!(w.dispatch.ended(B), Some(Event::AgentDisconnected { connection: B })));
+    assert!(w.dispatch.ended(B).is_none());
+    assert!(w.dispatch.ended(ConnectionId(99)).is_none());
+}
+
+#[tokio::test]
+async fn requests_are_answered_and_given_up_ones_forgotten() {
+    let mut w = world(2000);
+    let (reply, answer) = oneshot::channel();
+    let request = w.dispatch.request(reply);
+    w.dispatch.send(Effect::Reply { request, reply: Ok(OperatorReply::Done) });
+    assert_eq!(answer.await.unwrap(), Ok(OperatorReply::Done));
+    for _ in 0..3 * OPERATOR_REQUESTS {
+        let (reply, _) = oneshot::channel();
+        w.dispatch.request(reply);
+    }
+    assert!(w.dispatch.requests.len() <= OPERATOR_REQUESTS);
+}

@@ -1,0 +1,91 @@
+//! How the network side reaches the core.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
+
+use super::{core_loop::Input, dispatch::Answer, limits::CORE_QUEUE};
+use crate::core::{ConnectionId, Counters, OperatorCommand};
+
+/// The core's loop has ended: the master stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stopped;
+
+/// Why there is no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoAnswer {
+    /// The master stops.
+    Stopped,
+    /// It took too long.
+    TooLate,
+}
+
+/// Sends inputs to the core's loop.
+#[derive(Clone, Debug)]
+pub struct CoreHandle {
+    inputs: mpsc::Sender<Input>,
+    connections: Arc<AtomicU64>,
+}
+
+impl CoreHandle {
+    /// With the loop's end of the queue.
+    pub fn new() -> (Self, mpsc::Receiver<Input>) {
+        let (inputs, receiver) = mpsc::channel(CORE_QUEUE);
+        (Self { inputs, connections: Arc::new(AtomicU64::new(0)) }, receiver)
+    }
+
+    /// A number that no connection had before.
+    pub fn next_connection(&self) -> ConnectionId {
+        ConnectionId(self.connections.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    /// Queues an input; waits while the queue is full.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn send(&self, input: Input) -> Result<(), Stopped> {
+        self.inputs.send(input).await.map_err(|_| Stopped)
+    }
+
+    /// Asks the core on behalf of an operator.
+    ///
+    /// # Errors
+    /// [`NoAnswer`]; the request may have been done nevertheless.
+    pub async fn operate(
+        &self,
+        command: OperatorCommand,
+        limit: Duration,
+    ) -> Result<Answer, NoAnswer> {
+        self.ask(limit, |reply| Input::Operator(command, reply)).await
+    }
+
+    /// The core's counters, from a loop that is alive.
+    ///
+    /// # Errors
+    /// [`NoAnswer`].
+    pub async fn probe(&self, limit: Duration) -> Result<Counters, NoAnswer> {
+        self.ask(limit, Input::Probe).await
+    }
+
+    async fn ask<T>(
+        &self,
+        limit: Duration,
+        input: impl FnOnce(oneshot::Sender<T>) -> Input,
+    ) -> Result<T, NoAnswer> {
+        let (reply, answer) = oneshot::channel();
+        let asking = async {
+            self.send(input(reply)).await.map_err(|Stopped| NoAnswer::Stopped)?;
+            answer.await.map_err(|_| NoAnswer::Stopped)
+        };
+        timeout(limit, asking).await.unwrap_or(Err(NoAnswer::TooLate))
+    }
+}

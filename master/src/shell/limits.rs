@@ -1,0 +1,84 @@
+//! Every limit of the shell, in one place.
+
+use std::time::Duration;
+
+/// Largest message of a framework. A call with 10,000 tasks fits.
+pub const MAX_CALL_BYTES: usize = 4 << 20;
+
+/// Largest message of an agent. A reregistration with 100,000 tasks fits.
+pub const MAX_AGENT_MESSAGE_BYTES: usize = 64 << 20;
+
+/// Largest request of an operator.
+pub const MAX_OPERATOR_REQUEST_BYTES: usize = 1 << 20;
+
+/// What may wait for a framework, by estimate ([`Weigh`](super::outbox::Weigh)).
+/// The updates of 20,000 agents with five tasks each fit, for they all come at
+/// once when a master starts.
+pub const SCHEDULER_OUTBOX_BYTES: usize = 64 << 20;
+
+/// What may wait for an agent, by estimate. Several thousand task launches fit.
+pub const AGENT_OUTBOX_BYTES: usize = 16 << 20;
+
+/// Inputs that may wait for the core. Beyond them the readers of the sockets
+/// wait, and so do the peers, by HTTP/2 flow control.
+pub const CORE_QUEUE: usize = 16_384;
+
+/// Inputs that the core takes in one go, before it wakes the writers of the
+/// sockets: more makes larger frames, fewer makes shorter waits.
+pub const CORE_BATCH: usize = 512;
+
+/// Registry writes that may be under way. Beyond them the core takes no input.
+pub const PENDING_WRITES: usize = 4_096;
+
+/// Batches of changes that may wait for the read model. Beyond them the core
+/// waits for it.
+pub const CHANGE_BATCHES: usize = 1_024;
+
+/// Messages that a socket's writer takes from its outbox under one lock.
+pub const OUTBOX_BATCH: usize = 64;
+
+/// A stream whose peer says nothing for so long after opening it is closed.
+pub const FIRST_MESSAGE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A stream that the master ends is cut when the peer has not read the rest of
+/// it within this.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// An operator's request that the core has not answered within this fails.
+pub const OPERATOR_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Operator requests that may wait for the core's answer.
+pub const OPERATOR_REQUESTS: usize = 1_024;
+
+/// `/health` fails when the core's loop has not answered within this.
+pub const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Connections get so long to end by themselves when the master stops.
+pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
+
+/// Pings on idle HTTP/2 connections, which find dead peers behind a silent
+/// network.
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
+
+/// A ping that is not answered within this ends the connection.
+pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Streams of one connection. Thousands, so that a simulated cluster may share
+/// a few connections.
+pub const STREAMS_PER_CONNECTION: u32 = 16_384;
+
+/// HTTP/2 receive window of a stream, in bytes.
+pub const STREAM_WINDOW: u32 = 1 << 20;
+
+/// HTTP/2 receive window of a connection, in bytes.
+pub const CONNECTION_WINDOW: u32 = 4 << 20;
+
+/// Largest block of request headers, in bytes.
+pub const MAX_HEADER_BYTES: u32 = 16 << 10;
+
+/// Pause after a failed accept: out of file descriptors, most likely, and
+/// trying again at once would only burn the processor.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How often the recorded samples of histograms are folded into their buckets.
+pub const METRICS_UPKEEP: Duration = Duration::from_secs(1);

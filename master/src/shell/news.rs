@@ -1,0 +1,75 @@
+//! One log line for each agent or framework that comes or goes, from the same
+//! changes that readers see.
+
+use mezz_proto::{ids::AgentId, mezz::v1 as mezz, v1};
+use tracing::{debug, info, warn};
+
+/// Rule 34.
+pub fn is_terminal(state: v1::TaskState) -> bool {
+    use v1::TaskState::*;
+    matches!(
+        state,
+        TaskFinished
+            | TaskFailed
+            | TaskKilled
+            | TaskLost
+            | TaskError
+            | TaskDropped
+            | TaskGone
+            | TaskGoneByOperator
+    )
+}
+
+/// An agent's record changed.
+pub fn agent(old: Option<&mezz::AgentState>, new: &mezz::AgentState) {
+    use mezz::agent_state::Status;
+    if old.map(mezz::AgentState::status) == Some(new.status()) {
+        return;
+    }
+    let agent_id = new.agent.id.as_ref().map_or("", |id| &id.value);
+    let hostname = new.agent.hostname.as_str();
+    match new.status() {
+        Status::Active if new.reregistered_time.is_some() => {
+            info!(agent_id, hostname, "agent is back");
+        }
+        Status::Active => info!(agent_id, hostname, "agent registered"),
+        Status::Disconnected => warn!(agent_id, hostname, "agent disconnected"),
+        Status::Unreachable => warn!(agent_id, hostname, "agent is unreachable"),
+        Status::Recovering => info!(agent_id, hostname, "agent known from the registry"),
+    }
+}
+
+/// An agent was forgotten.
+pub fn agent_removed(agent_id: &AgentId) {
+    info!(%agent_id, "agent removed");
+}
+
+/// A framework's record changed.
+pub fn framework(old: Option<&mezz::FrameworkState>, new: &mezz::FrameworkState) {
+    use mezz::framework_state::Status;
+    if old.map(mezz::FrameworkState::status) == Some(new.status()) {
+        return;
+    }
+    let framework_id = new.framework.id.as_ref().map_or("", |id| &id.value);
+    let name = new.framework.name.as_str();
+    match new.status() {
+        Status::Active if old.is_some() => info!(framework_id, name, "framework is back"),
+        Status::Active => info!(framework_id, name, "framework subscribed"),
+        Status::Disconnected => info!(framework_id, name, "framework disconnected"),
+        Status::Recovered => info!(framework_id, name, "framework known, not yet back"),
+        Status::Completed => info!(framework_id, name, "framework ended"),
+    }
+}
+
+/// A task's record changed.
+pub fn task(old: Option<v1::TaskState>, new: &v1::Task) {
+    if old != Some(new.state()) {
+        debug!(
+            framework_id = new.framework_id.value,
+            agent_id = new.agent_id.value,
+            task_id = new.task_id.value,
+            state = new.state().as_str_name(),
+            "task"
+        );
+    }
+}

@@ -1,0 +1,185 @@
+//! What readers see: the core's changes, applied outside of it, with the sums
+//! that the changes leave out. Readers share a lock with one writer that is not
+//! the core, so none of them ever delays a decision.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{PoisonError, RwLock, RwLockReadGuard},
+};
+
+use mezz_proto::{
+    ids::AgentId,
+    mezz::v1 as mezz,
+    resources::{Dialect, Resources},
+    v1,
+};
+use tokio::sync::mpsc;
+
+use super::{
+    dispatch::Changes,
+    read_state::{State, Sums},
+};
+use crate::core::Change;
+
+/// A copy of the master's state for readers.
+#[derive(Debug, Default)]
+pub struct ReadModel {
+    state: RwLock<State>,
+}
+
+/// Counts for `GetMaster`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Agents that are linked.
+    pub agents_active: u32,
+    /// Frameworks that are subscribed.
+    pub frameworks_active: u32,
+    /// Tasks that have not ended.
+    pub tasks_live: u64,
+    /// Offers neither used nor declined.
+    pub offers_outstanding: u32,
+}
+
+impl ReadModel {
+    /// Applies batches until the core's loop ends.
+    pub async fn follow(&self, mut changes: mpsc::Receiver<Changes>) {
+        while let Some(batch) = changes.recv().await {
+            self.apply(batch.into_iter().map(|change| *change));
+        }
+    }
+
+    /// Applies changes in order.
+    pub fn apply(&self, changes: impl IntoIterator<Item = Change>) {
+        // Nothing panics while it is held, and a reader could not break it.
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        for change in changes {
+            state.apply(change);
+        }
+    }
+
+    /// Sorted by id.
+    pub fn agents(&self) -> Vec<mezz::AgentState> {
+        let records: Vec<_> = {
+            let state = self.read();
+            state.agents().map(|(record, sums)| (record.clone(), sums.clone())).collect()
+        };
+        let mut agents: Vec<_> = records
+            .into_iter()
+            .map(|(record, sums)| mezz::AgentState {
+                allocated: wire(&sums.allocated),
+                offered: wire(&sums.offered),
+                tasks: sums.tasks,
+                ..(*record).clone()
+            })
+            .collect();
+        agents.sort_by(|a, b| agent_id(&a.agent).cmp(agent_id(&b.agent)));
+        agents
+    }
+
+    /// Sorted by id; with those that have ended if `completed`.
+    pub fn frameworks(&self, completed: bool) -> Vec<mezz::FrameworkState> {
+        let (records, total) = {
+            let state = self.read();
+            let records: Vec<_> = state
+                .frameworks()
+                .filter(|(record, _)| {
+                    completed || record.status() != mezz::framework_state::Status::Completed
+                })
+                .map(|(record, sums)| (record.clone(), sums.clone()))
+                .collect();
+            (records, state.cluster_total())
+        };
+        let mut frameworks: Vec<_> = records
+            .into_iter()
+            .map(|(record, sums)| mezz::FrameworkState {
+                dominant_share: dominant_share(&sums, &total),
+                allocated: wire(&sums.allocated),
+                offered: wire(&sums.offered),
+                tasks: sums.tasks,
+                ..(*record).clone()
+            })
+            .collect();
+        frameworks.sort_by(|a, b| framework_id(&a.framework).cmp(framework_id(&b.framework)));
+        frameworks
+    }
+
+    /// Those that the request asks for: sorted by framework and task id, or
+    /// newest first when its limit cuts some off.
+    pub fn tasks(&self, request: &mezz::ListTasksRequest) -> Vec<mezz::TaskRecord> {
+        let state = self.read();
+        let mut found = state.find_tasks(request);
+        let limit = request.limit.map_or(usize::MAX, |l| usize::try_from(l).unwrap_or(usize::MAX));
+        if found.len() > limit {
+            found.sort_unstable_by_key(|t| std::cmp::Reverse(t.number));
+            found.truncate(limit);
+        }
+        let mut hosts: HashMap<AgentId, (Option<String>, Option<String>)> = HashMap::new();
+        for agent in found.iter().map(|t| &t.agent) {
+            if !hosts.contains_key(agent) {
+                hosts.insert(agent.clone(), state.agent_address(agent));
+            }
+        }
+        drop(state);
+        found
+            .into_iter()
+            .filter_map(|task| {
+                let (api_address, hostname) = hosts.get(&task.agent).cloned().unwrap_or_default();
+                Some(mezz::TaskRecord {
+                    task: task.decode()?,
+                    agent_api_address: api_address,
+                    agent_hostname: hostname,
+                })
+            })
+            .collect()
+    }
+
+    /// Sorted by id.
+    pub fn offers(&self) -> Vec<mezz::OfferRecord> {
+        let records: Vec<_> = self.read().offers().cloned().collect();
+        let mut offers: Vec<_> = records.into_iter().map(|record| (*record).clone()).collect();
+        offers.sort_by(|a, b| a.offer.id.value.cmp(&b.offer.id.value));
+        offers
+    }
+
+    /// Counts.
+    pub fn totals(&self) -> Totals {
+        self.read().totals()
+    }
+
+    /// Names of task states with how many tasks are in them, ended ones that are
+    /// still remembered included.
+    pub fn tasks_by_state(&self) -> Vec<(&'static str, u64)> {
+        self.read().tasks_by_state().collect()
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn wire(resources: &Resources) -> Vec<v1::Resource> {
+    resources.to_proto(Dialect::Refined, None)
+}
+
+fn agent_id(agent: &v1::AgentInfo) -> &str {
+    agent.id.as_ref().map_or("", |id| &id.value)
+}
+
+fn framework_id(framework: &v1::FrameworkInfo) -> &str {
+    framework.id.as_ref().map_or("", |id| &id.value)
+}
+
+/// Largest share of any scalar that the framework holds or is offered.
+fn dominant_share(sums: &Sums, total: &BTreeMap<String, f64>) -> f64 {
+    let held = sums.allocated.clone() + &sums.offered;
+    held.scalars()
+        .filter_map(|(name, amount)| {
+            let total = total.get(name).filter(|t| **t > 0.0)?;
+            Some(amount.to_f64() / total)
+        })
+        .fold(0.0, f64::max)
+}
+
+#[cfg(test)]
+#[path = "read_model_tests.rs"]
+mod tests;

@@ -1,0 +1,217 @@
+use mezz::{agent_state::Status as AgentStatus, framework_state::Status as FrameworkStatus};
+use mezz_proto::ids::{FrameworkId, TaskId};
+
+use super::*;
+
+fn agent(id: &str) -> Change {
+    let mut record = mezz::AgentState {
+        agent: v1::AgentInfo {
+            id: Some(v1::AgentId { value: id.to_owned() }),
+            hostname: format!("host-{id}"),
+            ..Default::default()
+        },
+        api_address: Some(format!("{id}:5051")),
+        total: Resources::cpus_mem(8.0, 1000.0).to_proto(Dialect::Refined, None),
+        ..Default::default()
+    };
+    record.set_status(AgentStatus::Active);
+    Change::Agent(record)
+}
+
+fn framework(id: &str, status: FrameworkStatus) -> Change {
+    let mut record = mezz::FrameworkState {
+        framework: v1::FrameworkInfo {
+            id: Some(v1::FrameworkId { value: id.to_owned() }),
+            ..Default::default()
+        },
+        ..Default::default()
+    };
+    record.set_status(status);
+    Change::Framework(record)
+}
+
+fn task(framework: &str, id: &str, agent: &str, state: v1::TaskState) -> Change {
+    let mut task = v1::Task {
+        name: id.to_owned(),
+        task_id: v1::TaskId { value: id.to_owned() },
+        framework_id: v1::FrameworkId { value: framework.to_owned() },
+        agent_id: v1::AgentId { value: agent.to_owned() },
+        resources: Resources::cpus_mem(1.0, 100.0).to_proto(Dialect::Refined, Some("*")),
+        ..Default::default()
+    };
+    task.set_state(state);
+    Change::Task(task)
+}
+
+fn offer(id: &str, framework: &str, agent: &str, cpus: f64) -> Change {
+    Change::Offer(mezz::OfferRecord {
+        offer: v1::Offer {
+            id: v1::OfferId { value: id.to_owned() },
+            framework_id: v1::FrameworkId { value: framework.to_owned() },
+            agent_id: v1::AgentId { value: agent.to_owned() },
+            resources: Resources::cpus_mem(cpus, 0.0).to_proto(Dialect::Refined, Some("*")),
+            ..Default::default()
+        },
+        role: "*".to_owned(),
+        made_time: 0.0,
+    })
+}
+
+fn sums(model: &ReadModel) -> Vec<(String, String, String, u32)> {
+    let text = |r: &[v1::Resource]| Resources::from_proto(r).unwrap().to_string();
+    let agents = model.agents().into_iter().map(|a| {
+        (a.agent.id.clone().unwrap().value, text(&a.allocated), text(&a.offered), a.tasks)
+    });
+    let frameworks = model.frameworks(true).into_iter().map(|f| {
+        (f.framework.id.clone().unwrap().value, text(&f.allocated), text(&f.offered), f.tasks)
+    });
+    agents.chain(frameworks).collect()
+}
+
+fn row(id: &str, allocated: &str, offered: &str, tasks: u32) -> (String, String, String, u32) {
+    (id.to_owned(), allocated.to_owned(), offered.to_owned(), tasks)
+}
+
+use v1::TaskState::*;
+
+#[test]
+fn sums_follow_tasks_and_offers() {
+    let model = ReadModel::default();
+    model.apply(vec![
+        agent("a2"),
+        agent("a1"),
+        framework("f", FrameworkStatus::Active),
+        offer("o1", "f", "a1", 3.0),
+        offer("o2", "f", "a2", 2.0),
+        task("f", "t1", "a1", TaskStaging),
+        task("f", "t2", "a1", TaskStaging),
+        task("f", "t1", "a1", TaskRunning),
+    ]);
+    let want = [
+        row("a1", "cpus:2; mem:200", "cpus:3", 2),
+        row("a2", "", "cpus:2", 0),
+        row("f", "cpus:2; mem:200", "cpus:5", 2),
+    ];
+    assert_eq!(sums(&model), want);
+    let share = model.frameworks(false)[0].dominant_share;
+    assert!((share - 7.0 / 16.0).abs() < 1e-9, "{share}");
+    let totals = model.totals();
+    let want =
+        Totals { agents_active: 2, frameworks_active: 1, tasks_live: 2, offers_outstanding: 2 };
+    assert_eq!(totals, want);
+
+    model.apply(vec![
+        Change::OfferRemoved("o1".into()),
+        Change::OfferRemoved("never".into()),
+        offer("o2", "f", "a2", 1.0), // the same offer told again counts once
+        task("f", "t1", "a1", TaskFinished),
+        task("f", "t2", "a1", TaskUnreachable),
+    ]);
+    let want = [row("a1", "", "", 1), row("a2", "", "cpus:1", 0), row("f", "", "cpus:1", 1)];
+    assert_eq!(sums(&model), want);
+
+    model.apply(vec![
+        task("f", "t2", "a1", TaskRunning),
+        Change::TaskRemoved(FrameworkId::new("f"), TaskId::new("t1")),
+    ]);
+    assert_eq!(sums(&model)[0], row("a1", "cpus:1; mem:100", "", 1));
+    model.apply(vec![
+        Change::TaskRemoved(FrameworkId::new("f"), TaskId::new("t2")),
+        Change::TaskRemoved(FrameworkId::new("f"), TaskId::new("t2")),
+    ]);
+    assert_eq!(sums(&model)[0], row("a1", "", "", 0));
+    assert!(model.tasks_by_state().iter().all(|(_, count)| *count == 0));
+}
+
+#[test]
+fn a_task_id_used_again_on_another_agent_moves() {
+    let model = ReadModel::default();
+    model.apply(vec![agent("a1"), agent("a2")]);
+    model.apply(vec![task("f", "t", "a1", TaskRunning), task("f", "t", "a2", TaskRunning)]);
+    let want = [row("a1", "", "", 0), row("a2", "cpus:1; mem:100", "", 1)];
+    assert_eq!(sums(&model), want);
+    assert_eq!(model.tasks_by_state(), [("TASK_RUNNING", 1)]);
+}
+
+#[test]
+fn records_and_sums_may_come_and_go_in_any_order() {
+    let model = ReadModel::default();
+    model.apply(vec![task("f", "t", "a", TaskRunning), offer("o", "f", "a", 1.0)]);
+    assert_eq!(sums(&model), []);
+    model.apply(vec![agent("a"), framework("f", FrameworkStatus::Active)]);
+    assert_eq!(sums(&model)[0], row("a", "cpus:1; mem:100", "cpus:1", 1));
+    model.apply(vec![
+        Change::AgentRemoved("a".into()),
+        Change::FrameworkRemoved("f".into()),
+        Change::OfferRemoved("o".into()),
+        Change::TaskRemoved("f".into(), "t".into()),
+    ]);
+    assert_eq!(sums(&model), []);
+    let empty = format!("{:?}", State::default());
+    let state = format!("{:?}", model.read());
+    let tables = |s: &str| s.split("by_state").next().unwrap().to_owned();
+    assert_eq!(tables(&state), tables(&empty), "nothing is kept");
+}
+
+#[test]
+fn tasks_are_found_sorted_and_cut() {
+    let model = ReadModel::default();
+    model.apply(vec![
+        agent("a1"),
+        task("f2", "x", "a1", TaskRunning),
+        task("f1", "b", "a1", TaskRunning),
+        task("f1", "a", "a2", TaskRunning),
+        task("f1", "done", "a1", TaskFailed),
+    ]);
+    let ids = |request: mezz::ListTasksRequest| -> Vec<String> {
+        model
+            .tasks(&request)
+            .into_iter()
+            .map(|r| format!("{}/{}", r.task.framework_id.value, r.task.task_id.value))
+            .collect()
+    };
+    let text = |s: &str| Some(s.to_owned());
+    assert_eq!(ids(Default::default()), ["f1/a", "f1/b", "f2/x"]);
+    assert_eq!(
+        ids(mezz::ListTasksRequest { completed: Some(true), ..Default::default() }),
+        ["f1/a", "f1/b", "f1/done", "f2/x"]
+    );
+    assert_eq!(
+        ids(mezz::ListTasksRequest { framework_id: text("f2"), ..Default::default() }),
+        ["f2/x"]
+    );
+    assert_eq!(
+        ids(mezz::ListTasksRequest { agent_id: text("a2"), ..Default::default() }),
+        ["f1/a"]
+    );
+    assert_eq!(ids(mezz::ListTasksRequest { task_id: text("b"), ..Default::default() }), ["f1/b"]);
+    assert_eq!(
+        ids(mezz::ListTasksRequest { limit: Some(2), ..Default::default() }),
+        ["f1/a", "f1/b"]
+    );
+    assert_eq!(
+        ids(mezz::ListTasksRequest { framework_id: text("no"), ..Default::default() }),
+        Vec::<String>::new()
+    );
+    let records = model.tasks(&Default::default());
+    assert_eq!(records[1].agent_hostname.as_deref(), Some("host-a1"));
+    assert_eq!(records[1].agent_api_address.as_deref(), Some("a1:5051"));
+    assert_eq!(records[0].agent_hostname, None);
+}
+
+#[test]
+fn completed_frameworks_and_offers_are_listed() {
+    let model = ReadModel::default();
+    model.apply(vec![
+        framework("b", FrameworkStatus::Completed),
+        framework("a", FrameworkStatus::Disconnected),
+        offer("o2", "a", "x", 1.0),
+        offer("o1", "a", "x", 1.0),
+    ]);
+    assert_eq!(model.frameworks(false).len(), 1);
+    let ids: Vec<_> =
+        model.frameworks(true).into_iter().map(|f| f.framework.id.unwrap().value).collect();
+    assert_eq!(ids, ["a", "b"]);
+    let offers: Vec<_> = model.offers().into_iter().map(|o| o.offer.id.value).collect();
+    assert_eq!(offers, ["o1", "o2"]);
+}

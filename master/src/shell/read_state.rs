@@ -1,0 +1,343 @@
+//! The read model's tables and the sums over them.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use mezz_proto::{
+    ids::{AgentId, FrameworkId, OfferId, TaskId},
+    mezz::v1 as mezz,
+    resources::Resources,
+    v1,
+};
+use prost::Message;
+
+use super::{news, read_model::Totals};
+use crate::core::Change;
+
+/// Held by one agent's or one framework's tasks and offers.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Sums {
+    /// Of tasks that hold their resources.
+    pub allocated: Resources,
+    /// Of outstanding offers.
+    pub offered: Resources,
+    /// Tasks that have not ended.
+    pub tasks: u32,
+}
+
+/// A task as it is kept: encoded, for the decoded message takes several times as
+/// much and there may be millions.
+#[derive(Clone, Debug)]
+pub struct TaskEntry {
+    encoded: Arc<[u8]>,
+    /// Where it runs.
+    pub agent: AgentId,
+    state: v1::TaskState,
+    /// Counts up; tells which is newer.
+    pub number: u64,
+}
+
+impl TaskEntry {
+    /// The message again. Never `None`, for the bytes are our own.
+    pub fn decode(&self) -> Option<v1::Task> {
+        v1::Task::decode(&*self.encoded).ok()
+    }
+}
+
+/// A record, once it is known, and the sums, which may come before it.
+#[derive(Debug)]
+struct Entry<R> {
+    record: Option<Arc<R>>,
+    sums: Sums,
+}
+
+impl<R> Default for Entry<R> {
+    fn default() -> Self {
+        Self { record: None, sums: Sums::default() }
+    }
+}
+
+impl<R> Entry<R> {
+    fn is_empty(&self) -> bool {
+        self.record.is_none() && self.sums == Sums::default()
+    }
+}
+
+/// All that is known.
+#[derive(Debug, Default)]
+pub struct State {
+    agents: HashMap<AgentId, Entry<mezz::AgentState>>,
+    frameworks: HashMap<FrameworkId, Entry<mezz::FrameworkState>>,
+    tasks: BTreeMap<FrameworkId, BTreeMap<TaskId, TaskEntry>>,
+    offers: HashMap<OfferId, (Arc<mezz::OfferRecord>, Resources)>,
+    by_state: BTreeMap<i32, u64>,
+    last_number: u64,
+}
+
+/// Whether a task in this state has its resources (rule 34 says which states are
+/// terminal; an unreachable agent's resources are not counted as held).
+fn holds(state: v1::TaskState) -> bool {
+    !news::is_terminal(state) && state != v1::TaskState::TaskUnreachable
+}
+
+impl State {
+    /// Applies one change.
+    pub fn apply(&mut self, change: Change) {
+        match change {
+            Change::Agent(record) => self.put_agent(record),
+            Change::AgentRemoved(id) => {
+                news::agent_removed(&id);
+                if let Some(entry) = self.agents.get_mut(&id) {
+                    entry.record = None;
+                }
+                self.forget_if_empty(id.as_str(), None);
+            }
+            Change::Framework(record) => self.put_framework(record),
+            Change::FrameworkRemoved(id) => {
+                if let Some(entry) = self.frameworks.get_mut(&id) {
+                    entry.record = None;
+                    if entry.is_empty() {
+                        self.frameworks.remove(&id);
+                    }
+                }
+            }
+            Change::Task(task) => self.put_task(&task),
+            Change::TaskRemoved(framework, task) => self.remove_task(&framework, &task),
+            Change::Offer(record) => self.put_offer(record),
+            Change::OfferRemoved(id) => self.remove_offer(&id),
+        }
+    }
+
+    fn put_agent(&mut self, record: mezz::AgentState) {
+        let id = AgentId::from(record.agent.id.clone().unwrap_or_default());
+        let entry = self.agents.entry(id).or_default();
+        news::agent(entry.record.as_deref(), &record);
+        entry.record = Some(Arc::new(record));
+    }
+
+    fn put_framework(&mut self, record: mezz::FrameworkState) {
+        let id = FrameworkId::from(record.framework.id.clone().unwrap_or_default());
+        let entry = self.frameworks.entry(id).or_default();
+        news::framework(entry.record.as_deref(), &record);
+        entry.record = Some(Arc::new(record));
+    }
+
+    fn put_task(&mut self, task: &v1::Task) {
+        let state = task.state();
+        let tasks = match self.tasks.get_mut(task.framework_id.value.as_str()) {
+            Some(tasks) => tasks,
+            None => self.tasks.entry(FrameworkId::from(&task.framework_id)).or_default(),
+        };
+        let encoded: Arc<[u8]> = task.encode_to_vec().into();
+        let old = match tasks.get_mut(task.task_id.value.as_str()) {
+            Some(entry) if entry.agent.as_str() == task.agent_id.value => {
+                let old = entry.state;
+                entry.encoded = encoded.clone();
+                entry.state = state;
+                Some(old)
+            }
+            _ => None,
+        };
+        if old.is_none() {
+            self.remove_task_by_text(&task.framework_id.value, &task.task_id.value);
+            self.insert_task(task, encoded, state);
+        }
+        *self.by_state.entry(state as i32).or_default() += 1;
+        if let Some(old) = old {
+            self.count_down(old);
+        }
+        news::task(old, task);
+        let was = old.unwrap_or(v1::TaskState::TaskFinished);
+        self.charge_task(task, was, state);
+    }
+
+    fn insert_task(&mut self, task: &v1::Task, encoded: Arc<[u8]>, state: v1::TaskState) {
+        self.last_number += 1;
+        // One allocation of the agent's id for all of its tasks.
+        let agent = match self.agents.get_key_value(task.agent_id.value.as_str()) {
+            Some((id, _)) => id.clone(),
+            None => AgentId::from(&task.agent_id),
+        };
+        let entry = TaskEntry { encoded, agent, state, number: self.last_number };
+        let framework = FrameworkId::from(&task.framework_id);
+        self.tasks.entry(framework).or_default().insert(TaskId::from(&task.task_id), entry);
+    }
+
+    /// Moves the sums from what a task held in state `was` to what it holds now.
+    /// A task's resources never change, so only the states matter.
+    fn charge_task(&mut self, task: &v1::Task, was: v1::TaskState, now: v1::TaskState) {
+        let live = i64::from(!news::is_terminal(now)) - i64::from(!news::is_terminal(was));
+        let held = i64::from(holds(now)) - i64::from(holds(was));
+        if live == 0 && held == 0 {
+            return;
+        }
+        // The core has validated them.
+        let resources = match held {
+            0 => Resources::new(),
+            _ => Resources::from_proto(&task.resources).unwrap_or_default(),
+        };
+        let change = |sums: &mut Sums| {
+            sums.tasks = sums.tasks.saturating_add_signed(i32::try_from(live).unwrap_or(0));
+            match held {
+                1 => sums.allocated += &resources,
+                _ => sums.allocated.saturating_sub(&resources),
+            }
+        };
+        self.change_sums(&task.agent_id.value, &task.framework_id.value, change);
+    }
+
+    fn change_sums(&mut self, agent: &str, framework: &str, change: impl Fn(&mut Sums)) {
+        match self.agents.get_mut(agent) {
+            Some(entry) => change(&mut entry.sums),
+            None => change(&mut self.agents.entry(AgentId::new(agent)).or_default().sums),
+        }
+        match self.frameworks.get_mut(framework) {
+            Some(entry) => change(&mut entry.sums),
+            None => {
+                change(&mut self.frameworks.entry(FrameworkId::new(framework)).or_default().sums);
+            }
+        }
+        self.forget_if_empty(agent, Some(framework));
+    }
+
+    /// Drops what is kept only for its sums once these are nothing.
+    fn forget_if_empty(&mut self, agent: &str, framework: Option<&str>) {
+        if self.agents.get(agent).is_some_and(Entry::is_empty) {
+            self.agents.remove(agent);
+        }
+        if let Some(framework) = framework
+            && self.frameworks.get(framework).is_some_and(Entry::is_empty)
+        {
+            self.frameworks.remove(framework);
+        }
+    }
+
+    fn remove_task(&mut self, framework: &FrameworkId, task: &TaskId) {
+        self.remove_task_by_text(framework.as_str(), task.as_str());
+    }
+
+    fn remove_task_by_text(&mut self, framework: &str, task: &str) {
+        let Some(tasks) = self.tasks.get_mut(framework) else { return };
+        let Some(entry) = tasks.remove(task) else { return };
+        if tasks.is_empty() {
+            self.tasks.remove(framework);
+        }
+        self.count_down(entry.state);
+        if let Some(task) = entry.decode() {
+            self.charge_task(&task, entry.state, v1::TaskState::TaskFinished);
+        }
+    }
+
+    fn count_down(&mut self, state: v1::TaskState) {
+        if let Some(count) = self.by_state.get_mut(&(state as i32)) {
+            *count = count.saturating_sub(1);
+        }
+    }
+
+    fn put_offer(&mut self, record: mezz::OfferRecord) {
+        let id = OfferId::from(&record.offer.id);
+        self.remove_offer(&id);
+        let resources = Resources::from_proto(&record.offer.resources).unwrap_or_default();
+        let (agent, framework) = (&record.offer.agent_id.value, &record.offer.framework_id.value);
+        self.change_sums(agent, framework, |sums| sums.offered += &resources);
+        self.offers.insert(id, (Arc::new(record), resources));
+    }
+
+    fn remove_offer(&mut self, id: &OfferId) {
+        let Some((record, resources)) = self.offers.remove(id) else { return };
+        let (agent, framework) = (&record.offer.agent_id.value, &record.offer.framework_id.value);
+        self.change_sums(agent, framework, |sums| sums.offered.saturating_sub(&resources));
+    }
+
+    /// Known agents, in no order.
+    pub fn agents(&self) -> impl Iterator<Item = (&Arc<mezz::AgentState>, &Sums)> {
+        self.agents.values().filter_map(|e| Some((e.record.as_ref()?, &e.sums)))
+    }
+
+    /// Known frameworks, in no order.
+    pub fn frameworks(&self) -> impl Iterator<Item = (&Arc<mezz::FrameworkState>, &Sums)> {
+        self.frameworks.values().filter_map(|e| Some((e.record.as_ref()?, &e.sums)))
+    }
+
+    /// Outstanding offers, in no order.
+    pub fn offers(&self) -> impl Iterator<Item = &Arc<mezz::OfferRecord>> {
+        self.offers.values().map(|(record, _)| record)
+    }
+
+    /// Its API's address and its host name.
+    pub fn agent_address(&self, id: &AgentId) -> (Option<String>, Option<String>) {
+        match self.agents.get(id).and_then(|e| e.record.as_ref()) {
+            Some(record) => (record.api_address.clone(), Some(record.agent.hostname.clone())),
+            None => (None, None),
+        }
+    }
+
+    /// Those that the request asks for, sorted by framework and task id; its
+    /// limit is not applied.
+    pub fn find_tasks(&self, request: &mezz::ListTasksRequest) -> Vec<TaskEntry> {
+        let completed = request.completed.unwrap_or(false);
+        let wanted = |entry: &&TaskEntry| {
+            (completed || !news::is_terminal(entry.state))
+                && request.agent_id.as_deref().is_none_or(|a| a == entry.agent.as_str())
+        };
+        let of_framework = |tasks: &BTreeMap<TaskId, TaskEntry>, out: &mut Vec<TaskEntry>| {
+            match &request.task_id {
+                Some(id) => out.extend(tasks.get(id.as_str()).filter(wanted).cloned()),
+                None => out.extend(tasks.values().filter(wanted).cloned()),
+            }
+        };
+        let mut found = Vec::new();
+        match &request.framework_id {
+            Some(id) => {
+                if let Some(tasks) = self.tasks.get(id.as_str()) {
+                    of_framework(tasks, &mut found);
+                }
+            }
+            None => self.tasks.values().for_each(|tasks| of_framework(tasks, &mut found)),
+        }
+        found
+    }
+
+    /// Scalars of all agents that have a link or may soon have one again.
+    pub fn cluster_total(&self) -> BTreeMap<String, f64> {
+        use mezz::agent_state::Status;
+        let mut total = BTreeMap::new();
+        for (record, _) in self.agents() {
+            if !matches!(record.status(), Status::Active | Status::Disconnected) {
+                continue;
+            }
+            for resource in &record.total {
+                if let Some(scalar) = &resource.scalar {
+                    *total.entry(resource.name.clone()).or_insert(0.0) += scalar.value;
+                }
+            }
+        }
+        total
+    }
+
+    /// Counts.
+    pub fn totals(&self) -> Totals {
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let agents =
+            self.agents().filter(|(a, _)| a.status() == mezz::agent_state::Status::Active).count();
+        let frameworks = self
+            .frameworks()
+            .filter(|(f, _)| f.status() == mezz::framework_state::Status::Active)
+            .count();
+        Totals {
+            agents_active: count(agents),
+            frameworks_active: count(frameworks),
+            tasks_live: self.frameworks.values().map(|e| u64::from(e.sums.tasks)).sum(),
+            offers_outstanding: count(self.offers.len()),
+        }
+    }
+
+    /// Names of states with how many tasks are in them.
+    pub fn tasks_by_state(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.by_state.iter().filter_map(|(state, count)| {
+            Some((v1::TaskState::try_from(*state).ok()?.as_str_name(), *count))
+        })
+    }
+}
