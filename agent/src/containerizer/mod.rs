@@ -1,10 +1,17 @@
 //! Starting, watching and ending containers, behind one trait.
 
-use std::{collections::BTreeMap, future::Future, path::PathBuf, pin::Pin};
+pub mod cgroup;
+mod process;
+
+use std::{collections::BTreeMap, future::Future, path::PathBuf, pin::Pin, sync::Arc};
 
 use mezz_proto::{ids::ContainerId, resources::Resources};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+pub(crate) use process::look_up_user;
+
+use crate::options::{AgentOptions, Containment};
 
 /// What runs in a container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -157,4 +164,43 @@ pub trait Containerizer: Send + Sync + 'static {
     /// Forgets an ended container and removes what it left behind outside of its
     /// sandbox (cgroups, the launcher's files).
     fn remove(&self, id: &ContainerId) -> BoxFuture<'_, Result<(), ContainerError>>;
+}
+
+/// Why containers cannot be run as the options want.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// The agent's name for its cgroups is none.
+    #[error(
+        "cgroup_root `{0}` is no name for a cgroup; it must be one path component of at most \
+         200 bytes, such as `mezz`"
+    )]
+    CgroupRoot(String),
+    /// cgroups are missing or may not be used.
+    #[error(transparent)]
+    Cgroups(#[from] cgroup::SetupError),
+    /// The launchers' files have no place.
+    #[error("work_dir: cannot create {path}: {source}")]
+    WorkDir {
+        /// Which directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// The containerizer that the options ask for. [`Containerizer::recover`] comes next.
+///
+/// # Errors
+/// [`OpenError`], which tells what to do; nothing runs without limits unless
+/// [`Containment::None`] is asked for.
+pub fn open(options: &AgentOptions) -> Result<Arc<dyn Containerizer>, OpenError> {
+    let cgroups = match options.containment {
+        Containment::None => None,
+        Containment::Cgroup if !cgroup::is_plain_name(&options.cgroup_root) => {
+            return Err(OpenError::CgroupRoot(options.cgroup_root.clone()));
+        }
+        Containment::Cgroup => Some(cgroup::open(&options.cgroup_root)?),
+    };
+    Ok(Arc::new(process::Processes::open(options, cgroups)?))
 }

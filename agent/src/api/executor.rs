@@ -1,0 +1,110 @@
+//! The gRPC service that custom executors speak with (behaviour rule 54).
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use mezz_proto::{mezz::v1::executor_server, v1::executor as wire};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::DropGuard;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::Served;
+use crate::{
+    core::{ConnectionId, Event},
+    shell::Input,
+};
+
+/// The metadata key of an executor's proof.
+const TOKEN: &str = "mezz-executor-token";
+
+/// A connection that says nothing for so long after its start is cut.
+const FIRST_CALL: Duration = Duration::from_secs(10);
+
+/// The way to one executor. The connection ends when it is dropped, after what
+/// was sent.
+pub(crate) struct Peer {
+    events: mpsc::Sender<Result<wire::Event, Status>>,
+    _open: DropGuard,
+}
+
+impl Peer {
+    /// False when the executor is gone, or reads so slowly that its queue is full.
+    pub(crate) fn send(&self, event: Result<wire::Event, Status>) -> bool {
+        self.events.try_send(event).is_ok()
+    }
+}
+
+pub(super) struct Service {
+    served: Arc<Served>,
+    connections: AtomicU64,
+}
+
+impl Service {
+    pub(super) fn new(served: Arc<Served>) -> Self {
+        Self { served, connections: AtomicU64::new(0) }
+    }
+}
+
+#[tonic::async_trait]
+impl executor_server::Executor for Service {
+    type SubscribeStream = ReceiverStream<Result<wire::Event, Status>>;
+
+    async fn subscribe(
+        &self,
+        request: Request<Streaming<wire::Call>>,
+    ) -> Result<Response<Self::SubscribeStream>, Status> {
+        let token = request
+            .metadata()
+            .get(TOKEN)
+            .and_then(|token| token.to_str().ok())
+            .ok_or_else(|| {
+                Status::unauthenticated(format!(
+                    "metadata {TOKEN} is missing; an executor finds its value in \
+                     MEZZ_EXECUTOR_TOKEN"
+                ))
+            })?
+            .to_owned();
+        let connection = ConnectionId(self.connections.fetch_add(1, Ordering::Relaxed));
+        let (sender, events) = mpsc::channel(self.served.executor_queue);
+        let inputs = self.served.inputs.clone();
+        let stop = self.served.stop.clone();
+        let calls = request.into_inner();
+        tokio::spawn(async move {
+            let open = stop.child_token();
+            let peer = Peer { events: sender, _open: open.clone().drop_guard() };
+            if inputs.send(Input::ExecutorOpened { connection, peer }).await.is_err() {
+                return;
+            }
+            open.run_until_cancelled(read(connection, token, calls, &inputs)).await;
+            let ended = Event::ExecutorDisconnected { connection };
+            let _ = inputs.send(Input::Core(ended)).await;
+        });
+        Ok(Response::new(ReceiverStream::new(events)))
+    }
+}
+
+/// Passes calls on until the executor goes.
+async fn read(
+    connection: ConnectionId,
+    token: String,
+    mut calls: Streaming<wire::Call>,
+    inputs: &mpsc::Sender<Input>,
+) {
+    let mut next = match tokio::time::timeout(FIRST_CALL, calls.message()).await {
+        Ok(first) => first,
+        Err(_) => return,
+    };
+    while let Ok(Some(call)) = next {
+        let event = Event::ExecutorCall { connection, token: token.clone(), call: Box::new(call) };
+        if inputs.send(Input::Core(event)).await.is_err() {
+            return;
+        }
+        next = calls.message().await;
+    }
+}

@@ -1,0 +1,243 @@
+//! What readers see of the agent: kept beside the core, so that no read waits
+//! for a decision.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    path::PathBuf,
+    sync::{PoisonError, RwLock},
+    time::Duration,
+};
+
+use mezz_proto::{
+    ids::{AgentId, ContainerId},
+    time::Time,
+};
+
+use crate::core::{Change, SandboxRecord, TaskKey, is_terminal};
+
+/// Sandboxes of ended containers that are kept at most; the oldest go first,
+/// however young they are, so that a flood of short tasks fills neither memory
+/// nor disk.
+const MAX_ENDED: usize = 20_000;
+
+/// A container and its sandbox, alive or not yet collected.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    pub(crate) record: SandboxRecord,
+    pub(crate) pid: Option<u32>,
+    tasks: Vec<TaskKey>,
+}
+
+/// Where a task's files are, and whether more may come.
+#[derive(Clone, Debug)]
+pub(crate) struct Files {
+    pub(crate) sandbox: PathBuf,
+    pub(crate) live: bool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    agent_id: Option<AgentId>,
+    master: Option<String>,
+    containers: BTreeMap<ContainerId, Entry>,
+    /// Ended ones by their end.
+    ended: BTreeSet<(u64, ContainerId)>,
+    tasks: HashMap<TaskKey, ContainerId>,
+    live: HashSet<TaskKey>,
+}
+
+/// The read model. Its lock is held for moments only.
+#[derive(Debug, Default)]
+pub(crate) struct Index(RwLock<State>);
+
+impl Index {
+    /// With what the store knows of earlier runs.
+    pub(crate) fn new(
+        agent_id: Option<AgentId>,
+        sandboxes: Vec<SandboxRecord>,
+        tasks: Vec<(ContainerId, TaskKey)>,
+    ) -> Self {
+        let mut state = State { agent_id, ..State::default() };
+        for record in sandboxes {
+            state.add(record);
+        }
+        for (container, task) in tasks {
+            state.place(task, container);
+        }
+        Self(RwLock::new(state))
+    }
+
+    fn read<T>(&self, read: impl FnOnce(&State) -> T) -> T {
+        read(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn apply(&self, change: Change) {
+        let mut state = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        match change {
+            Change::Registered { agent_id, master } => {
+                state.agent_id = Some(agent_id);
+                state.master = Some(master);
+            }
+            Change::Disconnected => state.master = None,
+            Change::ContainerAdded(record) => state.add(record),
+            Change::ContainerRunning { container, pid } => {
+                if let Some(entry) = state.containers.get_mut(&container) {
+                    entry.pid = Some(pid);
+                }
+            }
+            Change::ContainerEnded { container, at } => {
+                if let Some(entry) = state.containers.get_mut(&container) {
+                    entry.pid = None;
+                    entry.record.ended_at = Some(at.as_nanos());
+                    state.ended.insert((at.as_nanos(), container));
+                }
+            }
+            Change::TaskAdded { task, container } => {
+                state.live.insert(task.clone());
+                state.place(task, container);
+            }
+            Change::TaskUpdated { task, state: new } => {
+                if is_terminal(new) {
+                    state.live.remove(&task);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn agent_id(&self) -> Option<AgentId> {
+        self.read(|state| state.agent_id.clone())
+    }
+
+    pub(crate) fn master(&self) -> Option<String> {
+        self.read(|state| state.master.clone())
+    }
+
+    /// Containers that have not ended.
+    pub(crate) fn running(&self) -> Vec<Entry> {
+        self.read(|state| {
+            let live = state.containers.values().filter(|entry| entry.record.ended_at.is_none());
+            live.cloned().collect()
+        })
+    }
+
+    /// Where a task's files are; `None` when it was never here, or they were
+    /// collected.
+    pub(crate) fn files(&self, task: &TaskKey) -> Option<Files> {
+        self.read(|state| {
+            let entry = state.containers.get(state.tasks.get(task)?)?;
+            let sandbox = PathBuf::from(&entry.record.path);
+            Some(Files { sandbox, live: state.live.contains(task) })
+        })
+    }
+
+    /// Sandboxes whose time is over, the oldest first.
+    pub(crate) fn expired(&self, now: Time, retention: Duration) -> Vec<SandboxRecord> {
+        let before = (now - retention).as_nanos();
+        self.read(|state| {
+            let excess = state.ended.len().saturating_sub(MAX_ENDED);
+            let due = state.ended.iter().enumerate();
+            due.take_while(|(at, (ended, _))| *at < excess || *ended <= before)
+                .filter_map(|(_, (_, container))| state.containers.get(container))
+                .map(|entry| entry.record.clone())
+                .collect()
+        })
+    }
+
+    /// Forgets a collected sandbox.
+    pub(crate) fn forget(&self, container: &ContainerId) {
+        let mut state = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(entry) = state.containers.remove(container) else { return };
+        if let Some(ended) = entry.record.ended_at {
+            state.ended.remove(&(ended, container.clone()));
+        }
+        for task in entry.tasks {
+            // The same id may have been used again, in another container.
+            if state.tasks.get(&task) == Some(container) {
+                state.tasks.remove(&task);
+            }
+        }
+    }
+}
+
+impl State {
+    fn add(&mut self, record: SandboxRecord) {
+        let container = ContainerId::new(&record.container_id);
+        if let Some(ended) = record.ended_at {
+            self.ended.insert((ended, container.clone()));
+        }
+        match self.containers.get_mut(&container) {
+            Some(known) => known.record = record,
+            None => {
+                let entry = Entry { record, pid: None, tasks: Vec::new() };
+                self.containers.insert(container, entry);
+            }
+        }
+    }
+
+    fn place(&mut self, task: TaskKey, container: ContainerId) {
+        if let Some(entry) = self.containers.get_mut(&container)
+            && !entry.tasks.contains(&task)
+        {
+            entry.tasks.push(task.clone());
+        }
+        let newer = self.tasks.get(&task).is_none_or(|known| {
+            let ended = |id| self.containers.get(id).and_then(|entry| entry.record.ended_at);
+            match (ended(&container), ended(known)) {
+                (None, _) => true,
+                (Some(_), None) => false,
+                (Some(new), Some(old)) => new >= old,
+            }
+        });
+        if newer {
+            self.tasks.insert(task, container);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(container: &str, ended_at: Option<u64>) -> SandboxRecord {
+        SandboxRecord {
+            container_id: container.into(),
+            framework_id: "f".into(),
+            executor_id: "t".into(),
+            path: format!("/{container}"),
+            ended_at,
+        }
+    }
+
+    fn task() -> TaskKey {
+        TaskKey { framework: "f".into(), task: "t".into() }
+    }
+
+    #[test]
+    fn a_task_id_used_again_shows_the_newest_sandbox() {
+        let tasks = vec![("b".into(), task()), ("a".into(), task())];
+        let index = Index::new(None, vec![record("a", Some(1)), record("b", Some(2))], tasks);
+        assert_eq!(index.files(&task()).unwrap().sandbox, PathBuf::from("/b"));
+        index.forget(&"a".into());
+        assert_eq!(index.files(&task()).unwrap().sandbox, PathBuf::from("/b"));
+        index.forget(&"b".into());
+        assert!(index.files(&task()).is_none());
+    }
+
+    #[test]
+    fn sandboxes_expire_by_age_and_only_when_ended() {
+        let all = vec![record("a", Some(1)), record("b", Some(5_000_000_000)), record("c", None)];
+        let index = Index::new(None, all, Vec::new());
+        let expired = index.expired(Time::from_secs(4), Duration::from_secs(2));
+        assert_eq!(expired, [record("a", Some(1))]);
+    }
+
+    #[test]
+    fn more_than_the_most_expire_however_young() {
+        let at = |n: usize| u64::try_from(n).unwrap() + 1_000_000_000;
+        let all = (0..MAX_ENDED + 2).map(|n| record(&format!("{n}"), Some(at(n)))).collect();
+        let index = Index::new(None, all, Vec::new());
+        let expired = index.expired(Time::from_secs(2), Duration::from_secs(1000));
+        assert_eq!(expired.len(), 2);
+        assert_eq!(expired[0].container_id, "0");
+    }
+}

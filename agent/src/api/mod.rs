@@ -1,0 +1,66 @@
+//! What the agent serves, all on one port: gRPC for executors, operators and
+//! frameworks, and a little HTTP.
+
+mod agent;
+mod executor;
+mod files;
+mod http;
+mod index;
+
+use std::{future::IntoFuture, path::PathBuf, sync::Arc, time::Duration};
+
+use mezz_proto::mezz::v1::{agent_server::AgentServer, executor_server::ExecutorServer};
+use tokio::{net::TcpListener, sync::mpsc};
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use self::{executor::Peer, files::Reader, index::Index};
+use crate::{containerizer::Containerizer, metrics::Metrics, shell::Input};
+
+/// Largest message that a peer may send, in bytes.
+const MAX_MESSAGE: usize = 16 << 20;
+
+/// What requests are answered from.
+pub(crate) struct Served {
+    pub(crate) index: Arc<Index>,
+    pub(crate) containerizer: Arc<dyn Containerizer>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) work_dir: PathBuf,
+    /// To the core.
+    pub(crate) inputs: mpsc::Sender<Input>,
+    /// Events that may wait for one executor.
+    pub(crate) executor_queue: usize,
+    pub(crate) stop: CancellationToken,
+}
+
+/// What is still being answered when the agent stops gets so long to end.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// Serves until `stop`. Connections are told to go then: executors and readers
+/// come back to the next agent.
+pub(crate) async fn serve(listener: TcpListener, served: Arc<Served>) -> std::io::Result<()> {
+    let executors = ExecutorServer::new(executor::Service::new(Arc::clone(&served)))
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(usize::MAX);
+    let agents = AgentServer::new(agent::Service::new(Arc::clone(&served)))
+        .max_decoding_message_size(MAX_MESSAGE);
+    let stop = served.stop.clone();
+    let routes = tonic::service::Routes::new(executors)
+        .add_service(agents)
+        .into_axum_router()
+        .merge(http::routes(served));
+    // Small messages both ways: waiting to fill a packet would only delay them.
+    let listener = axum::serve::ListenerExt::tap_io(listener, |stream| {
+        let _ = stream.set_nodelay(true);
+    });
+    let serving = axum::serve(listener, routes)
+        .with_graceful_shutdown(stop.clone().cancelled_owned())
+        .into_future();
+    let too_long = async {
+        stop.cancelled().await;
+        tokio::time::sleep(GOODBYE).await;
+    };
+    tokio::select! {
+        ended = serving => ended,
+        () = too_long => Ok(()),
+    }
+}

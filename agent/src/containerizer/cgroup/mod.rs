@@ -1,0 +1,90 @@
+//! cgroups: limits, killing for sure, and what was used.
+//!
+//! Every container has a cgroup `<mount>/<agent's name>/<container>`. There is one
+//! file per controller; each takes the container's directory, so that a test can
+//! hand it a folder that looks like one.
+
+mod bounds;
+mod file;
+mod hierarchy;
+mod v1;
+mod v2;
+
+use std::{fs, io, path::PathBuf};
+
+pub use bounds::{Bounds, LEAST_MEMORY_BYTES, MAX_PIDS};
+pub use file::CgroupError;
+pub use hierarchy::is_plain_name;
+use hierarchy::{Mounts, Usable};
+use thiserror::Error;
+
+use super::{OutOfMemory, Statistics};
+
+/// Both versions, to the rest of the containerizer. All calls block, though most
+/// only for microseconds.
+pub trait Cgroups: Send + Sync + 'static {
+    /// `cgroup-v1` or `cgroup-v2`.
+    fn name(&self) -> &'static str;
+
+    /// Makes a container's cgroup and returns the files by which a process joins it
+    /// (by writing `0`).
+    fn create(&self, id: &str, bounds: &Bounds) -> Result<Vec<PathBuf>, CgroupError>;
+
+    /// Holds it to other bounds. A hard limit is never lowered below what is in use:
+    /// that would kill.
+    fn update(&self, id: &str, bounds: &Bounds) -> Result<(), CgroupError>;
+
+    /// All its pids.
+    fn processes(&self, id: &str) -> Result<Vec<i32>, CgroupError>;
+
+    /// Kills all, and waits until all are gone.
+    fn kill(&self, id: &str) -> Result<(), CgroupError>;
+
+    /// What it has used. What the kernel does not tell is left out.
+    fn statistics(&self, id: &str) -> Statistics;
+
+    /// Whether and at which limit the kernel killed for memory.
+    fn out_of_memory(&self, id: &str) -> Option<OutOfMemory>;
+
+    /// Removes the empty cgroup; one that is gone is no error.
+    fn remove(&self, id: &str) -> Result<(), CgroupError>;
+
+    /// The containers that have cgroups.
+    fn list(&self) -> Result<Vec<String>, CgroupError>;
+}
+
+/// Why cgroups cannot be used here.
+#[derive(Debug, Error)]
+pub enum SetupError {
+    /// The mounts cannot be read.
+    #[error("/proc/self/mountinfo: {0}")]
+    Mounts(#[source] io::Error),
+    /// Not all controllers are there.
+    #[error(
+        "no cgroup hierarchy with the controllers {} is mounted; mount it (cgroup v2 at \
+         /sys/fs/cgroup, or v1 with one mount per controller), or start the agent with \
+         `--containment none`, which holds tasks to no limits",
+        .0.join(", ")
+    )]
+    Missing(Vec<&'static str>),
+    /// They are there but not ours to use.
+    #[error(
+        "cgroups cannot be set up: {0}; start the agent as root or with a delegated cgroup \
+         subtree, and outside of a container unless its cgroups are writable, or with \
+         `--containment none`, which holds tasks to no limits"
+    )]
+    Denied(#[from] CgroupError),
+}
+
+/// The cgroups of an agent with this name, of whichever version the machine has.
+///
+/// # Errors
+/// [`SetupError`] when controllers or rights are missing.
+pub fn open(agent: &str) -> Result<Box<dyn Cgroups>, SetupError> {
+    let text = fs::read_to_string("/proc/self/mountinfo").map_err(SetupError::Mounts)?;
+    match Mounts::parse(&text).usable() {
+        Usable::V2(root) => Ok(Box::new(v2::V2::open(&root, agent)?)),
+        Usable::V1(mounts) => Ok(Box::new(v1::V1::open(&mounts, agent)?)),
+        Usable::Missing(controllers) => Err(SetupError::Missing(controllers)),
+    }
+}

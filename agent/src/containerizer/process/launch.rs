@@ -1,0 +1,218 @@
+//! Starting a container.
+
+use std::{
+    fs::{DirBuilder, File},
+    io,
+    os::{
+        fd::OwnedFd,
+        unix::fs::{DirBuilderExt as _, chown},
+    },
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+
+use mezz_proto::ids::ContainerId;
+use rustix::process::Signal;
+use tokio::{io::AsyncReadExt as _, net::unix::pipe};
+
+use super::{
+    ContainerError, ContainerSpec, Inner, blocking,
+    container::{Container, Launcher, State},
+    user, watch,
+};
+use crate::{
+    containerizer::cgroup::{Bounds, is_plain_name},
+    launcher::{Plan, STARTED, plan, record},
+};
+
+/// A launcher that has not started its program by then is given up. Long, since a
+/// machine out of breath is no reason to fail a task.
+const START_PATIENCE: Duration = Duration::from_secs(60);
+
+/// A launcher says one line.
+const LONGEST_MESSAGE: u64 = 64 * 1024;
+
+/// An error on the way to a running container.
+pub(super) fn failed(
+    id: &ContainerId,
+    doing: &str,
+) -> impl FnOnce(io::Error) -> ContainerError + use<> {
+    let (id, doing) = (id.clone(), doing.to_owned());
+    move |source| ContainerError::Launch { id, doing, source }
+}
+
+/// A launcher that was started a moment ago.
+struct Spawned {
+    launcher: Launcher,
+    says: OwnedFd,
+}
+
+impl Inner {
+    pub(super) async fn launch(
+        self: Arc<Self>,
+        spec: ContainerSpec,
+    ) -> Result<u32, ContainerError> {
+        let id = spec.id.clone();
+        let container = self.enter(&id)?;
+        let result = Arc::clone(&self).start(spec, &container).await;
+        if result.is_err() {
+            container.set(State::Failed);
+            self.containers().remove(&id);
+            let inner = Arc::clone(&self);
+            let name = id.clone();
+            if let Err(error) = blocking(move || inner.give_up(name.as_str())).await {
+                tracing::warn!(container = %id, %error, "could not clean up after a failed launch");
+            }
+        }
+        result
+    }
+
+    /// Makes room for a container that has never been.
+    fn enter(&self, id: &ContainerId) -> Result<Arc<Container>, ContainerError> {
+        let refuse = |kind, text| Err(failed(id, "its id")(io::Error::new(kind, text)));
+        if !is_plain_name(id.as_str()) {
+            return refuse(
+                io::ErrorKind::InvalidInput,
+                "must be one path component of at most 200 bytes",
+            );
+        }
+        let mut containers = self.containers();
+        if containers.contains_key(id) {
+            return refuse(io::ErrorKind::AlreadyExists, "there is a container with this id");
+        }
+        let container = Container::new(id.clone(), State::Starting);
+        containers.insert(id.clone(), Arc::clone(&container));
+        Ok(container)
+    }
+
+    async fn start(
+        self: Arc<Self>,
+        spec: ContainerSpec,
+        container: &Arc<Container>,
+    ) -> Result<u32, ContainerError> {
+        let id = spec.id.clone();
+        let inner = Arc::clone(&self);
+        let spawned = tokio::task::spawn_blocking(move || inner.prepare_and_spawn(&spec))
+            .await
+            .unwrap_or_else(|e| Err(failed(&id, "preparing it")(io::Error::other(e))))?;
+        let launcher = spawned.launcher;
+
+        let message = tokio::time::timeout(START_PATIENCE, read_all(spawned.says))
+            .await
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+            .and_then(|text| match text.strip_prefix(STARTED) {
+                Some(_) => Ok(()),
+                None if text.is_empty() => Err(io::Error::other("it died without a word")),
+                None => Err(io::Error::other(text.trim_end().to_owned())),
+            });
+        let directory = self.directory.join(id.as_str());
+        let started = message.and_then(|()| {
+            record::started(&directory)
+                .map_err(io::Error::other)?
+                .ok_or_else(|| io::Error::other("it left no record of the start"))
+        });
+        match started {
+            Ok(started) => {
+                let pid = started.child.pid.unsigned_abs();
+                container.set_started(started);
+                container.set(State::Running(launcher.clone()));
+                watch::watch(self, Arc::clone(container), Some(launcher));
+                Ok(pid)
+            }
+            Err(error) => {
+                // Without its launcher the first process dies too (PDEATHSIG).
+                let _ = launcher.signal(Signal::KILL);
+                let _ = watch::until_dead(&launcher).await;
+                Err(failed(&id, "by its launcher")(error))
+            }
+        }
+    }
+
+    fn prepare_and_spawn(&self, spec: &ContainerSpec) -> Result<Spawned, ContainerError> {
+        let id = &spec.id;
+        let credentials = spec
+            .user
+            .as_deref()
+            .map(user::look_up)
+            .transpose()
+            .map_err(failed(id, "looking up its user"))?;
+        if let Some(user) = &credentials {
+            chown(&spec.sandbox, Some(user.uid), Some(user.gid))
+                .map_err(failed(id, "giving the sandbox to its user"))?;
+        }
+        let directory = self.directory.join(spec.id.as_str());
+        DirBuilder::new()
+            .mode(0o700)
+            .create(&directory)
+            .map_err(failed(id, &format!("creating {}", directory.display())))?;
+        let join = match &self.cgroups {
+            Some(cgroups) => {
+                let bounds = Bounds::new(&spec.resources, &spec.limits, self.cpu_quota);
+                cgroups
+                    .create(spec.id.as_str(), &bounds)
+                    .map_err(|e| failed(id, "its cgroup")(e.into()))?
+            }
+            None => Vec::new(),
+        };
+        let plan = Plan {
+            v: plan::VERSION,
+            program: spec.program.clone(),
+            environment: spec.environment.clone(),
+            user: credentials,
+            directory: spec.sandbox.clone(),
+            stdout: spec.sandbox.join("stdout"),
+            stderr: spec.sandbox.join("stderr"),
+            join,
+        };
+        let plan = plan.write(&directory).map_err(failed(id, "writing its plan"))?;
+        self.spawn(&directory, plan).map_err(failed(id, "starting its launcher"))
+    }
+
+    /// No closure runs between fork and exec, so that std can use `posix_spawn`: the
+    /// agent's memory is not copied.
+    fn spawn(&self, directory: &Path, plan: PathBuf) -> io::Result<Spawned> {
+        let log = File::create(directory.join("launcher.log"))?;
+        let mut child = Command::new(&self.launcher.program)
+            .args(&self.launcher.args)
+            .arg(plan)
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .map_err(|e| {
+                let program = self.launcher.program.display();
+                io::Error::new(e.kind(), format!("cannot run {program}: {e}"))
+            })?;
+        let launcher = Launcher::of_child(child.id());
+        let says = child.stdout.take().map(OwnedFd::from).ok_or(io::ErrorKind::BrokenPipe);
+        match (launcher, says) {
+            (Ok(launcher), Ok(says)) => Ok(Spawned { launcher, says }),
+            (launcher, says) => {
+                let _ = child.kill().and_then(|()| child.wait());
+                launcher.and(says.map_err(io::Error::from)).and(Err(io::ErrorKind::Other.into()))
+            }
+        }
+    }
+
+    /// Removes what a failed launch left behind.
+    fn give_up(&self, id: &str) -> io::Result<()> {
+        if !is_plain_name(id) {
+            return Ok(());
+        }
+        if let Some(cgroups) = &self.cgroups {
+            cgroups.kill(id)?;
+        }
+        self.clean_up(id)
+    }
+}
+
+async fn read_all(says: OwnedFd) -> io::Result<String> {
+    let mut text = String::new();
+    let pipe = pipe::Receiver::from_owned_fd(says)?;
+    pipe.take(LONGEST_MESSAGE).read_to_string(&mut text).await?;
+    Ok(text)
+}

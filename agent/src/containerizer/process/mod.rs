@@ -1,0 +1,266 @@
+//! Containers that are processes of this machine, each under its launcher, with or
+//! without cgroups.
+//!
+//! What is known of a container is on disk, in `<work_dir>/containers/<id>`, so that
+//! an agent that comes back knows as much as the one before.
+
+mod container;
+mod launch;
+mod recover;
+mod user;
+mod watch;
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, DirBuilder},
+    io,
+    os::unix::fs::DirBuilderExt as _,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use container::{Container, State};
+use mezz_proto::{ids::ContainerId, resources::Resources};
+
+pub(crate) use user::look_up as look_up_user;
+
+use super::{
+    BoxFuture, ContainerError, ContainerSpec, Containerizer, OpenError, Statistics, Termination,
+    cgroup::{Bounds, Cgroups},
+};
+use crate::{
+    launcher::process,
+    options::{AgentOptions, LauncherCommand},
+};
+
+/// How long a killed container may take to be gone; a process in the hands of a
+/// broken disk may take for ever.
+const KILL_PATIENCE: Duration = Duration::from_secs(15);
+
+/// All containers of one agent.
+pub(super) struct Processes(Arc<Inner>);
+
+struct Inner {
+    cgroups: Option<Box<dyn Cgroups>>,
+    /// `<work_dir>/containers`.
+    directory: PathBuf,
+    launcher: LauncherCommand,
+    cpu_quota: bool,
+    containers: Mutex<BTreeMap<ContainerId, Arc<Container>>>,
+}
+
+impl Processes {
+    pub(super) fn open(
+        options: &AgentOptions,
+        cgroups: Option<Box<dyn Cgroups>>,
+    ) -> Result<Self, OpenError> {
+        let directory = options.work_dir.join("containers");
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&directory)
+            .and_then(|()| fs::canonicalize(&directory))
+            .map(|directory| {
+                Self(Arc::new(Inner {
+                    cgroups,
+                    directory,
+                    launcher: options.launcher.clone(),
+                    cpu_quota: options.cgroup_cpu_quota,
+                    containers: Mutex::default(),
+                }))
+            })
+            .map_err(|source| OpenError::WorkDir { path: directory, source })
+    }
+}
+
+/// An error on a container that runs.
+fn operation(
+    id: &ContainerId,
+    doing: &'static str,
+) -> impl FnOnce(io::Error) -> ContainerError + use<> {
+    let id = id.clone();
+    move |source| ContainerError::Operation { id, doing, source }
+}
+
+/// Runs what may block outside of the runtime's workers.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| Err(io::Error::other(e)))
+}
+
+impl Inner {
+    fn containers(&self) -> MutexGuard<'_, BTreeMap<ContainerId, Arc<Container>>> {
+        // Nothing panics while it is held; and a map is whole between two calls.
+        self.containers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn container(&self, id: &ContainerId) -> Result<Arc<Container>, ContainerError> {
+        self.containers().get(id).cloned().ok_or_else(|| ContainerError::Unknown(id.clone()))
+    }
+
+    /// Every pid that belongs to it.
+    fn pids(&self, container: &Container) -> io::Result<Vec<i32>> {
+        match (&self.cgroups, container.started()) {
+            (Some(cgroups), _) => Ok(cgroups.processes(container.id.as_str())?),
+            (None, Some(started)) => process::descendants(started.launcher.pid),
+            (None, None) => Ok(Vec::new()),
+        }
+    }
+
+    /// All of it at once. The launcher finds descendants however they hide from it;
+    /// the cgroup finds those that are left when the launcher is gone.
+    fn kill(&self, container: &Container) -> io::Result<()> {
+        container.order_to_kill()?;
+        match &self.cgroups {
+            Some(cgroups) => Ok(cgroups.kill(container.id.as_str())?),
+            None => Ok(()),
+        }
+    }
+
+    async fn destroy(self: Arc<Self>, id: ContainerId) -> Result<(), ContainerError> {
+        let container = self.container(&id)?;
+        container.until(|state| !matches!(state, State::Starting)).await;
+        if container.has_ended() {
+            return Ok(());
+        }
+        let killed = Arc::clone(&container);
+        blocking(move || self.kill(&killed)).await.map_err(operation(&id, "killing it"))?;
+        let ended = container.until(|state| matches!(state, State::Ended(_)));
+        tokio::time::timeout(KILL_PATIENCE, ended)
+            .await
+            .map(drop)
+            .map_err(|_| operation(&id, "killing it")(io::ErrorKind::TimedOut.into()))
+    }
+
+    async fn signal(self: Arc<Self>, id: ContainerId, signal: i32) -> Result<(), ContainerError> {
+        let container = self.container(&id)?;
+        container.until(|state| !matches!(state, State::Starting)).await;
+        if container.has_ended() {
+            return Ok(());
+        }
+        blocking(move || {
+            for pid in self.pids(&container)? {
+                process::send(pid, signal)?;
+            }
+            Ok(())
+        })
+        .await
+        .map_err(operation(&id, "sending a signal"))
+    }
+
+    async fn update(
+        self: Arc<Self>,
+        id: ContainerId,
+        resources: Resources,
+        limits: BTreeMap<String, f64>,
+    ) -> Result<(), ContainerError> {
+        let container = self.container(&id)?;
+        container.until(|state| !matches!(state, State::Starting)).await;
+        if container.has_ended() {
+            return Ok(());
+        }
+        let bounds = Bounds::new(&resources, &limits, self.cpu_quota);
+        blocking(move || match &self.cgroups {
+            Some(cgroups) => Ok(cgroups.update(container.id.as_str(), &bounds)?),
+            None => Ok(()),
+        })
+        .await
+        .map_err(operation(&id, "changing its limits"))
+    }
+
+    async fn statistics(self: Arc<Self>, id: ContainerId) -> Result<Statistics, ContainerError> {
+        let container = self.container(&id)?;
+        blocking(move || match &self.cgroups {
+            Some(cgroups) => Ok(cgroups.statistics(container.id.as_str())),
+            None => {
+                let pids = self.pids(&container)?.len().try_into().ok();
+                Ok(Statistics { pids, ..Statistics::default() })
+            }
+        })
+        .await
+        .map_err(operation(&id, "reading its statistics"))
+    }
+
+    async fn remove(self: Arc<Self>, id: ContainerId) -> Result<(), ContainerError> {
+        let container = self.container(&id)?;
+        if !container.has_ended() {
+            let busy = io::Error::new(io::ErrorKind::ResourceBusy, "it has not ended");
+            return Err(operation(&id, "removing it")(busy));
+        }
+        let inner = Arc::clone(&self);
+        blocking(move || inner.clean_up(container.id.as_str()))
+            .await
+            .map_err(operation(&id, "removing it"))?;
+        self.containers().remove(&id);
+        Ok(())
+    }
+
+    /// Removes the cgroup and the launcher's files of a container that has ended.
+    fn clean_up(&self, id: &str) -> io::Result<()> {
+        if let Some(cgroups) = &self.cgroups {
+            cgroups.remove(id)?;
+        }
+        match fs::remove_dir_all(self.directory.join(id)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Containerizer for Processes {
+    fn name(&self) -> &'static str {
+        self.0.cgroups.as_ref().map_or("none", |cgroups| cgroups.name())
+    }
+
+    fn launch(&self, spec: ContainerSpec) -> BoxFuture<'_, Result<u32, ContainerError>> {
+        let (inner, id) = (Arc::clone(&self.0), spec.id.clone());
+        // A task of its own: half a launch must not be left behind when the caller
+        // stops waiting.
+        let task = tokio::spawn(inner.launch(spec));
+        Box::pin(async move {
+            task.await.unwrap_or_else(|e| {
+                Err(launch::failed(&id, "its start panicked")(io::Error::other(e)))
+            })
+        })
+    }
+
+    fn wait(&self, id: &ContainerId) -> BoxFuture<'_, Result<Termination, ContainerError>> {
+        let container = self.0.container(id);
+        let unknown = ContainerError::Unknown(id.clone());
+        Box::pin(async move { container?.ended().await.ok_or(unknown) })
+    }
+
+    fn signal(&self, id: &ContainerId, signal: i32) -> BoxFuture<'_, Result<(), ContainerError>> {
+        Box::pin(Arc::clone(&self.0).signal(id.clone(), signal))
+    }
+
+    fn destroy(&self, id: &ContainerId) -> BoxFuture<'_, Result<(), ContainerError>> {
+        Box::pin(Arc::clone(&self.0).destroy(id.clone()))
+    }
+
+    fn update(
+        &self,
+        id: &ContainerId,
+        resources: Resources,
+        limits: BTreeMap<String, f64>,
+    ) -> BoxFuture<'_, Result<(), ContainerError>> {
+        Box::pin(Arc::clone(&self.0).update(id.clone(), resources, limits))
+    }
+
+    fn statistics(&self, id: &ContainerId) -> BoxFuture<'_, Result<Statistics, ContainerError>> {
+        Box::pin(Arc::clone(&self.0).statistics(id.clone()))
+    }
+
+    fn recover(
+        &self,
+        known: Vec<ContainerId>,
+    ) -> BoxFuture<'_, Result<BTreeMap<ContainerId, bool>, ContainerError>> {
+        Box::pin(Arc::clone(&self.0).recover(known))
+    }
+
+    fn remove(&self, id: &ContainerId) -> BoxFuture<'_, Result<(), ContainerError>> {
+        Box::pin(Arc::clone(&self.0).remove(id.clone()))
+    }
+}

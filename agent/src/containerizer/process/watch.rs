@@ -1,0 +1,88 @@
+//! Waiting for a container's end.
+
+use std::{io, os::fd::AsFd as _, sync::Arc};
+
+use rustix::{
+    io::Errno,
+    process::{WaitId, WaitIdOptions, waitid},
+};
+use tokio::io::{Interest, unix::AsyncFd};
+
+use super::{
+    Inner, Termination, blocking,
+    container::{Container, Launcher, State},
+};
+use crate::launcher::{process, record};
+
+/// Starts a task that waits for the launcher's end (which is the container's) and
+/// publishes how it ended. Without a launcher it has ended already.
+pub(super) fn watch(inner: Arc<Inner>, container: Arc<Container>, launcher: Option<Launcher>) {
+    tokio::spawn(async move {
+        if let Some(launcher) = launcher
+            && let Err(error) = until_dead(&launcher).await
+        {
+            tracing::error!(container = %container.id, %error, "cannot wait for a launcher");
+        }
+        let finished = Arc::clone(&container);
+        let termination = blocking(move || Ok(inner.finish(&finished))).await;
+        container.set(State::Ended(termination.unwrap_or_else(|error| Termination {
+            wait_status: None,
+            out_of_memory: None,
+            failure: Some(format!("its end could not be found out: {error}")),
+        })));
+    });
+}
+
+/// Waits until a launcher has ended, and reaps it if it is a child of this process.
+pub(super) async fn until_dead(launcher: &Launcher) -> io::Result<()> {
+    let pidfd = Arc::clone(&launcher.pidfd);
+    // SAFETY: the descriptor stays open and the same for as long as the handle owns it.
+    let handle = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }?;
+    let _ready = handle.readable().await?;
+    // One that an earlier agent started is not ours, but init's.
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+    match waitid(WaitId::PidFd(launcher.pidfd.as_fd()), options) {
+        Ok(_) | Err(Errno::CHILD) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+impl Inner {
+    /// What is to be said of a container whose launcher has ended. Kills what the
+    /// launcher, if it died early, could not.
+    fn finish(&self, container: &Container) -> Termination {
+        let id = container.id.as_str();
+        if let Err(error) = self.kill_remains(container) {
+            tracing::error!(container = %id, %error, "could not kill what is left of a container");
+        }
+        let out_of_memory = self.cgroups.as_ref().and_then(|cgroups| cgroups.out_of_memory(id));
+        let (wait_status, failure) = match record::ended(&self.directory.join(id)) {
+            Ok(Some(end)) => (end.wait_status, end.failure),
+            Ok(None) => (None, Some(lost())),
+            Err(error) => (None, Some(format!("the record of its end is unreadable: {error}"))),
+        };
+        Termination { wait_status, out_of_memory, failure }
+    }
+
+    fn kill_remains(&self, container: &Container) -> io::Result<()> {
+        match &self.cgroups {
+            Some(cgroups) => Ok(cgroups.kill(container.id.as_str())?),
+            None => {
+                let Some(started) = container.started() else { return Ok(()) };
+                if record::ended(&self.directory.join(container.id.as_str()))
+                    .is_ok_and(|e| e.is_some())
+                {
+                    return Ok(());
+                }
+                process::session(started.child)?
+                    .into_iter()
+                    .try_for_each(|pid| process::send(pid, nix::libc::SIGKILL))
+            }
+        }
+    }
+}
+
+fn lost() -> String {
+    "its launcher ended without a record of its end: it was killed, or the machine restarted"
+        .to_owned()
+}

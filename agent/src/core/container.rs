@@ -1,0 +1,147 @@
+//! What the shell tells of containers.
+
+use mezz_proto::{
+    ids::ContainerId,
+    time::Time,
+    v1::{TaskState, task_status::Reason},
+};
+
+use super::{
+    Change, Core, Effect, Effects, StoreOp, TaskKey,
+    environment::nanoseconds,
+    outcome,
+    records::SandboxRecord,
+    state::{Container, Owner, Stage},
+    timers::Timer,
+    update::Verdict,
+};
+use crate::containerizer::Termination;
+
+impl Core {
+    pub(super) fn on_container_launched(
+        &mut self,
+        now: Time,
+        id: &ContainerId,
+        pid: u32,
+        out: &mut Effects,
+    ) {
+        let Some(container) = self.containers.get_mut(id) else { return };
+        container.running = true;
+        let owner = container.owner.clone();
+        let change = Change::ContainerRunning { container: id.clone(), pid };
+        out.now.push(Effect::Change(change));
+        match owner {
+            Owner::Task(key) => self.task_runs(now, &key, out),
+            // Tasks may have come while it was being started.
+            Owner::Executor(key) => self.update_limits(&key, out),
+        }
+    }
+
+    pub(super) fn task_runs(&mut self, now: Time, key: &TaskKey, out: &mut Effects) {
+        let Some(task) = self.tasks.get_mut(key) else { return };
+        // One that is to be killed was never seen running.
+        if task.stage != Stage::Launching || task.kill.is_some() {
+            return;
+        }
+        task.stage = Stage::Running;
+        task.running_since = Some(now);
+        let longest = task.info.max_completion_time.as_ref().map(nanoseconds);
+        let verdict =
+            Verdict { state: TaskState::TaskRunning, reason: None, message: String::new() };
+        self.report(now, key, verdict, out);
+        if let Some(longest) = longest {
+            self.timers.set(Timer::Completion(key.clone()), now + longest);
+        }
+    }
+
+    pub(super) fn on_launch_failed(
+        &mut self,
+        now: Time,
+        id: &ContainerId,
+        error: String,
+        out: &mut Effects,
+    ) {
+        let Some(container) = self.close_container(now, id, out) else { return };
+        let failed = Verdict::new(TaskState::TaskFailed, Reason::ContainerLaunchFailed, error);
+        self.owner_ended(now, container.owner, failed, None, out);
+    }
+
+    pub(super) fn on_container_ended(
+        &mut self,
+        now: Time,
+        id: &ContainerId,
+        termination: &Termination,
+        stderr_tail: Option<String>,
+        out: &mut Effects,
+    ) {
+        let Some(container) = self.close_container(now, id, out) else { return };
+        let tail = stderr_tail.as_deref();
+        let framework = match &container.owner {
+            Owner::Task(key) => &key.framework,
+            Owner::Executor(key) => &key.framework,
+        };
+        let verdict = if container.rebooted && termination.wait_status.is_none() {
+            self.rebooted(framework)
+        } else if let Owner::Task(_) = container.owner {
+            outcome::command(termination, tail)
+        } else {
+            outcome::executor(termination, tail)
+        };
+        self.owner_ended(now, container.owner, verdict, termination.wait_status, out);
+        out.after_persist.push(Effect::Remove { container: id.clone() });
+    }
+
+    fn owner_ended(
+        &mut self,
+        now: Time,
+        owner: Owner,
+        verdict: Verdict,
+        wait_status: Option<i32>,
+        out: &mut Effects,
+    ) {
+        match owner {
+            Owner::Task(key) => self.command_ended(now, &key, verdict, out),
+            Owner::Executor(key) => self.executor_ended(now, &key, verdict, wait_status, out),
+        }
+    }
+
+    pub(super) fn command_ended(
+        &mut self,
+        now: Time,
+        key: &TaskKey,
+        verdict: Verdict,
+        out: &mut Effects,
+    ) {
+        let Some(task) = self.tasks.get(key) else { return };
+        // Asked to end, and it did: killed, whatever its exit status (rule 59).
+        let verdict = match task.kill {
+            Some(cause) => Self::killed(cause, task.running_since.is_some()),
+            None => verdict,
+        };
+        self.report(now, key, verdict, out);
+    }
+
+    /// Takes an ended container out; its sandbox stays to be read.
+    pub(super) fn close_container(
+        &mut self,
+        now: Time,
+        id: &ContainerId,
+        out: &mut Effects,
+    ) -> Option<Container> {
+        let container = self.containers.remove(id)?;
+        let (framework, executor) = match &container.owner {
+            Owner::Task(key) => (&key.framework, key.task.as_str()),
+            Owner::Executor(key) => (&key.framework, key.executor.as_str()),
+        };
+        out.persist.push(StoreOp::PutSandbox(SandboxRecord {
+            container_id: id.to_string(),
+            framework_id: framework.to_string(),
+            executor_id: executor.to_owned(),
+            path: container.sandbox.display().to_string(),
+            ended_at: Some(now.as_nanos()),
+        }));
+        let change = Change::ContainerEnded { container: id.clone(), at: now };
+        out.now.push(Effect::Change(change));
+        Some(container)
+    }
+}

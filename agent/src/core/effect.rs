@@ -1,0 +1,179 @@
+//! What the core wants done.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use mezz_proto::{
+    ids::{AgentId, ContainerId},
+    mezz::v1 as mezz,
+    resources::Resources,
+    time::Time,
+    v1,
+};
+use thiserror::Error;
+
+use super::{ConnectionId, LinkId, SandboxRecord, StoreOp, TaskKey};
+use crate::containerizer::ContainerSpec;
+
+/// A container to be prepared and started.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Launch {
+    /// The container. Its sandbox is to be made.
+    pub spec: ContainerSpec,
+    /// To be fetched into the sandbox before.
+    pub uris: Vec<v1::command_info::Uri>,
+}
+
+/// Something to be done outside.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Send a message to the master. Dropped when the link is over.
+    SendMaster {
+        /// The connection.
+        link: LinkId,
+        /// What.
+        message: Box<mezz::AgentMessage>,
+    },
+    /// End the connection to the master and look for one anew. No
+    /// [`LinkDown`](super::Event::LinkDown) is expected.
+    CloseLink {
+        /// Which.
+        link: LinkId,
+    },
+    /// The master does not want this agent, for good: end the agent's program.
+    Refused {
+        /// The master's sentence.
+        reason: String,
+    },
+    /// Send an event to an executor.
+    SendExecutor {
+        /// Its subscription.
+        connection: ConnectionId,
+        /// What.
+        event: Box<v1::executor::Event>,
+    },
+    /// End an executor's connection, after what was sent on it. No
+    /// [`ExecutorDisconnected`](super::Event::ExecutorDisconnected) is expected.
+    CloseExecutor {
+        /// Which.
+        connection: ConnectionId,
+        /// Why, if the peer broke the protocol.
+        error: Option<CallError>,
+    },
+    /// Start a container; answered by
+    /// [`ContainerLaunched`](super::Event::ContainerLaunched) and later
+    /// [`ContainerEnded`](super::Event::ContainerEnded), or by
+    /// [`LaunchFailed`](super::Event::LaunchFailed) alone. It need not wait for
+    /// the store: a container that the store does not know is removed at the
+    /// next start.
+    Launch(Box<Launch>),
+    /// Wait for a container of an earlier run of the agent.
+    Watch {
+        /// Which.
+        container: ContainerId,
+        /// Where its `stderr` is.
+        sandbox: PathBuf,
+    },
+    /// Send a signal to a container.
+    Signal {
+        /// Which.
+        container: ContainerId,
+        /// Its number.
+        signal: i32,
+    },
+    /// End a container for sure, or keep it from starting.
+    Destroy {
+        /// Which.
+        container: ContainerId,
+    },
+    /// Change what a container is held to.
+    Update {
+        /// Which.
+        container: ContainerId,
+        /// As in [`ContainerSpec`].
+        resources: Resources,
+        /// As in [`ContainerSpec`].
+        limits: BTreeMap<String, f64>,
+    },
+    /// Forget an ended container.
+    Remove {
+        /// Which.
+        container: ContainerId,
+    },
+    /// Tell the read model of a change of state.
+    Change(Change),
+}
+
+/// A change of state, for what answers readers.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// A master has taken the agent in.
+    Registered {
+        /// The agent's id.
+        agent_id: AgentId,
+        /// The master's host:port.
+        master: String,
+    },
+    /// The agent has no master any more.
+    Disconnected,
+    /// There is a new container, or one of an earlier run.
+    ContainerAdded(SandboxRecord),
+    /// It runs.
+    ContainerRunning {
+        /// Which.
+        container: ContainerId,
+        /// Its first process.
+        pid: u32,
+    },
+    /// It ended.
+    ContainerEnded {
+        /// Which.
+        container: ContainerId,
+        /// When.
+        at: Time,
+    },
+    /// A task belongs to a container.
+    TaskAdded {
+        /// Which.
+        task: TaskKey,
+        /// Where it runs.
+        container: ContainerId,
+    },
+    /// A task's newest state.
+    TaskUpdated {
+        /// Which.
+        task: TaskKey,
+        /// The state.
+        state: v1::TaskState,
+    },
+}
+
+/// Everything that one call of [`Core::handle`](super::Core::handle) wants done.
+///
+/// `persist` goes to the store; `after_persist` may go out only when the store
+/// has written it and everything before it, `now` at once. Effects of one
+/// connection keep their order over both groups and over calls: the shell holds
+/// back what is for a connection that still waits for the store.
+#[derive(Clone, Debug, Default)]
+pub struct Effects {
+    /// May go out at once.
+    pub now: Vec<Effect>,
+    /// To be written, as one transaction.
+    pub persist: Vec<StoreOp>,
+    /// May go out once `persist` is written.
+    pub after_persist: Vec<Effect>,
+}
+
+/// A call that breaks the protocol, or asks for what cannot be.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum CallError {
+    /// A field is missing or wrong. The text names the field.
+    #[error("{0}")]
+    Invalid(String),
+    /// The token is not the executor's, or there is no such executor. One error
+    /// for both, so that nobody learns which executors there are.
+    #[error("no executor with this id and token runs on this agent")]
+    Unauthenticated,
+    /// Legal, but not now.
+    #[error("{0}")]
+    NotAllowed(String),
+}

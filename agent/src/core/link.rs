@@ -1,0 +1,257 @@
+//! The link to the master (behaviour rule 45).
+
+use std::time::Duration;
+
+use mezz_proto::{
+    ids::{AgentId, FrameworkId},
+    mezz::v1::{self as mezz, agent_message, master_message},
+    time::Time,
+    v1,
+};
+
+use super::{Change, Core, Effect, Effects, LinkId, StoreOp, state::Home, timers::Timer};
+
+/// Version of the `AgentLink` protocol that this agent speaks.
+const PROTOCOL: u32 = 1;
+
+/// So many silent ping intervals mean that the master is lost (rule 45).
+const MISSED_PINGS: u32 = 5;
+
+/// Where the agent stands with a master.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Link {
+    /// No connection.
+    Down,
+    /// Introduced, not answered.
+    Greeting { link: LinkId, master: String },
+    /// Taken in.
+    Registered { link: LinkId, silence: Duration },
+}
+
+impl Link {
+    pub(super) fn id(&self) -> Option<LinkId> {
+        match self {
+            Link::Down => None,
+            Link::Greeting { link, .. } | Link::Registered { link, .. } => Some(*link),
+        }
+    }
+}
+
+impl Core {
+    /// A message for the master, if the agent is registered with one.
+    pub(super) fn to_master(&self, message: agent_message::Message) -> Option<Effect> {
+        match self.link {
+            Link::Registered { link, .. } => Some(send(link, message)),
+            Link::Down | Link::Greeting { .. } => None,
+        }
+    }
+
+    pub(super) fn on_link_up(&mut self, link: LinkId, master: String, out: &mut Effects) {
+        self.lose_master(out);
+        let description = self.description();
+        let message = if self.agent_id.is_some() {
+            agent_message::Message::Reregister(self.reregister(description))
+        } else {
+            agent_message::Message::Register(mezz::Register { description })
+        };
+        self.link = Link::Greeting { link, master };
+        out.now.push(send(link, message));
+    }
+
+    pub(super) fn on_link_down(&mut self, link: LinkId, out: &mut Effects) {
+        if self.link.id() == Some(link) {
+            self.lose_master(out);
+        }
+    }
+
+    pub(super) fn on_ping_timeout(&mut self, out: &mut Effects) {
+        if let Some(link) = self.link.id() {
+            out.now.push(Effect::CloseLink { link });
+            self.lose_master(out);
+        }
+    }
+
+    pub(super) fn on_master_message(
+        &mut self,
+        now: Time,
+        link: LinkId,
+        message: mezz::MasterMessage,
+        out: &mut Effects,
+    ) {
+        use master_message::Message;
+        let Some(message) = message.message else { return };
+        match (&self.link, message) {
+            (Link::Greeting { link: current, master }, Message::Registered(registered))
+                if *current == link =>
+            {
+                let master = master.clone();
+                self.on_registered(now, link, master, &registered, out);
+            }
+            (current, Message::Refused(refused)) if current.id() == Some(link) => {
+                self.lose_master(out);
+                out.now.push(Effect::CloseLink { link });
+                if refused.permanent {
+                    out.now.push(Effect::Refused { reason: refused.reason });
+                }
+            }
+            (Link::Registered { link: current, .. }, message) if *current == link => {
+                self.on_command(now, link, message, out);
+            }
+            // Of an older link, or before `registered`: not legal, and nothing to obey.
+            _ => {}
+        }
+    }
+
+    fn on_command(
+        &mut self,
+        now: Time,
+        link: LinkId,
+        message: master_message::Message,
+        out: &mut Effects,
+    ) {
+        use master_message::Message;
+        match message {
+            Message::Ping(ping) => {
+                self.expect_ping(now);
+                let pong = mezz::Pong { number: ping.number };
+                out.now.push(send(link, agent_message::Message::Pong(pong)));
+            }
+            Message::RunTasks(run) => self.on_run_tasks(now, run, out),
+            Message::KillTask(kill) => self.on_kill_task(now, &kill, out),
+            Message::Acknowledgement(ack) => self.on_acknowledgement(now, &ack, out),
+            Message::ExecutorMessage(message) => self.on_framework_message(message, out),
+            Message::ShutdownExecutor(shutdown) => self.on_shutdown_executor(now, &shutdown, out),
+            Message::ShutdownFramework(shutdown) => {
+                self.shutdown_framework(now, &FrameworkId::from(shutdown.framework_id), out);
+            }
+            Message::UpdateFramework(update) => self.on_update_framework(update.framework, out),
+            Message::Registered(_) | Message::Refused(_) => {}
+        }
+    }
+
+    fn on_registered(
+        &mut self,
+        now: Time,
+        link: LinkId,
+        master: String,
+        registered: &mezz::Registered,
+        out: &mut Effects,
+    ) {
+        let id = AgentId::from(&registered.agent_id);
+        if self.agent_id.as_ref().is_some_and(|known| *known != id) {
+            // Containers and sandboxes belong to the old id; under another one the
+            // master would think them gone.
+            out.now.push(Effect::CloseLink { link });
+            self.lose_master(out);
+            return;
+        }
+        self.agent_id = Some(id.clone());
+        out.persist.push(StoreOp::PutAgent(Box::new(self.agent_info())));
+        let silence =
+            Duration::from_millis(registered.ping_interval_ms).saturating_mul(MISSED_PINGS);
+        self.link = Link::Registered { link, silence };
+        self.expect_ping(now);
+        out.now.push(Effect::Change(Change::Registered { agent_id: id, master }));
+        for framework in &registered.completed_frameworks {
+            self.shutdown_framework(now, &FrameworkId::from(framework), out);
+        }
+        self.send_all(now, out);
+    }
+
+    fn expect_ping(&mut self, now: Time) {
+        if let Link::Registered { silence, .. } = self.link
+            && !silence.is_zero()
+        {
+            self.timers.set(Timer::Ping, now + silence);
+        }
+    }
+
+    fn lose_master(&mut self, out: &mut Effects) {
+        if self.link == Link::Down {
+            return;
+        }
+        self.link = Link::Down;
+        self.timers.cancel(&Timer::Ping);
+        self.pause_updates();
+        out.now.push(Effect::Change(Change::Disconnected));
+    }
+
+    /// What the agent is, with its id once it has one.
+    pub(super) fn agent_info(&self) -> v1::AgentInfo {
+        v1::AgentInfo { id: self.agent_id.as_ref().map(Into::into), ..self.options.agent.clone() }
+    }
+
+    fn description(&self) -> mezz::AgentDescription {
+        use v1::agent_info::{Capability, capability::Type};
+        let capability = |capability: Type| Capability { r#type: Some(capability.into()) };
+        mezz::AgentDescription {
+            agent: self.agent_info(),
+            version: self.options.version.clone(),
+            protocol: PROTOCOL,
+            boot_id: self.options.boot_id.clone(),
+            capabilities: vec![
+                capability(Type::MultiRole),
+                capability(Type::HierarchicalRole),
+                capability(Type::ReservationRefinement),
+                capability(Type::TaskResourceLimits),
+            ],
+            api_address: self.options.api_address.clone(),
+        }
+    }
+
+    fn reregister(&self, description: mezz::AgentDescription) -> mezz::Reregister {
+        let shutting_down = |framework: &FrameworkId| {
+            self.frameworks.get(framework).is_some_and(|framework| framework.shutting_down)
+        };
+        let mut tasks = Vec::new();
+        for (key, task) in &self.tasks {
+            if shutting_down(&key.framework) {
+                continue;
+            }
+            let head = task.updates.front();
+            let user = task.info.command.as_ref().and_then(|command| command.user.clone());
+            tasks.push(v1::Task {
+                name: task.info.name.clone(),
+                task_id: task.info.task_id.clone(),
+                framework_id: (&key.framework).into(),
+                executor_id: match &task.home {
+                    Home::Executor(id) => Some(id.into()),
+                    Home::Command(_) | Home::None => None,
+                },
+                agent_id: self.agent_id.as_ref().map(Into::into).unwrap_or_default(),
+                state: task.latest.into(),
+                resources: task.info.resources.clone(),
+                statuses: task.updates.iter().cloned().collect(),
+                status_update_state: head.map(|status| status.state),
+                status_update_uuid: head.and_then(|status| status.uuid.clone()),
+                labels: task.info.labels.clone(),
+                discovery: task.info.discovery.clone(),
+                container: task.info.container.clone(),
+                user,
+                health_check: task.info.health_check.clone(),
+                kill_policy: task.info.kill_policy,
+                limits: task.info.limits.clone(),
+            });
+        }
+        let mut executors = Vec::new();
+        for (key, executor) in &self.executors {
+            if shutting_down(&key.framework) {
+                continue;
+            }
+            let mut info = executor.info.clone();
+            info.framework_id = Some((&key.framework).into());
+            executors.push(info);
+        }
+        let frameworks = self
+            .frameworks
+            .values()
+            .filter(|framework| !framework.shutting_down)
+            .map(|framework| framework.info.clone())
+            .collect();
+        mezz::Reregister { description, tasks, frameworks, executors }
+    }
+}
+
+fn send(link: LinkId, message: agent_message::Message) -> Effect {
+    Effect::SendMaster { link, message: Box::new(mezz::AgentMessage { message: Some(message) }) }
+}

@@ -1,0 +1,159 @@
+//! What the agent decides: a state machine without a clock, sockets, files or
+//! a random source of its own.
+//!
+//! The shell feeds [`Event`]s, carries out [`Effects`] and calls
+//! [`Core::on_deadline`] when [`Core::next_deadline`] has come. Rules are those
+//! of the behaviour digest.
+
+mod container;
+mod effect;
+mod environment;
+mod event;
+mod executor;
+mod ids;
+mod invariants;
+mod kill;
+mod launch;
+mod link;
+mod outcome;
+mod records;
+mod recovery;
+mod sandbox;
+mod state;
+#[cfg(test)]
+mod tests;
+mod timers;
+mod update;
+
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+use mezz_proto::{
+    ids::{AgentId, ContainerId, FrameworkId},
+    time::Time,
+    v1,
+};
+
+pub use self::{
+    effect::{CallError, Change, Effect, Effects, Launch},
+    event::{ConnectionId, Event, LinkId},
+    invariants::Violation,
+    records::{ExecutorRecord, SandboxRecord, StoreOp, TaskRecord, TaskStateRecord},
+    recovery::Recovered,
+    sandbox::escape,
+    state::{ExecutorKey, TaskKey, is_terminal},
+};
+use self::{
+    ids::IdSource,
+    link::Link,
+    state::{Container, Executor, Framework, Task},
+    timers::{Timer, Timers},
+};
+
+/// What the core needs to know of its surroundings.
+#[derive(Clone, Debug)]
+pub struct CoreOptions {
+    /// What the agent is, without `id`.
+    pub agent: v1::AgentInfo,
+    /// The program's version.
+    pub version: String,
+    /// The kernel's boot id, where there is one.
+    pub boot_id: Option<String>,
+    /// host:port of the agent's own API, told to the master and to executors.
+    pub api_address: String,
+    /// Sandboxes lie below it; absolute.
+    pub work_dir: PathBuf,
+    /// Whether containers can run as another user than the agent's own.
+    pub switch_user: bool,
+    /// Between SIGTERM and SIGKILL where no policy says.
+    pub kill_grace: Duration,
+    /// An executor that has not subscribed after this is killed.
+    pub executor_registration_timeout: Duration,
+    /// After a restart, executors have so long to come back.
+    pub executor_reregistration_timeout: Duration,
+    /// Between telling an executor to shut down and killing it.
+    pub executor_shutdown_grace: Duration,
+    /// First and longest wait before an update is sent again.
+    pub update_retry: (Duration, Duration),
+    /// More live tasks than this are refused.
+    pub max_tasks: usize,
+    /// Ids, uuids and tokens are drawn from it: random for each start.
+    pub seed: [u8; 32],
+}
+
+/// The agent's state machine.
+#[derive(Debug)]
+pub struct Core {
+    options: CoreOptions,
+    ids: IdSource,
+    agent_id: Option<AgentId>,
+    link: Link,
+    frameworks: BTreeMap<FrameworkId, Framework>,
+    tasks: BTreeMap<TaskKey, Task>,
+    executors: BTreeMap<ExecutorKey, Executor>,
+    containers: BTreeMap<ContainerId, Container>,
+    connections: BTreeMap<ConnectionId, ExecutorKey>,
+    timers: Timers,
+    /// Tasks that have not ended; what `max_tasks` bounds.
+    live_tasks: usize,
+    /// What [`Event::Started`] has to look at.
+    lost: recovery::Lost,
+}
+
+impl Core {
+    /// Takes one event and appends what is to be done.
+    pub fn handle(&mut self, now: Time, event: Event, out: &mut Effects) {
+        match event {
+            Event::Started => self.on_started(now, out),
+            Event::LinkUp { link, master } => self.on_link_up(link, master, out),
+            Event::LinkDown { link } => self.on_link_down(link, out),
+            Event::Master { link, message } => self.on_master_message(now, link, *message, out),
+            Event::ExecutorCall { connection, token, call } => {
+                self.on_executor_call(now, connection, &token, *call, out);
+            }
+            Event::ExecutorDisconnected { connection } => {
+                self.on_executor_disconnected(connection);
+            }
+            Event::ContainerLaunched { container, pid } => {
+                self.on_container_launched(now, &container, pid, out);
+            }
+            Event::LaunchFailed { container, error } => {
+                self.on_launch_failed(now, &container, error, out);
+            }
+            Event::ContainerEnded { container, termination, stderr_tail } => {
+                self.on_container_ended(now, &container, &termination, stderr_tail, out);
+            }
+        }
+    }
+
+    /// Does what is due at `now`. To be called when
+    /// [`next_deadline`](Self::next_deadline) has come; harmless otherwise.
+    pub fn on_deadline(&mut self, now: Time, out: &mut Effects) {
+        while let Some(timer) = self.timers.pop_due(now) {
+            match timer {
+                Timer::Ping => self.on_ping_timeout(out),
+                Timer::Retry(task) => self.on_retry(now, &task, out),
+                Timer::Kill(task) => self.on_kill_grace_over(&task, out),
+                Timer::Completion(task) => self.on_max_completion(&task, out),
+                Timer::Registration(executor) => self.on_registration_timeout(&executor, out),
+                Timer::Reregistration(executor) => self.on_reregistration_timeout(&executor, out),
+                Timer::Shutdown(executor) => self.on_shutdown_grace_over(&executor, out),
+            }
+        }
+    }
+
+    /// When [`on_deadline`](Self::on_deadline) is to be called next, if at all.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Time> {
+        self.timers.next()
+    }
+
+    /// The agent's id, once a master gave one.
+    pub fn agent_id(&self) -> Option<&AgentId> {
+        self.agent_id.as_ref()
+    }
+
+    /// Tasks that have not ended.
+    pub fn live_tasks(&self) -> usize {
+        self.live_tasks
+    }
+}

@@ -1,0 +1,166 @@
+//! What a container's end means for its task (behaviour rules 59, 63, 64).
+
+use mezz_proto::v1::{TaskState, task_status::Reason};
+
+use super::update::Verdict;
+use crate::containerizer::{OutOfMemory, Termination};
+
+/// How a process ended, from what `waitpid` tells.
+enum Exit {
+    Status(i32),
+    Signal(i32),
+}
+
+fn exit(wait_status: i32) -> Exit {
+    match wait_status & 0x7f {
+        0 => Exit::Status((wait_status >> 8) & 0xff),
+        signal => Exit::Signal(signal),
+    }
+}
+
+/// For a command task that nobody asked to end.
+pub(super) fn command(termination: &Termination, stderr_tail: Option<&str>) -> Verdict {
+    if let Some(verdict) = out_of_memory(termination, stderr_tail) {
+        return verdict;
+    }
+    if let Some(failure) = &termination.failure {
+        return Verdict::new(TaskState::TaskFailed, Reason::ContainerLaunchFailed, failure);
+    }
+    match termination.wait_status.map(exit) {
+        Some(Exit::Status(0)) => Verdict {
+            state: TaskState::TaskFinished,
+            reason: None,
+            message: "exited with status 0".to_owned(),
+        },
+        Some(exit) => {
+            Verdict::new(TaskState::TaskFailed, Reason::CommandExecutorFailed, text(&exit))
+        }
+        None => Verdict::new(
+            TaskState::TaskFailed,
+            Reason::ExecutorTerminated,
+            "its end was not seen: its launcher was killed, or its exit record is lost",
+        ),
+    }
+}
+
+/// For the tasks that an executor leaves behind (rule 40).
+pub(super) fn executor(termination: &Termination, stderr_tail: Option<&str>) -> Verdict {
+    if let Some(verdict) = out_of_memory(termination, stderr_tail) {
+        return verdict;
+    }
+    let message = match (&termination.failure, termination.wait_status.map(exit)) {
+        (Some(failure), _) => format!("the executor did not start: {failure}"),
+        (None, Some(exit)) => format!("the executor ended: {}", text(&exit)),
+        (None, None) => "the executor ended, nobody knows how".to_owned(),
+    };
+    Verdict::new(TaskState::TaskFailed, Reason::ExecutorTerminated, message)
+}
+
+fn out_of_memory(termination: &Termination, stderr_tail: Option<&str>) -> Option<Verdict> {
+    let OutOfMemory { limit_bytes, peak_bytes } = termination.out_of_memory?;
+    let mut message = format!(
+        "out of memory: the limit is {}, the peak was {}",
+        mebibytes(limit_bytes),
+        mebibytes(peak_bytes)
+    );
+    if let Some(tail) = stderr_tail.filter(|tail| !tail.is_empty()) {
+        message.push_str("; the end of stderr:\n");
+        message.push_str(tail);
+    }
+    Some(Verdict::new(TaskState::TaskFailed, Reason::ContainerLimitationMemory, message))
+}
+
+fn mebibytes(bytes: u64) -> String {
+    let tenths = u128::from(bytes) * 10 / (1 << 20);
+    format!("{}.{} MiB", tenths / 10, tenths % 10)
+}
+
+fn text(exit: &Exit) -> String {
+    match exit {
+        Exit::Status(status) => format!("exited with status {status}"),
+        Exit::Signal(signal) => match name(*signal) {
+            Some(name) => format!("killed by signal {name}"),
+            None => format!("killed by signal {signal}"),
+        },
+    }
+}
+
+/// Linux' numbers on every machine that we run on.
+fn name(signal: i32) -> Option<&'static str> {
+    const NAMES: [&str; 31] = [
+        "SIGHUP",
+        "SIGINT",
+        "SIGQUIT",
+        "SIGILL",
+        "SIGTRAP",
+        "SIGABRT",
+        "SIGBUS",
+        "SIGFPE",
+        "SIGKILL",
+        "SIGUSR1",
+        "SIGSEGV",
+        "SIGUSR2",
+        "SIGPIPE",
+        "SIGALRM",
+        "SIGTERM",
+        "SIGSTKFLT",
+        "SIGCHLD",
+        "SIGCONT",
+        "SIGSTOP",
+        "SIGTSTP",
+        "SIGTTIN",
+        "SIGTTOU",
+        "SIGURG",
+        "SIGXCPU",
+        "SIGXFSZ",
+        "SIGVTALRM",
+        "SIGPROF",
+        "SIGWINCH",
+        "SIGIO",
+        "SIGPWR",
+        "SIGSYS",
+    ];
+    let at = usize::try_from(signal).ok()?.checked_sub(1)?;
+    NAMES.get(at).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ended(wait_status: i32) -> Termination {
+        Termination { wait_status: Some(wait_status), out_of_memory: None, failure: None }
+    }
+
+    #[test]
+    fn exit_status_decides() {
+        assert_eq!(command(&ended(0), None).state, TaskState::TaskFinished);
+        let failed = command(&ended(3 << 8), None);
+        assert_eq!(failed.state, TaskState::TaskFailed);
+        assert_eq!(failed.message, "exited with status 3");
+        assert!(command(&ended(9), None).message.contains("killed by signal SIGKILL"));
+        assert!(command(&ended(64), None).message.contains("killed by signal 64"));
+    }
+
+    #[test]
+    fn out_of_memory_tells_limit_peak_and_stderr() {
+        let termination = Termination {
+            wait_status: Some(9),
+            out_of_memory: Some(OutOfMemory { limit_bytes: 64 << 20, peak_bytes: 65 << 20 }),
+            failure: None,
+        };
+        let verdict = command(&termination, Some("boom"));
+        assert_eq!(verdict.reason, Some(Reason::ContainerLimitationMemory));
+        assert_eq!(
+            verdict.message,
+            "out of memory: the limit is 64.0 MiB, the peak was 65.0 MiB; the end of stderr:\nboom"
+        );
+    }
+
+    #[test]
+    fn an_unseen_end_is_a_failure() {
+        let termination = Termination { wait_status: None, out_of_memory: None, failure: None };
+        assert_eq!(command(&termination, None).reason, Some(Reason::ExecutorTerminated));
+        assert!(executor(&termination, None).message.contains("nobody knows"));
+    }
+}

@@ -1,0 +1,146 @@
+//! What survives a restart: records as they are stored.
+//!
+//! They are protobuf messages, so that a later version can add fields. A tag
+//! that was once used keeps its meaning for good.
+
+use mezz_proto::{
+    ids::{ContainerId, ExecutorId, FrameworkId, TaskId},
+    v1,
+};
+use prost::Message;
+
+use super::{ExecutorKey, TaskKey};
+
+/// A task, as it was launched.
+#[derive(Clone, PartialEq, Message)]
+pub struct TaskRecord {
+    /// Whose.
+    #[prost(string, required, tag = "1")]
+    pub framework_id: String,
+    /// What the framework asked for.
+    #[prost(message, required, tag = "2")]
+    pub info: v1::TaskInfo,
+    /// The executor that runs it; absent for a command task.
+    #[prost(string, optional, tag = "3")]
+    pub executor_id: Option<String>,
+    /// The container of a command task; absent when it never got one.
+    #[prost(string, optional, tag = "4")]
+    pub container_id: Option<String>,
+}
+
+impl TaskRecord {
+    /// The task's key.
+    pub fn key(&self) -> TaskKey {
+        TaskKey {
+            framework: FrameworkId::new(&self.framework_id),
+            task: TaskId::from(&self.info.task_id),
+        }
+    }
+}
+
+/// What changes in a task's life.
+#[derive(Clone, PartialEq, Message)]
+pub struct TaskStateRecord {
+    /// Updates without acknowledgement, oldest first.
+    #[prost(message, repeated, tag = "1")]
+    pub updates: Vec<v1::TaskStatus>,
+    /// The newest state.
+    #[prost(enumeration = "v1::TaskState", required, tag = "2")]
+    pub latest: i32,
+    /// Uuids of the newest updates that were acknowledged.
+    #[prost(bytes = "vec", repeated, tag = "3")]
+    pub acknowledged: Vec<Vec<u8>>,
+    /// Set when it is to end: 1 asked for, 2 out of time, 3 its framework's end.
+    #[prost(uint32, optional, tag = "4")]
+    pub kill: Option<u32>,
+    /// Since when it runs, in nanoseconds since the epoch.
+    #[prost(uint64, optional, tag = "5")]
+    pub running_since: Option<u64>,
+}
+
+/// A custom executor, as it was launched.
+#[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
+pub struct ExecutorRecord {
+    /// Whose.
+    #[prost(string, required, tag = "1")]
+    pub framework_id: String,
+    /// What the framework asked for.
+    #[prost(message, required, tag = "2")]
+    pub info: v1::ExecutorInfo,
+    /// Where it runs.
+    #[prost(string, required, tag = "3")]
+    pub container_id: String,
+    /// Its proof of who it is. A secret.
+    #[prost(string, required, tag = "4")]
+    pub token: String,
+}
+
+impl std::fmt::Debug for ExecutorRecord {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ExecutorRecord")
+            .field("framework_id", &self.framework_id)
+            .field("executor_id", &self.info.executor_id.value)
+            .field("container_id", &self.container_id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ExecutorRecord {
+    /// The executor's key.
+    pub fn key(&self) -> ExecutorKey {
+        ExecutorKey {
+            framework: FrameworkId::new(&self.framework_id),
+            executor: ExecutorId::from(&self.info.executor_id),
+        }
+    }
+}
+
+/// A container's sandbox, kept until it is collected.
+#[derive(Clone, PartialEq, Message)]
+pub struct SandboxRecord {
+    /// The container.
+    #[prost(string, required, tag = "1")]
+    pub container_id: String,
+    /// Whose.
+    #[prost(string, required, tag = "2")]
+    pub framework_id: String,
+    /// The executor; for a command task the task's id.
+    #[prost(string, required, tag = "3")]
+    pub executor_id: String,
+    /// Where it is.
+    #[prost(string, required, tag = "4")]
+    pub path: String,
+    /// When the container ended, in nanoseconds since the epoch.
+    #[prost(uint64, optional, tag = "5")]
+    pub ended_at: Option<u64>,
+}
+
+/// One change of the store.
+#[derive(Clone, Debug, PartialEq)]
+pub enum StoreOp {
+    /// What the agent is, with its id.
+    PutAgent(Box<v1::AgentInfo>),
+    /// The kernel's boot id that all other records are of.
+    PutBootId(String),
+    /// Adds or replaces a framework.
+    PutFramework(FrameworkId, Box<v1::FrameworkInfo>),
+    /// Forgets it.
+    RemoveFramework(FrameworkId),
+    /// Adds an executor.
+    PutExecutor(ExecutorKey, Box<ExecutorRecord>),
+    /// Forgets it.
+    RemoveExecutor(ExecutorKey),
+    /// Adds a task.
+    PutTask(TaskKey, Box<TaskRecord>),
+    /// Replaces what changes of a task.
+    PutTaskState(TaskKey, TaskStateRecord),
+    /// Forgets a task with its state.
+    RemoveTask(TaskKey),
+    /// Adds or replaces a sandbox.
+    PutSandbox(SandboxRecord),
+    /// Says that a task's files are in this container's sandbox.
+    PutSandboxTask(ContainerId, TaskKey),
+    /// Forgets a sandbox with its tasks.
+    RemoveSandbox(ContainerId),
+}

@@ -1,0 +1,322 @@
+//! Taking up what an earlier run of the agent left (behaviour rule 52).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mezz_proto::{
+    ids::{AgentId, ContainerId, ExecutorId, FrameworkId},
+    resources::Resources,
+    time::Time,
+    v1::{self, TaskState, task_status::Reason},
+};
+
+use super::{
+    Change, Core, CoreOptions, Effect, Effects, ExecutorRecord, SandboxRecord, StoreOp, TaskKey,
+    TaskRecord, TaskStateRecord,
+    environment::nanoseconds,
+    ids::IdSource,
+    is_terminal,
+    link::Link,
+    sandbox,
+    state::{Container, Executor, Framework, Home, KillCause, Limits, Owner, Stage, Task, Token},
+    timers::{Timer, Timers},
+    update::Verdict,
+};
+
+/// What the store held, and what the containerizer found of it.
+#[derive(Clone, Debug, Default)]
+pub struct Recovered {
+    /// The agent's id, once a master gave one.
+    pub agent_id: Option<AgentId>,
+    /// With `id`.
+    pub frameworks: Vec<v1::FrameworkInfo>,
+    /// Live executors.
+    pub executors: Vec<ExecutorRecord>,
+    /// Tasks without their last acknowledgement.
+    pub tasks: Vec<(TaskRecord, TaskStateRecord)>,
+    /// Containers of those that the containerizer found, running or ended. The
+    /// others never started, or are gone with the boot.
+    pub found: BTreeSet<ContainerId>,
+    /// The machine was booted since.
+    pub rebooted: bool,
+}
+
+impl Recovered {
+    /// The containers that should exist.
+    #[must_use]
+    pub fn containers(&self) -> Vec<ContainerId> {
+        let executors = self.executors.iter().map(|record| ContainerId::new(&record.container_id));
+        let tasks = self.tasks.iter().filter_map(|(record, state)| {
+            let live = !is_terminal(TaskState::try_from(state.latest).ok()?);
+            record.container_id.as_ref().filter(|_| live).map(ContainerId::new)
+        });
+        executors.chain(tasks).collect()
+    }
+}
+
+/// What [`Started`](super::Event::Started) looks at.
+#[derive(Debug, Default)]
+pub(super) struct Lost {
+    /// Containers that were not found.
+    containers: Vec<ContainerId>,
+    rebooted: bool,
+}
+
+impl Core {
+    /// The agent as the store knows it. [`Event::Started`](super::Event::Started)
+    /// comes next.
+    #[must_use]
+    pub fn new(options: CoreOptions, recovered: Recovered, now: Time) -> Core {
+        let mut core = Core {
+            ids: IdSource::new(options.seed),
+            options,
+            agent_id: recovered.agent_id,
+            link: Link::Down,
+            frameworks: BTreeMap::new(),
+            tasks: BTreeMap::new(),
+            executors: BTreeMap::new(),
+            containers: BTreeMap::new(),
+            connections: BTreeMap::new(),
+            timers: Timers::default(),
+            live_tasks: 0,
+            lost: Lost { containers: Vec::new(), rebooted: recovered.rebooted },
+        };
+        for info in recovered.frameworks {
+            let id = FrameworkId::from(info.id.clone().unwrap_or_default());
+            core.frameworks.insert(id, Framework { info, shutting_down: false });
+        }
+        for record in recovered.executors {
+            core.recover_executor(record, &recovered.found, now);
+        }
+        for (record, state) in recovered.tasks {
+            core.recover_task(&record, state, &recovered.found, now);
+        }
+        // What is held is not known: told anew at the first change.
+        core
+    }
+
+    fn recover_executor(
+        &mut self,
+        record: ExecutorRecord,
+        found: &BTreeSet<ContainerId>,
+        now: Time,
+    ) {
+        let key = record.key();
+        let container = ContainerId::from(record.container_id);
+        self.recover_container(
+            Owner::Executor(key.clone()),
+            &key.framework,
+            key.executor.as_str(),
+            &container,
+            found,
+        );
+        let timeout = now + self.options.executor_reregistration_timeout;
+        self.timers.set(Timer::Reregistration(key.clone()), timeout);
+        let executor = Executor {
+            resources: Resources::from_proto(&record.info.resources).unwrap_or_default(),
+            info: record.info,
+            held: Limits::default(),
+            container,
+            token: Token(record.token),
+            connection: None,
+            subscribed_once: true,
+            pending: Default::default(),
+            tasks: BTreeSet::new(),
+            doom: None,
+        };
+        self.executors.insert(key, executor);
+    }
+
+    fn recover_task(
+        &mut self,
+        record: &TaskRecord,
+        state: TaskStateRecord,
+        found: &BTreeSet<ContainerId>,
+        now: Time,
+    ) {
+        let key = record.key();
+        let latest = state.latest();
+        let home = match (&record.container_id, &record.executor_id) {
+            (Some(container), _) => Home::Command(ContainerId::new(container)),
+            (None, Some(executor)) => Home::Executor(ExecutorId::new(executor)),
+            (None, None) => Home::None,
+        };
+        let stage = match latest {
+            latest if is_terminal(latest) => Stage::Ended,
+            TaskState::TaskStaging => Stage::Launching,
+            _ => Stage::Running,
+        };
+        let resources = Resources::from_proto(&record.info.resources).unwrap_or_default();
+        let mut task = Task::new(record.info.clone(), resources, home, stage);
+        task.latest = latest;
+        task.updates = state.updates.into();
+        task.acknowledged = state.acknowledged.into();
+        task.kill = state.kill.map(KillCause::from_record);
+        task.running_since = state.running_since.map(Time::from_nanos);
+        if task.is_live() {
+            self.live_tasks += 1;
+            match &task.home {
+                Home::Command(container) => {
+                    let owner = Owner::Task(key.clone());
+                    let executor = key.task.as_str();
+                    self.recover_container(owner, &key.framework, executor, container, found);
+                }
+                Home::Executor(id) => {
+                    if let Some(executor) = self.executors.get_mut(&key.executor(id)) {
+                        executor.tasks.insert(key.task.clone());
+                    }
+                }
+                Home::None => {}
+            }
+            let longest = task.info.max_completion_time.as_ref().map(nanoseconds);
+            if let (Some(since), Some(longest)) = (task.running_since, longest) {
+                self.timers.set(Timer::Completion(key.clone()), (since + longest).max(now));
+            }
+        }
+        self.tasks.insert(key, task);
+    }
+
+    fn recover_container(
+        &mut self,
+        owner: Owner,
+        framework: &FrameworkId,
+        executor: &str,
+        container: &ContainerId,
+        found: &BTreeSet<ContainerId>,
+    ) {
+        let agent = self.agent_id.clone().unwrap_or_else(|| "".into());
+        let sandbox = sandbox::path(&self.options.work_dir, &agent, framework, executor, container);
+        let exists = found.contains(container);
+        if !exists {
+            self.lost.containers.push(container.clone());
+        }
+        let rebooted = self.lost.rebooted;
+        let entry = Container { owner, sandbox, running: exists, rebooted };
+        self.containers.insert(container.clone(), entry);
+    }
+
+    pub(super) fn on_started(&mut self, now: Time, out: &mut Effects) {
+        let lost = std::mem::take(&mut self.lost);
+        if let Some(boot) = &self.options.boot_id {
+            out.persist.push(StoreOp::PutBootId(boot.clone()));
+        }
+        self.announce(out);
+        for container in &lost.containers {
+            self.never_started(now, container, lost.rebooted, out);
+        }
+        self.end_orphans(now, out);
+        let found: Vec<ContainerId> = self.containers.keys().cloned().collect();
+        for container in found {
+            self.take_up(now, &container, out);
+        }
+        let frameworks: Vec<FrameworkId> = self.frameworks.keys().cloned().collect();
+        for framework in &frameworks {
+            self.forget_idle_framework(framework, out);
+        }
+    }
+
+    /// Tells readers what there is.
+    fn announce(&self, out: &mut Effects) {
+        for (id, container) in &self.containers {
+            let (framework, executor) = match &container.owner {
+                Owner::Task(key) => (&key.framework, key.task.as_str()),
+                Owner::Executor(key) => (&key.framework, key.executor.as_str()),
+            };
+            out.now.push(Effect::Change(Change::ContainerAdded(SandboxRecord {
+                container_id: id.to_string(),
+                framework_id: framework.to_string(),
+                executor_id: executor.to_owned(),
+                path: container.sandbox.display().to_string(),
+                ended_at: None,
+            })));
+        }
+        for (key, task) in self.tasks.iter().filter(|(_, task)| task.is_live()) {
+            let container = match &task.home {
+                Home::Command(container) => Some(container),
+                Home::Executor(id) => {
+                    self.executors.get(&key.executor(id)).map(|executor| &executor.container)
+                }
+                Home::None => None,
+            };
+            if let Some(container) = container.cloned() {
+                out.now.push(Effect::Change(Change::TaskAdded { task: key.clone(), container }));
+            }
+        }
+    }
+
+    fn never_started(&mut self, now: Time, id: &ContainerId, rebooted: bool, out: &mut Effects) {
+        let Some(container) = self.close_container(now, id, out) else { return };
+        let verdict = |framework: &FrameworkId| match rebooted {
+            true => self.rebooted(framework),
+            false => Verdict::new(
+                TaskState::TaskFailed,
+                Reason::ExecutorTerminated,
+                "the agent restarted before the container was started",
+            ),
+        };
+        match container.owner {
+            Owner::Task(key) => {
+                let verdict = verdict(&key.framework);
+                self.command_ended(now, &key, verdict, out);
+            }
+            Owner::Executor(key) => {
+                let verdict = verdict(&key.framework);
+                self.executor_ended(now, &key, verdict, None, out);
+            }
+        }
+    }
+
+    /// Live tasks whose executor is not stored can only come from a store that
+    /// was tampered with or written by another version; they end.
+    fn end_orphans(&mut self, now: Time, out: &mut Effects) {
+        let orphans: Vec<TaskKey> = self
+            .tasks
+            .iter()
+            .filter(|(_, task)| task.is_live())
+            .filter(|(key, task)| match &task.home {
+                Home::Executor(id) => !self.executors.contains_key(&key.executor(id)),
+                Home::None => true,
+                Home::Command(_) => false,
+            })
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in orphans {
+            let verdict = Verdict::new(
+                TaskState::TaskFailed,
+                Reason::ExecutorTerminated,
+                "the agent restarted and has no executor for the task",
+            );
+            self.report(now, &key, verdict, out);
+        }
+    }
+
+    /// Waits for a container again, and goes on with what was begun.
+    fn take_up(&mut self, now: Time, id: &ContainerId, out: &mut Effects) {
+        let Some(container) = self.containers.get(id) else { return };
+        let sandbox = container.sandbox.clone();
+        out.now.push(Effect::Watch { container: id.clone(), sandbox });
+        let Owner::Task(key) = container.owner.clone() else { return };
+        let Some(task) = self.tasks.get(&key) else { return };
+        match task.kill {
+            Some(KillCause::MaxCompletion) => {
+                out.now.push(Effect::Destroy { container: id.clone() });
+            }
+            Some(_) => {
+                let grace = task.info.kill_policy.as_ref();
+                let grace = grace
+                    .and_then(|policy| policy.grace_period.as_ref())
+                    .map_or(self.options.kill_grace, nanoseconds);
+                self.terminate(now, &key, grace, out);
+            }
+            None => self.task_runs(now, &key, out),
+        }
+    }
+
+    /// The verdict on what was running when the machine went down.
+    pub(super) fn rebooted(&self, framework: &FrameworkId) -> Verdict {
+        Verdict::new(
+            self.lost_or(framework, TaskState::TaskGone),
+            Reason::AgentRestarted,
+            "the machine was rebooted",
+        )
+    }
+}

@@ -1,0 +1,269 @@
+//! The objects that the core keeps.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    fmt,
+    path::PathBuf,
+    time::Duration,
+};
+
+use mezz_proto::{
+    ids::{ContainerId, ExecutorId, FrameworkId, TaskId},
+    resources::Resources,
+    time::Time,
+    v1::{self, TaskState, framework_info::capability::Type as Capability, task_status::Reason},
+};
+
+use super::{ConnectionId, TaskRecord, TaskStateRecord};
+
+/// Names a task on this agent.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TaskKey {
+    /// Whose.
+    pub framework: FrameworkId,
+    /// Which.
+    pub task: TaskId,
+}
+
+impl TaskKey {
+    /// An executor of the same framework.
+    pub(super) fn executor(&self, id: &ExecutorId) -> ExecutorKey {
+        ExecutorKey { framework: self.framework.clone(), executor: id.clone() }
+    }
+}
+
+/// Names a custom executor on this agent.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ExecutorKey {
+    /// Whose.
+    pub framework: FrameworkId,
+    /// Which.
+    pub executor: ExecutorId,
+}
+
+impl ExecutorKey {
+    /// A task of the same framework.
+    pub(super) fn task(&self, id: &TaskId) -> TaskKey {
+        TaskKey { framework: self.framework.clone(), task: id.clone() }
+    }
+}
+
+/// Whether a task in this state has ended (behaviour rule 34).
+#[must_use]
+pub fn is_terminal(state: TaskState) -> bool {
+    match state {
+        TaskState::TaskFinished
+        | TaskState::TaskFailed
+        | TaskState::TaskKilled
+        | TaskState::TaskLost
+        | TaskState::TaskError
+        | TaskState::TaskDropped
+        | TaskState::TaskGone
+        | TaskState::TaskGoneByOperator => true,
+        TaskState::TaskStaging
+        | TaskState::TaskStarting
+        | TaskState::TaskRunning
+        | TaskState::TaskKilling
+        | TaskState::TaskUnreachable
+        | TaskState::TaskUnknown => false,
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Framework {
+    pub(super) info: v1::FrameworkInfo,
+    /// Torn down: its tasks end without updates (rule 16).
+    pub(super) shutting_down: bool,
+}
+
+impl Framework {
+    pub(super) fn has(&self, capability: Capability) -> bool {
+        self.info.capabilities.iter().any(|have| have.r#type() == capability)
+    }
+}
+
+/// Where a task runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Home {
+    /// In a container of its own.
+    Command(ContainerId),
+    /// By this executor.
+    Executor(ExecutorId),
+    /// Nowhere: it was refused.
+    None,
+}
+
+/// How far a task is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Its executor has not subscribed yet.
+    Queued,
+    /// Handed to the shell or to its executor.
+    Launching,
+    /// It runs, as far as is known.
+    Running,
+    /// Its last update stands in `updates`.
+    Ended,
+}
+
+/// Why a task is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum KillCause {
+    /// A framework or an operator asked for it.
+    Request,
+    /// Its `max_completion_time` is over.
+    MaxCompletion,
+    /// Its framework is torn down.
+    Framework,
+}
+
+impl KillCause {
+    pub(super) fn to_record(self) -> u32 {
+        match self {
+            KillCause::Request => 1,
+            KillCause::MaxCompletion => 2,
+            KillCause::Framework => 3,
+        }
+    }
+
+    pub(super) fn from_record(record: u32) -> Self {
+        match record {
+            2 => KillCause::MaxCompletion,
+            3 => KillCause::Framework,
+            _ => KillCause::Request,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Task {
+    pub(super) info: v1::TaskInfo,
+    pub(super) resources: Resources,
+    pub(super) home: Home,
+    pub(super) stage: Stage,
+    pub(super) latest: TaskState,
+    /// Without acknowledgement, oldest first; only the first is ever sent.
+    pub(super) updates: VecDeque<v1::TaskStatus>,
+    /// Uuids acknowledged last, to know what an executor sends again.
+    pub(super) acknowledged: VecDeque<Vec<u8>>,
+    /// Set while the first update is in flight: the wait that runs.
+    pub(super) retry: Option<Duration>,
+    pub(super) kill: Option<KillCause>,
+    /// The policy that came with the kill, for an executor that comes back.
+    pub(super) kill_policy: Option<v1::KillPolicy>,
+    pub(super) running_since: Option<Time>,
+}
+
+impl Task {
+    pub(super) fn new(info: v1::TaskInfo, resources: Resources, home: Home, stage: Stage) -> Self {
+        Self {
+            info,
+            resources,
+            home,
+            stage,
+            latest: TaskState::TaskStaging,
+            updates: VecDeque::new(),
+            acknowledged: VecDeque::new(),
+            retry: None,
+            kill: None,
+            kill_policy: None,
+            running_since: None,
+        }
+    }
+
+    pub(super) fn is_live(&self) -> bool {
+        self.stage != Stage::Ended
+    }
+
+    pub(super) fn record(&self, framework: &FrameworkId) -> TaskRecord {
+        TaskRecord {
+            framework_id: framework.to_string(),
+            info: self.info.clone(),
+            executor_id: match &self.home {
+                Home::Executor(id) => Some(id.to_string()),
+                Home::Command(_) | Home::None => None,
+            },
+            container_id: match &self.home {
+                Home::Command(id) => Some(id.to_string()),
+                Home::Executor(_) | Home::None => None,
+            },
+        }
+    }
+
+    pub(super) fn state_record(&self) -> TaskStateRecord {
+        TaskStateRecord {
+            updates: self.updates.iter().cloned().collect(),
+            latest: self.latest.into(),
+            acknowledged: self.acknowledged.iter().cloned().collect(),
+            kill: self.kill.map(KillCause::to_record),
+            running_since: self.running_since.map(Time::as_nanos),
+        }
+    }
+}
+
+/// Tasks that wait for their executor: one, or a group that starts as a whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Pending {
+    pub(super) group: bool,
+    pub(super) tasks: Vec<TaskId>,
+}
+
+/// What an executor proves itself with. Not shown in logs.
+#[derive(Clone)]
+pub(super) struct Token(pub(super) String);
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token")
+    }
+}
+
+/// What a container is held to, as in [`ContainerSpec`](crate::containerizer::ContainerSpec).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Limits {
+    pub(super) resources: Resources,
+    pub(super) limits: BTreeMap<String, f64>,
+}
+
+/// Why an executor is to end, for the tasks that it leaves behind.
+#[derive(Clone, Debug)]
+pub(super) struct Doom {
+    pub(super) state: TaskState,
+    pub(super) reason: Reason,
+    pub(super) message: String,
+}
+
+#[derive(Debug)]
+pub(super) struct Executor {
+    pub(super) info: v1::ExecutorInfo,
+    /// Its own, without its tasks'.
+    pub(super) resources: Resources,
+    /// What its container is held to, as last told.
+    pub(super) held: Limits,
+    pub(super) container: ContainerId,
+    pub(super) token: Token,
+    pub(super) connection: Option<ConnectionId>,
+    /// It was there at least once; only then its tasks can be with it.
+    pub(super) subscribed_once: bool,
+    pub(super) pending: VecDeque<Pending>,
+    /// Live tasks, those in `pending` included.
+    pub(super) tasks: BTreeSet<TaskId>,
+    pub(super) doom: Option<Doom>,
+}
+
+/// Whose a container is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Owner {
+    Task(TaskKey),
+    Executor(ExecutorKey),
+}
+
+#[derive(Debug)]
+pub(super) struct Container {
+    pub(super) owner: Owner,
+    pub(super) sandbox: PathBuf,
+    /// Its first process was started.
+    pub(super) running: bool,
+    /// Of an earlier boot: when nobody knows how it ended, that is why.
+    pub(super) rebooted: bool,
+}

@@ -1,0 +1,154 @@
+//! The link to the master.
+
+use std::time::Duration;
+
+use mezz_proto::{
+    mezz::v1::{self as mezz, agent_message, master_message},
+    v1::{self, TaskState},
+};
+
+use super::env::*;
+use crate::core::Effect;
+
+fn said(env: &mut TestEnv) -> Vec<agent_message::Message> {
+    env.take()
+        .into_iter()
+        .filter_map(|effect| match effect {
+            Effect::SendMaster { message, .. } => message.message,
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn registers_first_and_reregisters_with_everything_after() {
+    let mut env = TestEnv::unlinked(options());
+    env.link_up();
+    match &said(&mut env)[..] {
+        [agent_message::Message::Register(register)] => {
+            assert_eq!(register.description.agent.id, None);
+            assert_eq!(register.description.boot_id.as_deref(), Some("boot"));
+        }
+        other => panic!("{other:?}"),
+    }
+    env.registered(Vec::new());
+    env.running(task("t"));
+    env.run(vec![executor_task("e")]);
+    env.launch();
+    env.link_down();
+    env.take();
+    env.link_up();
+    match &said(&mut env)[..] {
+        [agent_message::Message::Reregister(again)] => {
+            assert_eq!(again.description.agent.id.as_ref().unwrap().value, AGENT);
+            let tasks: Vec<_> =
+                again.tasks.iter().map(|task| (&*task.task_id.value, task.state())).collect();
+            assert_eq!(tasks, [("e", TaskState::TaskStaging), ("t", TaskState::TaskRunning)]);
+            assert_eq!(again.frameworks.len(), 1);
+            assert_eq!(again.executors[0].framework_id.as_ref().unwrap().value, "F");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn updates_wait_for_a_master_and_start_anew_with_it() {
+    let mut env = TestEnv::new();
+    env.run(vec![task("t")]);
+    let container = env.launch();
+    env.launched(&container);
+    let running = env.update();
+    env.link_down();
+    env.advance(Duration::from_secs(100));
+    env.ended(&container, 0);
+    assert!(env.updates().is_empty());
+    env.link_up();
+    assert!(env.updates().is_empty(), "not before the master has answered");
+    env.registered(Vec::new());
+    let again = env.updates().remove(0);
+    assert_eq!(again.status, running);
+    assert_eq!(again.latest_state(), TaskState::TaskFinished);
+    env.advance(Duration::from_secs(10));
+    assert_eq!(env.updates().len(), 1, "the first wait again");
+}
+
+#[test]
+fn pings_are_answered_and_missed_ones_end_the_link() {
+    let mut env = TestEnv::new();
+    env.advance(Duration::from_secs(70));
+    env.take();
+    env.master(master_message::Message::Ping(mezz::Ping { number: 7 }));
+    match &said(&mut env)[..] {
+        [agent_message::Message::Pong(pong)] => assert_eq!(pong.number, 7),
+        other => panic!("{other:?}"),
+    }
+    env.advance(Duration::from_secs(74));
+    assert_eq!(env.take(), []);
+    env.advance(Duration::from_secs(1));
+    assert_eq!(env.take(), [Effect::CloseLink { link: env.link }]);
+    assert_eq!(env.core.next_deadline(), None);
+}
+
+#[test]
+fn a_refusal_ends_the_link_or_the_agent() {
+    let mut env = TestEnv::unlinked(options());
+    let refused = |permanent| {
+        let reason = "go away".to_owned();
+        master_message::Message::Refused(mezz::Refused { reason, permanent })
+    };
+    env.link_up();
+    env.take();
+    env.master(refused(false));
+    assert_eq!(env.take(), [Effect::CloseLink { link: env.link }]);
+    env.link_up();
+    env.take();
+    env.master(refused(true));
+    assert!(env.take().contains(&Effect::Refused { reason: "go away".into() }));
+}
+
+#[test]
+fn a_master_of_another_mind_is_not_believed() {
+    let mut env = TestEnv::new();
+    env.running(task("t"));
+    env.link_up();
+    env.take();
+    env.master(master_message::Message::Registered(mezz::Registered {
+        agent_id: v1::AgentId { value: "S99".into() },
+        ..Default::default()
+    }));
+    assert_eq!(env.take(), [Effect::CloseLink { link: env.link }]);
+    assert_eq!(env.core.agent_id().unwrap().as_str(), AGENT);
+}
+
+#[test]
+fn commands_before_registration_or_of_an_old_link_are_not_obeyed() {
+    let mut env = TestEnv::unlinked(options());
+    env.link_up();
+    env.run(vec![task("t")]);
+    assert!(env.launches().is_empty());
+    env.registered(Vec::new());
+    env.link_up();
+    env.registered(Vec::new());
+    let now = env.link;
+    env.link = crate::core::LinkId(1);
+    env.run(vec![task("t")]);
+    assert!(env.launches().is_empty());
+    env.link_down();
+    env.link = now;
+    env.run(vec![task("t")]);
+    assert_eq!(env.launches().len(), 1, "the end of the old link is not the end of the new");
+}
+
+#[test]
+fn frameworks_that_were_torn_down_meanwhile_are_ended() {
+    let mut env = TestEnv::new();
+    let container = env.running(task("t"));
+    env.link_down();
+    env.link_up();
+    env.take();
+    env.registered(vec![v1::FrameworkId { value: "F".into() }]);
+    assert!(env.take().contains(&Effect::Signal { container: container.clone(), signal: 15 }));
+    env.ended(&container, 15);
+    assert!(env.updates().is_empty());
+    assert!(env.store.tasks.is_empty());
+}

@@ -1,0 +1,209 @@
+//! Restarts of the agent at each step.
+
+use std::time::Duration;
+
+use mezz_proto::v1::{
+    self, TaskState, framework_info::capability::Type as Capability, task_status::Reason,
+};
+
+use super::env::*;
+use crate::{
+    containerizer::Termination,
+    core::{Effect, Event},
+};
+
+#[test]
+fn a_running_task_goes_on() {
+    let mut env = TestEnv::new();
+    let container = env.running(task("t"));
+    env.restart(|_| true, false);
+    assert!(env.take().iter().any(|effect| matches!(effect, Effect::Watch { .. })));
+    env.register();
+    assert!(env.updates().is_empty(), "nothing has changed");
+    env.ended(&container, 0);
+    env.expect(TaskState::TaskFinished);
+}
+
+#[test]
+fn one_that_ended_meanwhile_tells_its_real_status() {
+    let mut env = TestEnv::new();
+    let container = env.running(task("t"));
+    env.restart(|_| true, false);
+    env.ended(&container, 5 << 8);
+    env.register();
+    let failed = env.expect(TaskState::TaskFailed);
+    assert_eq!(failed.message.as_deref(), Some("exited with status 5"));
+}
+
+#[test]
+fn an_unacknowledged_update_is_sent_again_with_its_uuid() {
+    let mut env = TestEnv::new();
+    env.run(vec![task("t")]);
+    let container = env.launch();
+    env.launched(&container);
+    let running = env.update();
+    env.restart(|_| true, false);
+    env.ended(&container, 0);
+    env.register();
+    let again = env.update();
+    assert_eq!(again, running);
+    env.ack(&again);
+    env.expect(TaskState::TaskFinished);
+}
+
+#[test]
+fn one_that_ended_before_and_was_not_acknowledged_is_told_again() {
+    let mut env = TestEnv::new();
+    let container = env.running(task("t"));
+    env.ended(&container, 0);
+    let finished = env.update();
+    env.restart(|_| panic!("nothing is left to be found"), false);
+    assert!(!env.log.iter().any(|effect| matches!(effect, Effect::Watch { .. })));
+    env.register();
+    assert_eq!(env.update(), finished);
+    env.ack(&finished);
+    assert!(env.store.tasks.is_empty() && env.store.frameworks.is_empty());
+}
+
+#[test]
+fn one_that_was_launched_but_not_yet_told_is_told() {
+    let mut env = TestEnv::new();
+    env.run(vec![task("t")]);
+    env.launch();
+    env.restart(|_| true, false);
+    env.register();
+    env.expect(TaskState::TaskRunning);
+}
+
+#[test]
+fn one_that_never_started_failed() {
+    let mut env = TestEnv::new();
+    env.run(vec![task("t")]);
+    env.restart(|_| false, false);
+    env.register();
+    reason(&env.expect(TaskState::TaskFailed), Reason::ExecutorTerminated);
+    assert!(env.store.tasks.is_empty());
+}
+
+#[test]
+fn a_reboot_loses_what_ran() {
+    for (capabilities, state) in
+        [(&[][..], TaskState::TaskLost), (&[Capability::PartitionAware], TaskState::TaskGone)]
+    {
+        for found in [false, true] {
+            let mut env = TestEnv::new();
+            env.run_for(framework("F", capabilities), vec![task("t")], None);
+            let container = env.launch();
+            env.launched(&container);
+            env.expect(TaskState::TaskRunning);
+            env.restart(|_| found, true);
+            env.register();
+            if found {
+                // Its record is there, but nobody saw its end.
+                env.terminated(
+                    &container,
+                    Termination { wait_status: None, out_of_memory: None, failure: None },
+                );
+            }
+            reason(&env.expect(state), Reason::AgentRestarted);
+        }
+    }
+}
+
+#[test]
+fn a_kill_goes_on_after_a_restart() {
+    let mut env = TestEnv::new();
+    let container = env.running(task("t"));
+    env.kill("t", None);
+    env.restart(|_| true, false);
+    assert!(env.take().contains(&Effect::Signal { container: container.clone(), signal: 15 }));
+    env.advance(Duration::from_secs(3));
+    assert!(env.take().contains(&Effect::Destroy { container: container.clone() }));
+    env.ended(&container, 9);
+    env.register();
+    env.expect(TaskState::TaskKilled);
+}
+
+#[test]
+fn max_completion_time_counts_from_the_first_start() {
+    let mut env = TestEnv::new();
+    let mut info = task("t");
+    info.max_completion_time = Some(v1::DurationInfo { nanoseconds: 5_000_000_000 });
+    let container = env.running(info);
+    env.advance(Duration::from_secs(4));
+    env.restart(|_| true, false);
+    env.take();
+    env.advance(Duration::from_secs(1));
+    assert!(env.take().contains(&Effect::Destroy { container }));
+}
+
+#[test]
+fn an_executor_comes_back_with_what_it_knows() {
+    let mut env = TestEnv::new();
+    env.run(vec![executor_task("a"), executor_task("b"), executor_task("c")]);
+    let spec = env.launches().remove(0);
+    let token = spec.environment["MEZZ_EXECUTOR_TOKEN"].clone();
+    env.launched(&spec.id);
+    env.call(1, &token, subscribe());
+    env.call(1, &token, update(status("a", TaskState::TaskRunning, 1)));
+    env.expect(TaskState::TaskRunning);
+    env.restart(|_| true, false);
+    env.register();
+    let mut call = subscribe();
+    let known = call.subscribe.as_mut().unwrap();
+    known.unacknowledged_tasks = vec![executor_task("b")];
+    known.unacknowledged_updates =
+        vec![v1::executor::call::Update { status: status("a", TaskState::TaskFinished, 2) }];
+    env.call(9, &token, call);
+    assert_eq!(env.event_types(9), ["SUBSCRIBED", "ACKNOWLEDGED"]);
+    let told: Vec<_> = env
+        .updates()
+        .iter()
+        .map(|update| (update.status.task_id.value.clone(), update.status.state()))
+        .collect();
+    let expected = [("a", TaskState::TaskFinished), ("c", TaskState::TaskLost)];
+    assert_eq!(told, expected.map(|(task, state)| (task.to_owned(), state)));
+    env.advance(Duration::from_secs(10));
+    assert!(env.take().iter().all(|effect| !matches!(effect, Effect::Destroy { .. })));
+}
+
+#[test]
+fn an_executor_that_does_not_come_back_is_ended() {
+    for (capabilities, state) in
+        [(&[][..], TaskState::TaskLost), (&[Capability::PartitionAware], TaskState::TaskGone)]
+    {
+        let mut env = TestEnv::new();
+        env.run_for(framework("F", capabilities), vec![executor_task("a")], None);
+        let container = env.launch();
+        env.launched(&container);
+        env.restart(|_| true, false);
+        env.register();
+        env.take();
+        env.advance(Duration::from_secs(2));
+        assert!(env.take().contains(&Effect::Destroy { container: container.clone() }));
+        env.ended(&container, 9);
+        reason(&env.expect(state), Reason::ExecutorReregistrationTimeout);
+    }
+}
+
+#[test]
+fn an_executor_that_never_started_fails_its_tasks() {
+    let mut env = TestEnv::new();
+    env.run(vec![executor_task("a")]);
+    env.restart(|_| false, false);
+    env.register();
+    reason(&env.expect(TaskState::TaskFailed), Reason::ExecutorTerminated);
+    assert!(env.store.executors.is_empty());
+}
+
+#[test]
+fn ids_are_not_used_twice_over_restarts() {
+    let mut env = TestEnv::new();
+    env.run(vec![task("a")]);
+    let first = env.launch();
+    env.restart(|_| true, false);
+    env.register();
+    env.run(vec![task("b")]);
+    assert_ne!(env.launch(), first);
+    env.handle(Event::LaunchFailed { container: first, error: String::new() });
+}

@@ -1,0 +1,151 @@
+//! Processes by pid and start time, and their descendants, from `/proc`.
+
+use std::{collections::BTreeSet, fs, io};
+
+use serde::{Deserialize, Serialize};
+
+/// A process that cannot be mistaken for a later one with the same pid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    /// Its pid.
+    pub pid: i32,
+    /// Clock ticks from the machine's start to its own.
+    pub start: u64,
+}
+
+impl Process {
+    /// The process that has this pid now.
+    ///
+    /// # Errors
+    /// When there is none, or `/proc` is not to be read.
+    pub fn of(pid: i32) -> io::Result<Self> {
+        let stat = Stat::of(pid)?;
+        Ok(Self { pid, start: stat.start })
+    }
+
+    /// Whether it still exists, if only as a zombie.
+    pub fn exists(&self) -> bool {
+        Self::of(self.pid).is_ok_and(|now| now == *self)
+    }
+}
+
+/// The part of `/proc/<pid>/stat` that is used here.
+struct Stat {
+    parent: i32,
+    session: i32,
+    start: u64,
+}
+
+impl Stat {
+    fn of(pid: i32) -> io::Result<Self> {
+        let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        Self::parse(&text)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("stat of {pid}")))
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        // The second field is the program's name in brackets; it may hold anything,
+        // brackets and spaces included, so fields are counted from the last one.
+        let (_, rest) = text.rsplit_once(')')?;
+        let mut fields = rest.split_ascii_whitespace();
+        let parent = fields.nth(1)?.parse().ok()?;
+        let session = fields.nth(1)?.parse().ok()?;
+        let start = fields.nth(15)?.parse().ok()?;
+        Some(Self { parent, session, start })
+    }
+}
+
+/// Every process as (pid, stat). Those that end meanwhile are left out.
+fn all() -> io::Result<Vec<(i32, Stat)>> {
+    let mut out = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        let Some(pid) = name.to_str().and_then(|n| n.parse::<i32>().ok()) else { continue };
+        if let Ok(stat) = Stat::of(pid) {
+            out.push((pid, stat));
+        }
+    }
+    Ok(out)
+}
+
+/// The pids of all descendants of a process, parents before children.
+///
+/// # Errors
+/// When `/proc` is not to be read.
+pub fn descendants(ancestor: i32) -> io::Result<Vec<i32>> {
+    let all = all()?;
+    let mut found = vec![ancestor];
+    let mut next = 0;
+    while let Some(&parent) = found.get(next) {
+        found.extend(all.iter().filter(|(_, stat)| stat.parent == parent).map(|(pid, _)| *pid));
+        next += 1;
+    }
+    found.remove(0);
+    Ok(found)
+}
+
+/// The pids of a session that `leader` has founded, also when the leader has gone:
+/// the kernel gives a pid to nobody else while a session bears it.
+///
+/// # Errors
+/// When `/proc` is not to be read.
+pub fn session(leader: Process) -> io::Result<BTreeSet<i32>> {
+    let all = all()?;
+    let taken_over = all.iter().any(|(pid, s)| *pid == leader.pid && s.start != leader.start);
+    if taken_over {
+        return Ok(BTreeSet::new());
+    }
+    Ok(all.iter().filter(|(_, s)| s.session == leader.pid).map(|(pid, _)| *pid).collect())
+}
+
+/// Sends a signal by number (real-time ones too) to a pid; a process that is gone
+/// is no error.
+///
+/// # Errors
+/// `EPERM`, or `EINVAL` for a number that is no signal.
+pub fn send(pid: i32, signal: i32) -> io::Result<()> {
+    // SAFETY: no memory is involved.
+    if unsafe { nix::libc::kill(pid, signal) } == 0 {
+        return Ok(());
+    }
+    match io::Error::last_os_error() {
+        gone if gone.raw_os_error() == Some(nix::libc::ESRCH) => Ok(()),
+        error => Err(error),
+    }
+}
+
+/// Of this start of the machine; another after each.
+///
+/// # Errors
+/// When `/proc` is not to be read.
+pub fn boot_id() -> io::Result<String> {
+    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stat_line_with_a_nasty_name_is_read() {
+        let line = "42 (a) R 1 (b) S 7 42 40 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 98765 1000";
+        let stat = Stat::parse(line).unwrap();
+        assert_eq!((stat.parent, stat.session, stat.start), (7, 40, 98765));
+    }
+
+    #[test]
+    fn a_pid_with_another_start_is_another_process() {
+        let me = Process::of(std::process::id() as i32).unwrap();
+        assert!(me.exists());
+        assert!(!Process { start: me.start + 1, ..me }.exists());
+    }
+
+    #[test]
+    fn children_are_descendants() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let found = descendants(std::process::id() as i32).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(found.contains(&(child.id() as i32)));
+    }
+}

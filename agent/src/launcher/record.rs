@@ -1,0 +1,197 @@
+//! What a launcher leaves in the runtime directory for the agent: `pid.json` before
+//! the program runs, `exit.json` after it ended.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use thiserror::Error;
+
+use super::process::Process;
+
+const STARTED: &str = "pid.json";
+const ENDED: &str = "exit.json";
+
+/// Who runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Started {
+    /// 1.
+    pub v: u32,
+    /// Of the start of the machine in which the pids mean anything.
+    pub boot_id: String,
+    /// The supervisor.
+    pub launcher: Process,
+    /// The container's first process, leader of its own session.
+    pub child: Process,
+}
+
+/// How it ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// 1.
+    pub v: u32,
+    /// As `waitpid` tells it; absent when the program never ran.
+    pub wait_status: Option<i32>,
+    /// Why the program could not be run.
+    pub failure: Option<String>,
+}
+
+/// The version of both records.
+pub const VERSION: u32 = 1;
+
+/// Stands in the place of a [`Started`] record to keep a launcher from starting.
+#[derive(Serialize, Deserialize)]
+struct Cancelled {
+    v: u32,
+    cancelled: bool,
+}
+
+/// Why a record cannot be written or read.
+#[derive(Debug, Error)]
+#[error("{path}: {source}")]
+pub struct RecordError {
+    /// Which file.
+    pub path: PathBuf,
+    /// Why.
+    #[source]
+    pub source: io::Error,
+}
+
+/// What the records say of a container's start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Beginning {
+    /// There is a launcher's record.
+    Started(Started),
+    /// It was cancelled before the launcher could start it.
+    Cancelled,
+}
+
+/// Puts the record of the start in place. `false` when something is there
+/// already: the launch was cancelled.
+///
+/// # Errors
+/// [`RecordError`], also when the directory is gone.
+pub fn write_started(directory: &Path, record: &Started) -> Result<bool, RecordError> {
+    put_if_absent(directory, "pid.tmp", record)
+}
+
+/// Makes sure that no launcher starts this container from now on; tells what was
+/// there before, if anything was.
+///
+/// # Errors
+/// [`RecordError`].
+pub fn cancel(directory: &Path) -> Result<Beginning, RecordError> {
+    let ours = Cancelled { v: VERSION, cancelled: true };
+    if put_if_absent(directory, "cancel.tmp", &ours)? {
+        return Ok(Beginning::Cancelled);
+    }
+    let path = directory.join(STARTED);
+    let text = fs::read(&path).map_err(|source| RecordError { path: path.clone(), source })?;
+    if serde_json::from_slice::<Cancelled>(&text).is_ok_and(|c| c.cancelled) {
+        return Ok(Beginning::Cancelled);
+    }
+    parse(path, &text).map(Beginning::Started)
+}
+
+/// Puts the record of the end in place.
+///
+/// # Errors
+/// [`RecordError`].
+pub fn write_ended(directory: &Path, record: &Ended) -> Result<(), RecordError> {
+    let (from, to) = (directory.join("exit.tmp"), directory.join(ENDED));
+    // Synced, so that after a power cut there is a whole record or none.
+    write_file(&from, record, true)
+        .and_then(|()| fs::rename(&from, &to))
+        .map_err(|source| RecordError { path: to, source })
+}
+
+/// The record of the start, if there is one.
+///
+/// # Errors
+/// [`RecordError`] for one that cannot be understood.
+pub fn started(directory: &Path) -> Result<Option<Started>, RecordError> {
+    read(directory.join(STARTED))
+}
+
+/// The record of the end, if there is one.
+///
+/// # Errors
+/// [`RecordError`] for one that cannot be understood.
+pub fn ended(directory: &Path) -> Result<Option<Ended>, RecordError> {
+    read(directory.join(ENDED))
+}
+
+fn read<T: DeserializeOwned>(path: PathBuf) -> Result<Option<T>, RecordError> {
+    match fs::read(&path) {
+        Ok(text) => parse(path, &text).map(Some),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(RecordError { path, source }),
+    }
+}
+
+fn parse<T: DeserializeOwned>(path: PathBuf, text: &[u8]) -> Result<T, RecordError> {
+    serde_json::from_slice(text).map_err(|e| RecordError { path, source: e.into() })
+}
+
+/// A hard link, unlike a rename, fails where a file is: exactly one of launcher and
+/// recovering agent wins.
+fn put_if_absent(
+    directory: &Path,
+    temporary: &str,
+    record: &impl Serialize,
+) -> Result<bool, RecordError> {
+    let (from, to) = (directory.join(temporary), directory.join(STARTED));
+    let failed = |source| RecordError { path: to.clone(), source };
+    write_file(&from, record, false).map_err(failed)?;
+    let linked = fs::hard_link(&from, &to);
+    let _ = fs::remove_file(&from);
+    match linked {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(source) => Err(failed(source)),
+    }
+}
+
+fn write_file(path: &Path, record: &impl Serialize, sync: bool) -> io::Result<()> {
+    let mut file: File = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
+    file.write_all(&serde_json::to_vec(record)?)?;
+    if sync { file.sync_all() } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> Started {
+        let process = Process { pid: 1, start: 2 };
+        Started { v: VERSION, boot_id: "b".into(), launcher: process, child: process }
+    }
+
+    #[test]
+    fn a_launcher_that_comes_after_the_cancellation_must_not_start() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(cancel(dir.path()).unwrap(), Beginning::Cancelled);
+        assert!(!write_started(dir.path(), &record()).unwrap());
+        assert_eq!(cancel(dir.path()).unwrap(), Beginning::Cancelled);
+    }
+
+    #[test]
+    fn a_cancellation_that_comes_after_the_start_finds_it() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(write_started(dir.path(), &record()).unwrap());
+        assert_eq!(cancel(dir.path()).unwrap(), Beginning::Started(record()));
+        assert_eq!(started(dir.path()).unwrap(), Some(record()));
+    }
+
+    #[test]
+    fn an_end_is_read_back() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(ended(dir.path()).unwrap(), None);
+        let end = Ended { v: VERSION, wait_status: Some(256), failure: None };
+        write_ended(dir.path(), &end).unwrap();
+        assert_eq!(ended(dir.path()).unwrap(), Some(end));
+    }
+}

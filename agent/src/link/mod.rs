@@ -1,0 +1,165 @@
+//! The connection to the leading master: finds it, keeps it, and finds it anew.
+//!
+//! Only bytes and waiting; what is said is the core's business.
+
+use std::{sync::Arc, time::Duration};
+
+use mezz_proto::mezz::v1::{
+    AgentMessage, MasterMessage, agent_link_client::AgentLinkClient, master_message,
+};
+use rand::RngExt;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Streaming, transport::Endpoint};
+
+use crate::{
+    core::{Event, LinkId},
+    shell::Input,
+};
+
+/// A master that does not answer in this time is tried later.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The connection is probed at this interval, so that a dead machine is noticed
+/// before the protocol's own pings are missed.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// Largest message that a master may send, in bytes.
+const MAX_MESSAGE: usize = 64 << 20;
+
+/// Settings of the link.
+#[derive(Clone, Debug)]
+pub(crate) struct LinkOptions {
+    pub(crate) masters: Vec<String>,
+    /// First and longest wait between attempts.
+    pub(crate) backoff: (Duration, Duration),
+    /// Messages that may wait for the network.
+    pub(crate) queue: usize,
+}
+
+/// Connects again and again until `stop`.
+pub(crate) async fn run(
+    options: LinkOptions,
+    inputs: mpsc::Sender<Input>,
+    stop: CancellationToken,
+) {
+    let mut number = 0;
+    let mut wait = Duration::ZERO;
+    loop {
+        for master in &options.masters {
+            number += 1;
+            let link = LinkId(number);
+            let connected =
+                stop.run_until_cancelled(connect(link, master, &options, &inputs, &stop));
+            match connected.await {
+                None => return,
+                Some(Ok(Ended { registered })) => {
+                    if registered {
+                        wait = Duration::ZERO;
+                    }
+                    tracing::warn!(master, registered, "the link to the master ended");
+                }
+                Some(Err(error)) => {
+                    let error = chain(&error);
+                    tracing::info!(master, %error, "no link to the master");
+                }
+            }
+        }
+        wait = (wait * 2).clamp(options.backoff.0, options.backoff.1.max(options.backoff.0));
+        // Random, so that a new master does not see all agents at once (rule 45).
+        let random = wait.mul_f64(rand::rng().random_range(0.0..=1.0));
+        if stop.run_until_cancelled(tokio::time::sleep(random)).await.is_none() {
+            return;
+        }
+    }
+}
+
+struct Ended {
+    registered: bool,
+}
+
+async fn connect(
+    link: LinkId,
+    master: &str,
+    options: &LinkOptions,
+    inputs: &mpsc::Sender<Input>,
+    stop: &CancellationToken,
+) -> Result<Ended, tonic::Status> {
+    let failed = |error: tonic::transport::Error| {
+        tonic::Status::unavailable(format!("cannot connect: {}", chain(&error)))
+    };
+    let channel = Endpoint::from_shared(format!("http://{master}"))
+        .map_err(failed)?
+        .connect_timeout(CONNECT_TIMEOUT)
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE)
+        .keep_alive_while_idle(true)
+        .tcp_nodelay(true)
+        .connect()
+        .await
+        .map_err(failed)?;
+    let mut client = AgentLinkClient::new(channel)
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(usize::MAX);
+    let (sender, outgoing) = mpsc::channel::<AgentMessage>(options.queue);
+    let close = stop.child_token();
+    // The core introduces the agent before the master's first byte: a master may
+    // wait for that.
+    let up = Input::LinkUp { link, master: Arc::from(master), sender, close: close.clone() };
+    if inputs.send(up).await.is_err() {
+        return Ok(Ended { registered: false });
+    }
+    let talk = async {
+        let answer = client.connect(ReceiverStream::new(outgoing));
+        let incoming = tokio::time::timeout(CONNECT_TIMEOUT, answer)
+            .await
+            .map_err(|_| tonic::Status::deadline_exceeded("the master does not answer"))??;
+        receive(link, incoming.into_inner(), inputs).await
+    };
+    let ended = close.run_until_cancelled(talk).await;
+    let _ = inputs.send(Input::Core(Event::LinkDown { link })).await;
+    ended.unwrap_or(Ok(Ended { registered: false }))
+}
+
+async fn receive(
+    link: LinkId,
+    mut incoming: Streaming<MasterMessage>,
+    inputs: &mpsc::Sender<Input>,
+) -> Result<Ended, tonic::Status> {
+    let mut registered = false;
+    loop {
+        match incoming.message().await {
+            Ok(Some(message)) => {
+                registered |=
+                    matches!(message.message, Some(master_message::Message::Registered(_)));
+                let event = Event::Master { link, message: Box::new(message) };
+                if inputs.send(Input::Core(event)).await.is_err() {
+                    return Ok(Ended { registered });
+                }
+            }
+            Ok(None) => return Ok(Ended { registered }),
+            Err(error) if !registered => return Err(error),
+            Err(error) => {
+                let error = chain(&error);
+                tracing::warn!(%error, "the link to the master broke");
+                return Ok(Ended { registered });
+            }
+        }
+    }
+}
+
+/// An error with its causes, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}

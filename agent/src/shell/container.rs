@@ -1,0 +1,322 @@
+//! The life of containers: a task for each, from its sandbox to its end.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use mezz_proto::{ids::ContainerId, resources::Resources};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::Input;
+use crate::{
+    containerizer::{Containerizer, Termination},
+    core::{Event, Launch},
+    fetcher::Fetcher,
+    link::chain,
+};
+
+/// Containers that are being started at one time; more would only take turns at
+/// the processors.
+const LAUNCHES: usize = 16;
+
+/// Containers whose files are being fetched at one time.
+const FETCHES: usize = 16;
+
+/// A container that could not be destroyed or waited for is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// So much of the end of `stderr` goes into the report of a container that used
+/// up its memory, in bytes.
+const TAIL: i64 = 2048;
+
+type Bounds = Option<(Resources, BTreeMap<String, f64>)>;
+
+/// What the core can still do to a container.
+struct Handle {
+    destroy: CancellationToken,
+    /// Only the newest bounds matter.
+    bounds: watch::Sender<Bounds>,
+}
+
+/// What all containers share.
+struct Shared {
+    containerizer: Arc<dyn Containerizer>,
+    fetcher: Fetcher,
+    inputs: mpsc::Sender<Input>,
+    launches: Semaphore,
+    fetches: Semaphore,
+}
+
+/// Starts and follows containers.
+pub(super) struct Runner {
+    shared: Arc<Shared>,
+    handles: HashMap<ContainerId, Handle>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Runner {
+    pub(super) fn new(
+        containerizer: Arc<dyn Containerizer>,
+        fetcher: Fetcher,
+        inputs: mpsc::Sender<Input>,
+        tasks: TaskTracker,
+        stop: CancellationToken,
+    ) -> Self {
+        let shared = Shared {
+            containerizer,
+            fetcher,
+            inputs,
+            launches: Semaphore::new(LAUNCHES),
+            fetches: Semaphore::new(FETCHES),
+        };
+        Self { shared: Arc::new(shared), handles: HashMap::new(), tasks, stop }
+    }
+
+    fn add(&mut self, id: ContainerId) -> (CancellationToken, watch::Receiver<Bounds>) {
+        let (bounds, changes) = watch::channel(None);
+        let destroy = CancellationToken::new();
+        self.handles.insert(id, Handle { destroy: destroy.clone(), bounds });
+        (destroy, changes)
+    }
+
+    pub(super) fn launch(&mut self, launch: Launch) {
+        let (destroy, bounds) = self.add(launch.spec.id.clone());
+        let (shared, stop) = (Arc::clone(&self.shared), self.stop.clone());
+        self.tasks.spawn(async move {
+            let id = launch.spec.id.clone();
+            let sandbox = launch.spec.sandbox.clone();
+            let event = match shared.start(launch, &destroy, &stop).await {
+                // The agent ends; the next one finds what has become of it.
+                None => return,
+                Some(Ok(pid)) => Event::ContainerLaunched { container: id.clone(), pid },
+                Some(Err(error)) => Event::LaunchFailed { container: id.clone(), error },
+            };
+            let running = matches!(event, Event::ContainerLaunched { .. });
+            if shared.inputs.send(Input::Core(event)).await.is_ok() && running {
+                stop.run_until_cancelled(shared.follow(id, sandbox, destroy, bounds)).await;
+            }
+        });
+    }
+
+    pub(super) fn watch(&mut self, id: ContainerId, sandbox: PathBuf) {
+        let (destroy, bounds) = self.add(id.clone());
+        let (shared, stop) = (Arc::clone(&self.shared), self.stop.clone());
+        self.tasks.spawn(async move {
+            stop.run_until_cancelled(shared.follow(id, sandbox, destroy, bounds)).await;
+        });
+    }
+
+    pub(super) fn destroy(&self, id: &ContainerId) {
+        if let Some(handle) = self.handles.get(id) {
+            handle.destroy.cancel();
+        }
+    }
+
+    pub(super) fn update(
+        &self,
+        id: &ContainerId,
+        resources: Resources,
+        limits: BTreeMap<String, f64>,
+    ) {
+        if let Some(handle) = self.handles.get(id) {
+            handle.bounds.send_replace(Some((resources, limits)));
+        }
+    }
+
+    pub(super) fn signal(&self, id: ContainerId, signal: i32) {
+        let shared = Arc::clone(&self.shared);
+        self.tasks.spawn(async move {
+            if let Err(error) = shared.containerizer.signal(&id, signal).await {
+                // It has just ended, or its grace will end it.
+                tracing::debug!(container = %id, signal, error = chain(&error), "not signalled");
+            }
+        });
+    }
+
+    /// There is nothing left to be done to it.
+    pub(super) fn ended(&mut self, id: &ContainerId) {
+        self.handles.remove(id);
+    }
+
+    pub(super) fn remove(&self, id: ContainerId) {
+        let shared = Arc::clone(&self.shared);
+        self.tasks.spawn(async move {
+            if let Err(error) = shared.containerizer.remove(&id).await {
+                tracing::warn!(
+                    container = %id, error = chain(&error),
+                    "an ended container was not cleaned up; the next start of the agent will"
+                );
+            }
+        });
+    }
+}
+
+impl Shared {
+    /// `None` when the agent stops first.
+    async fn start(
+        &self,
+        launch: Launch,
+        destroy: &CancellationToken,
+        stop: &CancellationToken,
+    ) -> Option<Result<u32, String>> {
+        let prepared = async {
+            let (sandbox, user) = (launch.spec.sandbox.clone(), launch.spec.user.clone());
+            let made = tokio::task::spawn_blocking(move || make_sandbox(&sandbox, user.as_deref()));
+            made.await.map_err(|_| "making the sandbox was cut short".to_owned())??;
+            if !launch.uris.is_empty() {
+                let _slot = self.fetches.acquire().await;
+                let (sandbox, user) = (&launch.spec.sandbox, launch.spec.user.as_deref());
+                let fetched = self.fetcher.fetch(&launch.uris, sandbox, user).await;
+                fetched.map_err(|error| format!("cannot fetch: {}", chain(&error)))?;
+            }
+            Ok::<_, String>(self.launches.acquire().await)
+        };
+        let early = || Err("it was ended before it was started".to_owned());
+        let slot = tokio::select! {
+            biased;
+            () = stop.cancelled() => return None,
+            () = destroy.cancelled() => return Some(early()),
+            prepared = prepared => match prepared {
+                Ok(slot) => slot,
+                Err(error) => return Some(Err(error)),
+            },
+        };
+        let launched = self.containerizer.launch(launch.spec).await;
+        drop(slot);
+        Some(launched.map_err(|error| chain(&error)))
+    }
+
+    /// Until its end, which is reported.
+    async fn follow(
+        &self,
+        id: ContainerId,
+        sandbox: PathBuf,
+        destroy: CancellationToken,
+        mut bounds: watch::Receiver<Bounds>,
+    ) {
+        let mut destroying = false;
+        let mut wait = self.containerizer.wait(&id);
+        let termination = loop {
+            tokio::select! {
+                ended = &mut wait => match ended {
+                    Ok(termination) => break termination,
+                    Err(error) => {
+                        let error = chain(&error);
+                        tracing::error!(container = %id, %error, "waiting for a container failed");
+                        break Termination {
+                            wait_status: None,
+                            out_of_memory: None,
+                            failure: Some(error),
+                        };
+                    }
+                },
+                () = destroy.cancelled(), if !destroying => {
+                    match self.containerizer.destroy(&id).await {
+                        Ok(()) => destroying = true,
+                        Err(error) => {
+                            let error = chain(&error);
+                            tracing::error!(container = %id, %error, "not destroyed; again soon");
+                            tokio::time::sleep(AGAIN).await;
+                        }
+                    }
+                }
+                changed = bounds.changed(), if !destroying => {
+                    if changed.is_err() {
+                        // The core has no use for it any more, nor ways to it.
+                        destroying = true;
+                        continue;
+                    }
+                    let newest = bounds.borrow_and_update().clone();
+                    if let Some((resources, limits)) = newest
+                        && let Err(error) = self.containerizer.update(&id, resources, limits).await
+                    {
+                        let error = chain(&error);
+                        tracing::warn!(container = %id, %error, "its limits were not changed");
+                    }
+                }
+            }
+        };
+        let stderr_tail = match termination.out_of_memory {
+            Some(_) => tokio::task::spawn_blocking(move || tail(&sandbox)).await.ok().flatten(),
+            None => None,
+        };
+        let ended = Event::ContainerEnded { container: id, termination, stderr_tail };
+        let _ = self.inputs.send(Input::Core(ended)).await;
+    }
+}
+
+/// The end of `stderr`, from a whole line on.
+fn tail(sandbox: &Path) -> Option<String> {
+    let mut reader = crate::api::Reader::open(sandbox, "stderr", -TAIL).ok()?;
+    let cut = reader.offset > 0;
+    let bytes = reader.next(TAIL.unsigned_abs()).ok()?;
+    let text = String::from_utf8_lossy(&bytes);
+    let text = match text.split_once('\n') {
+        Some((_, whole)) if cut => whole,
+        _ => &text,
+    };
+    Some(text.trim_end().to_owned())
+}
+
+/// Makes the folder, for the user, and points `latest` at it (rule 56).
+fn make_sandbox(sandbox: &Path, user: Option<&str>) -> Result<(), String> {
+    let failed = |doing: &str, error: &dyn std::error::Error| {
+        format!("sandbox {}: {doing}: {}", sandbox.display(), chain(error))
+    };
+    std::fs::create_dir_all(sandbox).map_err(|error| failed("cannot be made", &error))?;
+    if let Some(name) = user {
+        let user = nix::unistd::User::from_name(name)
+            .map_err(|error| failed("looking up the user", &error))?
+            .ok_or_else(|| format!("user `{name}` does not exist on this agent"))?;
+        nix::unistd::chown(sandbox, Some(user.uid), Some(user.gid))
+            .map_err(|error| failed("chown", &error))?;
+    }
+    if let (Some(runs), Some(name)) = (sandbox.parent(), sandbox.file_name()) {
+        // Replaced in one step: a reader always finds one. The helper's name is
+        // the container's own, so two launches do not meet.
+        let mut fresh = std::ffi::OsString::from(".latest-");
+        fresh.push(name);
+        let fresh = runs.join(fresh);
+        symlink(name, &fresh)
+            .and_then(|()| std::fs::rename(&fresh, runs.join("latest")))
+            .map_err(|error| failed("the link `latest`", &error))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn latest_points_at_the_newest_sandbox() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["a", "b"] {
+            make_sandbox(&folder.path().join("runs").join(name), None).unwrap();
+        }
+        let latest = std::fs::read_link(folder.path().join("runs/latest")).unwrap();
+        assert_eq!(latest, Path::new("b"));
+    }
+
+    #[test]
+    fn an_unknown_user_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let error =
+            make_sandbox(&folder.path().join("a"), Some("nobody-of-that-name")).unwrap_err();
+        assert!(error.contains("nobody-of-that-name"), "{error}");
+    }
+
+    #[test]
+    fn the_tail_starts_at_a_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = format!("{}\nlast line\n", "x".repeat(3000));
+        std::fs::write(folder.path().join("stderr"), text).unwrap();
+        assert_eq!(tail(folder.path()).as_deref(), Some("last line"));
+    }
+}

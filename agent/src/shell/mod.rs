@@ -1,0 +1,190 @@
+//! What joins the core with the world: one task owns the core, everything else
+//! sends it events and carries out its effects.
+
+mod collect;
+mod container;
+mod outgoing;
+mod owner;
+mod start;
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant, SystemTime},
+};
+
+use mezz_proto::{mezz::v1::AgentMessage, time::Time};
+use thiserror::Error;
+use tokio::{net::TcpListener, sync::mpsc};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use self::owner::Owner;
+use crate::{
+    api::{self, Index, Peer, Served},
+    containerizer::{self, ContainerError},
+    core::{ConnectionId, Event, LinkId},
+    fetcher::FetchError,
+    link::{self, LinkOptions},
+    metrics::Metrics,
+    options::AgentOptions,
+    store::StoreError,
+};
+
+/// Events that may wait for the core; whoever brings more waits.
+const EVENTS: usize = 1024;
+
+/// Room in the queues to the master and to each executor beyond two messages
+/// for each task that may live; a peer that reads slower than this is cut off.
+const QUEUE_ROOM: usize = 1024;
+
+/// What reaches the task that owns the core.
+pub(crate) enum Input {
+    /// For the core itself.
+    Core(Event),
+    /// A connection to a master.
+    LinkUp {
+        link: LinkId,
+        master: Arc<str>,
+        sender: mpsc::Sender<AgentMessage>,
+        /// Ends the connection.
+        close: CancellationToken,
+    },
+    /// A connection of an executor.
+    ExecutorOpened { connection: ConnectionId, peer: Peer },
+}
+
+/// Why an agent did not start, or ended.
+#[derive(Debug, Error)]
+pub enum AgentError {
+    /// An option is wrong. The text names it.
+    #[error("{0}")]
+    Options(String),
+    /// A folder or file below `work_dir` cannot be made or read.
+    #[error("work_dir: {doing} {path}")]
+    WorkDir {
+        /// What.
+        doing: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The store cannot be opened, read or written.
+    #[error(transparent)]
+    Store(#[from] Arc<StoreError>),
+    /// Containers cannot be run as the options want.
+    #[error("containers cannot be run")]
+    Containerizer(#[from] containerizer::OpenError),
+    /// Containers of an earlier run cannot be taken up.
+    #[error("containers of an earlier run cannot be taken up")]
+    Recovery(#[source] ContainerError),
+    /// The listener or the fetcher failed.
+    #[error("{doing} failed")]
+    Io {
+        /// What.
+        doing: &'static str,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The fetcher cannot be made.
+    #[error("the fetcher cannot be made")]
+    Fetcher(#[source] FetchError),
+    /// The master refused the agent for good.
+    #[error(
+        "the master refused this agent for good: {0}. Its tasks, if any, were left running; to \
+         join as a new agent, stop them and remove work_dir/meta"
+    )]
+    Refused(String),
+}
+
+/// The time now: the wall clock when the program started, and what passed since.
+/// So no jump of the wall clock delays or hastens a deadline.
+pub(crate) fn now() -> Time {
+    static STARTED: OnceLock<(Duration, Instant)> = OnceLock::new();
+    let (wall, started) = STARTED.get_or_init(|| {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        (since.unwrap_or_default(), Instant::now())
+    });
+    Time::ZERO + *wall + started.elapsed()
+}
+
+/// Runs an agent on `listener` until `shutdown`. Its containers go on without
+/// it, and the next agent with the same `work_dir` takes them up again; see
+/// [`cleanup`] to end them.
+///
+/// # Errors
+/// [`AgentError`] when it cannot start, when its store fails, or when the
+/// master refuses it for good.
+pub async fn serve(
+    options: AgentOptions,
+    listener: TcpListener,
+    shutdown: CancellationToken,
+) -> Result<(), AgentError> {
+    let local = listener
+        .local_addr()
+        .map_err(|source| AgentError::Io { doing: "reading the listener's address", source })?;
+    let started = start::start(&options, local).await?;
+    let stop = shutdown.child_token();
+    let (inputs, events) = mpsc::channel(EVENTS);
+    let index = Arc::new(Index::new(
+        started.core.agent_id().cloned(),
+        started.sandboxes,
+        started.sandbox_tasks,
+    ));
+    let metrics = Arc::new(Metrics::new());
+    let queue = options.max_tasks.saturating_mul(2).saturating_add(QUEUE_ROOM);
+    let served = Arc::new(Served {
+        index: Arc::clone(&index),
+        containerizer: Arc::clone(&started.containerizer),
+        metrics: Arc::clone(&metrics),
+        work_dir: options.work_dir.clone(),
+        inputs: inputs.clone(),
+        executor_queue: queue,
+        stop: stop.clone(),
+    });
+    let link =
+        LinkOptions { masters: options.masters.clone(), backoff: options.register_backoff, queue };
+    let tasks = TaskTracker::new();
+    let containers = container::Runner::new(
+        Arc::clone(&started.containerizer),
+        started.fetcher,
+        inputs.clone(),
+        tasks.clone(),
+        stop.clone(),
+    );
+    tasks.spawn(Arc::clone(&metrics).upkeep(stop.clone()));
+    let owner = Owner::new(started.core, started.writer, containers, index, metrics);
+    tasks.spawn(link::run(link, inputs, stop.clone()));
+    let api = tasks.spawn({
+        let stop = stop.clone();
+        async move {
+            let ended = api::serve(listener, served).await;
+            stop.cancel();
+            ended
+        }
+    });
+    tracing::info!(address = %local, containment = started.containerizer.name(), "agent started");
+    let ended = owner.run(events, options.sandbox_retention, &stop).await;
+    stop.cancel();
+    tasks.close();
+    tasks.wait().await;
+    match api.await {
+        Ok(Err(source)) if ended.is_ok() => {
+            Err(AgentError::Io { doing: "serving the agent's port", source })
+        }
+        _ => ended,
+    }
+}
+
+/// Ends and removes every container that an agent with these options left
+/// running. Not while such an agent runs.
+///
+/// # Errors
+/// [`AgentError`] when the containers cannot be found or ended.
+pub async fn cleanup(options: &AgentOptions) -> Result<(), AgentError> {
+    let containerizer = containerizer::open(options)?;
+    containerizer.recover(Vec::new()).await.map_err(AgentError::Recovery)?;
+    Ok(())
+}

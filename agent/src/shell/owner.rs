@@ -1,0 +1,274 @@
+//! The task that owns the core.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use mezz_proto::{
+    mezz::v1::{AgentMessage, agent_message},
+    time::Time,
+};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use super::{AgentError, Input, collect, container::Runner, now, outgoing::Outgoing};
+use crate::{
+    api::{Index, Peer},
+    core::{CallError, ConnectionId, Core, Effect, Effects, Event, LinkId},
+    metrics::Metrics,
+    store::{Progress, Writer},
+};
+
+/// Events that are taken in one go before anything else gets a turn.
+const BURST: usize = 256;
+
+/// A connection to a master.
+struct Master {
+    link: LinkId,
+    sender: mpsc::Sender<AgentMessage>,
+    close: CancellationToken,
+}
+
+pub(super) struct Owner {
+    core: Core,
+    writer: Writer,
+    written: u64,
+    outgoing: Outgoing,
+    master: Option<Master>,
+    executors: HashMap<ConnectionId, Peer>,
+    containers: Runner,
+    index: Arc<Index>,
+    metrics: Arc<Metrics>,
+    refused: Option<String>,
+    effects: Effects,
+}
+
+impl Owner {
+    pub(super) fn new(
+        core: Core,
+        writer: Writer,
+        containers: Runner,
+        index: Arc<Index>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            core,
+            writer,
+            written: 0,
+            outgoing: Outgoing::default(),
+            master: None,
+            executors: HashMap::new(),
+            containers,
+            index,
+            metrics,
+            refused: None,
+            effects: Effects::default(),
+        }
+    }
+
+    /// Until `stop`, or until something fails for good. What was decided by then
+    /// is on the disk.
+    pub(super) async fn run(
+        mut self,
+        mut events: mpsc::Receiver<Input>,
+        retention: Duration,
+        stop: &CancellationToken,
+    ) -> Result<(), AgentError> {
+        let mut progress = self.writer.progress();
+        let mut collected = collect::start(Arc::clone(&self.index), retention, stop.clone());
+        let mut batch = Vec::with_capacity(BURST);
+        self.take(Event::Started).await;
+        let ended = loop {
+            if let Some(reason) = self.refused.take() {
+                break Err(AgentError::Refused(reason));
+            }
+            if let Err(error) = self.release(&mut progress).await {
+                break Err(error);
+            }
+            let deadline = self.core.next_deadline().map(instant);
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break Ok(()),
+                changed = progress.changed() => if changed.is_err() {
+                    break Ok(());
+                },
+                () = sleep_until(deadline) => {
+                    self.core.on_deadline(now(), &mut self.effects);
+                    self.carry_out().await;
+                }
+                _ = events.recv_many(&mut batch, BURST) => {
+                    self.metrics.event_queue.set(events.len() as f64);
+                    for input in batch.drain(..) {
+                        self.input(input).await;
+                    }
+                }
+                Some(ops) = collected.recv() => {
+                    self.writer.put(ops, false).await;
+                }
+            }
+        };
+        self.writer.close().await;
+        ended
+    }
+
+    async fn input(&mut self, input: Input) {
+        match input {
+            Input::Core(event) => {
+                match &event {
+                    Event::LaunchFailed { container, .. }
+                    | Event::ContainerEnded { container, .. } => self.containers.ended(container),
+                    Event::ExecutorDisconnected { connection } => {
+                        self.executors.remove(connection);
+                    }
+                    Event::LinkDown { link } => {
+                        self.master.take_if(|master| master.link == *link);
+                    }
+                    _ => {}
+                }
+                self.take(event).await;
+            }
+            Input::LinkUp { link, master, sender, close } => {
+                tracing::debug!(%master, "linked");
+                self.master = Some(Master { link, sender, close });
+                self.take(Event::LinkUp { link, master: master.to_string() }).await;
+            }
+            Input::ExecutorOpened { connection, peer } => {
+                self.executors.insert(connection, peer);
+            }
+        }
+    }
+
+    async fn take(&mut self, event: Event) {
+        let begun = Instant::now();
+        self.core.handle(now(), event, &mut self.effects);
+        self.metrics.event_seconds.record(begun.elapsed());
+        self.carry_out().await;
+    }
+
+    async fn carry_out(&mut self) {
+        // Carrying out may find a peer gone, which makes more to carry out.
+        loop {
+            let Effects { now, persist, after_persist } = std::mem::take(&mut self.effects);
+            if now.is_empty() && persist.is_empty() && after_persist.is_empty() {
+                break;
+            }
+            let number = if persist.is_empty() {
+                self.writer.last()
+            } else {
+                self.writer.put(persist, !after_persist.is_empty()).await
+            };
+            for effect in now {
+                if let Some(effect) = self.outgoing.pass(effect) {
+                    self.act(effect);
+                }
+            }
+            for effect in after_persist {
+                self.outgoing.hold(number, effect);
+            }
+        }
+        self.metrics.live_tasks(self.core.live_tasks());
+    }
+
+    /// Lets out what the store has written by now.
+    async fn release(
+        &mut self,
+        progress: &mut watch::Receiver<Progress>,
+    ) -> Result<(), AgentError> {
+        match &*progress.borrow_and_update() {
+            Progress::Written(number) => self.written = *number,
+            Progress::Failed(error) => return Err(AgentError::Store(Arc::clone(error))),
+        }
+        self.metrics.store_waiting.set((self.writer.last() - self.written) as f64);
+        while let Some(effect) = self.outgoing.pop(self.written) {
+            self.act(effect);
+        }
+        self.carry_out().await;
+        Ok(())
+    }
+
+    fn act(&mut self, effect: Effect) {
+        match effect {
+            Effect::SendMaster { link, message } => self.send_master(link, *message),
+            Effect::CloseLink { link } => self.close_link(link),
+            Effect::Refused { reason } => self.refused = Some(reason),
+            Effect::SendExecutor { connection, event } => {
+                let full =
+                    self.executors.get(&connection).is_some_and(|peer| !peer.send(Ok(*event)));
+                if full {
+                    tracing::warn!(?connection, "an executor reads too slowly, or is gone");
+                    self.executors.remove(&connection);
+                    self.feed_back(Event::ExecutorDisconnected { connection });
+                }
+            }
+            Effect::CloseExecutor { connection, error } => {
+                if let Some(peer) = self.executors.remove(&connection)
+                    && let Some(error) = error
+                {
+                    peer.send(Err(status(&error)));
+                }
+            }
+            Effect::Launch(launch) => self.containers.launch(*launch),
+            Effect::Watch { container, sandbox } => self.containers.watch(container, sandbox),
+            Effect::Signal { container, signal } => self.containers.signal(container, signal),
+            Effect::Destroy { container } => self.containers.destroy(&container),
+            Effect::Update { container, resources, limits } => {
+                self.containers.update(&container, resources, limits);
+            }
+            Effect::Remove { container } => self.containers.remove(container),
+            Effect::Change(change) => {
+                if let crate::core::Change::Registered { agent_id, master } = &change {
+                    tracing::info!(%agent_id, %master, "registered");
+                }
+                self.metrics.count(&change);
+                self.index.apply(change);
+            }
+        }
+    }
+
+    fn send_master(&mut self, link: LinkId, message: AgentMessage) {
+        let Some(master) = self.master.as_ref().filter(|master| master.link == link) else {
+            return;
+        };
+        if matches!(message.message, Some(agent_message::Message::StatusUpdate(_))) {
+            self.metrics.updates_sent.increment(1);
+        }
+        if master.sender.try_send(message).is_err() {
+            tracing::warn!("the master reads too slowly, or is gone");
+            self.close_link(link);
+            self.feed_back(Event::LinkDown { link });
+        }
+    }
+
+    fn close_link(&mut self, link: LinkId) {
+        if let Some(master) = self.master.take_if(|master| master.link == link) {
+            master.close.cancel();
+        }
+    }
+
+    /// For what is noticed in the middle of carrying something out.
+    fn feed_back(&mut self, event: Event) {
+        self.core.handle(now(), event, &mut self.effects);
+    }
+}
+
+fn status(error: &CallError) -> Status {
+    let text = error.to_string();
+    match error {
+        CallError::Invalid(_) => Status::invalid_argument(text),
+        CallError::Unauthenticated => Status::unauthenticated(text),
+        CallError::NotAllowed(_) => Status::failed_precondition(text),
+    }
+}
+
+fn instant(deadline: Time) -> Instant {
+    Instant::now() + deadline.since(now())
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,404 @@
+//! Containers on the real kernel: with the machine's cgroups (v1 or v2, as root) and
+//! without. The tests fail where cgroups cannot be used; they are of no use then.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+mod support;
+
+use std::{
+    collections::BTreeMap, fs, os::unix::process::ExitStatusExt as _, process::ExitStatus,
+    time::Duration,
+};
+
+use mezz_agent::{
+    containerizer::{ContainerError, Program, Termination},
+    options::Containment,
+};
+use mezz_proto::{ids::ContainerId, resources::Resources};
+use support::{Agent, until};
+
+const BOTH: [Containment; 2] = [Containment::Cgroup, Containment::None];
+
+fn status(termination: &Termination) -> ExitStatus {
+    assert_eq!(termination.failure, None);
+    ExitStatus::from_raw(termination.wait_status.expect("a status"))
+}
+
+#[tokio::test]
+async fn output_goes_to_the_sandbox_and_the_status_comes_back() {
+    for containment in BOTH {
+        let agent = Agent::new(containment);
+        let id = agent.run("echo out; echo err >&2; exit 7").await;
+        let end = agent.wait(&id).await;
+        assert_eq!(status(&end).code(), Some(7));
+        assert_eq!(end.out_of_memory, None);
+        assert_eq!(agent.output(&id, "stdout"), "out\n");
+        assert_eq!(agent.output(&id, "stderr"), "err\n");
+        assert_eq!(agent.wait(&id).await, end, "a second wait answers the same");
+        agent.remove(&id).await;
+        assert!(matches!(agent.it.wait(&id).await, Err(ContainerError::Unknown(_))));
+    }
+}
+
+#[tokio::test]
+async fn output_is_appended() {
+    let agent = Agent::new(Containment::None);
+    let spec = agent.spec("echo second");
+    fs::write(spec.sandbox.join("stdout"), "first\n").unwrap();
+    let id = agent.start(spec).await;
+    agent.wait(&id).await;
+    assert_eq!(agent.output(&id, "stdout"), "first\nsecond\n");
+}
+
+#[tokio::test]
+async fn a_signal_ends_it_and_is_told() {
+    for containment in BOTH {
+        let agent = Agent::new(containment);
+        let id = agent.run("trap '' TERM; echo ready; while :; do sleep 0.01; done").await;
+        until("the trap is set", || agent.output(&id, "stdout") == "ready\n").await;
+        agent.it.signal(&id, nix::libc::SIGTERM).await.unwrap();
+        agent.it.signal(&id, nix::libc::SIGKILL).await.unwrap();
+        assert_eq!(status(&agent.wait(&id).await).signal(), Some(nix::libc::SIGKILL));
+        agent.it.signal(&id, nix::libc::SIGTERM).await.expect("too late is no error");
+    }
+}
+
+#[tokio::test]
+async fn a_signal_reaches_descendants() {
+    for containment in BOTH {
+        let agent = Agent::new(containment);
+        let inner = "trap \"echo got it; exit 5\" TERM; echo ready; while :; do sleep 0.01; done";
+        let id = agent.run(&format!("trap : TERM; sh -c '{inner}'; exit $?")).await;
+        until("the trap is set", || agent.output(&id, "stdout") == "ready\n").await;
+        agent.it.signal(&id, nix::libc::SIGTERM).await.unwrap();
+        assert_eq!(status(&agent.wait(&id).await).code(), Some(5));
+        assert_eq!(agent.output(&id, "stdout"), "ready\ngot it\n");
+    }
+}
+
+#[tokio::test]
+async fn real_time_signals_are_told_too() {
+    let agent = Agent::new(Containment::None);
+    let id = agent.run("kill -40 $$").await;
+    assert_eq!(status(&agent.wait(&id).await).signal(), Some(40));
+}
+
+#[tokio::test]
+async fn a_program_starts_with_a_clean_slate() {
+    let agent = Agent::new(Containment::Cgroup);
+    let mut spec = agent.spec("");
+    let show =
+        "env | sort; grep -E '^Sig(Blk|Ign)' /proc/self/status; ls /proc/$$/fd; pwd; ulimit -c";
+    spec.program = Program::Exec {
+        path: "sh".into(),
+        argv: ["bash-like", "-c", show].map(String::from).into(),
+    };
+    spec.environment.insert("GREETING".into(), "hello world".into());
+    let sandbox = spec.sandbox.clone();
+    let id = agent.start(spec).await;
+    assert_eq!(status(&agent.wait(&id).await).code(), Some(0));
+    // glibc's posix_spawn leaves its own two signals, 32 and 33, ignored.
+    let text = agent
+        .output(&id, "stdout")
+        .replace("SigIgn:\t0000000180000000", "SigIgn:\t0000000000000000");
+    let expected = format!(
+        "GREETING=hello world\nPATH={}\nPWD={}\n\
+         SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n0\n1\n2\n{}\n0\n",
+        support::PATH,
+        sandbox.display(),
+        sandbox.display()
+    );
+    assert_eq!(text, expected);
+}
+
+#[tokio::test]
+async fn what_cannot_run_says_why() {
+    let agent = Agent::new(Containment::Cgroup);
+    let cases: [(&str, &[u8], u32, &str); 5] = [
+        (
+            "no-such-program",
+            b"",
+            0,
+            "no such program `no-such-program`: it is in no directory of PATH",
+        ),
+        ("./absent", b"", 0, "no such program `./absent`: No such file or directory"),
+        ("./plain", b"#!/bin/sh\n", 0o644, "cannot run `./plain`: Permission denied"),
+        ("./orphan", b"#!/no/shell\n", 0o755, "the interpreter that it names does not exist"),
+        ("./noise", b"\x01\x02\x03", 0o755, "neither a program for this machine nor a script"),
+    ];
+    for (path, content, mode, expected) in cases {
+        let mut spec = agent.spec("");
+        spec.program = Program::Exec { path: path.into(), argv: vec![] };
+        if mode != 0 {
+            support::write_with_mode(&spec.sandbox.join(path), content, mode);
+        }
+        let id = agent.start(spec).await;
+        let end = agent.wait(&id).await;
+        assert_eq!(end.wait_status, None);
+        let failure = end.failure.expect("a failure");
+        assert!(failure.contains(expected), "{failure}");
+    }
+}
+
+#[tokio::test]
+async fn bad_values_in_a_plan_say_which() {
+    let agent = Agent::new(Containment::None);
+    let mut spec = agent.spec("true");
+    spec.environment.insert("BAD".into(), "nul\0".into());
+    let id = agent.start(spec).await;
+    let failure = agent.wait(&id).await.failure.expect("a failure");
+    assert_eq!(failure, "the environment variable BAD holds a NUL byte");
+
+    let mut spec = agent.spec("true");
+    spec.sandbox = "/no/such/sandbox".into();
+    let id = agent.start(spec).await;
+    let failure = agent.wait(&id).await.failure.expect("a failure");
+    assert!(failure.starts_with("cannot open /no/such/sandbox/stdout: No such file"), "{failure}");
+}
+
+#[tokio::test]
+async fn a_planted_link_is_not_followed() {
+    let agent = Agent::new(Containment::None);
+    let spec = agent.spec("echo pwned");
+    let target = agent.dir.path().join("victim");
+    fs::write(&target, "safe").unwrap();
+    std::os::unix::fs::symlink(&target, spec.sandbox.join("stdout")).unwrap();
+    let id = agent.start(spec).await;
+    let failure = agent.wait(&id).await.failure.expect("a failure");
+    assert!(failure.contains("/stdout: "), "{failure}");
+    assert_eq!(fs::read_to_string(target).unwrap(), "safe");
+}
+
+#[tokio::test]
+async fn it_runs_as_its_user() {
+    for containment in BOTH {
+        let agent = Agent::new(containment);
+        let mut spec = agent.spec("id -un; id -Gn; touch mine && echo wrote");
+        spec.user = Some("nobody".into());
+        let sandbox = spec.sandbox.clone();
+        let id = agent.start(spec).await;
+        assert_eq!(status(&agent.wait(&id).await).code(), Some(0));
+        let text = agent.output(&id, "stdout");
+        assert!(text.starts_with("nobody\n") && text.ends_with("\nwrote\n"), "{text}");
+        let owner =
+            |name| std::os::unix::fs::MetadataExt::uid(&fs::metadata(sandbox.join(name)).unwrap());
+        assert_eq!(owner("stdout"), owner("mine"));
+        assert_ne!(owner("mine"), 0);
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_user_fails_the_launch_and_leaves_nothing() {
+    let agent = Agent::new(Containment::Cgroup);
+    let mut spec = agent.spec("true");
+    spec.user = Some("nobody-of-that-name".into());
+    let id = spec.id.clone();
+    let error = agent.it.launch(spec).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!("container {id} could not be started: looking up its user")
+    );
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert_eq!(source, "this machine has no user `nobody-of-that-name`");
+    agent.assert_nothing_left(&id);
+}
+
+#[tokio::test]
+async fn a_missing_launcher_fails_the_launch_and_leaves_nothing() {
+    let mut options = support::options(Containment::Cgroup);
+    options.1.launcher.program = "/no/launcher".into();
+    let agent = Agent::with(options);
+    let spec = agent.spec("true");
+    let id = spec.id.clone();
+    let error = agent.it.launch(spec).await.unwrap_err();
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert!(source.starts_with("cannot run /no/launcher: No such file"), "{source}");
+    agent.assert_nothing_left(&id);
+    assert!(matches!(agent.it.wait(&id).await, Err(ContainerError::Unknown(_))));
+}
+
+#[tokio::test]
+async fn a_launcher_that_refuses_is_quoted() {
+    let mut options = support::options(Containment::None);
+    options.1.launcher.args = vec!["surplus".into()];
+    let agent = Agent::with(options);
+    let error = agent.it.launch(agent.spec("true")).await.unwrap_err();
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert!(source.starts_with("usage: launch <plan>"), "{source}");
+}
+
+#[tokio::test]
+async fn ids_that_lead_elsewhere_or_are_taken_are_refused() {
+    let agent = Agent::new(Containment::Cgroup);
+    for bad in ["../x", "a/b", "", ".."] {
+        let mut spec = agent.spec("true");
+        spec.id = ContainerId::new(bad);
+        assert!(matches!(agent.it.launch(spec).await, Err(ContainerError::Launch { .. })), "{bad}");
+    }
+    let id = agent.run("sleep 100").await;
+    let mut again = agent.spec("true");
+    again.id = id.clone();
+    assert!(matches!(agent.it.launch(again).await, Err(ContainerError::Launch { .. })));
+    agent.it.destroy(&id).await.unwrap();
+    assert_eq!(status(&agent.wait(&id).await).signal(), Some(9), "the first was left alone");
+}
+
+/// Forks that hide: in sessions of their own, orphaned, deaf to SIGTERM.
+const TREE: &str = "
+    setsid sh -c 'trap \"\" TERM HUP; sleep 1000 & wait' &
+    (setsid setsid sleep 1001 &) &
+    nohup sh -c 'sleep 1002; :' >/dev/null 2>&1 &
+    echo $$; while :; do sleep 0.05; done";
+
+#[tokio::test]
+async fn destroy_kills_the_whole_tree() {
+    for containment in BOTH {
+        let agent = Agent::new(containment);
+        let id = agent.run(TREE).await;
+        until("the tree is grown", || agent.living(&id).len() >= 6).await;
+        let pids = agent.living(&id);
+        agent.it.destroy(&id).await.unwrap();
+        assert_eq!(status(&agent.wait(&id).await).signal(), Some(9));
+        for pid in pids {
+            assert!(!support::alive(pid), "{containment:?}: {pid} lives");
+        }
+        agent.it.destroy(&id).await.expect("again is no error");
+        agent.remove(&id).await;
+    }
+}
+
+#[tokio::test]
+async fn when_the_first_process_ends_the_others_do() {
+    for containment in BOTH {
+        let agent = Agent::new(containment);
+        let id = agent.run("setsid sleep 1000 & echo $!; sleep 1001 & echo $!; exit 3").await;
+        assert_eq!(status(&agent.wait(&id).await).code(), Some(3));
+        for pid in agent.output(&id, "stdout").lines() {
+            assert!(!support::alive(pid.parse().unwrap()), "{containment:?}: {pid} lives");
+        }
+        agent.remove(&id).await;
+    }
+}
+
+#[tokio::test]
+async fn a_fork_bomb_dies() {
+    let agent = Agent::new(Containment::Cgroup);
+    let id = agent
+        .run("i=0; while [ $i -lt 20 ]; do (while :; do (:) & done) & i=$((i+1)); done; wait")
+        .await;
+    until("it forks", || agent.living(&id).len() > 30).await;
+    agent.it.destroy(&id).await.unwrap();
+    agent.wait(&id).await;
+    agent.remove(&id).await;
+}
+
+#[tokio::test]
+async fn limits_are_in_force() {
+    let agent = Agent::new(Containment::Cgroup);
+    let mut spec = agent.spec("exec sleep 1000");
+    spec.resources = Resources::cpus_mem(0.5, 64.0);
+    spec.limits = BTreeMap::from([("cpus".into(), 1.5)]);
+    let id = agent.start(spec).await;
+    let v1 = agent.it.name() == "cgroup-v1";
+    let expected: &[(&str, &str, &str)] = if v1 {
+        &[
+            ("cpu", "cpu.shares", "512"),
+            ("cpu", "cpu.cfs_quota_us", "150000"),
+            ("memory", "memory.limit_in_bytes", "67108864"),
+            ("memory", "memory.soft_limit_in_bytes", "67108864"),
+            ("memory", "memory.memsw.limit_in_bytes", "67108864"),
+            ("pids", "pids.max", "16384"),
+        ]
+    } else {
+        &[
+            ("", "cpu.weight", "50"),
+            ("", "cpu.max", "150000 100000"),
+            ("", "memory.max", "67108864"),
+            ("", "memory.low", "67108864"),
+            ("", "pids.max", "16384"),
+        ]
+    };
+    for (controller, file, value) in expected {
+        assert_eq!(agent.control(controller, &id, file), *value, "{file}");
+    }
+
+    // Raised, lowered again, and lifted.
+    let (hard, none) =
+        if v1 { ("memory.limit_in_bytes", "9223372036854771712") } else { ("memory.max", "max") };
+    let controller = if v1 { "memory" } else { "" };
+    for (mem, limit, expected) in [
+        (128.0, None, "134217728"),
+        (40.0, None, "41943040"),
+        (40.0, Some(f64::INFINITY), none),
+        (40.0, Some(80.0), "83886080"),
+    ] {
+        let limits = limit.map(|l| ("mem".to_owned(), l)).into_iter().collect();
+        agent.it.update(&id, Resources::cpus_mem(0.5, mem), limits).await.unwrap();
+        assert_eq!(agent.control(controller, &id, hard), expected);
+    }
+    let used = agent.it.statistics(&id).await.unwrap();
+    assert_eq!(used.mem_limit_bytes, Some(83_886_080));
+    assert_eq!(used.pids, Some(1));
+    assert!(used.mem_peak_bytes.is_some_and(|peak| peak > 0), "{used:?}");
+    assert!(used.cpus_system_secs.is_some() && used.cpus_user_secs.is_some(), "{used:?}");
+    agent.it.destroy(&id).await.unwrap();
+    agent.remove(&id).await;
+}
+
+#[tokio::test]
+async fn a_quota_throttles() {
+    let agent = Agent::new(Containment::Cgroup);
+    let mut spec = agent.spec("while :; do :; done");
+    spec.limits = BTreeMap::from([("cpus".into(), 0.1)]);
+    let id = agent.start(spec).await;
+    let end = tokio::time::Instant::now() + support::PATIENCE;
+    loop {
+        let used = agent.it.statistics(&id).await.unwrap();
+        if used.cpus_nr_throttled.is_some_and(|n| n > 0) {
+            break;
+        }
+        assert!(tokio::time::Instant::now() < end, "never throttled: {used:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    agent.it.destroy(&id).await.unwrap();
+}
+
+#[tokio::test]
+async fn too_much_memory_is_told_with_limit_and_peak() {
+    let agent = Agent::new(Containment::Cgroup);
+    let mut spec = agent.spec("exec tail /dev/zero");
+    spec.resources = Resources::cpus_mem(1.0, 48.0);
+    let id = agent.start(spec).await;
+    let end = agent.wait(&id).await;
+    assert_eq!(status(&end).signal(), Some(nix::libc::SIGKILL));
+    let oom = end.out_of_memory.expect("out of memory");
+    assert_eq!(oom.limit_bytes, 48 << 20);
+    assert!(oom.peak_bytes > 40 << 20 && oom.peak_bytes <= oom.limit_bytes, "{oom:?}");
+    agent.remove(&id).await;
+}
+
+#[tokio::test]
+async fn a_kill_that_was_not_for_memory_is_not_told_as_such() {
+    let agent = Agent::new(Containment::Cgroup);
+    let id = agent.run("kill -9 $$").await;
+    let end = agent.wait(&id).await;
+    assert_eq!(status(&end).signal(), Some(9));
+    assert_eq!(end.out_of_memory, None);
+}
+
+#[tokio::test]
+async fn only_an_ended_container_is_removed() {
+    let agent = Agent::new(Containment::Cgroup);
+    let id = agent.run("sleep 1000").await;
+    assert!(matches!(agent.it.remove(&id).await, Err(ContainerError::Operation { .. })));
+    agent.it.destroy(&id).await.unwrap();
+    agent.remove(&id).await;
+}
+
+#[tokio::test]
+async fn cgroups_need_a_plain_name() {
+    let (_dir, mut options) = support::options(Containment::Cgroup);
+    options.cgroup_root = "../mezz".into();
+    let error = mezz_agent::containerizer::open(&options).err().expect("refused").to_string();
+    assert!(error.starts_with("cgroup_root `../mezz` is no name for a cgroup"), "{error}");
+}

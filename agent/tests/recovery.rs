@@ -1,0 +1,186 @@
+//! An agent restarts; its containers do not care.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+mod support;
+
+use std::{fs, os::unix::process::ExitStatusExt as _, process::ExitStatus};
+
+use mezz_agent::{containerizer::Termination, options::Containment};
+use mezz_proto::ids::ContainerId;
+use support::{Agent, until};
+
+const BOTH: [Containment; 2] = [Containment::Cgroup, Containment::None];
+
+fn status(termination: &Termination) -> ExitStatus {
+    ExitStatus::from_raw(termination.wait_status.expect("a status"))
+}
+
+#[tokio::test]
+async fn running_and_ended_containers_are_found_again() {
+    for containment in BOTH {
+        let agent = Agent::new(containment);
+        let running = agent.run("while [ ! -e stop ]; do sleep 0.01; done; echo bye; exit 4").await;
+        let ended = agent.run("exit 5").await;
+        let ends_meanwhile = agent.run("while [ ! -e stop ]; do sleep 0.01; done; exit 6").await;
+        agent.wait(&ended).await;
+
+        let agent = agent.restart();
+        agent.touch(&ends_meanwhile, "stop");
+        until("it has ended", || agent.exit_is_on_record(&ends_meanwhile)).await;
+        let never = ContainerId::new("never-started");
+        let known = vec![running.clone(), ended.clone(), ends_meanwhile.clone(), never.clone()];
+        let found = agent.it.recover(known).await.unwrap();
+        let expected = [(&running, true), (&ended, true), (&ends_meanwhile, true), (&never, false)];
+        assert_eq!(found, expected.map(|(id, f)| (id.clone(), f)).into());
+
+        assert_eq!(status(&agent.wait(&ended).await).code(), Some(5));
+        assert_eq!(status(&agent.wait(&ends_meanwhile).await).code(), Some(6));
+        assert!(!agent.living(&running).is_empty());
+        agent.touch(&running, "stop");
+        assert_eq!(status(&agent.wait(&running).await).code(), Some(4));
+        assert_eq!(agent.output(&running, "stdout"), "bye\n");
+        for id in [&running, &ended, &ends_meanwhile] {
+            agent.remove(id).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_recovered_container_is_controlled_like_any_other() {
+    for containment in BOTH {
+        let agent = Agent::new(containment);
+        let id = agent.run("trap 'exit 9' TERM; echo ready; while :; do sleep 0.01; done").await;
+        let other = agent.run("setsid sleep 1000 & setsid sleep 1000; :").await;
+        until("the trap is set", || agent.output(&id, "stdout") == "ready\n").await;
+        let agent = agent.restart();
+        agent.it.recover(vec![id.clone(), other.clone()]).await.unwrap();
+        agent.it.signal(&id, nix::libc::SIGTERM).await.unwrap();
+        assert_eq!(status(&agent.wait(&id).await).code(), Some(9));
+        let pids = agent.living(&other);
+        assert!(!pids.is_empty());
+        agent.it.destroy(&other).await.unwrap();
+        assert!(pids.into_iter().all(|pid| !support::alive(pid)));
+        agent.remove(&other).await;
+    }
+}
+
+#[tokio::test]
+async fn containers_that_nobody_knows_are_ended_and_removed() {
+    for containment in BOTH {
+        let agent = Agent::new(containment);
+        let running = agent.run("setsid sleep 1000 & sleep 1000; :").await;
+        let ended = agent.run("true").await;
+        agent.wait(&ended).await;
+        until("it runs", || agent.living(&running).len() >= 3).await;
+        let pids = agent.living(&running);
+        let agent = agent.restart();
+        assert!(agent.it.recover(vec![]).await.unwrap().is_empty());
+        assert!(pids.into_iter().all(|pid| !support::alive(pid)), "{containment:?}");
+        agent.assert_nothing_left(&running);
+        agent.assert_nothing_left(&ended);
+    }
+}
+
+#[tokio::test]
+async fn a_cgroup_without_records_is_emptied_and_removed() {
+    let agent = Agent::new(Containment::Cgroup);
+    let id = agent.run("sleep 1000").await;
+    let pids = agent.living(&id);
+    let agent = agent.restart();
+    fs::remove_dir_all(agent.runtime(&id)).unwrap();
+    let found = agent.it.recover(vec![id.clone()]).await.unwrap();
+    assert_eq!(found, [(id.clone(), false)].into());
+    for pid in pids {
+        until("it is dead", || !support::alive(pid)).await;
+    }
+    agent.assert_nothing_left(&id);
+}
+
+#[tokio::test]
+async fn a_launch_that_had_not_begun_never_will() {
+    let agent = Agent::new(Containment::None);
+    let id = agent.run("true").await;
+    agent.wait(&id).await;
+    let plan = fs::read_to_string(agent.runtime(&id).join("plan.json")).unwrap();
+
+    let late = ContainerId::new("late");
+    fs::create_dir(agent.runtime(&late)).unwrap();
+    let path = agent.runtime(&late).join("plan.json");
+    fs::write(&path, &plan).unwrap();
+    mezz_agent::launcher::record::cancel(&agent.runtime(&late)).unwrap();
+    let before = agent.output(&id, "stdout");
+    let output = support::launcher().arg(&path).output().unwrap();
+    assert!(!output.status.success());
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(text, "the launch was cancelled by the agent's recovery\n");
+    assert_eq!(agent.output(&id, "stdout"), before);
+
+    let agent = agent.restart();
+    let found = agent.it.recover(vec![late.clone()]).await.unwrap();
+    assert_eq!(found, [(late.clone(), false)].into());
+    agent.assert_nothing_left(&late);
+}
+
+#[tokio::test]
+async fn a_killed_launcher_takes_its_container_with_it() {
+    for containment in BOTH {
+        for while_agent_is_away in [false, true] {
+            let mut agent = Agent::new(containment);
+            let id = agent.run("sleep 1000 & echo $!; sleep 1001; :").await;
+            until("it runs", || agent.living(&id).len() >= 3).await;
+            let pids = agent.living(&id);
+            let launcher = agent.launcher_pid(&id);
+            if while_agent_is_away {
+                agent = agent.restart();
+            }
+            mezz_agent::launcher::process::send(launcher, 9).unwrap();
+            if while_agent_is_away {
+                agent.it.recover(vec![id.clone()]).await.unwrap();
+            }
+            let end = agent.wait(&id).await;
+            assert_eq!(end.wait_status, None);
+            let failure = end.failure.expect("a failure");
+            assert!(failure.starts_with("its launcher ended without a record"), "{failure}");
+            for pid in pids {
+                until("it is dead", || !support::alive(pid)).await;
+            }
+            agent.remove(&id).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_launcher_ignores_what_stops_agents() {
+    let agent = Agent::new(Containment::None);
+    let id = agent.run("while [ ! -e stop ]; do sleep 0.01; done; exit 4").await;
+    for signal in [nix::libc::SIGTERM, nix::libc::SIGINT, nix::libc::SIGHUP] {
+        mezz_agent::launcher::process::send(agent.launcher_pid(&id), signal).unwrap();
+    }
+    agent.touch(&id, "stop");
+    assert_eq!(status(&agent.wait(&id).await).code(), Some(4));
+}
+
+#[tokio::test]
+async fn a_pid_of_another_start_of_the_machine_means_nothing() {
+    let agent = Agent::new(Containment::None);
+    let id = agent.run("true").await;
+    agent.wait(&id).await;
+    let agent = agent.restart();
+    // As it would look when the machine went down under it, and some other process
+    // (this one) had the launcher's pid and start now.
+    let me = mezz_agent::launcher::process::Process::of(std::process::id() as i32).unwrap();
+    let record = agent.runtime(&id).join("pid.json");
+    let started = mezz_agent::launcher::record::Started {
+        v: 1,
+        boot_id: "another".into(),
+        launcher: me,
+        child: me,
+    };
+    fs::write(&record, serde_json::to_vec(&started).unwrap()).unwrap();
+    fs::remove_file(agent.runtime(&id).join("exit.json")).unwrap();
+    agent.it.recover(vec![id.clone()]).await.unwrap();
+    let end = agent.wait(&id).await;
+    assert_eq!(end.wait_status, None);
+    assert!(end.failure.is_some_and(|f| f.contains("the machine restarted")));
+}
