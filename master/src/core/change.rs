@@ -8,6 +8,8 @@ use mezz_proto::{
 };
 
 /// One change of state.
+// Effects hold it boxed, so its size is that of what it says.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
     /// An agent is new or changed. Its `allocated`, `offered` and `tasks` are

@@ -1,6 +1,6 @@
 //! What the core wants done.
 
-use mezz_proto::{mezz::v1 as mezz, v1};
+use mezz_proto::{ids::FrameworkId, mezz::v1 as mezz, v1};
 use thiserror::Error;
 
 use super::{Change, ConnectionId, RequestId};
@@ -54,7 +54,9 @@ pub enum Effect {
 /// `persist` goes to the registry; `after_persist` may go out only when the
 /// registry has acknowledged it, `now` at once. Effects of one connection keep
 /// their order over both groups and over calls: the shell holds back what is
-/// for a connection that still waits for an acknowledgement.
+/// for a connection that still waits for an acknowledgement. Within one call,
+/// what a connection gets in `after_persist` comes before what it gets in `now`;
+/// the core puts both there when it has admitted the connection in this call.
 #[derive(Clone, Debug, Default)]
 pub struct Effects {
     /// May go out at once.
@@ -63,6 +65,63 @@ pub struct Effects {
     pub persist: Vec<RegistryOp>,
     /// May go out once `persist` is written.
     pub after_persist: Vec<Effect>,
+}
+
+impl Effects {
+    /// Behind the connection's admission, where that is still to be written.
+    pub(super) fn event(&mut self, connection: ConnectionId, event: v1::scheduler::Event) {
+        let admitted = self
+            .after_persist
+            .iter()
+            .any(|e| matches!(e, Effect::SendScheduler { connection: c, .. } if *c == connection));
+        let effect = Effect::SendScheduler { connection, event: Box::new(event) };
+        if admitted { self.after_persist.push(effect) } else { self.now.push(effect) }
+    }
+
+    pub(super) fn close_scheduler(&mut self, connection: ConnectionId, error: Option<CallError>) {
+        self.now.push(Effect::CloseScheduler { connection, error });
+    }
+
+    pub(super) fn agent(
+        &mut self,
+        connection: ConnectionId,
+        message: mezz::master_message::Message,
+    ) {
+        let admitted = self
+            .after_persist
+            .iter()
+            .any(|e| matches!(e, Effect::SendAgent { connection: c, .. } if *c == connection));
+        let effect = Effect::SendAgent { connection, message: Box::new(master(message)) };
+        if admitted { self.after_persist.push(effect) } else { self.now.push(effect) }
+    }
+
+    pub(super) fn close_agent(&mut self, connection: ConnectionId) {
+        self.now.push(Effect::CloseAgent { connection });
+    }
+
+    /// Changes always go out at once: held back, one could overtake a later one.
+    pub(super) fn change(&mut self, change: Change) {
+        self.now.push(Effect::Change(Box::new(change)));
+    }
+
+    /// An admission: goes out once `persist` is written, or at once when there
+    /// is nothing to write.
+    pub(super) fn admit(&mut self, op: Option<RegistryOp>, effects: Vec<Effect>) {
+        self.persist.extend(op);
+        self.after_persist.extend(effects);
+    }
+}
+
+/// Tells an agent to end everything of a framework.
+pub(super) fn shutdown_framework(id: &FrameworkId) -> mezz::master_message::Message {
+    mezz::master_message::Message::ShutdownFramework(mezz::ShutdownFramework {
+        framework_id: id.into(),
+    })
+}
+
+/// A message to an agent.
+pub(super) fn master(message: mezz::master_message::Message) -> mezz::MasterMessage {
+    mezz::MasterMessage { message: Some(message) }
 }
 
 /// A call that breaks the protocol, or asks for what cannot be.

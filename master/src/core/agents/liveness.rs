@@ -1,0 +1,78 @@
+//! Pings, broken links, and time running out.
+
+use mezz_proto::{
+    mezz::v1::{self as mezz, master_message::Message},
+    time::Time,
+};
+
+use crate::{
+    allocator::AgentKey,
+    core::{
+        ConnectionId, Core, Effects,
+        state::{AgentLink, Timer},
+    },
+};
+
+impl Core {
+    /// Rule 45: a ping every interval; an agent that leaves too many in a row
+    /// unanswered is unreachable.
+    pub(in crate::core) fn ping_due(&mut self, now: Time, key: AgentKey, out: &mut Effects) {
+        let (interval, allowed) = (self.options.ping_interval, self.options.max_missed_pings);
+        let AgentLink::Connected { connection, ping } = &mut self.agents[key].link else { return };
+        if ping.waiting {
+            ping.missed += 1;
+        }
+        // The timer of this ping has been taken out of the queue already.
+        ping.next = now + interval;
+        let connection = *connection;
+        if ping.missed < allowed {
+            ping.number += 1;
+            ping.waiting = true;
+            out.agent(connection, Message::Ping(mezz::Ping { number: ping.number }));
+            self.timers.set(ping.next, Timer::Ping(key));
+        } else {
+            out.close_agent(connection);
+            self.mark_unreachable(now, key, out);
+        }
+    }
+
+    /// A late answer shows that the agent lives, too; only the last ping's own
+    /// answer ends the wait for it.
+    pub(super) fn pong(&mut self, key: AgentKey, number: u64) {
+        if let AgentLink::Connected { ping, .. } = &mut self.agents[key].link
+            && number <= ping.number
+        {
+            ping.missed = 0;
+            ping.waiting &= number != ping.number;
+        }
+    }
+
+    /// The link ended. The agent keeps its tasks and has
+    /// `agent_reregister_timeout` to come back.
+    ///
+    /// Unlike Mesos (rule 46) tasks of frameworks without `checkpoint` are not
+    /// lost at once: our agents keep every task over their own restart.
+    pub(in crate::core) fn agent_disconnected(
+        &mut self,
+        now: Time,
+        connection: ConnectionId,
+        out: &mut Effects,
+    ) {
+        let Some(&key) = self.agent_links.get(&connection) else { return };
+        self.rescind_agent_offers(now, key, out);
+        self.allocator.set_agent_active(key, false);
+        let until = now + self.options.agent_reregister_timeout;
+        self.set_agent_link(key, AgentLink::Disconnected { until });
+        self.publish_agent(key, out);
+    }
+
+    /// A disconnected or recovering agent did not come back in time.
+    pub(in crate::core) fn agent_away_too_long(
+        &mut self,
+        now: Time,
+        key: AgentKey,
+        out: &mut Effects,
+    ) {
+        self.mark_unreachable(now, key, out);
+    }
+}

@@ -1,0 +1,97 @@
+//! Where agents stand: the one place that changes it, so that indexes, timers
+//! and gauges follow.
+
+use mezz_proto::time::Time;
+
+use crate::{
+    allocator::AgentKey,
+    core::{
+        Change, ConnectionId, Core, Effects,
+        state::{Agent, AgentLink, Ping, Timer},
+    },
+};
+
+impl Core {
+    /// Takes a new agent in. The allocator is the caller's business.
+    pub(in crate::core) fn insert_agent(&mut self, agent: Agent) -> AgentKey {
+        let id = agent.id.clone();
+        let key = self.agents.insert_with(|_| agent);
+        self.agent_ids.insert(id, key);
+        self.enter_agent_link(key);
+        key
+    }
+
+    /// Forgets an agent that has no tasks, executors or offers left.
+    pub(super) fn forget_agent(&mut self, key: AgentKey, out: &mut Effects) {
+        self.leave_agent_link(key);
+        if let Some(agent) = self.agents.remove(key) {
+            self.agent_ids.remove(&agent.id);
+            out.change(Change::AgentRemoved(agent.id));
+        }
+    }
+
+    /// Moves an agent from where it stood to `link`.
+    pub(super) fn set_agent_link(&mut self, key: AgentKey, link: AgentLink) {
+        self.leave_agent_link(key);
+        self.agents[key].link = link;
+        self.enter_agent_link(key);
+    }
+
+    /// A fresh link. First pings are spread over the interval, so that agents
+    /// that came together are not pinged together.
+    pub(super) fn new_agent_link(
+        &self,
+        now: Time,
+        key: AgentKey,
+        connection: ConnectionId,
+    ) -> AgentLink {
+        const STEPS: u32 = 1024;
+        // Multiplying by an odd number spreads neighbouring slots.
+        let step = key.0.wrapping_mul(2_654_435_761) >> 22;
+        let offset = self.options.ping_interval * (step + 1) / STEPS;
+        let ping = Ping { number: 0, missed: 0, waiting: false, next: now + offset };
+        AgentLink::Connected { connection, ping }
+    }
+
+    pub(super) fn publish_agent(&self, key: AgentKey, out: &mut Effects) {
+        out.change(Change::Agent(self.agents[key].state()));
+    }
+
+    fn enter_agent_link(&mut self, key: AgentKey) {
+        match &self.agents[key].link {
+            AgentLink::Connected { connection, ping } => {
+                self.agent_links.insert(*connection, key);
+                self.timers.set(ping.next, Timer::Ping(key));
+                self.counters.agents_active += 1;
+            }
+            AgentLink::Disconnected { until } => {
+                self.timers.set(*until, Timer::AgentAway(key));
+                self.counters.agents_disconnected += 1;
+            }
+            AgentLink::Recovering { until } => {
+                self.timers.set(*until, Timer::AgentAway(key));
+                self.counters.agents_recovering += 1;
+            }
+            AgentLink::Unreachable { .. } => self.counters.agents_unreachable += 1,
+        }
+    }
+
+    fn leave_agent_link(&mut self, key: AgentKey) {
+        match &self.agents[key].link {
+            AgentLink::Connected { connection, ping } => {
+                self.agent_links.remove(connection);
+                self.timers.clear(ping.next, Timer::Ping(key));
+                self.counters.agents_active -= 1;
+            }
+            AgentLink::Disconnected { until } => {
+                self.timers.clear(*until, Timer::AgentAway(key));
+                self.counters.agents_disconnected -= 1;
+            }
+            AgentLink::Recovering { until } => {
+                self.timers.clear(*until, Timer::AgentAway(key));
+                self.counters.agents_recovering -= 1;
+            }
+            AgentLink::Unreachable { .. } => self.counters.agents_unreachable -= 1,
+        }
+    }
+}

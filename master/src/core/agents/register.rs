@@ -1,0 +1,141 @@
+//! A new agent.
+
+use mezz_proto::{
+    ids::AgentId,
+    mezz::v1::{self as mezz, master_message::Message},
+    time::Time,
+};
+
+use crate::{
+    allocator::AgentKey,
+    core::{
+        ConnectionId, Core, Effect, Effects,
+        effect::master,
+        state::{Agent, AgentLink},
+        validate::agent::{Described, Refusal, described},
+    },
+    registry::RegistryOp,
+};
+
+impl Core {
+    pub(super) fn register(
+        &mut self,
+        now: Time,
+        connection: ConnectionId,
+        message: mezz::Register,
+        out: &mut Effects,
+    ) {
+        let admitted = described(message.description).and_then(|description| {
+            self.room_for_agent(out)?;
+            Ok(description)
+        });
+        let described = match admitted {
+            Ok(described) => described,
+            Err(refusal) => return self.refuse_agent(connection, refusal, out),
+        };
+        let id = self.new_agent_id();
+        let key = self.insert_described(id, described);
+        let link = self.new_agent_link(now, key, connection);
+        self.set_agent_link(key, link);
+        let agent = &mut self.agents[key];
+        agent.registered = Some(now);
+        self.allocator.add_agent(key, agent.spec());
+        self.wake_allocator(now);
+        self.counters.agent_registrations += 1;
+
+        let put = RegistryOp::PutAgent(self.agents[key].record());
+        let registered = self.registered(key, Vec::new());
+        let message = Box::new(master(Message::Registered(registered)));
+        out.admit(Some(put), vec![Effect::SendAgent { connection, message }]);
+        self.publish_agent(key, out);
+    }
+
+    pub(super) fn registered(
+        &self,
+        key: AgentKey,
+        completed_frameworks: Vec<mezz_proto::v1::FrameworkId>,
+    ) -> mezz::Registered {
+        let interval = self.options.ping_interval.as_millis();
+        mezz::Registered {
+            agent_id: (&self.agents[key].id).into(),
+            master_id: self.options.master_id.clone(),
+            ping_interval_ms: u64::try_from(interval).unwrap_or(u64::MAX),
+            completed_frameworks,
+        }
+    }
+
+    pub(super) fn refuse_agent(
+        &mut self,
+        connection: ConnectionId,
+        refusal: Refusal,
+        out: &mut Effects,
+    ) {
+        self.counters.agent_refusals += 1;
+        let Refusal { reason, permanent } = refusal;
+        out.agent(connection, Message::Refused(mezz::Refused { reason, permanent }));
+        out.close_agent(connection);
+    }
+
+    /// An agent that is in no list yet; its link is a placeholder that the caller
+    /// replaces at once.
+    pub(super) fn insert_described(&mut self, id: AgentId, described: Described) -> AgentKey {
+        let mut info = described.info;
+        info.id = Some((&id).into());
+        self.insert_agent(Agent {
+            id,
+            info,
+            total: described.total,
+            version: described.version,
+            api_address: described.api_address,
+            registered: None,
+            reregistered: None,
+            link: AgentLink::Unreachable { since: Time::ZERO },
+            tasks: Default::default(),
+            executors: Default::default(),
+            offers: Default::default(),
+        })
+    }
+
+    /// When all places are taken, the agent that has been unreachable longest is
+    /// given up.
+    pub(super) fn room_for_agent(&mut self, out: &mut Effects) -> Result<(), Refusal> {
+        if self.agents.len() < self.options.max_agents {
+            return Ok(());
+        }
+        let oldest = if self.counters.agents_unreachable == 0 {
+            None
+        } else {
+            self.agents
+                .iter()
+                .filter_map(|(key, agent)| match agent.link {
+                    AgentLink::Unreachable { since } => Some((since, key)),
+                    _ => None,
+                })
+                .min()
+        };
+        match oldest {
+            Some((since, key)) => {
+                self.give_up_agent(since, key, out);
+                Ok(())
+            }
+            None => Err(Refusal {
+                reason: format!(
+                    "this master has {} agents and takes no more (option max_agents)",
+                    self.agents.len()
+                ),
+                permanent: false,
+            }),
+        }
+    }
+
+    fn new_agent_id(&mut self) -> AgentId {
+        loop {
+            // Rule 12.
+            let id = AgentId::from(format!("{}-S{}", self.options.master_id, self.next_agent));
+            self.next_agent += 1;
+            if !self.agent_ids.contains_key(&id) {
+                return id;
+            }
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Agents that are lost: for now, or for good.
+
+use mezz_proto::{
+    time::Time,
+    v1::{self, TaskState, task_status::Reason},
+};
+
+use crate::{
+    allocator::AgentKey,
+    core::{
+        Core, Effects,
+        frameworks::events,
+        state::{AgentLink, Charge, is_terminal},
+        tasks::MasterStatus,
+    },
+    registry::RegistryOp,
+};
+
+impl Core {
+    /// Rule 47. Its tasks are kept and reported unreachable, or lost to
+    /// frameworks that do not know the difference; ended ones whose last update
+    /// is not acknowledged stay as they are.
+    pub(super) fn mark_unreachable(&mut self, now: Time, key: AgentKey, out: &mut Effects) {
+        self.detach_agent(now, key, out);
+        self.set_agent_link(key, AgentLink::Unreachable { since: now });
+        self.counters.agents_marked_unreachable += 1;
+        out.persist.push(RegistryOp::PutAgent(self.agents[key].record()));
+        self.publish_agent(key, out);
+        let tasks: Vec<_> = self.agents[key].tasks.iter().copied().collect();
+        for task in tasks {
+            if is_terminal(self.tasks[task].state) {
+                continue;
+            }
+            self.set_task_state(now, task, TaskState::TaskUnreachable);
+            self.tasks[task].pending = None;
+            let shown = self.unreachable_state(self.tasks[task].framework);
+            self.tell_status(
+                now,
+                task,
+                MasterStatus {
+                    unreachable_since: Some(now),
+                    ..MasterStatus::new(shown, Reason::AgentRemoved, "the agent is unreachable")
+                },
+                out,
+            );
+            self.publish_task(task, out);
+        }
+        self.tell_agent_lost(key, out);
+    }
+
+    /// The agent said goodbye: its tasks are lost for good (rule 47: also to
+    /// frameworks with PARTITION_AWARE).
+    pub(super) fn remove_agent(&mut self, now: Time, key: AgentKey, out: &mut Effects) {
+        self.detach_agent(now, key, out);
+        // Not to be linked any more while its tasks end.
+        self.set_agent_link(key, AgentLink::Unreachable { since: now });
+        self.counters.agents_removed += 1;
+        let tasks: Vec<_> = self.agents[key].tasks.iter().copied().collect();
+        for task in tasks {
+            let state = self.tasks[task].state;
+            let state = if is_terminal(state) { state } else { TaskState::TaskLost };
+            let status =
+                MasterStatus::new(state, Reason::AgentRemoved, "the agent has left the cluster");
+            self.end_task(now, task, status, out);
+        }
+        self.tell_agent_lost(key, out);
+        out.persist.push(RegistryOp::RemoveAgent(self.agents[key].id.clone()));
+        self.forget_agent(key, out);
+    }
+
+    /// An unreachable agent is forgotten to make room. Its tasks were reported
+    /// lost or unreachable before; now they are gone.
+    pub(super) fn give_up_agent(&mut self, now: Time, key: AgentKey, out: &mut Effects) {
+        let tasks: Vec<_> = self.agents[key].tasks.iter().copied().collect();
+        for task in tasks {
+            let state = self.tasks[task].state;
+            let state = if is_terminal(state) {
+                state
+            } else {
+                self.lost_state(self.tasks[task].framework, TaskState::TaskGone)
+            };
+            let status = MasterStatus::new(
+                state,
+                Reason::AgentRemoved,
+                "the agent was unreachable and is given up",
+            );
+            self.end_task(now, task, status, out);
+        }
+        out.persist.push(RegistryOp::RemoveAgent(self.agents[key].id.clone()));
+        self.forget_agent(key, out);
+    }
+
+    /// Takes its offers, its executors and its place in the allocator away. The
+    /// link is the caller's business.
+    fn detach_agent(&mut self, now: Time, key: AgentKey, out: &mut Effects) {
+        self.rescind_agent_offers(now, key, out);
+        for (framework, executor) in std::mem::take(&mut self.agents[key].executors).into_keys() {
+            self.frameworks[framework].executors.remove(&(key, executor));
+        }
+        if self.agents[key].is_allocated() {
+            // What its tasks hold goes with it.
+            self.allocator.remove_agent(key);
+            for task in &self.agents[key].tasks {
+                self.tasks[*task].charge = Charge::Free;
+            }
+        }
+    }
+
+    /// Rule 40: FAILURE with only the agent's id goes to every framework.
+    fn tell_agent_lost(&mut self, key: AgentKey, out: &mut Effects) {
+        let failure = v1::scheduler::event::Failure {
+            agent_id: Some((&self.agents[key].id).into()),
+            ..Default::default()
+        };
+        for connection in self.framework_links.keys() {
+            out.event(*connection, events::failure(failure.clone()));
+        }
+    }
+}

@@ -1,0 +1,327 @@
+//! A known agent comes back, or one that a former master knew.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use mezz_proto::{
+    ids::{AgentId, FrameworkId},
+    mezz::v1::{self as mezz, master_message::Message},
+    resources::Resources,
+    time::Time,
+    v1::{TaskState, task_status::Reason},
+};
+
+use crate::{
+    allocator::{AgentKey, FrameworkKey},
+    core::{
+        ConnectionId, Core, Effect, Effects,
+        effect::{master, shutdown_framework},
+        state::{Agent, AgentLink, Charge, Executor, Task, TaskKey, is_terminal},
+        tasks::MasterStatus,
+        validate::{
+            agent::{Described, Refusal, described},
+            ids,
+            report::{Report, ReportedExecutor, ReportedTask, report},
+        },
+    },
+    registry::RegistryOp,
+};
+
+impl Core {
+    pub(super) fn reregister(
+        &mut self,
+        now: Time,
+        connection: ConnectionId,
+        mut message: mezz::Reregister,
+        out: &mut Effects,
+    ) {
+        let id = message.description.agent.id.as_ref().map(AgentId::from);
+        let checked = described(std::mem::take(&mut message.description)).and_then(|described| {
+            let id = id.ok_or_else(|| {
+                Refusal::permanent(
+                    "description.agent.id: must be set to come back; register instead",
+                )
+            })?;
+            ids::id("description.agent.id", id.as_str()).map_err(Refusal::permanent)?;
+            let known = |f: &FrameworkId| self.framework_ids.contains_key(f);
+            let ended = |f: &FrameworkId| self.completed.contains_key(f);
+            let report = report(message, known, ended)?;
+            if !self.agent_ids.contains_key(&id) {
+                self.room_for_agent(out)?;
+            }
+            Ok((id, described, report))
+        });
+        match checked {
+            Ok((id, described, report)) => {
+                self.readmit(now, connection, id, described, report, out);
+            }
+            Err(refusal) => self.refuse_agent(connection, refusal, out),
+        }
+    }
+
+    fn readmit(
+        &mut self,
+        now: Time,
+        connection: ConnectionId,
+        id: AgentId,
+        described: Described,
+        report: Report,
+        out: &mut Effects,
+    ) {
+        let Report { frameworks, tasks, executors } = report;
+        for (id, subscription) in frameworks {
+            if !self.framework_ids.contains_key(&id) && !self.completed.contains_key(&id) {
+                let link = self.recovered_link(&subscription, now);
+                let key = self.insert_framework(id, subscription, link, Some(now));
+                out.persist.push(RegistryOp::PutFramework(self.frameworks[key].record()));
+                self.publish_framework(key, out);
+            }
+        }
+        let known = self.agent_ids.get(&id).copied();
+        let before = known.map(|key| self.agents[key].record());
+        let key = match known {
+            Some(key) => {
+                self.unlink(now, key, out);
+                describe(&mut self.agents[key], described);
+                key
+            }
+            None => self.insert_described(id, described),
+        };
+        let was_unreachable =
+            known.is_some() && matches!(self.agents[key].link, AgentLink::Unreachable { .. });
+        let link = self.new_agent_link(now, key, connection);
+        let was_allocated = known.is_some() && self.agents[key].is_allocated();
+        self.set_agent_link(key, link);
+        let agent = &mut self.agents[key];
+        agent.registered.get_or_insert(now);
+        agent.reregistered = Some(now);
+        let spec = agent.spec();
+        if was_allocated {
+            self.allocator.update_agent(key, spec);
+            self.allocator.set_agent_active(key, true);
+        } else {
+            self.allocator.add_agent(key, spec);
+        }
+        self.counters.agent_reregistrations += 1;
+
+        // The agent's answer comes first: what follows must find it registered.
+        let ended: BTreeSet<FrameworkId> = tasks
+            .iter()
+            .map(|t| &t.framework)
+            .chain(executors.iter().map(|e| &e.framework))
+            .filter(|f| self.completed.contains_key(*f))
+            .cloned()
+            .collect();
+        let record = self.agents[key].record();
+        let put = (before.as_ref() != Some(&record)).then_some(RegistryOp::PutAgent(record));
+        let registered = self.registered(key, ended.iter().map(Into::into).collect());
+        let message = Box::new(master(Message::Registered(registered)));
+        out.admit(put, vec![Effect::SendAgent { connection, message }]);
+        for framework in &ended {
+            out.agent(connection, shutdown_framework(framework));
+        }
+
+        self.take_executors(key, executors, out);
+        self.take_tasks(now, key, connection, tasks, was_unreachable, out);
+        self.publish_agent(key, out);
+        self.wake_allocator(now);
+    }
+
+    /// Ends the old link and gives back all that the agent holds; it is held
+    /// anew from what the agent reports.
+    fn unlink(&mut self, now: Time, key: AgentKey, out: &mut Effects) {
+        if let Some(old) = self.agents[key].connection() {
+            out.close_agent(old);
+        }
+        self.rescind_agent_offers(now, key, out);
+        if !self.agents[key].is_allocated() {
+            return;
+        }
+        let tasks: Vec<_> = self.agents[key].tasks.iter().copied().collect();
+        for task in tasks {
+            self.uncharge_task(now, task);
+        }
+        for ((framework, _), executor) in &self.agents[key].executors {
+            self.allocator.recover(key, *framework, &executor.role, &executor.resources);
+        }
+    }
+
+    fn take_executors(
+        &mut self,
+        key: AgentKey,
+        reported: Vec<ReportedExecutor>,
+        out: &mut Effects,
+    ) {
+        let mut old = std::mem::take(&mut self.agents[key].executors);
+        for executor in reported {
+            let Some(&framework) = self.framework_ids.get(&executor.framework) else { continue };
+            let role = self.role_of_report(framework, executor.role.as_deref());
+            // As for tasks: what the agent does not have is not held.
+            let left = self.allocator.available(key);
+            let fits = left.is_some_and(|left| left.contains(&executor.resources));
+            let held = if fits { executor.resources } else { Resources::new() };
+            let resources = self.interner.resources(held);
+            self.allocator.hold(key, framework, &role, &resources);
+            self.frameworks[framework].executors.insert((key, executor.id.clone()));
+            let at = (framework, executor.id);
+            old.remove(&at);
+            let kept = Executor { info: executor.info, role, resources };
+            self.agents[key].executors.insert(at, kept);
+        }
+        for (framework, executor) in old.into_keys() {
+            self.frameworks[framework].executors.remove(&(key, executor.clone()));
+            self.tell_executor_lost(key, framework, &executor, -1, out);
+        }
+    }
+
+    /// Brings the list of tasks to what the agent has.
+    fn take_tasks(
+        &mut self,
+        now: Time,
+        key: AgentKey,
+        connection: ConnectionId,
+        reported: Vec<ReportedTask>,
+        was_unreachable: bool,
+        out: &mut Effects,
+    ) {
+        let mut missing: BTreeMap<TaskKey, bool> = BTreeMap::new();
+        for task in &self.agents[key].tasks {
+            missing.insert(*task, is_terminal(self.tasks[*task].state));
+        }
+        for task in reported {
+            let Some(&framework) = self.framework_ids.get(&task.framework) else { continue };
+            match self.frameworks[framework].tasks.get(&task.id).copied() {
+                Some(known) if self.tasks[known].agent == key => {
+                    missing.remove(&known);
+                    self.take_known_task(now, known, framework, task, was_unreachable, out);
+                }
+                Some(_) => {
+                    // The id was used again while this agent was not known.
+                    let message = mezz::KillTask {
+                        framework_id: (&task.framework).into(),
+                        task_id: (&task.id).into(),
+                        kill_policy: None,
+                    };
+                    out.agent(connection, Message::KillTask(message));
+                }
+                None => self.take_new_task(key, framework, task, out),
+            }
+        }
+        for (task, terminal) in missing {
+            // Rule 48; but the master itself says it, so there is no uuid and
+            // nothing to acknowledge.
+            let state = if terminal {
+                self.tasks[task].state
+            } else {
+                self.lost_state(self.tasks[task].framework, TaskState::TaskDropped)
+            };
+            let status = MasterStatus::new(
+                state,
+                Reason::Reconciliation,
+                "the agent came back without this task",
+            );
+            self.end_task(now, task, status, out);
+        }
+    }
+
+    fn take_known_task(
+        &mut self,
+        now: Time,
+        known: TaskKey,
+        framework: FrameworkKey,
+        reported: ReportedTask,
+        was_unreachable: bool,
+        out: &mut Effects,
+    ) {
+        let role = self.role_of_report(framework, reported.role.as_deref());
+        let resources = self.interner.resources(reported.resources);
+        let task = &mut self.tasks[known];
+        let came_back = was_unreachable && !is_terminal(task.state);
+        task.pending = reported.pending;
+        (task.role, task.resources) = (role, resources);
+        let kill = std::mem::take(&mut task.kill_on_return);
+        self.set_task_state(now, known, reported.state);
+        self.charge_task(known);
+        if is_terminal(reported.state) {
+            if reported.pending.is_none() {
+                // Acknowledged under a former master: nothing more will come.
+                let status = MasterStatus::new(
+                    reported.state,
+                    Reason::Reconciliation,
+                    "the task ended while its agent was away",
+                );
+                return self.end_task(now, known, status, out);
+            }
+        } else {
+            if came_back {
+                // Rule 48: also after TASK_LOST.
+                let status = MasterStatus::new(
+                    self.tasks[known].known_state(),
+                    Reason::AgentReregistered,
+                    "the agent came back with this task",
+                );
+                self.tell_status(now, known, status, out);
+            }
+            if kill {
+                self.send_kill(known, None, out);
+            }
+        }
+        self.publish_task(known, out);
+    }
+
+    fn take_new_task(
+        &mut self,
+        agent: AgentKey,
+        framework: FrameworkKey,
+        reported: ReportedTask,
+        out: &mut Effects,
+    ) {
+        if is_terminal(reported.state) && reported.pending.is_none() {
+            return;
+        }
+        let role = self.role_of_report(framework, reported.role.as_deref());
+        let resources = self.interner.resources(reported.resources);
+        let mut task = Task {
+            id: reported.id,
+            framework,
+            agent,
+            name: reported.name,
+            role,
+            resources,
+            executor: reported.executor,
+            state: reported.state,
+            charge: Charge::Free,
+            pending: reported.pending,
+            kill_on_return: false,
+            statuses: Vec::new(),
+            extra: reported.extra,
+        };
+        for status in reported.statuses {
+            task.remember(status);
+        }
+        let key = self.insert_task(task);
+        self.charge_task(key);
+        self.counters.tasks_recovered += 1;
+        self.publish_task(key, out);
+    }
+
+    /// Agents say for which role; one that does not is charged to the
+    /// framework's first.
+    fn role_of_report(&self, framework: FrameworkKey, role: Option<&str>) -> Arc<str> {
+        let framework = &self.frameworks[framework];
+        match role {
+            Some(name) => framework.role(name).cloned().unwrap_or_else(|| Arc::from(name)),
+            None => framework.roles.first().cloned().unwrap_or_else(|| Arc::from("*")),
+        }
+    }
+}
+
+fn describe(agent: &mut Agent, described: Described) {
+    agent.info = described.info;
+    agent.info.id = Some((&agent.id).into());
+    agent.total = described.total;
+    agent.version = described.version;
+    agent.api_address = described.api_address;
+}

@@ -1,0 +1,253 @@
+//! LAUNCH and LAUNCH_GROUP (rules 27 and 28).
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use mezz_proto::{
+    ids::TaskId,
+    mezz::v1::{self as mezz, master_message::Message},
+    resources::{Dialect, Resources},
+    time::Time,
+    v1::{self, TaskState, offer::operation::LaunchGroup, task_status::Reason},
+};
+
+use crate::{
+    allocator::{AgentKey, FrameworkKey},
+    core::{
+        Core, Effects,
+        state::{Charge, Executor, Task, TaskExtra},
+        tasks::{MasterStatus, NoTask},
+        validate::task::{self as validate, CheckedExecutor, CheckedTask, LaunchContext},
+    },
+};
+
+/// One ACCEPT: where its tasks go and what is left for them.
+pub(super) struct Launch {
+    pub now: Time,
+    pub framework: FrameworkKey,
+    pub agent: AgentKey,
+    pub role: Arc<str>,
+    /// What the offers have left.
+    pub pool: Resources,
+    /// Tasks launched so far.
+    pub launched: u64,
+}
+
+impl Core {
+    /// Bad tasks are refused each by itself; the others start.
+    pub(super) fn launch(&mut self, at: &mut Launch, tasks: Vec<v1::TaskInfo>, out: &mut Effects) {
+        for info in tasks {
+            let checked = validate::task(&info, &self.context(at))
+                .and_then(|task| self.fits(at, &task).map(|()| task));
+            match checked {
+                Ok(task) => {
+                    self.start(at, &info, task, out);
+                    self.send_run(at, vec![info], None, out);
+                }
+                Err(text) => self.refuse_task(at, &info, Reason::TaskInvalid, &text, out),
+            }
+        }
+    }
+
+    /// All tasks of a group start, or none does.
+    pub(super) fn launch_group(&mut self, at: &mut Launch, group: LaunchGroup, out: &mut Effects) {
+        let (executor, tasks) = (group.executor, group.task_group.tasks);
+        match self.check_group(at, &executor, &tasks) {
+            Ok(checked) => {
+                for (info, task) in tasks.iter().zip(checked) {
+                    self.start(at, info, task, out);
+                }
+                self.send_run(at, tasks, Some(executor), out);
+            }
+            Err(text) => {
+                for info in &tasks {
+                    self.refuse_task(at, info, Reason::TaskGroupInvalid, &text, out);
+                }
+            }
+        }
+    }
+
+    fn check_group(
+        &self,
+        at: &Launch,
+        executor: &v1::ExecutorInfo,
+        tasks: &[v1::TaskInfo],
+    ) -> Result<Vec<CheckedTask>, String> {
+        let context = self.context(at);
+        if tasks.is_empty() {
+            return Err("task_group.tasks: must not be empty".to_owned());
+        }
+        let executor_checked = validate::group_executor(executor, &context)?;
+        let mut needed = self.executor_needs(at, &executor_checked)?;
+        let mut ids: BTreeSet<TaskId> = BTreeSet::new();
+        let mut checked = Vec::with_capacity(tasks.len());
+        for info in tasks {
+            let named = |text: String| format!("task `{}`: {text}", info.task_id.value);
+            let task = validate::group_task(info, executor, &context).map_err(named)?;
+            self.unused_id(at, &task.id).map_err(named)?;
+            if !ids.insert(task.id.clone()) {
+                return Err(named("task_id: is used twice in the group".to_owned()));
+            }
+            needed += &task.resources;
+            checked.push(task);
+        }
+        self.room_for_tasks(tasks.len())?;
+        if !at.pool.contains(&needed) {
+            return Err(validate::beyond("resources of the group", &needed, &at.pool));
+        }
+        Ok(checked)
+    }
+
+    fn context<'a>(&'a self, at: &'a Launch) -> LaunchContext<'a> {
+        LaunchContext {
+            framework: &self.frameworks[at.framework].id,
+            agent: &self.agents[at.agent].id,
+            role: &at.role,
+        }
+    }
+
+    /// What depends on other tasks and on what is left.
+    fn fits(&self, at: &Launch, task: &CheckedTask) -> Result<(), String> {
+        self.unused_id(at, &task.id)?;
+        self.room_for_tasks(1)?;
+        let executor = match &task.executor {
+            Some(executor) => self.executor_needs(at, executor)?,
+            None => Resources::new(),
+        };
+        let needed = executor + &task.resources;
+        if !at.pool.contains(&needed) {
+            return Err(validate::beyond("resources", &needed, &at.pool));
+        }
+        Ok(())
+    }
+
+    /// Rule 28: also the ids of unreachable tasks are in use.
+    fn unused_id(&self, at: &Launch, id: &TaskId) -> Result<(), String> {
+        match self.frameworks[at.framework].tasks.get(id) {
+            Some(_) => Err(format!("task_id: `{id}` is the id of another task that has not ended")),
+            None => Ok(()),
+        }
+    }
+
+    fn room_for_tasks(&self, count: usize) -> Result<(), String> {
+        if self.tasks.len() + count <= self.options.max_tasks {
+            return Ok(());
+        }
+        Err(format!(
+            "this master has {} tasks and takes at most {} (option max_tasks); try again when some have ended",
+            self.tasks.len(),
+            self.options.max_tasks
+        ))
+    }
+
+    /// What the executor takes from the pool: nothing when it is on the agent
+    /// already, and then it must be the same one.
+    fn executor_needs(&self, at: &Launch, executor: &CheckedExecutor) -> Result<Resources, String> {
+        let known = self.agents[at.agent].executors.get(&(at.framework, executor.id.clone()));
+        match known {
+            None => Ok(executor.resources.clone()),
+            Some(known) if known.info == executor.info => Ok(Resources::new()),
+            Some(_) => Err(format!(
+                "executor: differs from executor `{}` that is on the agent already; use another executor_id",
+                executor.id
+            )),
+        }
+    }
+
+    /// Takes what the task needs out of the pool; it has been found to be there.
+    /// The allocator counts it as held since it was offered.
+    fn start(
+        &mut self,
+        at: &mut Launch,
+        info: &v1::TaskInfo,
+        checked: CheckedTask,
+        out: &mut Effects,
+    ) {
+        let CheckedTask { id, resources, executor } = checked;
+        let mut executor_id = None;
+        if let Some(CheckedExecutor { id, info, resources }) = executor {
+            let place = (at.framework, id.clone());
+            if !self.agents[at.agent].executors.contains_key(&place) {
+                at.pool.saturating_sub(&resources);
+                let role = Arc::clone(&at.role);
+                let resources = self.interner.resources(resources);
+                self.agents[at.agent].executors.insert(place, Executor { info, role, resources });
+                self.frameworks[at.framework].executors.insert((at.agent, id.clone()));
+            }
+            executor_id = Some(id);
+        }
+        at.pool.saturating_sub(&resources);
+        let resources = self.interner.resources(resources);
+        let extra = TaskExtra {
+            labels: info.labels.clone(),
+            discovery: info.discovery.clone(),
+            container: info.container.clone(),
+            user: info.command.as_ref().and_then(|c| c.user.clone()),
+            health_check: info.health_check.clone(),
+            kill_policy: info.kill_policy,
+            limits: info.limits.clone(),
+        };
+        let key = self.insert_task(Task {
+            id,
+            framework: at.framework,
+            agent: at.agent,
+            name: info.name.as_str().into(),
+            role: Arc::clone(&at.role),
+            resources,
+            executor: executor_id,
+            state: TaskState::TaskStaging,
+            charge: Charge::Held,
+            pending: None,
+            kill_on_return: false,
+            statuses: Vec::new(),
+            extra: extra.boxed(),
+        });
+        at.launched += 1;
+        self.counters.tasks_launched += 1;
+        self.publish_task(key, out);
+    }
+
+    /// Agents get resources in the refined form, with the role.
+    fn send_run(
+        &self,
+        at: &Launch,
+        mut tasks: Vec<v1::TaskInfo>,
+        mut group_executor: Option<v1::ExecutorInfo>,
+        out: &mut Effects,
+    ) {
+        let Some(connection) = self.agents[at.agent].connection() else { return };
+        let framework = &self.frameworks[at.framework];
+        let refine = |wire: &mut Vec<v1::Resource>| {
+            if let Ok(resources) = Resources::from_proto(wire) {
+                *wire = resources.to_proto(Dialect::Refined, Some(&at.role));
+            }
+        };
+        let complete = |executor: &mut v1::ExecutorInfo| {
+            executor.framework_id = Some((&framework.id).into());
+            refine(&mut executor.resources);
+        };
+        for task in &mut tasks {
+            refine(&mut task.resources);
+            if let Some(executor) = &mut task.executor {
+                complete(executor);
+            }
+        }
+        if let Some(executor) = &mut group_executor {
+            complete(executor);
+        }
+        let message = mezz::RunTasks { framework: framework.info.clone(), tasks, group_executor };
+        out.agent(connection, Message::RunTasks(message));
+    }
+
+    fn refuse_task(
+        &mut self,
+        at: &Launch,
+        info: &v1::TaskInfo,
+        reason: Reason,
+        text: &str,
+        out: &mut Effects,
+    ) {
+        self.counters.tasks_refused += 1;
+        let status = MasterStatus::new(TaskState::TaskError, reason, text);
+        self.tell_about_no_task(at.now, at.framework, NoTask::of(info), status, out);
+    }
+}

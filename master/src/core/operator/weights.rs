@@ -1,0 +1,36 @@
+//! Weights of roles.
+
+use mezz_proto::{mezz::v1 as mezz, time::Time};
+
+use crate::{
+    core::{Core, Effects, OperatorError, validate::check_role},
+    registry::RegistryOp,
+};
+
+impl Core {
+    /// All of them or none. Outstanding offers stay: Mesos rescinds every one
+    /// (rule 73), here the next allocations follow the new weights.
+    pub(super) fn update_weights(
+        &mut self,
+        now: Time,
+        request: mezz::UpdateWeightsRequest,
+        out: &mut Effects,
+    ) -> Result<(), OperatorError> {
+        for (i, entry) in request.weights.iter().enumerate() {
+            check_role(&format!("weights[{i}].role"), &entry.role)
+                .map_err(OperatorError::Invalid)?;
+            if !(entry.weight > 0.0 && entry.weight.is_finite()) {
+                return Err(OperatorError::Invalid(format!(
+                    "weights[{i}].weight: {} is not a number greater than 0",
+                    entry.weight
+                )));
+            }
+        }
+        for entry in request.weights {
+            self.allocator.set_weight(&entry.role.as_str().into(), entry.weight);
+            out.persist.push(RegistryOp::PutWeight(entry.role, entry.weight));
+        }
+        self.wake_allocator(now);
+        Ok(())
+    }
+}

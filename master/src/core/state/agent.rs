@@ -1,0 +1,163 @@
+//! An agent as the master knows it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use mezz_proto::{
+    ids::{AgentId, ExecutorId},
+    mezz::v1 as mezz,
+    resources::{Dialect, Resources},
+    time::Time,
+    v1,
+};
+
+use super::{OfferKey, TaskKey};
+use crate::{
+    allocator::{AgentSpec, FrameworkKey},
+    core::ConnectionId,
+};
+
+/// A known agent.
+#[derive(Debug)]
+pub(in crate::core) struct Agent {
+    /// Its id, for as long as it lives.
+    pub id: AgentId,
+    /// As it described itself; `id` set, `resources` empty (see `total`).
+    pub info: v1::AgentInfo,
+    /// All that it has.
+    pub total: Resources,
+    /// Its program's version; empty while it has not been heard of.
+    pub version: String,
+    /// host:port of its own API; empty while it has not been heard of.
+    pub api_address: String,
+    /// First seen by this master.
+    pub registered: Option<Time>,
+    /// Last return.
+    pub reregistered: Option<Time>,
+    /// Where it stands.
+    pub link: AgentLink,
+    /// Its tasks that have not left the live list.
+    pub tasks: BTreeSet<TaskKey>,
+    /// Its executors; each is charged once.
+    pub executors: BTreeMap<(FrameworkKey, ExecutorId), Executor>,
+    /// Outstanding offers of it.
+    pub offers: BTreeSet<OfferKey>,
+}
+
+/// Where an agent stands. Only a connected one is offered.
+#[derive(Debug)]
+pub(in crate::core) enum AgentLink {
+    /// Linked, and answering pings so far.
+    Connected {
+        /// Its link.
+        connection: ConnectionId,
+        /// The state of its pings.
+        ping: Ping,
+    },
+    /// Its link broke; unreachable from `until` on.
+    Disconnected {
+        /// Entry in the timers.
+        until: Time,
+    },
+    /// Known from the registry and not yet back; unreachable from `until` on.
+    Recovering {
+        /// Entry in the timers.
+        until: Time,
+    },
+    /// Its time was up. The allocator does not know it.
+    Unreachable {
+        /// Since when.
+        since: Time,
+    },
+}
+
+/// The pings of one link.
+#[derive(Debug)]
+pub(in crate::core) struct Ping {
+    /// Number of the last one sent; 0 before the first.
+    pub number: u64,
+    /// How many in a row were not answered in time.
+    pub missed: u32,
+    /// Whether the last one is still to be answered.
+    pub waiting: bool,
+    /// Entry in the timers.
+    pub next: Time,
+}
+
+/// An executor on an agent.
+#[derive(Debug)]
+pub(in crate::core) struct Executor {
+    /// `framework_id` set; the resources without `allocation_info`.
+    pub info: v1::ExecutorInfo,
+    /// The role that it is charged to.
+    pub role: Arc<str>,
+    /// What it holds itself, beside its tasks.
+    pub resources: Arc<Resources>,
+}
+
+impl Agent {
+    /// The link, if there is one.
+    pub fn connection(&self) -> Option<ConnectionId> {
+        match self.link {
+            AgentLink::Connected { connection, .. } => Some(connection),
+            _ => None,
+        }
+    }
+
+    /// Whether the allocator knows it.
+    pub fn is_allocated(&self) -> bool {
+        matches!(self.link, AgentLink::Connected { .. } | AgentLink::Disconnected { .. })
+    }
+
+    /// For the allocator.
+    pub fn spec(&self) -> AgentSpec {
+        AgentSpec {
+            id: self.id.clone(),
+            hostname: self.info.hostname.clone(),
+            attributes: self.info.attributes.clone(),
+            domain: self.info.domain.clone(),
+            total: self.total.clone(),
+        }
+    }
+
+    /// For the registry.
+    pub fn record(&self) -> mezz::AgentRecord {
+        let unreachable_time = match self.link {
+            AgentLink::Unreachable { since } => Some(since.to_proto()),
+            _ => None,
+        };
+        mezz::AgentRecord { agent: self.full_info(), unreachable_time }
+    }
+
+    /// For readers.
+    pub fn state(&self) -> mezz::AgentState {
+        use mezz::agent_state::Status;
+        let status = match self.link {
+            AgentLink::Connected { .. } => Status::Active,
+            AgentLink::Disconnected { .. } => Status::Disconnected,
+            AgentLink::Recovering { .. } => Status::Recovering,
+            AgentLink::Unreachable { .. } => Status::Unreachable,
+        };
+        let text = |s: &String| (!s.is_empty()).then(|| s.clone());
+        mezz::AgentState {
+            agent: self.full_info(),
+            status: status as i32,
+            version: text(&self.version),
+            api_address: text(&self.api_address),
+            registered_time: self.registered.map(Time::as_secs_f64),
+            reregistered_time: self.reregistered.map(Time::as_secs_f64),
+            total: self.total.to_proto(Dialect::Refined, None),
+            ..Default::default()
+        }
+    }
+
+    /// The description with its resources.
+    fn full_info(&self) -> v1::AgentInfo {
+        v1::AgentInfo {
+            resources: self.total.to_proto(Dialect::Refined, None),
+            ..self.info.clone()
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! What the core knows: plain data with no decisions in it.
+
+mod agent;
+mod counters;
+mod framework;
+mod intern;
+mod offer;
+mod slab;
+mod task;
+mod timers;
+
+pub(in crate::core) use agent::{Agent, AgentLink, Executor, Ping};
+pub use counters::{Counters, TaskEnds};
+pub(in crate::core) use framework::{
+    Abilities, CompletedFramework, CompletedTask, Framework, FrameworkLink,
+};
+pub(in crate::core) use intern::Interner;
+pub(in crate::core) use offer::{Offer, OfferKey};
+pub(in crate::core) use slab::{Slab, SlotKey};
+pub(in crate::core) use task::{
+    Charge, StatusRecord, Task, TaskExtra, TaskKey, is_terminal, state_from_wire, state_name,
+};
+pub(in crate::core) use timers::{Timer, Timers};

@@ -1,0 +1,102 @@
+//! RECONCILE (rule 38).
+
+use mezz_proto::{
+    ids::{AgentId, TaskId},
+    time::Time,
+    v1::{self, TaskState, scheduler::call::reconcile, task_status::Reason},
+};
+
+use super::{MasterStatus, NoTask};
+use crate::{
+    allocator::FrameworkKey,
+    core::{
+        Core, Effects,
+        frameworks::events,
+        state::{AgentLink, TaskKey},
+    },
+};
+
+impl Core {
+    /// Explicit when tasks are named; else everything live, including ended
+    /// tasks that are not acknowledged, and not unreachable ones.
+    pub(in crate::core) fn reconcile(
+        &mut self,
+        now: Time,
+        framework: FrameworkKey,
+        tasks: Vec<reconcile::Task>,
+        out: &mut Effects,
+    ) {
+        if tasks.is_empty() {
+            for task in self.frameworks[framework].tasks.values() {
+                if self.tasks[*task].state != TaskState::TaskUnreachable {
+                    self.answer_known(now, *task, out);
+                }
+            }
+        }
+        for task in tasks {
+            self.reconcile_one(now, framework, task.task_id.into(), task.agent_id, out);
+        }
+    }
+
+    pub(super) fn reconcile_one(
+        &self,
+        now: Time,
+        framework: FrameworkKey,
+        id: TaskId,
+        agent: Option<v1::AgentId>,
+        out: &mut Effects,
+    ) {
+        if let Some(task) = self.frameworks[framework].tasks.get(&id) {
+            return self.answer_known(now, *task, out);
+        }
+        let agent = agent.map(AgentId::from);
+        let link = agent
+            .as_ref()
+            .and_then(|id| self.agent_ids.get(id))
+            .map(|agent| &self.agents[*agent].link);
+        let (state, since) = match (&agent, link) {
+            // An agent that may still bring the task: silence.
+            (Some(_), Some(AgentLink::Recovering { .. })) => return,
+            (None, _) if self.counters.agents_recovering > 0 => return,
+            (_, Some(AgentLink::Unreachable { since })) => {
+                (TaskState::TaskUnreachable, Some(*since))
+            }
+            (_, Some(_)) => (TaskState::TaskGone, None),
+            (_, None) => (TaskState::TaskUnknown, None),
+        };
+        let status = MasterStatus {
+            unreachable_since: since,
+            ..MasterStatus::new(
+                self.lost_state(framework, state),
+                Reason::Reconciliation,
+                match state {
+                    TaskState::TaskUnreachable => "the task's agent is unreachable",
+                    TaskState::TaskGone => "the agent does not have this task",
+                    _ => "the master does not know this task",
+                },
+            )
+        };
+        self.tell_about_no_task(now, framework, NoTask { id, agent, executor: None }, status, out);
+    }
+
+    fn answer_known(&self, now: Time, key: TaskKey, out: &mut Effects) {
+        let task = &self.tasks[key];
+        let Some(connection) = self.frameworks[task.framework].connection() else { return };
+        let (state, since) = match (task.state, &self.agents[task.agent].link) {
+            (TaskState::TaskUnreachable, AgentLink::Unreachable { since }) => {
+                (self.unreachable_state(task.framework), Some(*since))
+            }
+            _ => (task.known_state(), None),
+        };
+        let status = MasterStatus {
+            unreachable_since: since,
+            ..MasterStatus::new(state, Reason::Reconciliation, "latest known state of the task")
+        };
+        let mut wire = self.status_to_wire(now, key, status);
+        if let Some(last) = task.statuses.iter().rev().find(|s| s.state == state) {
+            wire.healthy = last.healthy;
+            wire.container_status = last.container.as_deref().cloned();
+        }
+        out.event(connection, events::update(wire));
+    }
+}

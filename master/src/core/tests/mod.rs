@@ -1,0 +1,9 @@
+//! Behaviour of the core, in the language of the domain.
+
+mod agents;
+mod env;
+mod frameworks;
+mod offers;
+mod operator;
+mod random;
+mod tasks;

@@ -1,0 +1,11 @@
+//! Checks on what peers send. Each returns a sentence that names the field.
+
+pub(in crate::core) mod agent;
+mod constraints;
+pub(in crate::core) mod framework;
+pub(in crate::core) mod ids;
+pub(in crate::core) mod report;
+mod roles;
+pub(in crate::core) mod task;
+
+pub(in crate::core) use roles::role as check_role;

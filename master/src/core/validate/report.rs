@@ -1,0 +1,170 @@
+//! What a returning agent says that it has.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mezz_proto::{
+    ids::{ExecutorId, FrameworkId, TaskId},
+    mezz::v1 as mezz,
+    resources::Resources,
+    v1,
+};
+
+use super::{agent::Refusal, framework::Subscription, ids};
+use crate::core::state::{StatusRecord, TaskExtra, state_from_wire};
+
+/// Tasks of one agent.
+const MAX_TASKS: usize = 100_000;
+
+/// A report whose every part has been checked.
+#[derive(Debug, Default)]
+pub(in crate::core) struct Report {
+    pub frameworks: BTreeMap<FrameworkId, Subscription>,
+    pub tasks: Vec<ReportedTask>,
+    pub executors: Vec<ReportedExecutor>,
+}
+
+/// A task on the agent.
+#[derive(Debug)]
+pub(in crate::core) struct ReportedTask {
+    pub framework: FrameworkId,
+    pub id: TaskId,
+    pub name: Box<str>,
+    /// `None` when the agent does not say.
+    pub role: Option<String>,
+    pub resources: Resources,
+    pub executor: Option<ExecutorId>,
+    pub state: v1::TaskState,
+    pub pending: Option<(v1::TaskState, [u8; 16])>,
+    pub statuses: Vec<StatusRecord>,
+    pub extra: Option<Box<TaskExtra>>,
+}
+
+/// An executor on the agent.
+#[derive(Debug)]
+pub(in crate::core) struct ReportedExecutor {
+    pub framework: FrameworkId,
+    pub id: ExecutorId,
+    pub role: Option<String>,
+    pub resources: Resources,
+    pub info: v1::ExecutorInfo,
+}
+
+/// Checks a report. `known` and `ended` say whether the master knows a framework
+/// that the report does not describe.
+pub(in crate::core) fn report(
+    message: mezz::Reregister,
+    known: impl Fn(&FrameworkId) -> bool,
+    ended: impl Fn(&FrameworkId) -> bool,
+) -> Result<Report, Refusal> {
+    if message.tasks.len() > MAX_TASKS || message.executors.len() > MAX_TASKS {
+        return Err(Refusal::permanent(format!(
+            "tasks: an agent may have at most {MAX_TASKS} tasks and executors"
+        )));
+    }
+    let mut out = Report::default();
+    for info in message.frameworks {
+        let Some(id) = info.id.as_ref().map(FrameworkId::from) else {
+            return Err(Refusal::permanent("frameworks: a framework has no id"));
+        };
+        ids::id("frameworks.id", id.as_str()).map_err(Refusal::permanent)?;
+        out.frameworks.insert(id, Subscription::recovered(info));
+    }
+    let of_known = |id: &FrameworkId, what: &str| {
+        if out.frameworks.contains_key(id) || known(id) || ended(id) {
+            return Ok(());
+        }
+        Err(Refusal::permanent(format!(
+            "frameworks: {what} is of framework `{id}`, which is not listed"
+        )))
+    };
+    let mut seen = BTreeSet::new();
+    for task in message.tasks {
+        let task = reported_task(task).map_err(Refusal::permanent)?;
+        of_known(&task.framework, &format!("task `{}`", task.id))?;
+        if !seen.insert((task.framework.clone(), task.id.clone())) {
+            return Err(Refusal::permanent(format!("tasks: task `{}` is listed twice", task.id)));
+        }
+        out.tasks.push(task);
+    }
+    let mut seen = BTreeSet::new();
+    for executor in message.executors {
+        let executor = reported_executor(executor).map_err(Refusal::permanent)?;
+        of_known(&executor.framework, &format!("executor `{}`", executor.id))?;
+        if !seen.insert((executor.framework.clone(), executor.id.clone())) {
+            return Err(Refusal::permanent(format!(
+                "executors: executor `{}` is listed twice",
+                executor.id
+            )));
+        }
+        out.executors.push(executor);
+    }
+    Ok(out)
+}
+
+fn reported_task(task: v1::Task) -> Result<ReportedTask, String> {
+    let id = TaskId::from(task.task_id);
+    ids::id("tasks.task_id", id.as_str())?;
+    let field = |name: &str| format!("tasks[{id}].{name}");
+    let state = state_from_wire(task.state)
+        .filter(|s| !matches!(s, v1::TaskState::TaskUnreachable | v1::TaskState::TaskUnknown))
+        .ok_or_else(|| format!("{}: {} is no state of a task", field("state"), task.state))?;
+    let resources = Resources::from_proto(&task.resources)
+        .map_err(|error| format!("{}: {error}", field("resources")))?;
+    let role = Resources::allocation_role(&task.resources)
+        .map_err(|error| format!("{}: {error}", field("resources")))?;
+    let pending = match (task.status_update_state, &task.status_update_uuid) {
+        (Some(state), Some(uuid)) => {
+            let state = state_from_wire(state).ok_or_else(|| {
+                format!("{}: {state} is no state of a task", field("status_update_state"))
+            })?;
+            Some((state, ids::uuid(&field("status_update_uuid"), uuid)?))
+        }
+        _ => None,
+    };
+    let statuses = task
+        .statuses
+        .iter()
+        .filter_map(|s| Some(StatusRecord::new(state_from_wire(s.state)?, s)))
+        .collect();
+    let extra = TaskExtra {
+        labels: task.labels,
+        discovery: task.discovery,
+        container: task.container,
+        user: task.user,
+        health_check: task.health_check,
+        kill_policy: task.kill_policy,
+        limits: task.limits,
+    };
+    Ok(ReportedTask {
+        framework: task.framework_id.into(),
+        id,
+        name: task.name.into(),
+        role,
+        resources,
+        executor: task.executor_id.map(Into::into),
+        state,
+        pending,
+        statuses,
+        extra: extra.boxed(),
+    })
+}
+
+fn reported_executor(info: v1::ExecutorInfo) -> Result<ReportedExecutor, String> {
+    let id = ExecutorId::from(&info.executor_id);
+    ids::id("executors.executor_id", id.as_str())?;
+    let framework = info
+        .framework_id
+        .as_ref()
+        .map(FrameworkId::from)
+        .ok_or_else(|| format!("executors[{id}].framework_id: must be set"))?;
+    let problem = |error| format!("executors[{id}].resources: {error}");
+    let role = Resources::allocation_role(&info.resources).map_err(problem)?;
+    let resources = Resources::from_proto(&info.resources).map_err(problem)?;
+    Ok(ReportedExecutor {
+        info: super::task::plain_executor(info, &framework),
+        framework,
+        id,
+        role,
+        resources,
+    })
+}
