@@ -29,6 +29,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut config = prost_build::Config::new();
     // `prost::Name` ties each type to its descriptor.
     config.enable_type_names();
+    // Sorted maps, so that the same message has the same bytes and the same text
+    // every time: the cores are deterministic.
+    config.btree_map(["."]);
     tonic_prost_build::configure().compile_fds_with_config(descriptors, config)?;
     Ok(())
 }

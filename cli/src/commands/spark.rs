@@ -1,0 +1,198 @@
+//! `mezz spark`.
+
+use std::{ffi::OsString, os::unix::process::CommandExt, path::PathBuf, process::ExitCode};
+
+use anyhow::{Context, anyhow};
+use clap::{Args, Subcommand};
+use mezz_spark::submit::{self, Kind, MASTER_SCHEME, SparkOptions};
+
+use crate::{client::ClientArgs, logging};
+
+/// Run Spark jobs and shells on the cluster.
+///
+/// The driver runs here, its executors on the cluster. Each command takes what
+/// Spark's own takes, and besides `--master HOST:PORT`, `--spark-home DIR` (else
+/// SPARK_HOME, else PySpark's) and `--bridge-jar FILE` (else MEZZ_SPARK_BRIDGE, else
+/// beside this program). Ctrl-C ends the job, its executors and its framework.
+#[derive(Debug, Args)]
+pub struct SparkArgs {
+    /// Whom to ask.
+    #[command(flatten)]
+    client: ClientArgs,
+    /// What to run.
+    #[command(subcommand)]
+    command: SparkCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum SparkCommand {
+    /// Run a job: spark-submit
+    Submit(SparkCommandArgs),
+    /// Open a Scala shell: spark-shell
+    Shell(SparkCommandArgs),
+    /// Open a Python shell: pyspark
+    Pyspark(SparkCommandArgs),
+    /// Open an SQL shell: spark-sql
+    Sql(SparkCommandArgs),
+}
+
+/// `--help` is Spark's own.
+#[derive(Debug, Args)]
+#[command(disable_help_flag = true)]
+struct SparkCommandArgs {
+    /// What Spark's command takes
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENTS")]
+    arguments: Vec<OsString>,
+}
+
+/// Becomes Spark's command.
+///
+/// # Errors
+/// When Spark is not found, or cannot be started.
+pub fn run(args: &SparkArgs) -> anyhow::Result<ExitCode> {
+    let (kind, arguments) = match &args.command {
+        SparkCommand::Submit(args) => (Kind::Submit, &args.arguments),
+        SparkCommand::Shell(args) => (Kind::Shell, &args.arguments),
+        SparkCommand::Pyspark(args) => (Kind::Pyspark, &args.arguments),
+        SparkCommand::Sql(args) => (Kind::Sql, &args.arguments),
+    };
+    let own = Own::take(arguments);
+    let master = match (&own.master, own.url) {
+        (Some(master), _) => ClientArgs { master: split(master) }.masters()?,
+        // Theirs says it all.
+        (None, true) => Vec::new(),
+        (None, false) => args.client.masters()?,
+    };
+    let options = SparkOptions {
+        master,
+        spark_home: own.spark_home.map(PathBuf::from),
+        bridge_jar: own.bridge_jar.map(PathBuf::from),
+        mezz_bin: std::env::current_exe().context("cannot find out the path of this program")?,
+    };
+    let mut command = submit::spark_command(kind, &options, &own.rest)?;
+    // Returns only when it could not.
+    let error = command.exec();
+    Err(anyhow!("cannot start {}: {error}", command.get_program().display()))
+}
+
+fn split(masters: &OsString) -> Vec<String> {
+    masters.to_string_lossy().split(',').map(str::to_owned).collect()
+}
+
+/// Spark's options without a value; what follows another one is its value.
+const SWITCHES: [&str; 6] = ["--verbose", "-v", "--supervise", "--help", "-h", "--version"];
+
+/// Our options among Spark's.
+#[derive(Debug, Default, PartialEq)]
+struct Own {
+    master: Option<OsString>,
+    /// Whether theirs is a master URL of ours, to be passed on.
+    url: bool,
+    spark_home: Option<OsString>,
+    bridge_jar: Option<OsString>,
+    /// Everything else, untouched.
+    rest: Vec<OsString>,
+}
+
+impl Own {
+    /// Looks only before the application, whose arguments are its own.
+    fn take(args: &[OsString]) -> Self {
+        let mut own = Self::default();
+        let mut args = args.iter();
+        while let Some(arg) = args.next() {
+            let text = arg.to_string_lossy();
+            if !text.starts_with('-') {
+                own.rest.push(arg.clone());
+                break;
+            }
+            let (name, value) = match text.split_once('=') {
+                Some((name, value)) if name.starts_with("--") => (name, Some(value.into())),
+                _ if SWITCHES.contains(&&*text) => (&*text, None),
+                _ => (&*text, args.next().cloned()),
+            };
+            let is_url = value.as_ref().is_some_and(|v| v.to_string_lossy().contains("://"));
+            match name {
+                "--master" if !is_url => own.master = value,
+                "--spark-home" => own.spark_home = value,
+                "--bridge-jar" => own.bridge_jar = value,
+                _ => {
+                    let ours = value.as_ref().is_some_and(|v| {
+                        let v = v.to_string_lossy();
+                        v.trim_start_matches("spark.master=").starts_with(MASTER_SCHEME)
+                    });
+                    own.url |= ours && matches!(name, "--master" | "--conf" | "-c");
+                    own.rest.push(arg.clone());
+                    if !text.contains('=') {
+                        own.rest.extend(value);
+                    }
+                }
+            }
+        }
+        own.rest.extend(args.cloned());
+        own
+    }
+}
+
+/// The driver's helper, which the Spark plugin starts and speaks with over stdin
+/// and stdout.
+///
+/// # Errors
+/// What ended it early.
+pub async fn sidecar() -> anyhow::Result<ExitCode> {
+    logging::start_quiet();
+    mezz_spark::run_sidecar().await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn take(line: &str) -> Own {
+        let args: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
+        Own::take(&args)
+    }
+
+    fn rest(own: &Own) -> String {
+        let words: Vec<_> = own.rest.iter().map(|a| a.to_string_lossy().into_owned()).collect();
+        words.join(" ")
+    }
+
+    #[test]
+    fn ours_are_taken_from_anywhere_before_the_application() {
+        let own =
+            take("--conf a=b --master h:5050 -v --spark-home=/s app.py --master x --bridge-jar y");
+        assert_eq!(own.master, Some("h:5050".into()));
+        assert_eq!(own.spark_home, Some("/s".into()));
+        assert_eq!(own.bridge_jar, None);
+        assert_eq!(rest(&own), "--conf a=b -v app.py --master x --bridge-jar y");
+    }
+
+    #[test]
+    fn spark_keeps_its_own() {
+        let line = "--class a.B --conf=spark.x=y --jars a,b -v app.jar 1 2";
+        let own = take(line);
+        assert_eq!(rest(&own), line);
+        assert_eq!((own.master, own.url), (None, false));
+    }
+
+    #[test]
+    fn a_master_url_is_passed_on() {
+        for line in [
+            "--master spark-mezz://h:5050 app.py",
+            "--master=spark-mezz://h:5050 app.py",
+            "--conf spark.master=spark-mezz://h:5050 app.py",
+        ] {
+            let own = take(line);
+            assert_eq!((rest(&own).as_str(), own.url, own.master), (line, true, None));
+        }
+        let other = take("--master spark://h:7077 app.py");
+        assert_eq!((rest(&other).as_str(), other.url), ("--master spark://h:7077 app.py", false));
+    }
+
+    #[test]
+    fn a_missing_value_is_spark_s_to_complain_about() {
+        assert_eq!(rest(&take("--conf")), "--conf");
+        assert_eq!(rest(&take("")), "");
+    }
+}

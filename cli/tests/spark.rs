@@ -1,0 +1,66 @@
+//! `mezz spark` with a Spark that only prints how it was called.
+
+#![allow(clippy::unwrap_used)] // in a function that clippy does not know as a test's
+
+mod common;
+
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
+
+use common::{mezz, stderr, stdout};
+
+/// A folder that looks like Spark's, and the command that uses it.
+fn fake_spark(dir: &Path) -> Command {
+    for folder in ["bin", "jars"] {
+        fs::create_dir(dir.join(folder)).unwrap();
+    }
+    for program in ["spark-submit", "spark-shell", "pyspark", "spark-sql"] {
+        let path = dir.join("bin").join(program);
+        fs::write(&path, "#!/bin/sh\necho \"$(basename \"$0\") $*\"\nexit 9\n").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let jar = dir.join("bridge.jar");
+    fs::write(&jar, "").unwrap();
+    let mut command = mezz();
+    command.env("SPARK_HOME", dir).env("MEZZ_SPARK_BRIDGE", jar).arg("spark");
+    command
+}
+
+#[test]
+fn spark_s_own_command_gets_the_cluster_and_everything_else() {
+    for (name, program) in [
+        ("submit", "spark-submit"),
+        ("shell", "spark-shell"),
+        ("pyspark", "pyspark"),
+        ("sql", "spark-sql"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut command = fake_spark(dir.path());
+        command.args([name, "--conf", "a=b", "--master", "h:5050", "app.py", "--help", "--master"]);
+        let output = command.output().unwrap();
+        // Its exit status is ours.
+        assert_eq!(output.status.code(), Some(9), "{}", stderr(&output));
+        let line = stdout(&output);
+        assert!(line.starts_with(&format!("{program} ")), "{line}");
+        assert!(line.contains("--conf a=b"), "{line}");
+        assert!(line.contains("--master spark-mezz://h:5050"), "{line}");
+        assert!(line.ends_with(" app.py --help --master\n"), "{line}");
+    }
+}
+
+#[test]
+fn the_master_can_come_from_the_environment() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = fake_spark(dir.path());
+    let output = command.args(["submit", "app.py"]).env("MEZZ_MASTER", "a:1,b:2").output().unwrap();
+    assert!(stdout(&output).contains("--master spark-mezz://a:1,b:2"), "{}", stdout(&output));
+}
+
+#[test]
+fn no_spark_says_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = fake_spark(dir.path());
+    let output =
+        command.args(["submit", "app.py"]).env("SPARK_HOME", "/nonexistent").output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("SPARK_HOME is /nonexistent"), "{}", stderr(&output));
+}
