@@ -1,1 +1,20 @@
-//! To be written.
+//! Apache Spark on Mezz, unmodified.
+//!
+//! A Spark driver gets a small plugin on its class path (`bridge/`), which makes
+//! it understand the master URL `spark-mezz://host:port`. The plugin starts
+//! `mezz spark-sidecar` beside the driver ([`sidecar`]): that process is the
+//! framework. It subscribes to the master, decides on offers ([`policy`]), starts
+//! executors, and tells the driver how each one ended ([`session`]), over a line
+//! [`protocol`]. [`submit`] builds the command lines of Spark's own programs.
+//!
+//! This crate must never reach into the master or an agent: it is a framework
+//! like any other.
+
+pub mod policy;
+pub mod protocol;
+pub mod session;
+pub mod sidecar;
+pub mod submit;
+
+pub use sidecar::{SidecarError, run_sidecar};
+pub use submit::{Kind, SparkOptions, SubmitError, spark_command};

@@ -1,0 +1,413 @@
+package dev.mezz.spark;
+
+import java.io.IOException;
+import java.util.ArrayList;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Set;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.ExecutionException;
+import java.util.concurrent.ScheduledExecutorService;
+import java.util.concurrent.ScheduledFuture;
+import java.util.concurrent.ScheduledThreadPoolExecutor;
+import java.util.concurrent.ThreadPoolExecutor;
+import java.util.concurrent.TimeUnit;
+import java.util.concurrent.TimeoutException;
+import java.util.concurrent.atomic.AtomicBoolean;
+
+import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.node.ObjectNode;
+import org.apache.spark.SparkContext;
+import org.apache.spark.resource.ResourceProfile;
+import org.apache.spark.rpc.RpcAddress;
+import org.apache.spark.scheduler.ExecutorExited;
+import org.apache.spark.scheduler.ExecutorKilled$;
+import org.apache.spark.scheduler.ExecutorLossReason;
+import org.apache.spark.scheduler.ExecutorProcessLost;
+import org.apache.spark.scheduler.SparkListener;
+import org.apache.spark.scheduler.SparkListenerExecutorAdded;
+import org.apache.spark.scheduler.TaskSchedulerImpl;
+import org.apache.spark.scheduler.cluster.CoarseGrainedSchedulerBackend;
+import org.apache.spark.scheduler.cluster.SchedulerBackendUtils;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
+import scala.Option;
+import scala.Tuple2;
+import scala.concurrent.Future;
+import scala.concurrent.Future$;
+
+/**
+ * Coarse-grained mode: executors hold their cores for as long as they live, and the driver talks to
+ * them directly. This class tells the {@link Sidecar} how many are wanted and Spark how each one
+ * ended; where and when they are started is decided in the sidecar.
+ */
+final class CoarseBackend extends CoarseGrainedSchedulerBackend implements Sidecar.Listener {
+  private static final Logger LOG = LoggerFactory.getLogger(CoarseBackend.class);
+
+  /** How long the driver waits for a master to take the application in. */
+  private static final long REGISTRATION_SECONDS = 60;
+
+  /** How long a disconnected executor waits for the reason of its end. */
+  private static final long EXIT_REASON_SECONDS = 10;
+
+  private final TaskSchedulerImpl scheduler;
+  private final SparkContext sc;
+  private final List<String> masters;
+  private final Settings settings;
+  private final CompletableFuture<String> registered = new CompletableFuture<>();
+  private final AtomicBoolean stopping = new AtomicBoolean();
+  private final AtomicBoolean failed = new AtomicBoolean();
+  private final ScheduledExecutorService timer =
+      new ScheduledThreadPoolExecutor(
+          1,
+          work -> {
+            Thread thread = new Thread(work, "mezz-executor-loss");
+            thread.setDaemon(true);
+            return thread;
+          },
+          // After the application's end nobody waits for reasons.
+          new ThreadPoolExecutor.DiscardPolicy());
+
+  /** Executors that are disconnected and whose end is not yet explained. */
+  private final Map<String, ScheduledFuture<?>> unexplained = new ConcurrentHashMap<>();
+
+  /** Executors whose end is explained, though Spark may still see them disconnect. */
+  private final Set<String> explained = ConcurrentHashMap.newKeySet();
+
+  private volatile Sidecar sidecar;
+  private volatile int expectedCores;
+
+  CoarseBackend(
+      TaskSchedulerImpl scheduler, SparkContext sc, List<String> masters, Settings settings) {
+    super(scheduler, sc.env().rpcEnv());
+    this.scheduler = scheduler;
+    this.sc = sc;
+    this.masters = masters;
+    this.settings = settings;
+  }
+
+  // === Life of the application ===
+
+  @Override
+  public void start() {
+    super.start();
+    try {
+      sidecar = new Sidecar(settings.program(), this);
+    } catch (IOException e) {
+      throw new IllegalStateException(e.getMessage(), e);
+    }
+    sidecar.send(registration());
+    sc.addSparkListener(new Registrations());
+    // Before the answer is there: executors can start while the driver still does.
+    sendTargets(initialTargets());
+    awaitRegistration();
+  }
+
+  @Override
+  public void stop() {
+    stop(0);
+  }
+
+  @Override
+  public void stop(int exitCode) {
+    if (!stopping.compareAndSet(false, true)) {
+      return;
+    }
+    timer.shutdownNow();
+    try {
+      super.stop();
+    } finally {
+      if (sidecar != null) {
+        sidecar.close(Protocol.unregister(exitCode));
+      }
+    }
+  }
+
+  /** The framework's id; only asked for after {@link #start}. */
+  @Override
+  public String applicationId() {
+    return registered.getNow(super.applicationId());
+  }
+
+  private ObjectNode registration() {
+    ExecutorCommand command = new ExecutorCommand(sc, settings);
+    ObjectNode message =
+        Protocol.register(masters, sc.appName(), sc.sparkUser(), sc.version());
+    Protocol.putCommand(message, command.arguments(), command.environment());
+    message.put("ui", sc.uiWebUrl().isDefined() ? sc.uiWebUrl().get() : null);
+    message.put("host", sc.conf().get("spark.driver.host"));
+    Protocol.putIfPresent(message, "cores_max", settings.coresMax());
+    Protocol.putIfPresent(message, "max_per_agent", settings.maxPerAgent());
+    message.put("constraints", settings.constraints());
+    message.put("role", settings.role());
+    message.put("placement", settings.placement());
+    message.put("failover_timeout_s", settings.failoverTimeoutSeconds());
+    return message;
+  }
+
+  private void awaitRegistration() {
+    String problem;
+    Throwable cause = null;
+    try {
+      String id = registered.get(REGISTRATION_SECONDS, TimeUnit.SECONDS);
+      LOG.info("Registered with Mezz as {}", id);
+      return;
+    } catch (ExecutionException e) {
+      problem = e.getCause().getMessage();
+    } catch (TimeoutException e) {
+      problem =
+          "No Mezz master answered at " + String.join(",", masters) + " within "
+              + REGISTRATION_SECONDS + " s";
+    } catch (InterruptedException e) {
+      Thread.currentThread().interrupt();
+      problem = "Interrupted while waiting for the Mezz master";
+      cause = e;
+    }
+    stop(1);
+    throw new IllegalStateException(problem, cause);
+  }
+
+  // === What Spark asks for ===
+
+  @Override
+  public Future<Object> doRequestTotalExecutors(
+      scala.collection.immutable.Map<ResourceProfile, Object> wanted) {
+    Map<ResourceProfile, Integer> targets = new LinkedHashMap<>();
+    scala.collection.Iterator<Tuple2<ResourceProfile, Object>> entries = wanted.iterator();
+    while (entries.hasNext()) {
+      Tuple2<ResourceProfile, Object> entry = entries.next();
+      targets.put(entry._1(), ((Number) entry._2()).intValue());
+    }
+    sendTargets(targets);
+    return done();
+  }
+
+  /** Overrides the method of Spark 3.5, whose sequences are Scala 2.12's. */
+  public Future<Object> doKillExecutors(scala.collection.Seq<String> ids) {
+    return kill(ids.iterator());
+  }
+
+  /** Overrides the method of Spark 4, whose sequences are immutable ones. */
+  public Future<Object> doKillExecutors(scala.collection.immutable.Seq<String> ids) {
+    return kill(ids.iterator());
+  }
+
+  @Override
+  public boolean sufficientResourcesRegistered() {
+    return totalCoreCount().get() >= expectedCores * minRegisteredRatio();
+  }
+
+  @Override
+  public CoarseGrainedSchedulerBackend.DriverEndpoint createDriverEndpoint() {
+    return new Endpoint();
+  }
+
+  private Future<Object> kill(scala.collection.Iterator<String> ids) {
+    List<String> all = new ArrayList<>();
+    while (ids.hasNext()) {
+      all.add(ids.next());
+    }
+    if (!all.isEmpty()) {
+      sidecar.send(Protocol.killExecutors(all));
+    }
+    return done();
+  }
+
+  private Map<ResourceProfile, Integer> initialTargets() {
+    ResourceProfile profile = sc.resourceProfileManager().defaultResourceProfile();
+    int cores = cores(Compat.executorResources(profile, sc.conf()));
+    int coresMax = settings.coresMax().orElse(Integer.MAX_VALUE);
+    int unlessSaid =
+        settings.coresMax().isPresent()
+            ? Math.max(1, coresMax / cores)
+            : SchedulerBackendUtils.DEFAULT_NUMBER_EXECUTORS();
+    int executors = SchedulerBackendUtils.getInitialTargetExecutorNumber(sc.conf(), unlessSaid);
+    expectedCores = (int) Math.min((long) executors * cores, coresMax);
+    if (cores > coresMax) {
+      LOG.warn("No executor fits: spark.executor.cores is {}, spark.cores.max {}", cores, coresMax);
+    }
+    return Map.of(profile, executors);
+  }
+
+  private void sendTargets(Map<ResourceProfile, Integer> targets) {
+    ObjectNode message = Protocol.target();
+    targets.forEach(
+        (profile, executors) -> {
+          ResourceProfile.ExecutorResourcesOrDefaults each =
+              Compat.executorResources(profile, sc.conf());
+          Protocol.putProfile(
+              message,
+              profile.id(),
+              executors,
+              cores(each),
+              each.totalMemMiB(),
+              each.executorMemoryMiB(),
+              locality(profile.id()));
+        });
+    sidecar.send(message);
+  }
+
+  private int cores(ResourceProfile.ExecutorResourcesOrDefaults each) {
+    return each.cores().isDefined()
+        ? ((Number) each.cores().get()).intValue()
+        : settings.executorCores();
+  }
+
+  /** How many pending tasks of a profile would rather run on each host. */
+  private Map<String, Integer> locality(int profile) {
+    Map<String, Integer> hosts = new LinkedHashMap<>();
+    Option<scala.collection.immutable.Map<String, Object>> counts =
+        rpHostToLocalTaskCount().get(profile);
+    if (counts.isDefined()) {
+      scala.collection.Iterator<Tuple2<String, Object>> entries = counts.get().iterator();
+      while (entries.hasNext()) {
+        Tuple2<String, Object> entry = entries.next();
+        hosts.put(entry._1(), ((Number) entry._2()).intValue());
+      }
+    }
+    return hosts;
+  }
+
+  private static Future<Object> done() {
+    return Future$.MODULE$.successful((Object) Boolean.TRUE);
+  }
+
+  // === What the sidecar says ===
+
+  @Override
+  public void onMessage(JsonNode message) {
+    switch (message.path("t").asText()) {
+      case "registered":
+        onRegistered(message);
+        break;
+      case "executor_launched":
+        LOG.info(
+            "Executor {} is being started on {} (agent {})",
+            message.path("id").asText(),
+            message.path("host").asText(),
+            message.path("agent").asText());
+        break;
+      case "executor_exited":
+        onExited(message);
+        break;
+      case "error":
+        fail(message.path("message").asText());
+        break;
+      default:
+        LOG.warn("The sidecar sent '{}', which is not understood", message.path("t").asText());
+    }
+  }
+
+  @Override
+  public void onLost(String reason) {
+    fail(reason);
+  }
+
+  private void onRegistered(JsonNode message) {
+    int version = message.path("v").asInt();
+    if (version == Protocol.VERSION) {
+      registered.complete(message.path("app_id").asText());
+    } else {
+      fail(
+          "The program " + settings.program() + " speaks version " + version
+              + " of the protocol, this plugin version " + Protocol.VERSION
+              + "; use mezz and mezz-spark-bridge.jar of the same release");
+    }
+  }
+
+  private void onExited(JsonNode message) {
+    String id = message.path("id").asText();
+    String reason = message.path("reason").asText();
+    LOG.info("Executor {} ended: {}", id, reason);
+    ExecutorLossReason loss =
+        message.path("killed").asBoolean()
+            ? ExecutorKilled$.MODULE$
+            : new ExecutorExited(
+                message.path("code").asInt(), message.path("by_app").asBoolean(), reason);
+    explain(id, loss);
+  }
+
+  /** The application cannot go on: its jobs fail with this message, and the context stops. */
+  private void fail(String message) {
+    // A sidecar that reports an error ends after it, which is no second failure.
+    if (stopping.get() || !failed.compareAndSet(false, true)) {
+      return;
+    }
+    if (registered.completeExceptionally(new IllegalStateException(message))) {
+      return;
+    }
+    try {
+      scheduler.error(message);
+    } catch (Exception e) {
+      // Spark throws where no job runs that could fail with the message.
+      LOG.error("The application ends: {}", message);
+    } finally {
+      sc.stopInNewThread();
+    }
+  }
+
+  // === Executors that end ===
+
+  private void explain(String id, ExecutorLossReason loss) {
+    explained.add(id);
+    ScheduledFuture<?> waiting = unexplained.remove(id);
+    if (waiting != null) {
+      waiting.cancel(false);
+    }
+    if (!stopping.get()) {
+      removeExecutor(id, loss);
+    }
+  }
+
+  private void awaitExplanation(String id) {
+    if (stopping.get() || explained.contains(id)) {
+      return;
+    }
+    Runnable giveUp =
+        () -> {
+          boolean open = unexplained.remove(id) != null && explained.add(id);
+          if (open && !stopping.get()) {
+            LOG.warn("Executor {} is gone, and nobody says why", id);
+            removeExecutor(
+                id,
+                new ExecutorProcessLost(
+                    "The connection to the executor broke, and no reason came within "
+                        + EXIT_REASON_SECONDS + " s",
+                    Option.empty(),
+                    true));
+            // Should it live on, it is of no use.
+            sidecar.send(Protocol.killExecutors(List.of(id)));
+          }
+        };
+    unexplained.computeIfAbsent(
+        id, x -> timer.schedule(giveUp, EXIT_REASON_SECONDS, TimeUnit.SECONDS));
+  }
+
+  /**
+   * Does not fail an executor's tasks as soon as its connection breaks, but gives it nothing more
+   * to do and waits for the reason of its end, which decides whose fault it was.
+   */
+  private final class Endpoint extends CoarseGrainedSchedulerBackend.DriverEndpoint {
+    Endpoint() {
+      CoarseBackend.this.super();
+    }
+
+    @Override
+    public void onDisconnected(RpcAddress address) {
+      Option<String> id = addressToExecutorId().get(address);
+      if (id.isDefined() && disableExecutor(id.get())) {
+        awaitExplanation(id.get());
+      }
+    }
+  }
+
+  /** Tells the sidecar which executors came up, for only the driver knows. */
+  private final class Registrations extends SparkListener {
+    @Override
+    public void onExecutorAdded(SparkListenerExecutorAdded added) {
+      sidecar.send(Protocol.executorRegistered(added.executorId()));
+    }
+  }
+}

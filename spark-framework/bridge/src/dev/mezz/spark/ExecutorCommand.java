@@ -1,0 +1,131 @@
+package dev.mezz.spark;
+
+import java.util.ArrayList;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+
+import org.apache.spark.SecurityManager;
+import org.apache.spark.SparkConf;
+import org.apache.spark.SparkContext;
+import scala.Tuple2;
+
+/**
+ * How an executor is started on an agent: argv and environment. {@code {{NAMES}}} in double braces
+ * are filled in by the sidecar, which alone knows them.
+ *
+ * <p>Java is started directly, not through {@code bin/spark-class}, which would start a second JVM
+ * only to build the command.
+ */
+final class ExecutorCommand {
+  private static final String MAIN = "org.apache.spark.executor.CoarseGrainedExecutorBackend";
+
+  /** Of the driver's environment, what an executor needs where nothing else is said. */
+  private static final String[] INHERITED = {"PATH", "LANG", "LC_ALL", "JAVA_HOME"};
+
+  private final SparkContext sc;
+  private final SparkConf conf;
+  private final String home;
+  private final Map<String, String> executorEnvs;
+
+  ExecutorCommand(SparkContext sc, Settings settings) {
+    this.sc = sc;
+    this.conf = sc.conf();
+    this.home = settings.sparkHome();
+    if (home == null) {
+      throw new IllegalArgumentException(
+          "Where Spark is installed on the agents is not known: set spark.mezz.executor.home, or "
+              + "SPARK_HOME where it is the same as here");
+    }
+    this.executorEnvs = Compat.strings(sc.executorEnvs());
+  }
+
+  /** The whole command, program first. */
+  List<String> arguments() {
+    List<String> argv = new ArrayList<>();
+    String javaHome = environment().get("JAVA_HOME");
+    argv.add(javaHome == null ? "java" : javaHome + "/bin/java");
+    argv.add("-cp");
+    argv.add(classPath());
+    argv.add("-Xmx{{HEAP_MIB}}m");
+    // Spark adds its --add-opens options to these by itself.
+    argv.addAll(options("spark.executor.defaultJavaOptions"));
+    argv.addAll(options("spark.executor.extraJavaOptions"));
+    for (Tuple2<String, String> entry : conf.getAll()) {
+      if (SparkConf.isExecutorStartupConf(entry._1()) && !isSecret(entry._1())) {
+        argv.add("-D" + entry._1() + "=" + entry._2());
+      }
+    }
+    argv.add(MAIN);
+    add(argv, "--driver-url", driverUrl());
+    add(argv, "--executor-id", "{{EXECUTOR_ID}}");
+    add(argv, "--hostname", "{{HOSTNAME}}");
+    add(argv, "--cores", "{{CORES}}");
+    add(argv, "--app-id", "{{APP_ID}}");
+    add(argv, "--resourceProfileId", "{{PROFILE_ID}}");
+    return argv;
+  }
+
+  /** The whole environment; agents add nothing of their own that Spark would need. */
+  Map<String, String> environment() {
+    Map<String, String> env = new LinkedHashMap<>();
+    for (String name : INHERITED) {
+      String value = System.getenv(name);
+      if (value != null) {
+        env.put(name, value);
+      }
+    }
+    String libraries = conf.get("spark.executor.extraLibraryPath", "");
+    if (!libraries.isEmpty()) {
+      env.put("LD_LIBRARY_PATH", libraries);
+    }
+    if (!conf.contains("spark.local.dir") && !executorEnvs.containsKey("SPARK_LOCAL_DIRS")) {
+      // The sandbox: agents remove it in time, even after an executor that was killed.
+      env.put("SPARK_EXECUTOR_DIRS", ".");
+    }
+    env.putAll(executorEnvs);
+    // Another version's home leaking in would break the Python workers.
+    env.put("SPARK_HOME", home);
+    SecurityManager security = sc.env().securityManager();
+    if (security.isAuthenticationEnabled()) {
+      env.put(SecurityManager.ENV_AUTH_SECRET(), security.getSecretKey());
+    }
+    env.putAll(Compat.sslPasswords(security));
+    return env;
+  }
+
+  private String classPath() {
+    List<String> parts = new ArrayList<>();
+    String extra = conf.get("spark.executor.extraClassPath", "");
+    if (!extra.isEmpty()) {
+      parts.add(extra);
+    }
+    parts.add(home + "/conf/");
+    parts.add(home + "/jars/*");
+    String dist = System.getenv("SPARK_DIST_CLASSPATH");
+    if (dist != null && !dist.isEmpty()) {
+      parts.add(dist);
+    }
+    return String.join(":", parts);
+  }
+
+  private List<String> options(String key) {
+    return Compat.splitOptions(conf.get(key, ""));
+  }
+
+  private String driverUrl() {
+    return "spark://CoarseGrainedScheduler@" + conf.get("spark.driver.host") + ":"
+        + conf.get("spark.driver.port");
+  }
+
+  /** What everybody on the machine could read in the process list. */
+  private static boolean isSecret(String key) {
+    String lower = key.toLowerCase(java.util.Locale.ROOT);
+    return lower.contains("password") || lower.endsWith(".secret");
+  }
+
+  private static void add(List<String> argv, String option, String value) {
+    argv.add(option);
+    argv.add(value);
+  }
+}

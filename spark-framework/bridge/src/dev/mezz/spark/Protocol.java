@@ -1,0 +1,109 @@
+package dev.mezz.spark;
+
+import java.util.Collection;
+import java.util.List;
+import java.util.Map;
+import java.util.OptionalInt;
+
+import com.fasterxml.jackson.core.JsonProcessingException;
+import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.ObjectMapper;
+import com.fasterxml.jackson.databind.node.ObjectNode;
+
+/** The line protocol with the sidecar: one JSON object a line, its type in {@code t}. */
+final class Protocol {
+  /** The version that this plugin speaks. */
+  static final int VERSION = 1;
+
+  private static final ObjectMapper JSON = new ObjectMapper();
+
+  private Protocol() {}
+
+  /** Who the application is. May hold secrets in its environment: never to be logged. */
+  static ObjectNode register(
+      List<String> masters, String appName, String user, String sparkVersion) {
+    ObjectNode node = message("register");
+    node.put("v", VERSION);
+    node.put("mode", "coarse");
+    node.set("masters", JSON.valueToTree(masters));
+    node.put("app_name", appName);
+    node.put("user", user);
+    node.put("spark", sparkVersion);
+    return node;
+  }
+
+  /** How executors are started. */
+  static void putCommand(ObjectNode register, List<String> argv, Map<String, String> environment) {
+    register.set("command", JSON.valueToTree(argv));
+    register.set("env", JSON.valueToTree(environment));
+  }
+
+  /** A field that may be absent. */
+  static void putIfPresent(ObjectNode node, String field, OptionalInt value) {
+    value.ifPresent(v -> node.put(field, v));
+  }
+
+  /** How many executors are wanted; to be filled with {@link #putProfile}. */
+  static ObjectNode target() {
+    ObjectNode node = message("target");
+    node.putArray("profiles");
+    return node;
+  }
+
+  /** Adds a resource profile to a target message; memory in MiB. */
+  static void putProfile(
+      ObjectNode target,
+      int profile,
+      int executors,
+      int cores,
+      long memory,
+      long heap,
+      Map<String, Integer> locality) {
+    ObjectNode node = target.withArray("profiles").addObject();
+    node.put("rp", profile);
+    node.put("n", executors);
+    node.put("cores", cores);
+    node.put("mem", memory);
+    node.put("heap", heap);
+    node.set("locality", JSON.valueToTree(locality));
+  }
+
+  static ObjectNode killExecutors(Collection<String> ids) {
+    ObjectNode node = message("kill_executors");
+    node.set("ids", JSON.valueToTree(ids));
+    return node;
+  }
+
+  static ObjectNode executorRegistered(String id) {
+    return message("executor_registered").put("id", id);
+  }
+
+  static ObjectNode unregister(int exitCode) {
+    return message("unregister").put("exit_code", exitCode);
+  }
+
+  /** The message as a line, newline included. */
+  static byte[] toLine(ObjectNode message) {
+    try {
+      byte[] json = JSON.writeValueAsBytes(message);
+      byte[] line = java.util.Arrays.copyOf(json, json.length + 1);
+      line[json.length] = '\n';
+      return line;
+    } catch (JsonProcessingException e) {
+      throw new IllegalStateException("A tree of plain values could not be written as JSON", e);
+    }
+  }
+
+  /**
+   * Reads one line.
+   *
+   * @throws JsonProcessingException if it is not JSON
+   */
+  static JsonNode parse(String line) throws JsonProcessingException {
+    return JSON.readTree(line);
+  }
+
+  private static ObjectNode message(String type) {
+    return JSON.createObjectNode().put("t", type);
+  }
+}

@@ -1,0 +1,194 @@
+//! What goes into the policy and what comes out.
+
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+use mezz_proto::{
+    ids::{AgentId, OfferId},
+    resources::Resources,
+};
+
+use super::AttributeValue;
+
+/// An executor's number: unique for the life of the application, counted from 1.
+/// Spark wants executor ids to be numbers.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct ExecutorNo(pub u32);
+
+impl fmt::Display for ExecutorNo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A Spark resource profile's id; 0 is the default profile.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ProfileId(pub u32);
+
+/// How many executors of a profile the driver wants, and their size.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProfileTarget {
+    /// Which profile.
+    pub id: ProfileId,
+    /// Executors wanted.
+    pub count: u32,
+    /// Cores of each; at least 1.
+    pub cores: u32,
+    /// Memory of each in MiB: heap and everything beside it.
+    pub mem_mib: u64,
+    /// How many pending tasks would rather run on each host.
+    pub locality: BTreeMap<String, u32>,
+}
+
+/// An offer, as far as the policy looks at it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PolicyOffer {
+    /// Its id.
+    pub id: OfferId,
+    /// Whose resources.
+    pub agent: AgentId,
+    /// The agent's host.
+    pub hostname: String,
+    /// The role that the resources are allocated to.
+    pub role: Option<String>,
+    /// What is offered.
+    pub resources: Resources,
+    /// The agent's attributes; a name may appear more than once.
+    pub attributes: Vec<(String, AttributeValue)>,
+}
+
+/// Why an executor is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExitKind {
+    /// By itself, with status 0.
+    Finished,
+    /// By itself, with another status or a signal; or it could not be started.
+    Failed,
+    /// Killed for exceeding its memory.
+    OutOfMemory,
+    /// Because we said so.
+    Killed,
+    /// Its agent or the offer went away, or an operator ended it.
+    Lost,
+}
+
+/// How an executor ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exit {
+    /// Why.
+    pub kind: ExitKind,
+    /// Exit status; 128 + n for signal n; -1 when not known.
+    pub code: i32,
+    /// Whether Spark should count it against the tasks that ran there.
+    pub by_app: bool,
+    /// For people.
+    pub reason: String,
+}
+
+impl Exit {
+    /// Lost through no fault of the application.
+    pub fn lost(reason: impl Into<String>) -> Self {
+        Self { kind: ExitKind::Lost, code: -1, by_app: false, reason: reason.into() }
+    }
+
+    /// The same end, of an executor that was told to end.
+    #[must_use]
+    pub fn asked_for(self) -> Self {
+        Self { kind: ExitKind::Killed, by_app: false, ..self }
+    }
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// The driver wants this; profiles not named are wanted no more.
+    Targets(Vec<ProfileTarget>),
+    /// The driver wants these ended.
+    Kill(Vec<ExecutorNo>),
+    /// The executor has made itself known to the driver.
+    Registered(ExecutorNo),
+    /// Subscribed, or subscribed again.
+    Connected,
+    /// The master is gone for now.
+    Disconnected,
+    /// Offers; each is answered at once.
+    Offers(Vec<PolicyOffer>),
+    /// The executor's process runs, or may still run.
+    Running {
+        /// Which executor.
+        executor: ExecutorNo,
+        /// Where.
+        agent: AgentId,
+    },
+    /// The executor is gone.
+    Exited {
+        /// Which executor.
+        executor: ExecutorNo,
+        /// How.
+        exit: Exit,
+    },
+    /// Time has passed.
+    Tick,
+}
+
+/// One executor to start.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LaunchSpec {
+    /// Its number.
+    pub executor: ExecutorNo,
+    /// Of which profile.
+    pub profile: ProfileId,
+    /// The agent's host.
+    pub hostname: String,
+    /// Cores for Spark.
+    pub cores: u32,
+    /// Its part of the offer.
+    pub resources: Resources,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Accept these offers, all of one agent and role, for these executors.
+    Launch {
+        /// Used up together.
+        offers: Vec<OfferId>,
+        /// Whose they are.
+        agent: AgentId,
+        /// Allocated to.
+        role: Option<String>,
+        /// What to start; never empty.
+        executors: Vec<LaunchSpec>,
+        /// How long the rest stays refused.
+        refuse: Duration,
+    },
+    /// Decline these.
+    Decline {
+        /// Which.
+        offers: Vec<OfferId>,
+        /// For how long.
+        refuse: Duration,
+    },
+    /// No more offers, please.
+    Suppress,
+    /// Offers again, with no filters.
+    Revive,
+    /// End this executor.
+    Kill {
+        /// Which.
+        executor: ExecutorNo,
+        /// Where.
+        agent: AgentId,
+    },
+    /// Tell the driver that this executor is gone. Once for each launched one.
+    Ended {
+        /// Which.
+        executor: ExecutorNo,
+        /// How.
+        exit: Exit,
+    },
+    /// Tell the driver that its executors cannot be started. Once.
+    GiveUp {
+        /// Why.
+        message: String,
+    },
+}

@@ -1,0 +1,166 @@
+//! What a task's status means for its executor.
+
+use mezz_proto::v1::{self, TaskState, task_status::Reason};
+
+use crate::policy::{Exit, ExitKind};
+
+/// What a status says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Meaning {
+    /// It runs, or is still being ended.
+    Alive,
+    /// It is gone, for us.
+    Gone(Exit),
+    /// Nothing that we did not know.
+    Nothing,
+}
+
+/// `mem_mib` is what the executor was given, when that is known.
+pub(super) fn meaning(status: &v1::TaskStatus, mem_mib: Option<u64>) -> Meaning {
+    let Ok(state) = TaskState::try_from(status.state) else { return Meaning::Nothing };
+    let text = status.message.as_deref().unwrap_or("").trim();
+    let reason = status.reason.and_then(|r| Reason::try_from(r).ok());
+    match state {
+        TaskState::TaskRunning | TaskState::TaskKilling => Meaning::Alive,
+        TaskState::TaskStaging | TaskState::TaskStarting => Meaning::Nothing,
+        TaskState::TaskFinished => Meaning::Gone(Exit {
+            kind: ExitKind::Finished,
+            code: 0,
+            by_app: false,
+            reason: "it ended by itself with status 0".to_owned(),
+        }),
+        TaskState::TaskFailed => Meaning::Gone(failed(reason, text, mem_mib)),
+        TaskState::TaskError => Meaning::Gone(Exit {
+            kind: ExitKind::Failed,
+            code: -1,
+            by_app: false,
+            reason: format!("the master refused it: {}", or(text, "no reason given")),
+        }),
+        TaskState::TaskKilled => Meaning::Gone(Exit::lost(or(text, "it was killed"))),
+        // An unreachable executor may still run and even come back, but nothing
+        // can be done with it meanwhile; it is replaced, and ended if it returns.
+        _ => Meaning::Gone(Exit::lost(format!(
+            "it was lost with its agent or offer: {}",
+            or(text, state.as_str_name())
+        ))),
+    }
+}
+
+fn failed(reason: Option<Reason>, text: &str, mem_mib: Option<u64>) -> Exit {
+    match reason {
+        Some(Reason::ContainerLimitationMemory) => {
+            let limit = mem_mib.map(|m| format!(" of {m} MiB")).unwrap_or_default();
+            let detail = if text.is_empty() { String::new() } else { format!(" ({text})") };
+            Exit {
+                kind: ExitKind::OutOfMemory,
+                code: 137,
+                by_app: true,
+                reason: format!(
+                    "killed by the agent for exceeding its memory limit{limit}; \
+                     raise spark.executor.memoryOverhead{detail}"
+                ),
+            }
+        }
+        Some(Reason::ContainerPreempted | Reason::AgentDraining) => {
+            Exit::lost(or(text, "its agent takes its resources back"))
+        }
+        _ => {
+            let (code, by_app) = status_of(text);
+            let reason = or(text, "it failed, and the agent did not say how").to_owned();
+            Exit { kind: ExitKind::Failed, code, by_app, reason }
+        }
+    }
+}
+
+/// Exit status and blame, from the agent's words: `… status N`, `… signal N` or
+/// `… signal NAME`. SIGKILL and SIGTERM come from outside.
+fn status_of(text: &str) -> (i32, bool) {
+    let after = |word: &str| {
+        let (_, rest) = text.rsplit_once(word)?;
+        rest.trim_start().split(|c: char| !(c.is_alphanumeric() || c == '-')).next()
+    };
+    if let Some(code) = after("status ").and_then(|s| s.parse().ok()) {
+        return (code, true);
+    }
+    let signal = after("signal ").and_then(|s| match s.to_ascii_lowercase().as_str() {
+        "killed" | "sigkill" => Some(9),
+        "terminated" | "sigterm" => Some(15),
+        "aborted" | "sigabrt" => Some(6),
+        "segmentation" | "sigsegv" => Some(11),
+        number => number.parse().ok().filter(|n| (1..=64).contains(n)),
+    });
+    match signal {
+        Some(signal) => (128 + signal, !matches!(signal, 9 | 15)),
+        None => (-1, true),
+    }
+}
+
+fn or<'a>(text: &'a str, otherwise: &'a str) -> &'a str {
+    if text.is_empty() { otherwise } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(state: TaskState, reason: Option<Reason>, message: &str) -> v1::TaskStatus {
+        v1::TaskStatus {
+            state: state as i32,
+            reason: reason.map(|r| r as i32),
+            message: Some(message.to_owned()),
+            ..Default::default()
+        }
+    }
+
+    fn gone(state: TaskState, reason: Option<Reason>, message: &str) -> Exit {
+        match meaning(&status(state, reason, message), Some(1408)) {
+            Meaning::Gone(exit) => exit,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn out_of_memory_says_what_to_do() {
+        let exit = gone(TaskState::TaskFailed, Some(Reason::ContainerLimitationMemory), "");
+        assert_eq!(
+            exit.reason,
+            "killed by the agent for exceeding its memory limit of 1408 MiB; \
+             raise spark.executor.memoryOverhead"
+        );
+        assert_eq!((exit.kind, exit.by_app, exit.code), (ExitKind::OutOfMemory, true, 137));
+    }
+
+    #[test]
+    fn statuses_and_signals_are_read_from_the_agents_words() {
+        for (text, code, by_app) in [
+            ("Command exited with status 53", 53, true),
+            ("Command terminated with signal Killed", 137, false),
+            ("Command terminated with signal Segmentation fault", 139, true),
+            ("terminated by signal 15 (SIGTERM)", 143, false),
+            ("cannot start: no such file", -1, true),
+        ] {
+            let exit = gone(TaskState::TaskFailed, None, text);
+            assert_eq!((exit.code, exit.by_app), (code, by_app), "{text}");
+            assert_eq!(exit.reason, text);
+        }
+    }
+
+    #[test]
+    fn loss_is_not_the_applications_fault() {
+        for state in [
+            TaskState::TaskLost,
+            TaskState::TaskDropped,
+            TaskState::TaskUnreachable,
+            TaskState::TaskGone,
+            TaskState::TaskGoneByOperator,
+            TaskState::TaskUnknown,
+            TaskState::TaskKilled,
+        ] {
+            let exit = gone(state, None, "");
+            assert_eq!((exit.kind, exit.by_app), (ExitKind::Lost, false), "{state:?}");
+            assert!(!exit.reason.is_empty());
+        }
+        assert_eq!(meaning(&status(TaskState::TaskRunning, None, ""), None), Meaning::Alive);
+        assert_eq!(meaning(&status(TaskState::TaskStarting, None, ""), None), Meaning::Nothing);
+    }
+}

@@ -1,0 +1,104 @@
+//! An executor as a Mezz task.
+
+use std::time::Duration;
+
+use mezz_proto::{ids::AgentId, resources::Dialect, v1};
+
+use crate::{
+    policy::LaunchSpec,
+    protocol::{Profile, Register},
+};
+
+/// Between asking an executor to end and killing it: time for its shutdown hooks,
+/// which remove its files.
+const KILL_GRACE: Duration = Duration::from_secs(5);
+
+/// The application that executors belong to.
+pub(super) struct App<'a> {
+    pub(super) register: &'a Register,
+    pub(super) id: &'a str,
+}
+
+/// The task that runs this executor; `log` is the address of its agent.
+pub(super) fn task(
+    app: &App<'_>,
+    profile: &Profile,
+    spec: &LaunchSpec,
+    agent: &AgentId,
+    role: Option<&str>,
+    log: Option<&str>,
+) -> v1::TaskInfo {
+    let id = spec.executor.to_string();
+    let replacements = [
+        ("{{EXECUTOR_ID}}", id.clone()),
+        ("{{HOSTNAME}}", spec.hostname.clone()),
+        ("{{CORES}}", spec.cores.to_string()),
+        ("{{HEAP_MIB}}", profile.heap.to_string()),
+        ("{{APP_ID}}", app.id.to_owned()),
+        ("{{PROFILE_ID}}", spec.profile.0.to_string()),
+    ];
+    let fill = |text: &String| {
+        replacements.iter().fold(text.clone(), |text, (name, value)| text.replace(name, value))
+    };
+    let mut env: Vec<(String, String)> =
+        app.register.env.iter().map(|(k, v)| (k.clone(), fill(v))).collect();
+    if let Some(base) = log {
+        for (name, file) in [("SPARK_LOG_URL_STDOUT", "stdout"), ("SPARK_LOG_URL_STDERR", "stderr")]
+        {
+            let url = format!("{base}/files/download?framework={}&task={id}&path={file}", app.id);
+            env.push((name.to_owned(), url));
+        }
+    }
+    let arguments: Vec<String> = app.register.command.iter().map(fill).collect();
+    v1::TaskInfo {
+        name: format!("{} executor {id}", app.register.app_name),
+        task_id: v1::TaskId { value: id },
+        agent_id: agent.into(),
+        resources: spec.resources.to_proto(Dialect::Refined, role),
+        command: Some(v1::CommandInfo {
+            value: arguments.first().cloned(),
+            arguments,
+            shell: Some(false),
+            environment: Some(v1::Environment {
+                variables: env.into_iter().map(|(name, value)| variable(name, value)).collect(),
+            }),
+            ..Default::default()
+        }),
+        kill_policy: Some(v1::KillPolicy {
+            grace_period: Some(v1::DurationInfo {
+                nanoseconds: i64::try_from(KILL_GRACE.as_nanos()).unwrap_or(i64::MAX),
+            }),
+        }),
+        ..Default::default()
+    }
+}
+
+/// As a secret where the name says so, which keeps it out of what is shown of
+/// tasks.
+fn variable(name: String, value: String) -> v1::environment::Variable {
+    use v1::{environment::variable, secret};
+    let upper = name.to_ascii_uppercase();
+    if !["SECRET", "PASSWORD", "TOKEN"].iter().any(|w| upper.contains(w)) {
+        return v1::environment::Variable { name, value: Some(value), ..Default::default() };
+    }
+    let secret = v1::Secret {
+        r#type: Some(secret::Type::Value as i32),
+        value: Some(secret::Value { data: value.into_bytes() }),
+        ..Default::default()
+    };
+    v1::environment::Variable {
+        name,
+        r#type: Some(variable::Type::Secret as i32),
+        secret: Some(secret),
+        ..Default::default()
+    }
+}
+
+/// Where the offering agent serves files, when the offer says.
+pub(super) fn log_base(offer: &v1::Offer) -> Option<String> {
+    let url = offer.url.as_ref()?;
+    let host = url.address.hostname.as_deref().or(url.address.ip.as_deref())?;
+    // An address of IPv6 stands in brackets.
+    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    Some(format!("{}://{host}:{}", url.scheme, url.address.port))
+}

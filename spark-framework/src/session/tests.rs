@@ -1,0 +1,192 @@
+use super::*;
+
+const NOW: Time = Time::from_secs(5000);
+
+fn register() -> Register {
+    let FromDriver::Register(r) = FromDriver::parse(
+        br#"{"t":"register","v":1,"mode":"coarse","masters":["m:5050"],"app_name":"words",
+        "user":"ann","spark":"4.3.0","ui":"http://d:4040",
+        "command":["/jdk/bin/java","-Xmx{{HEAP_MIB}}m","--executor-id","{{EXECUTOR_ID}}",
+        "--hostname","{{HOSTNAME}}","--cores","{{CORES}}","--app-id","{{APP_ID}}",
+        "--resourceProfileId","{{PROFILE_ID}}"],
+        "env":{"SPARK_HOME":"/spark","DIR":"x-{{EXECUTOR_ID}}","_SPARK_AUTH_SECRET":"hush"},"role":"etl"}"#,
+    )
+    .unwrap() else {
+        panic!("not a register")
+    };
+    *r
+}
+
+fn offer(id: &str) -> v1::Offer {
+    v1::Offer {
+        id: v1::OfferId { value: id.into() },
+        framework_id: v1::FrameworkId { value: "fw-1".into() },
+        agent_id: v1::AgentId { value: "a1".into() },
+        hostname: "node1".into(),
+        resources: Resources::cpus_mem(4.0, 4096.0)
+            .to_proto(mezz_proto::resources::Dialect::Refined, Some("etl")),
+        url: Some(v1::Url {
+            scheme: "http".into(),
+            address: v1::Address { hostname: Some("node1".into()), ip: None, port: 5051 },
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+fn target(n: u32) -> Input {
+    let text = format!(
+        r#"{{"t":"target","profiles":[{{"rp":0,"n":{n},"cores":2,"mem":1408,"heap":1024}}]}}"#
+    );
+    Input::Driver(FromDriver::parse(text.as_bytes()).unwrap())
+}
+
+struct Env(Session);
+
+impl Env {
+    fn started(n: u32) -> Self {
+        let mut env = Self(Session::new(register()).unwrap());
+        env.send(target(n));
+        env.send(Input::Subscribed(v1::FrameworkId { value: "fw-1".into() }));
+        env
+    }
+
+    fn send(&mut self, input: Input) -> Vec<Output> {
+        let mut out = Vec::new();
+        self.0.handle(NOW, input, &mut out);
+        out
+    }
+
+    fn update(&mut self, task: &str, state: v1::TaskState, message: &str) -> Vec<Output> {
+        self.send(Input::Update(Box::new(v1::TaskStatus {
+            task_id: v1::TaskId { value: task.into() },
+            state: state as i32,
+            message: Some(message.into()),
+            agent_id: Some(v1::AgentId { value: "a1".into() }),
+            ..Default::default()
+        })))
+    }
+}
+
+fn to_driver(out: &[Output]) -> Vec<String> {
+    out.iter()
+        .filter_map(|o| match o {
+            Output::Driver(m) => {
+                Some(String::from_utf8(m.to_line()).unwrap().trim_end().to_owned())
+            }
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn subscribes_as_the_application() {
+    let f = Session::new(register()).unwrap().framework();
+    assert_eq!((f.user.as_str(), f.name.as_str()), ("ann", "words"));
+    assert_eq!(f.roles, ["etl"]);
+    assert_eq!(f.failover_timeout, Some(60.0));
+    assert_eq!(f.checkpoint, Some(true));
+}
+
+#[test]
+fn settings_that_make_no_sense_are_named() {
+    use std::error::Error;
+    let bad = Register { constraints: Some("rack:".into()), ..register() };
+    let e = Session::new(bad).err().unwrap();
+    assert_eq!(e.to_string(), "spark.mezz.constraints");
+    assert!(e.source().unwrap().to_string().contains("`rack:`"));
+    assert!(Session::new(Register { masters: vec![], ..register() }).is_err());
+    assert!(Session::new(Register { failover_timeout_s: Some(-1.0), ..register() }).is_err());
+}
+
+#[test]
+fn an_offer_becomes_a_command_task_with_everything_filled_in() {
+    let mut env = Env::started(1);
+    let out = env.send(Input::Offers(vec![offer("o1")]));
+    let Output::Launch { offers, tasks, .. } = &out[0] else { panic!("no launch") };
+    assert_eq!(offers[0].value, "o1");
+    let task = &tasks[0];
+    assert_eq!((task.task_id.value.as_str(), task.name.as_str()), ("1", "words executor 1"));
+    let command = task.command.as_ref().unwrap();
+    assert_eq!(command.value.as_deref(), Some("/jdk/bin/java"));
+    assert_eq!(
+        command.arguments.join(" "),
+        "/jdk/bin/java -Xmx1024m --executor-id 1 --hostname node1 --cores 2 --app-id fw-1 \
+         --resourceProfileId 0"
+    );
+    let variables = &command.environment.as_ref().unwrap().variables;
+    let secret = variables.iter().find(|v| v.name == "_SPARK_AUTH_SECRET").unwrap();
+    assert_eq!((secret.r#type(), &secret.value), (v1::environment::variable::Type::Secret, &None));
+    assert_eq!(secret.secret.as_ref().unwrap().value.as_ref().unwrap().data, b"hush");
+    let env: Vec<String> = variables
+        .iter()
+        .filter(|v| v.secret.is_none())
+        .map(|v| format!("{}={}", v.name, v.value()))
+        .collect();
+    assert_eq!(
+        env,
+        [
+            "DIR=x-1",
+            "SPARK_HOME=/spark",
+            "SPARK_LOG_URL_STDOUT=http://node1:5051/files/download?framework=fw-1&task=1&path=stdout",
+            "SPARK_LOG_URL_STDERR=http://node1:5051/files/download?framework=fw-1&task=1&path=stderr",
+        ]
+    );
+    assert_eq!(Resources::from_proto(&task.resources).unwrap().to_string(), "cpus:2; mem:1408");
+    assert_eq!(Resources::allocation_role(&task.resources).unwrap().as_deref(), Some("etl"));
+    assert_eq!(
+        to_driver(&out),
+        [r#"{"t":"executor_launched","id":"1","rp":0,"agent":"a1","host":"node1"}"#]
+    );
+}
+
+#[test]
+fn the_driver_hears_of_its_registration_once() {
+    let mut env = Env(Session::new(register()).unwrap());
+    let id = v1::FrameworkId { value: "fw-1".into() };
+    let first = env.send(Input::Subscribed(id.clone()));
+    assert_eq!(to_driver(&first), [r#"{"t":"registered","v":1,"app_id":"fw-1"}"#]);
+    assert_eq!(to_driver(&env.send(Input::Disconnected)), [""; 0]);
+    assert_eq!(to_driver(&env.send(Input::Subscribed(id))), [""; 0]);
+}
+
+#[test]
+fn the_end_of_an_executor_reaches_the_driver_with_its_reason() {
+    let mut env = Env::started(1);
+    env.send(Input::Offers(vec![offer("o1")]));
+    env.update("1", v1::TaskState::TaskRunning, "");
+    let out = env.update("1", v1::TaskState::TaskFailed, "Command exited with status 3");
+    assert_eq!(
+        to_driver(&out),
+        [
+            r#"{"t":"executor_exited","id":"1","code":3,"by_app":true,"killed":false,"reason":"Command exited with status 3"}"#
+        ]
+    );
+    assert!(out.contains(&Output::Revive));
+}
+
+#[test]
+fn the_drivers_words_are_followed() {
+    let mut env = Env::started(1);
+    env.send(Input::Offers(vec![offer("o1")]));
+    let kill = FromDriver::KillExecutors { ids: vec!["1".into(), "nonsense".into()] };
+    let out = env.send(Input::Driver(kill));
+    assert!(out.contains(&Output::Kill { task: "1".into(), agent: "a1".into() }));
+    let out = env.update("1", v1::TaskState::TaskKilled, "");
+    assert!(to_driver(&out)[0].contains(r#""killed":true"#), "{:?}", to_driver(&out));
+    let out = env.send(Input::Driver(FromDriver::Unregister { exit_code: 0 }));
+    assert!(matches!(out[..], [Output::End(true)]));
+    let again = FromDriver::Register(Box::new(register()));
+    let out = env.send(Input::Driver(again));
+    assert!(matches!(out[..], [Output::Driver(ToDriver::Error { .. }), Output::End(false)]));
+}
+
+#[test]
+fn an_offer_that_makes_no_sense_is_declined_and_the_others_are_used() {
+    let mut env = Env::started(1);
+    let mut bad = offer("bad");
+    bad.resources[0].name.clear();
+    let out = env.send(Input::Offers(vec![bad, offer("good")]));
+    assert!(matches!(&out[0], Output::Decline { offers, .. } if offers[0].value == "bad"));
+    assert!(matches!(&out[1], Output::Launch { offers, .. } if offers[0].value == "good"));
+}

@@ -1,0 +1,294 @@
+//! Builds the command line of Spark's own programs for a Mezz cluster.
+//!
+//! Only three things are added to what the user wrote: the master URL, the
+//! plugin on the driver's class path, and where `mezz` is. Everything else is
+//! passed on untouched.
+
+mod arguments;
+mod locate;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::BTreeMap,
+    ffi::{OsStr, OsString},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use thiserror::Error;
+
+use self::arguments::Arguments;
+
+/// The scheme of our master URLs. `spark-submit` takes none that does not start
+/// with `spark`, and `spark://` is its own.
+pub const MASTER_SCHEME: &str = "spark-mezz://";
+
+/// Which of Spark's programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `spark-submit`.
+    Submit,
+    /// `spark-shell`, for Scala.
+    Shell,
+    /// `pyspark`, for Python.
+    Pyspark,
+    /// `spark-sql`.
+    Sql,
+}
+
+impl Kind {
+    fn program(self) -> &'static str {
+        match self {
+            Kind::Submit => "spark-submit",
+            Kind::Shell => "spark-shell",
+            Kind::Pyspark => "pyspark",
+            Kind::Sql => "spark-sql",
+        }
+    }
+}
+
+/// Where things are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SparkOptions {
+    /// host:port of each master; when empty the user's own `--master
+    /// spark-mezz://…` is needed.
+    pub master: Vec<String>,
+    /// Where Spark is installed; looked for when absent.
+    pub spark_home: Option<PathBuf>,
+    /// `mezz-spark-bridge.jar`; looked for when absent.
+    pub bridge_jar: Option<PathBuf>,
+    /// This program, absolute.
+    pub mezz_bin: PathBuf,
+}
+
+/// Why there is no command line.
+#[derive(Debug, Error)]
+pub enum SubmitError {
+    /// Not found anywhere.
+    #[error(
+        "Spark is not found: give --spark-home, set SPARK_HOME, or `pip install pyspark` for the \
+         python3 on your PATH (looked in {looked})"
+    )]
+    NoSpark {
+        /// Where it was looked for.
+        looked: String,
+    },
+    /// A folder that was named holds no Spark.
+    #[error(
+        "{option} is {}, which has no {missing}; give the folder that Spark is installed in",
+        path.display()
+    )]
+    NotSpark {
+        /// Where the folder comes from.
+        option: &'static str,
+        /// The folder.
+        path: PathBuf,
+        /// What is not there.
+        missing: String,
+    },
+    /// The plugin is not found anywhere.
+    #[error(
+        "mezz-spark-bridge.jar is not found: give --bridge-jar or set MEZZ_SPARK_BRIDGE; \
+         spark-framework/bridge/build.sh builds it (looked in {looked})"
+    )]
+    NoBridge {
+        /// Where it was looked for.
+        looked: String,
+    },
+    /// The plugin is not where it was said to be.
+    #[error("{option} is {}, which is no file", path.display())]
+    BridgeMissing {
+        /// Where the path comes from.
+        option: &'static str,
+        /// The path.
+        path: PathBuf,
+    },
+    /// No master.
+    #[error("no master: give --master host:port[,host:port…] or set MEZZ_MASTER")]
+    NoMaster,
+    /// A master that is no address.
+    #[error("master `{0}` is not host:port")]
+    BadMaster(String),
+    /// The user's arguments name another master.
+    #[error(
+        "{given} conflicts with the Mezz master {ours}: leave it out, or call spark-submit itself \
+         for another cluster"
+    )]
+    OtherMaster {
+        /// The user's.
+        given: String,
+        /// The URL that would be added.
+        ours: String,
+    },
+    /// Not there yet.
+    #[error(
+        "--deploy-mode cluster is not supported yet: leave it out, and the driver runs on this \
+         machine"
+    )]
+    ClusterMode,
+    /// A file of settings that cannot be read.
+    #[error("cannot read {}", path.display())]
+    Properties {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// The command that runs Spark's program on the cluster. It inherits the
+/// environment, with SPARK_HOME set.
+///
+/// # Errors
+/// [`SubmitError`] says what is missing or contradictory, and what to do.
+pub fn spark_command(
+    kind: Kind,
+    options: &SparkOptions,
+    user_args: &[OsString],
+) -> Result<Command, SubmitError> {
+    let environment = Environment::of_process();
+    let home = locate::spark_home(options, &environment, kind.program())?;
+    let jar = locate::bridge_jar(options, &environment)?;
+    let args = arguments(options, &home, &jar, &environment, user_args)?;
+    let mut command = Command::new(home.join("bin").join(kind.program()));
+    command.args(args).env("SPARK_HOME", &home);
+    if kind == Kind::Pyspark
+        && let Some(path) = python_path(&home, &environment)
+    {
+        command.env("PYTHONPATH", path);
+    }
+    Ok(command)
+}
+
+/// For a Spark that pip installed: PYTHONPATH with its folder of packages. Its
+/// `pyspark` script imports from there, and the python3 on PATH may be another.
+fn python_path(home: &Path, environment: &Environment) -> Option<OsString> {
+    let packages = home.parent().filter(|p| p.ends_with("site-packages"))?;
+    let mut path = packages.as_os_str().to_owned();
+    if let Some(theirs) = environment.get("PYTHONPATH") {
+        path.push(":");
+        path.push(theirs);
+    }
+    Some(path)
+}
+
+/// What is read of the surroundings, so that tests need not change those of the
+/// whole process.
+#[derive(Clone, Debug, Default)]
+struct Environment {
+    variables: BTreeMap<String, OsString>,
+    current_dir: Option<PathBuf>,
+}
+
+impl Environment {
+    fn of_process() -> Self {
+        let names =
+            ["SPARK_HOME", "SPARK_CONF_DIR", "MEZZ_SPARK_BRIDGE", "HOME", "PATH", "PYTHONPATH"];
+        let variables =
+            names.iter().filter_map(|n| Some(((*n).to_owned(), std::env::var_os(n)?))).collect();
+        Self { variables, current_dir: std::env::current_dir().ok() }
+    }
+
+    /// The variable, unless it is not set or empty.
+    fn get(&self, name: &str) -> Option<&OsStr> {
+        self.variables.get(name).map(OsString::as_os_str).filter(|v| !v.is_empty())
+    }
+
+    fn path(&self, name: &str) -> Option<PathBuf> {
+        self.get(name).map(PathBuf::from)
+    }
+}
+
+fn arguments(
+    options: &SparkOptions,
+    home: &Path,
+    jar: &Path,
+    environment: &Environment,
+    user_args: &[OsString],
+) -> Result<Vec<OsString>, SubmitError> {
+    let user = Arguments::read(user_args);
+    if user.deploy_mode().as_deref() == Some("cluster") {
+        return Err(SubmitError::ClusterMode);
+    }
+    let master = master(options, &user)?;
+
+    let mut all: Vec<OsString> = Vec::new();
+    // Before the user's, so that a setting of theirs wins.
+    let mut bin = OsString::from("spark.mezz.bin=");
+    bin.push(&options.mezz_bin);
+    all.extend(["--conf".into(), bin]);
+    all.extend(user_args[..user.end].iter().cloned());
+    if let Some(master) = master {
+        all.extend(["--master".into(), master.into()]);
+    }
+    // After the user's, which it takes in: of two the last one wins, and a
+    // setting would lose against it.
+    all.push("--driver-class-path".into());
+    all.push(match class_path(&user, home, environment)? {
+        Some(mut theirs) => {
+            theirs.push(":");
+            theirs.push(jar);
+            theirs
+        }
+        None => jar.into(),
+    });
+    all.extend(user_args[user.end..].iter().cloned());
+    Ok(all)
+}
+
+/// The master URL to add; `None` when the user's own will do.
+fn master(options: &SparkOptions, user: &Arguments) -> Result<Option<String>, SubmitError> {
+    if let Some(bad) = options.master.iter().find(|m| !is_address(m)) {
+        return Err(SubmitError::BadMaster(bad.clone()));
+    }
+    let ours = format!("{MASTER_SCHEME}{}", options.master.join(","));
+    match user.master() {
+        None if options.master.is_empty() => Err(SubmitError::NoMaster),
+        None => Ok(Some(ours)),
+        Some(given) => {
+            let same = given.value == ours;
+            let only = options.master.is_empty() && given.value.starts_with(MASTER_SCHEME);
+            if same || only {
+                Ok(None)
+            } else {
+                let ours = if options.master.is_empty() { MASTER_SCHEME.to_owned() } else { ours };
+                Err(SubmitError::OtherMaster { given: given.text, ours })
+            }
+        }
+    }
+}
+
+/// The class path that the driver would have without us: the last word has the
+/// option, then a setting on the command line, then the file of settings.
+fn class_path(
+    user: &Arguments,
+    home: &Path,
+    environment: &Environment,
+) -> Result<Option<OsString>, SubmitError> {
+    if let Some(given) = user.driver_class_path() {
+        return Ok(Some(given));
+    }
+    let (path, required) = match user.properties_file() {
+        Some(file) => (PathBuf::from(file), true),
+        None => {
+            let conf = environment.path("SPARK_CONF_DIR").unwrap_or_else(|| home.join("conf"));
+            (conf.join("spark-defaults.conf"), false)
+        }
+    };
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Ok(arguments::property(&text, "spark.driver.extraClassPath").map(Into::into)),
+        Err(e) if !required && e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(SubmitError::Properties { path, source }),
+    }
+}
+
+fn is_address(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(host, port)| {
+        !host.is_empty()
+            && !host.contains(['/', ',', ' '])
+            && port.parse::<u16>().is_ok_and(|p| p > 0)
+    })
+}

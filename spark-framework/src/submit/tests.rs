@@ -1,0 +1,186 @@
+use std::fs;
+
+use super::*;
+
+/// A made-up installation in a folder of its own.
+struct Env {
+    dir: tempfile::TempDir,
+    options: SparkOptions,
+    environment: Environment,
+}
+
+impl Env {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |p: &str| dir.path().join(p);
+        spark(&at("spark"));
+        fs::create_dir_all(at("mezz/bin")).unwrap();
+        fs::write(at("mezz/bin/mezz-spark-bridge.jar"), "").unwrap();
+        let options = SparkOptions {
+            master: vec!["a:5050".into(), "b:5051".into()],
+            spark_home: Some(at("spark")),
+            bridge_jar: None,
+            mezz_bin: at("mezz/bin/mezz"),
+        };
+        Self { options, environment: Environment::default(), dir }
+    }
+
+    fn at(&self, path: &str) -> PathBuf {
+        self.dir.path().join(path)
+    }
+
+    /// The arguments, with the temporary folder written as `@`.
+    fn arguments(&self, user: &str) -> Result<String, String> {
+        let args: Vec<OsString> = user.split_whitespace().map(Into::into).collect();
+        let home = locate::spark_home(&self.options, &self.environment, "spark-submit");
+        let all = home
+            .and_then(|home| {
+                let jar = locate::bridge_jar(&self.options, &self.environment)?;
+                arguments(&self.options, &home, &jar, &self.environment, &args)
+            })
+            .map_err(|e| self.shorten(&e.to_string()))?;
+        let words: Vec<_> = all.iter().map(|a| a.to_string_lossy().into_owned()).collect();
+        Ok(self.shorten(&words.join(" ")))
+    }
+
+    fn shorten(&self, text: &str) -> String {
+        text.replace(&self.dir.path().display().to_string(), "@")
+    }
+}
+
+fn spark(home: &Path) {
+    fs::create_dir_all(home.join("bin")).unwrap();
+    fs::create_dir_all(home.join("jars")).unwrap();
+    fs::create_dir_all(home.join("conf")).unwrap();
+    fs::write(home.join("bin/spark-submit"), "").unwrap();
+}
+
+const BIN: &str = "--conf spark.mezz.bin=@/mezz/bin/mezz";
+const JAR: &str = "@/mezz/bin/mezz-spark-bridge.jar";
+const MASTER: &str = "--master spark-mezz://a:5050,b:5051";
+
+#[test]
+fn adds_its_own_between_sparks_options_and_the_application() {
+    let env = Env::new();
+    assert_eq!(
+        env.arguments("--name x --conf k=v -v app.py --master y --conf z").unwrap(),
+        format!(
+            "{BIN} --name x --conf k=v -v {MASTER} --driver-class-path {JAR} app.py --master y \
+             --conf z"
+        )
+    );
+    assert_eq!(env.arguments("").unwrap(), format!("{BIN} {MASTER} --driver-class-path {JAR}"));
+}
+
+#[test]
+fn takes_the_users_class_path_in() {
+    let env = Env::new();
+    let merged = |user: &str, theirs: &str| {
+        assert_eq!(
+            env.arguments(&format!("{user} app.py")).unwrap(),
+            format!("{BIN} {user} {MASTER} --driver-class-path {theirs}:{JAR} app.py")
+        );
+    };
+    merged("--driver-class-path x.jar:y.jar", "x.jar:y.jar");
+    merged("--driver-class-path=x.jar", "x.jar");
+    merged("--conf spark.driver.extraClassPath=z.jar", "z.jar");
+    fs::write(
+        env.at("spark/conf/spark-defaults.conf"),
+        "# no\nspark.driver.extraClassPath  d.jar\n",
+    )
+    .unwrap();
+    merged("--verbose", "d.jar");
+    fs::write(env.at("p"), "spark.driver.extraClassPathX=no\nspark.driver.extraClassPath = p.jar")
+        .unwrap();
+    let file = env.at("p").display().to_string();
+    let said = env.arguments(&format!("--properties-file {file} app.py")).unwrap();
+    assert!(said.contains(&format!("--driver-class-path p.jar:{JAR}")), "{said}");
+    let said = env.arguments("--properties-file /nowhere/at/all app.py").unwrap_err();
+    assert_eq!(said, "cannot read /nowhere/at/all");
+}
+
+#[test]
+fn another_master_is_refused() {
+    let mut env = Env::new();
+    for (user, given) in [
+        ("--master yarn app.py", "--master yarn"),
+        ("--master=local[2] app.py", "--master local[2]"),
+        ("--conf spark.master=spark://x:7077 app.py", "--conf spark.master=spark://x:7077"),
+        ("--master spark-mezz://c:1 app.py", "--master spark-mezz://c:1"),
+    ] {
+        let said = env.arguments(user).unwrap_err();
+        assert!(
+            said.starts_with(&format!("{given} conflicts with the Mezz master spark-mezz://a:")),
+            "{said}"
+        );
+    }
+    let same = env.arguments(&format!("{MASTER} app.py")).unwrap();
+    assert_eq!(same.matches("--master").count(), 1, "{same}");
+
+    env.options.master.clear();
+    let own = env.arguments("--master spark-mezz://c:1 app.py").unwrap();
+    assert!(own.contains("--master spark-mezz://c:1 --driver-class-path"), "{own}");
+    assert!(env.arguments("app.py").unwrap_err().starts_with("no master: give --master"));
+    env.options.master = vec!["host".into()];
+    assert_eq!(env.arguments("app.py").unwrap_err(), "master `host` is not host:port");
+}
+
+#[test]
+fn cluster_mode_is_refused() {
+    let env = Env::new();
+    for user in ["--deploy-mode cluster app.py", "--conf spark.submit.deployMode=cluster app.py"] {
+        assert!(env.arguments(user).unwrap_err().contains("not supported yet"));
+    }
+    env.arguments("--deploy-mode client app.py --deploy-mode cluster").unwrap();
+}
+
+#[test]
+fn spark_is_found_where_it_may_be() {
+    let mut env = Env::new();
+    env.options.spark_home = None;
+    let said = env.arguments("app.py").unwrap_err();
+    assert!(
+        said.contains("give --spark-home, set SPARK_HOME") && said.contains("@/mezz/.mezz/spark"),
+        "{said}"
+    );
+
+    spark(&env.at("mezz/.mezz/spark/lib/python3.11/site-packages/pyspark"));
+    env.arguments("app.py").unwrap();
+
+    env.environment.variables.insert("SPARK_HOME".into(), env.at("gone").into());
+    let said = env.arguments("app.py").unwrap_err();
+    assert!(said.starts_with("SPARK_HOME is @/gone, which has no bin/spark-submit"), "{said}");
+    env.options.spark_home = Some(env.at("spark"));
+    env.arguments("app.py").unwrap();
+}
+
+#[test]
+fn the_plugin_is_found_where_it_may_be() {
+    let mut env = Env::new();
+    fs::remove_file(env.at("mezz/bin/mezz-spark-bridge.jar")).unwrap();
+    let said = env.arguments("app.py").unwrap_err();
+    assert!(said.contains("set MEZZ_SPARK_BRIDGE") && said.contains("build.sh"), "{said}");
+    fs::create_dir_all(env.at("mezz/share/mezz")).unwrap();
+    fs::write(env.at("mezz/share/mezz/mezz-spark-bridge.jar"), "").unwrap();
+    env.arguments("app.py").unwrap();
+    env.environment.variables.insert("MEZZ_SPARK_BRIDGE".into(), env.at("no.jar").into());
+    assert_eq!(
+        env.arguments("app.py").unwrap_err(),
+        "MEZZ_SPARK_BRIDGE is @/no.jar, which is no file"
+    );
+    env.options.bridge_jar = Some(env.at("spark/bin/spark-submit"));
+    assert!(
+        env.arguments("app.py").unwrap().contains("--driver-class-path @/spark/bin/spark-submit")
+    );
+}
+
+#[test]
+fn the_python_shell_finds_the_packages_beside_its_spark() {
+    let mut environment = Environment::default();
+    let home = Path::new("/v/lib/python3.11/site-packages/pyspark");
+    let packages = "/v/lib/python3.11/site-packages";
+    assert_eq!(python_path(home, &environment), Some(packages.into()));
+    environment.variables.insert("PYTHONPATH".into(), "/mine".into());
+    assert_eq!(python_path(home, &environment), Some(format!("{packages}:/mine").into()));
+    assert_eq!(python_path(Path::new("/opt/spark"), &environment), None);
+}
