@@ -1,14 +1,11 @@
 //! Real Spark through the plugin, the line protocol, the session and the policy;
-//! only the cluster is made up. Needs a Spark, and some minutes on a busy machine:
-//! `MEZZ_TEST_SPARK_HOME=… cargo test -p mezz-spark --test spark -- --ignored`
-//! (after `cargo build -p mezz-spark --examples`), as `./test.sh` does.
+//! only the cluster is made up. `./test.sh` installs Spark and runs them.
 
 mod support;
 
 use support::{Job, alive, kill_9};
 
 #[test]
-#[ignore = "needs MEZZ_TEST_SPARK_HOME; test.sh runs it"]
 fn words_are_counted_with_authentication_and_the_secret_stays_out_of_sight() {
     let folder = tempfile::tempdir().unwrap();
     let text = folder.path().join("text");
@@ -40,7 +37,6 @@ fn words_are_counted_with_authentication_and_the_secret_stays_out_of_sight() {
 }
 
 #[test]
-#[ignore = "needs MEZZ_TEST_SPARK_HOME; test.sh runs it"]
 fn a_killed_executor_is_replaced_and_the_work_goes_on() {
     let mut job = Job::start(&[], "tests/apps/steady.py", &["@"]);
     job.wait_for("two executors and a job", |j| {
@@ -57,7 +53,6 @@ fn a_killed_executor_is_replaced_and_the_work_goes_on() {
 }
 
 #[test]
-#[ignore = "needs MEZZ_TEST_SPARK_HOME; test.sh runs it"]
 fn dynamic_allocation_grows_and_shrinks_and_grows_again() {
     let settings = [
         ("spark.dynamicAllocation.enabled", "true"),
@@ -81,7 +76,6 @@ fn dynamic_allocation_grows_and_shrinks_and_grows_again() {
 }
 
 #[test]
-#[ignore = "needs MEZZ_TEST_SPARK_HOME; test.sh runs it"]
 fn a_stage_may_have_a_resource_profile_of_its_own() {
     let settings = [
         ("spark.dynamicAllocation.enabled", "true"),
@@ -96,7 +90,6 @@ fn a_stage_may_have_a_resource_profile_of_its_own() {
 }
 
 #[test]
-#[ignore = "needs MEZZ_TEST_SPARK_HOME; test.sh runs it"]
 fn nothing_is_left_of_a_driver_that_is_killed() {
     let mut job = Job::start(&[], "tests/apps/steady.py", &["@"]);
     job.wait_for("a job", |j| j.read("progress").contains("job 1"));
@@ -111,7 +104,6 @@ fn nothing_is_left_of_a_driver_that_is_killed() {
 }
 
 #[test]
-#[ignore = "needs MEZZ_TEST_SPARK_HOME; test.sh runs it"]
 fn a_driver_that_loses_its_sidecar_fails_and_says_so() {
     let mut job = Job::start(&[], "tests/apps/steady.py", &["@"]);
     job.wait_for("a job", |j| j.read("progress").contains("job 1"));
@@ -127,7 +119,6 @@ fn a_driver_that_loses_its_sidecar_fails_and_says_so() {
 }
 
 #[test]
-#[ignore = "needs MEZZ_TEST_SPARK_HOME; test.sh runs it"]
 fn executors_that_cannot_start_fail_the_job_after_a_few_attempts() {
     let settings = [("spark.mezz.executor.home", "/no/spark/here")];
     let mut job = Job::start(&settings, "examples/pi.py", &[]);
@@ -140,7 +131,6 @@ fn executors_that_cannot_start_fail_the_job_after_a_few_attempts() {
 }
 
 #[test]
-#[ignore = "needs MEZZ_TEST_SPARK_HOME; test.sh runs it"]
 fn wrong_settings_are_named_before_anything_starts() {
     for (key, value, said) in [
         ("spark.mezz.placement", "everywhere", "it is spread or consolidate"),

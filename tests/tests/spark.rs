@@ -108,8 +108,8 @@ fn word_count_counts_right_on_executors_of_two_agents() -> Result<()> {
     )?;
     let end = job.wait(PATIENCE * 3)?.success()?;
     for word in ["to", "be"] {
-        let right = end.stdout.lines().any(|l| l.contains(word) && l.contains("40000"));
-        ensure!(right, "no line with {word} and 40000: {end}");
+        let right = end.stdout.lines().any(|l| l.contains(word) && l.contains("40,000"));
+        ensure!(right, "no line with {word} and 40,000: {end}");
     }
     let tasks = cluster.list("tasks", &["--completed"])?;
     let agents: std::collections::BTreeSet<String> =
