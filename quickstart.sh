@@ -80,7 +80,7 @@ step "a text: the licences and documents of this machine"
 if [ ! -s "$text" ] || [ "$(stat -c %s "$text")" -lt 10485760 ]; then
   {
     find /usr/share/common-licenses /usr/share/doc -type f \
-      \( -name copyright -o -name '*.txt' -o -name '*.md' -o -iname 'README*' -o -path '*common-licenses*' \) \
+      \( -name copyright -o -name '*.txt' -o -iname 'README*' -o -path '*common-licenses*' \) \
       -size -4M -exec cat {} + 2>/dev/null || true
     find "${CARGO_HOME:-$HOME/.cargo}/registry/src" "$SPARK_HOME" -type f \
       \( -iname '*.md' -o -iname 'LICENSE*' \) -size -4M -exec cat {} + 2>/dev/null || true

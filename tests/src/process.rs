@@ -3,6 +3,7 @@
 use std::{
     ffi::OsStr,
     fs::File,
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     time::Duration,
@@ -58,7 +59,9 @@ impl Process {
     pub fn start(name: &str, logs: &Path, mut command: Command) -> Result<Self> {
         let open = |path: &Path| File::options().create(true).append(true).open(path);
         let (stdout, stderr) = (logs.join(format!("{name}.out")), logs.join(format!("{name}.err")));
+        // Of a group of its own, as a terminal would start it.
         let child = command
+            .process_group(0)
             .stdin(Stdio::null())
             .stdout(open(&stdout)?)
             .stderr(open(&stderr)?)
@@ -127,6 +130,21 @@ impl Process {
         signal(self.pid(), what)
     }
 
+    /// Sends a signal to it and to its children, as a terminal does on Ctrl-C. No
+    /// error when none is left.
+    ///
+    /// # Errors
+    /// When this is not allowed.
+    pub fn signal_group(&self, what: Signal) -> Result<()> {
+        let group = rustix::process::Pid::from_raw(self.pid()).context("pid 0")?;
+        match rustix::process::kill_process_group(group, what) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+            Err(error) => {
+                Err(error).with_context(|| format!("signalling the group of {}", self.name))
+            }
+        }
+    }
+
     /// `kill -9`, and waits for its end.
     ///
     /// # Errors
@@ -149,6 +167,7 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         if self.running() {
+            let _ = self.signal_group(Signal::KILL);
             let _ = self.kill_9();
         }
         if std::thread::panicking() {
