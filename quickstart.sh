@@ -107,7 +107,7 @@ To look around, keep the cluster running with \`./quickstart.sh --keep\`, and in
   $mezz frameworks --completed
   $mezz tasks --completed
   $mezz run --name hello --resources "cpus:0.5;mem:64" -- sh -c 'echo hi from \$MESOS_TASK_ID'
-  SPARK_HOME=$SPARK_HOME $mezz spark pyspark
+  $mezz spark pyspark
   curl http://$MEZZ_MASTER/metrics
 
 Logs of this run: $demo/{master,agent1,agent2,driver}.log

@@ -67,6 +67,8 @@ ensure_spark() { # version
   python3 -m venv "$dir"
   quietly "$MEZZ_HOME/log/spark-$1.log" "$dir/bin/pip" install --disable-pip-version-check "pyspark==$1"
   touch "$dir/.complete"
+  # `mezz spark` looks for `.mezz/spark` above itself.
+  if [ "$1" = "$SPARK_4" ]; then ln -sfn "spark-$1" "$MEZZ_HOME/spark"; fi
 }
 
 spark_home() { # version
