@@ -24,6 +24,12 @@ use uuid::Uuid;
 /// Messages that one simulated agent may have under way to the master.
 const QUEUE: usize = 4096;
 
+/// Pauses between attempts to connect grow from this …
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+
+/// … to this; then an agent gives up.
+const LAST_PAUSE: Duration = Duration::from_secs(3);
+
 /// What the simulated agents are.
 #[derive(Clone, Debug)]
 pub struct AgentsOptions {
@@ -48,6 +54,8 @@ pub struct Seen {
     pub launched: AtomicU64,
     /// Terminal updates acknowledged.
     pub finished: AtomicU64,
+    /// Agents that lost their link after they were registered.
+    pub broken: AtomicU64,
     last_terminal: Mutex<Option<Instant>>,
 }
 
@@ -70,6 +78,9 @@ impl Agents {
     pub async fn wait_registered(&self, count: usize) -> Result<()> {
         let end = Instant::now() + Duration::from_secs(120);
         while (self.seen.registered.load(Ordering::Relaxed) as usize) < count {
+            if self.seen.broken.load(Ordering::Relaxed) > 0 {
+                bail!("a simulated agent lost its link");
+            }
             if Instant::now() > end {
                 bail!(
                     "only {:?} of {count} agents are registered after 120 s",
@@ -118,6 +129,7 @@ pub fn start(options: &AgentsOptions, carried: Option<Carried>) -> Result<Agents
         };
         tasks.spawn(async move {
             if let Err(error) = agent.run(channel).await {
+                agent.seen.broken.fetch_add(1, Ordering::Relaxed);
                 eprintln!("simulated agent {n}: {error:#}");
             }
         });
@@ -134,11 +146,28 @@ struct Agent {
 }
 
 impl Agent {
-    async fn run(self, channel: Channel) -> Result<()> {
-        let (out, queue) = mpsc::channel(QUEUE);
-        out.send(message(self.hello())).await?;
+    /// Tries again until it is linked, for a listener's queue overflows when all
+    /// come at once; a link that breaks later is an error.
+    async fn run(&self, channel: Channel) -> Result<()> {
         let mut client = AgentLinkClient::new(channel);
-        let mut stream = client.connect(ReceiverStream::new(queue)).await?.into_inner();
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let (out, queue) = mpsc::channel(QUEUE);
+            out.send(message(self.hello())).await?;
+            match client.connect(ReceiverStream::new(queue)).await {
+                Ok(response) => return self.serve(response.into_inner(), out).await,
+                Err(status) if pause > LAST_PAUSE => return Err(status.into()),
+                Err(_) => tokio::time::sleep(pause).await,
+            }
+            pause = pause.mul_f64(1.5);
+        }
+    }
+
+    async fn serve(
+        &self,
+        mut stream: tonic::Streaming<mezz::MasterMessage>,
+        out: mpsc::Sender<mezz::AgentMessage>,
+    ) -> Result<()> {
         let mut id = String::new();
         // The terminal update of each task, sent once the first is acknowledged.
         let mut next: HashMap<String, mezz::StatusUpdate> = HashMap::new();

@@ -10,6 +10,12 @@ use std::{
 use anyhow::{Context, Result, bail};
 use tokio::net::TcpStream;
 
+/// The kernel's unit of times in `/proc` (USER_HZ), the same on every machine.
+const TICKS_PER_SECOND: u64 = 100;
+
+/// Open files beside the agents' connections.
+const OTHER_FILES: usize = 100;
+
 /// A `mezz` process that is killed when dropped.
 pub struct Process {
     child: Child,
@@ -68,6 +74,18 @@ impl Process {
         Ok(Memory { now: field("VmRSS:")?, peak: field("VmHWM:")? })
     }
 
+    /// Processor time, user and system, that it has used since its start.
+    pub fn cpu(&self) -> Result<Duration> {
+        let path = format!("/proc/{}/stat", self.child.id());
+        let stat = std::fs::read_to_string(&path).with_context(|| path.clone())?;
+        // The second field may hold spaces; it ends with the last parenthesis.
+        let (_, rest) = stat.rsplit_once(')').context("no command name")?;
+        let fields: Vec<&str> = rest.split_whitespace().collect();
+        let ticks =
+            |at: usize| -> Result<u64> { Ok(fields.get(at).context("too few fields")?.parse()?) };
+        Ok(Duration::from_millis((ticks(11)? + ticks(12)?) * 1000 / TICKS_PER_SECOND))
+    }
+
     /// Ends it at once, as a crash would.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
@@ -109,10 +127,19 @@ fn free_address() -> Result<String> {
     Ok(StdListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
 }
 
-/// As many open files as the system lets us have: one for each simulated agent.
-pub fn raise_file_limit() -> Result<()> {
+/// As many open files as the system lets us have, for this process and the master
+/// that it starts: one for each connection of `agents` simulated agents.
+pub fn raise_file_limit(agents: usize, connections: usize) -> Result<()> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let maximum = getrlimit(Resource::Nofile).maximum;
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
-        .context("raising RLIMIT_NOFILE")
+        .context("raising RLIMIT_NOFILE")?;
+    let needed = if connections == 0 { agents } else { connections } + OTHER_FILES;
+    match maximum {
+        Some(limit) if limit < needed as u64 => bail!(
+            "a process may have {limit} open files here, and this needs {needed}: raise that \
+             limit (`ulimit -Hn`), or let the agents share connections with --connections"
+        ),
+        _ => Ok(()),
+    }
 }

@@ -34,7 +34,7 @@ pub struct LatencyArgs {
 impl LatencyArgs {
     /// Measures.
     pub async fn run(&self, report: &mut Report) -> Result<()> {
-        raise_file_limit()?;
+        raise_file_limit(self.agents, self.connections)?;
         let mezz = mezz_program(self.mezz.as_deref())?;
         let master = Process::master(&mezz, None, &["--registry", "memory"]).await?;
         let one = AgentsOptions {

@@ -46,27 +46,33 @@ const SMALL_TASK: &str = "cpus:0.1;mem:16";
 impl LaunchArgs {
     /// Measures.
     pub async fn run(&self, report: &mut Report) -> Result<()> {
-        raise_file_limit()?;
+        raise_file_limit(self.agents, self.connections)?;
         self.rate(report).await?;
         self.memory(report).await
     }
 
     async fn rate(&self, report: &mut Report) -> Result<()> {
         let (master, _agents, mut framework) = self.cluster(true, TASK).await?;
-        let mut rates = Vec::new();
+        let (mut rates, mut costs) = (Vec::new(), Vec::new());
         for _ in 0..self.rounds {
             framework.scheduler.revive(&[]).await?;
+            let cpu = master.cpu()?;
             let took = framework.run_tasks(self.tasks, v1::TaskState::TaskFinished).await?;
             rates.push(self.tasks as f64 / took.as_secs_f64());
+            costs.push((master.cpu()? - cpu).as_secs_f64() * 1e6 / self.tasks as f64);
         }
         let memory = master.memory()?;
-        report.add(
-            Measurement::new("launch.rate", "tasks/s", rates)
-                .with("agents", self.agents)
-                .with("connections", self.connections)
-                .with("tasks", self.tasks)
-                .with("master_rss_mb", memory.now / 1_000_000),
-        );
+        for (name, unit, values) in
+            [("launch.rate", "tasks/s", rates), ("launch.master_cpu", "us/task", costs)]
+        {
+            report.add(
+                Measurement::new(name, unit, values)
+                    .with("agents", self.agents)
+                    .with("connections", self.connections)
+                    .with("tasks", self.tasks)
+                    .with("master_rss_mb", memory.now / 1_000_000),
+            );
+        }
         Ok(())
     }
 

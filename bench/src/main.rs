@@ -15,6 +15,8 @@ mod report;
 mod reregister;
 mod spark;
 
+use std::process::ExitCode;
+
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
@@ -49,7 +51,18 @@ enum Workload {
     Spark(spark::SparkArgs),
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        // Without the backtrace that `Debug` would print.
+        Err(error) => {
+            eprintln!("mezz-bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
     let cli = Cli::parse();
     let mut report = report::Report::new(cli.json);
     let report = &mut report;

@@ -35,9 +35,10 @@ pub struct ReregisterArgs {
 impl ReregisterArgs {
     /// Measures.
     pub async fn run(&self, report: &mut Report) -> Result<()> {
-        raise_file_limit()?;
+        raise_file_limit(self.agents, self.connections)?;
         let mezz = mezz_program(self.mezz.as_deref())?;
         let (mut seconds, mut peaks) = (Vec::new(), Vec::new());
+        let (mut processor, mut idle) = (Vec::new(), Vec::new());
         for _ in 0..self.rounds {
             let master = Process::master(&mezz, None, &["--registry", "memory"]).await?;
             let options = AgentsOptions {
@@ -62,11 +63,17 @@ impl ReregisterArgs {
             let agents = agents::start(&options, Some(carried))?;
             agents.wait_registered(self.agents).await?;
             seconds.push(start.elapsed().as_secs_f64());
-            peaks.push(master.memory()?.peak as f64 / 1e6);
+            let memory = master.memory()?;
+            peaks.push(memory.peak as f64 / 1e6);
+            idle.push(memory.now as f64 / 1e6);
+            processor.push(master.cpu()?.as_secs_f64());
         }
-        for (name, unit, values) in
-            [("reregister.time", "s", seconds), ("reregister.peak", "MB", peaks)]
-        {
+        for (name, unit, values) in [
+            ("reregister.time", "s", seconds),
+            ("reregister.master_cpu", "s", processor),
+            ("reregister.peak", "MB", peaks),
+            ("reregister.after", "MB", idle),
+        ] {
             report.add(
                 Measurement::new(name, unit, values)
                     .with("agents", self.agents)

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, anyhow};
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpSocket},
     signal::unix::{SignalKind, signal},
 };
 use tokio_util::sync::CancellationToken;
@@ -33,7 +33,7 @@ impl Listen {
     /// A sentence that says what to do.
     pub async fn bind(self, flag: &str) -> anyhow::Result<TcpListener> {
         let address = self.address;
-        TcpListener::bind(address).await.map_err(|error| match error.kind() {
+        listen(address).map_err(|error| match error.kind() {
             io::ErrorKind::AddrInUse => anyhow!(
                 "port {} of {} is in use, perhaps by another mezz; stop that one or choose another \
                  with {flag}",
@@ -48,6 +48,21 @@ impl Listen {
             }
         })
     }
+}
+
+/// Connections that may wait to be accepted: after a master's restart thousands of
+/// agents come at once, and one that finds no place is refused or waits a second.
+/// The kernel has its own limit (`net.core.somaxconn`, 4096 by default).
+const BACKLOG: u32 = 4096;
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// What peers are told: the option, or the bound address, or, when that is every

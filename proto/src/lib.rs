@@ -4,6 +4,7 @@
 //! This crate decides nothing: no scheduling rule belongs here.
 
 pub mod attributes;
+pub mod codec;
 pub mod ids;
 pub mod json;
 pub mod resources;

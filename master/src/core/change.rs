@@ -1,9 +1,12 @@
 //! The core's own news: every change of state that readers may want, whole
 //! records rather than differences, so that a reader can join at any time.
 
+use std::sync::Arc;
+
 use mezz_proto::{
-    ids::{AgentId, FrameworkId, OfferId, TaskId},
+    ids::{AgentId, ExecutorId, FrameworkId, OfferId, TaskId},
     mezz::v1 as mezz,
+    resources::Resources,
     v1,
 };
 
@@ -26,6 +29,11 @@ pub enum Change {
     Task(v1::Task),
     /// A task's record is dropped.
     TaskRemoved(FrameworkId, TaskId),
+    /// An executor is new on an agent, or holds something else: what it holds
+    /// itself, beside its tasks.
+    Executor(AgentId, FrameworkId, ExecutorId, Arc<Resources>),
+    /// An executor is gone.
+    ExecutorRemoved(AgentId, FrameworkId, ExecutorId),
     /// An offer was made.
     Offer(mezz::OfferRecord),
     /// An offer was used, declined, rescinded or withdrawn.

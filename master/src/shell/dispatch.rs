@@ -235,14 +235,14 @@ impl Dispatch {
         match effect {
             Effect::SendScheduler { connection, event } => {
                 let Some(Peer::Scheduler(outbox)) = self.peers.get(&connection) else { return };
-                match outbox.push(*event) {
+                match outbox.push(event) {
                     Ok(()) => self.dirty.push(Peer::Scheduler(outbox.clone())),
                     Err(Overflow) => self.overflowed(connection),
                 }
             }
             Effect::SendAgent { connection, message } => {
                 let Some(Peer::Agent(outbox)) = self.peers.get(&connection) else { return };
-                match outbox.push(*message) {
+                match outbox.push(message) {
                     Ok(()) => self.dirty.push(Peer::Agent(outbox.clone())),
                     Err(Overflow) => self.overflowed(connection),
                 }

@@ -69,7 +69,9 @@ pub struct Outbox<M> {
 
 #[derive(Debug)]
 struct State<M> {
-    queue: VecDeque<M>,
+    /// Boxed as the core made them: most outboxes are idle, and an empty place for
+    /// the largest message would cost each of them more than all else.
+    queue: VecDeque<Box<M>>,
     bytes: usize,
     /// Once set nothing more is taken; what is queued still goes out.
     end: Option<Result<(), Status>>,
@@ -93,7 +95,7 @@ impl<M: Weigh> Outbox<M> {
     ///
     /// # Errors
     /// [`Overflow`] when the limit is exceeded; the message is dropped.
-    pub fn push(&self, message: M) -> Result<(), Overflow> {
+    pub fn push(&self, message: Box<M>) -> Result<(), Overflow> {
         let weight = message.weight();
         let mut state = self.lock();
         if state.end.is_some() {
@@ -156,7 +158,7 @@ impl<M: Weigh> Outbox<M> {
 #[derive(Debug)]
 pub struct OutboxStream<M: Weigh> {
     outbox: Arc<Outbox<M>>,
-    batch: VecDeque<M>,
+    batch: VecDeque<Box<M>>,
     ended: bool,
 }
 
@@ -173,7 +175,7 @@ impl<M: Weigh + Unpin> Stream for OutboxStream<M> {
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
         if let Some(message) = this.batch.pop_front() {
-            return Poll::Ready(Some(Ok(message)));
+            return Poll::Ready(Some(Ok(*message)));
         }
         if this.ended {
             return Poll::Ready(None);
@@ -183,13 +185,14 @@ impl<M: Weigh + Unpin> Stream for OutboxStream<M> {
         let count = state.queue.len().min(OUTBOX_BATCH);
         this.batch.extend(state.queue.drain(..count));
         if let Some(message) = this.batch.pop_front() {
-            let taken = message.weight() + this.batch.iter().map(Weigh::weight).sum::<usize>();
+            let waiting: usize = this.batch.iter().map(|message| message.weight()).sum();
+            let taken = message.weight() + waiting;
             state.bytes = state.bytes.saturating_sub(taken);
             if state.queue.is_empty() {
                 // A burst must not hold its memory for the connection's life.
-                state.queue.shrink_to(OUTBOX_BATCH);
+                state.queue.shrink_to(4);
             }
-            return Poll::Ready(Some(Ok(message)));
+            return Poll::Ready(Some(Ok(*message)));
         }
         match state.end.take() {
             Some(end) => {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use mezz_proto::{
-    ids::{AgentId, FrameworkId, OfferId, TaskId},
+    ids::{AgentId, ExecutorId, FrameworkId, OfferId, TaskId},
     mezz::v1 as mezz,
     resources::Resources,
     v1,
@@ -19,7 +19,7 @@ use crate::core::Change;
 /// Held by one agent's or one framework's tasks and offers.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sums {
-    /// Of tasks that hold their resources.
+    /// Of executors, and of tasks that hold their resources.
     pub allocated: Resources,
     /// Of outstanding offers.
     pub offered: Resources,
@@ -65,12 +65,16 @@ impl<R> Entry<R> {
     }
 }
 
+/// Where an executor is, whose, and its name.
+type ExecutorKey = (AgentId, FrameworkId, ExecutorId);
+
 /// All that is known.
 #[derive(Debug, Default)]
 pub struct State {
     agents: HashMap<AgentId, Entry<mezz::AgentState>>,
     frameworks: HashMap<FrameworkId, Entry<mezz::FrameworkState>>,
     tasks: BTreeMap<FrameworkId, BTreeMap<TaskId, TaskEntry>>,
+    executors: HashMap<ExecutorKey, Arc<Resources>>,
     offers: HashMap<OfferId, (Arc<mezz::OfferRecord>, Resources)>,
     by_state: BTreeMap<i32, u64>,
     last_number: u64,
@@ -105,6 +109,12 @@ impl State {
             }
             Change::Task(task) => self.put_task(&task),
             Change::TaskRemoved(framework, task) => self.remove_task(&framework, &task),
+            Change::Executor(agent, framework, id, resources) => {
+                self.put_executor((agent, framework, id), resources);
+            }
+            Change::ExecutorRemoved(agent, framework, id) => {
+                self.remove_executor(&(agent, framework, id));
+            }
             Change::Offer(record) => self.put_offer(record),
             Change::OfferRemoved(id) => self.remove_offer(&id),
         }
@@ -234,6 +244,19 @@ impl State {
         if let Some(count) = self.by_state.get_mut(&(state as i32)) {
             *count = count.saturating_sub(1);
         }
+    }
+
+    fn put_executor(&mut self, key: ExecutorKey, resources: Arc<Resources>) {
+        self.remove_executor(&key);
+        self.change_sums(key.0.as_str(), key.1.as_str(), |sums| sums.allocated += &resources);
+        self.executors.insert(key, resources);
+    }
+
+    fn remove_executor(&mut self, key: &ExecutorKey) {
+        let Some(resources) = self.executors.remove(key) else { return };
+        self.change_sums(key.0.as_str(), key.1.as_str(), |sums| {
+            sums.allocated.saturating_sub(&resources);
+        });
     }
 
     fn put_offer(&mut self, record: mezz::OfferRecord) {

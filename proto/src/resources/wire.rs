@@ -163,7 +163,7 @@ fn resource_from_proto(w: &v1::Resource) -> Result<Resource, ResourceError> {
     };
     let identity = Identity::named(&w.name)
         .with_reservations(reservations_from_proto(w)?)
-        .with_disk(w.disk.as_ref().map(Disk::from_proto))
+        .with_disk(w.disk.as_deref().map(Disk::from_proto))
         .with_revocable(w.revocable.is_some())
         .with_shared(w.shared.is_some())
         .with_provider(w.provider_id.as_ref().map(|p| p.value.clone()));
@@ -277,7 +277,7 @@ fn resource_to_proto(
         }
         (Dialect::Plain, _) => return None,
     }
-    w.disk = id.disk().map(Disk::to_proto);
+    w.disk = id.disk().map(|disk| Box::new(disk.to_proto()));
     w.revocable = id.is_revocable().then(Default::default);
     w.shared = id.is_shared().then(Default::default);
     w.provider_id = id.provider().map(|p| v1::ResourceProviderId { value: p.to_owned() });

@@ -4,6 +4,7 @@ use mezz_proto::{
     ids::AgentId,
     mezz::v1::{self as mezz, master_message::Message},
     time::Time,
+    v1,
 };
 
 use crate::{
@@ -33,6 +34,7 @@ impl Core {
             Ok(described) => described,
             Err(refusal) => return self.refuse_agent(connection, refusal, out),
         };
+        self.remove_former(now, &described.info, out);
         let id = self.new_agent_id();
         let key = self.insert_described(id, described);
         let link = self.new_agent_link(now, key, connection);
@@ -48,6 +50,24 @@ impl Core {
         let message = Box::new(master(Message::Registered(registered)));
         out.admit(Some(put), vec![Effect::SendAgent { connection, message }]);
         self.publish_agent(key, out);
+    }
+
+    /// Rule 47: an agent that is away and whose address a new one has will not
+    /// come back; its state was wiped. Its tasks are lost.
+    fn remove_former(&mut self, now: Time, info: &v1::AgentInfo, out: &mut Effects) {
+        // So that a search costs nothing where all are there.
+        if self.counters.agents_disconnected == 0 {
+            return;
+        }
+        let former = self.agents.iter().find(|(_, agent)| {
+            matches!(agent.link, AgentLink::Disconnected { .. })
+                && agent.info.hostname == info.hostname
+                && agent.info.port.is_some()
+                && agent.info.port == info.port
+        });
+        if let Some((key, _)) = former {
+            self.remove_agent(now, key, out);
+        }
     }
 
     pub(super) fn registered(

@@ -95,6 +95,7 @@ impl Core {
     fn detach_agent(&mut self, now: Time, key: AgentKey, out: &mut Effects) {
         self.rescind_agent_offers(now, key, out);
         for (framework, executor) in std::mem::take(&mut self.agents[key].executors).into_keys() {
+            self.publish_executor_removed(key, framework, &executor, out);
             self.frameworks[framework].executors.remove(&(key, executor));
         }
         if self.agents[key].is_allocated() {

@@ -16,7 +16,7 @@ use mezz_proto::{
 use crate::{
     allocator::{AgentKey, FrameworkKey},
     core::{
-        ConnectionId, Core, Effect, Effects,
+        Change, ConnectionId, Core, Effect, Effects,
         effect::{master, shutdown_framework},
         state::{Agent, AgentLink, Charge, Executor, Task, TaskKey, is_terminal},
         tasks::MasterStatus,
@@ -165,6 +165,12 @@ impl Core {
             let resources = self.interner.resources(held);
             self.allocator.hold(key, framework, &role, &resources);
             self.frameworks[framework].executors.insert((key, executor.id.clone()));
+            out.change(Change::Executor(
+                self.agents[key].id.clone(),
+                executor.framework,
+                executor.id.clone(),
+                Arc::clone(&resources),
+            ));
             let at = (framework, executor.id);
             old.remove(&at);
             let kept = Executor { info: executor.info, role, resources };
@@ -172,6 +178,7 @@ impl Core {
         }
         for (framework, executor) in old.into_keys() {
             self.frameworks[framework].executors.remove(&(key, executor.clone()));
+            self.publish_executor_removed(key, framework, &executor, out);
             self.tell_executor_lost(key, framework, &executor, -1, out);
         }
     }

@@ -55,14 +55,19 @@ impl Core {
             out.agent(connection, shutdown_framework(&framework.id));
         }
         for (agent, executor) in std::mem::take(&mut self.frameworks[key].executors) {
-            self.forget_executor(now, agent, key, &executor);
+            self.forget_executor(now, agent, key, &executor, out);
         }
         let tasks: Vec<_> = self.frameworks[key].tasks.values().copied().collect();
         for task in tasks {
-            let state = self.tasks[task].state;
-            let state = if is_terminal(state) { state } else { TaskState::TaskKilled };
-            let status =
-                MasterStatus::new(state, Reason::FrameworkRemoved, "the framework was removed");
+            if is_terminal(self.tasks[task].state) {
+                self.retire_ended(task, out);
+                continue;
+            }
+            let status = MasterStatus::new(
+                TaskState::TaskKilled,
+                Reason::FrameworkRemoved,
+                "the framework was removed",
+            );
             self.end_task_silently(now, task, status, out);
         }
         self.wake_allocator(now);

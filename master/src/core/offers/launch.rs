@@ -13,7 +13,7 @@ use mezz_proto::{
 use crate::{
     allocator::{AgentKey, FrameworkKey},
     core::{
-        Core, Effects,
+        Change, Core, Effects,
         state::{Charge, Executor, Task, TaskExtra},
         tasks::{MasterStatus, NoTask},
         validate::task::{self as validate, CheckedExecutor, CheckedTask, LaunchContext},
@@ -170,6 +170,12 @@ impl Core {
                 at.pool.saturating_sub(&resources);
                 let role = Arc::clone(&at.role);
                 let resources = self.interner.resources(resources);
+                out.change(Change::Executor(
+                    self.agents[at.agent].id.clone(),
+                    self.frameworks[at.framework].id.clone(),
+                    id.clone(),
+                    Arc::clone(&resources),
+                ));
                 self.agents[at.agent].executors.insert(place, Executor { info, role, resources });
                 self.frameworks[at.framework].executors.insert((at.agent, id.clone()));
             }

@@ -233,7 +233,10 @@ impl Core {
                     "let the framework send REVIVE for the suppressed roles".to_owned()
                 }
                 ReasonCode::Filtered => {
-                    "wait for the filters to end, or let the framework send REVIVE".to_owned()
+                    "the framework refused what it was offered, and its own log may say why: \
+                     perhaps the offers are too small for its tasks; it is asked again when the \
+                     filters end, when more becomes free, or when it sends REVIVE"
+                        .to_owned()
                 }
                 ReasonCode::BelowMinimum => {
                     "free resources, or let the framework set offer_filters with a smaller minimum"

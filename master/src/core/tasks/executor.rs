@@ -4,7 +4,7 @@ use mezz_proto::{ids::ExecutorId, mezz::v1 as mezz, time::Time, v1::scheduler::e
 
 use crate::{
     allocator::{AgentKey, FrameworkKey},
-    core::{Core, Effects, frameworks::events},
+    core::{Change, Core, Effects, frameworks::events},
 };
 
 impl Core {
@@ -20,7 +20,7 @@ impl Core {
         let Some(&framework) = self.framework_ids.get(&*message.framework_id.value) else { return };
         let executor = ExecutorId::from(message.executor_id);
         self.frameworks[framework].executors.remove(&(agent, executor.clone()));
-        self.forget_executor(now, agent, framework, &executor);
+        self.forget_executor(now, agent, framework, &executor, out);
         self.tell_executor_lost(agent, framework, &executor, message.status, out);
     }
 
@@ -31,12 +31,28 @@ impl Core {
         agent: AgentKey,
         framework: FrameworkKey,
         executor: &ExecutorId,
+        out: &mut Effects,
     ) {
         let place = (framework, executor.clone());
-        if let Some(executor) = self.agents[agent].executors.remove(&place) {
-            self.allocator.recover(agent, framework, &executor.role, &executor.resources);
+        if let Some(held) = self.agents[agent].executors.remove(&place) {
+            self.allocator.recover(agent, framework, &held.role, &held.resources);
+            self.publish_executor_removed(agent, framework, executor, out);
             self.wake_allocator(now);
         }
+    }
+
+    pub(in crate::core) fn publish_executor_removed(
+        &self,
+        agent: AgentKey,
+        framework: FrameworkKey,
+        executor: &ExecutorId,
+        out: &mut Effects,
+    ) {
+        out.change(Change::ExecutorRemoved(
+            self.agents[agent].id.clone(),
+            self.frameworks[framework].id.clone(),
+            executor.clone(),
+        ));
     }
 
     pub(in crate::core) fn tell_executor_lost(

@@ -97,6 +97,13 @@ impl Core {
         self.retire_task(key, out);
     }
 
+    /// A task that has ended by itself leaves the list as it is, for nobody will
+    /// acknowledge its last update.
+    pub(in crate::core) fn retire_ended(&mut self, key: TaskKey, out: &mut Effects) {
+        self.tasks[key].pending = None;
+        self.retire_task(key, out);
+    }
+
     /// An ended task leaves the list and is remembered as completed.
     pub(super) fn retire_task(&mut self, key: TaskKey, out: &mut Effects) {
         self.publish_task(key, out);

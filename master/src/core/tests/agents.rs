@@ -7,8 +7,8 @@ use mezz_proto::{
     v1::{TaskState, task_status::Reason},
 };
 
-use super::env::{Env, SchedulerEvent, command_task, text};
-use crate::core::Change;
+use super::env::{Env, SchedulerEvent, command_task, executor, executor_task, text};
+use crate::{core::Change, shell::read_model::ReadModel};
 
 fn refusal(env: &mut Env, name: &str) -> mezz::Refused {
     let inbox = env.agent_inbox(name);
@@ -269,4 +269,59 @@ fn many_agents_return_after_a_restart() {
     }
     assert_eq!(env.live_tasks().len(), 50);
     assert_eq!(env.core.counters().tasks_recovered, 50);
+}
+
+/// Rule 47.
+#[test]
+fn a_new_agent_at_the_address_of_one_that_is_away_replaces_it() {
+    let mut env = Env::new();
+    env.agent("a1", "cpus:4;mem:1024").agent("b1", "cpus:1;mem:64").framework("f1", "ads");
+    let offer = env.offers("f1").into_iter().find(|o| o.hostname == "a1.example").unwrap();
+    env.launch("f1", &offer, vec![command_task("t1", &offer, "cpus:1;mem:64")]);
+    env.report("a1", "f1", "t1", TaskState::TaskRunning);
+    let old = env.agent_id("a1");
+    env.agent_link_breaks("a1");
+    env.agent_link_breaks("b1");
+    env.inbox("f1");
+    // Its work dir was wiped: it knows neither its id nor its tasks.
+    env.agent("a1", "cpus:4;mem:1024");
+    assert_ne!(env.agent_id("a1"), old);
+    let lost = env.update("f1");
+    assert_eq!((lost.state(), lost.reason()), (TaskState::TaskLost, Reason::AgentRemoved));
+    assert!(env.live_tasks().is_empty());
+    let gone: Vec<_> = env
+        .changes
+        .iter()
+        .filter_map(|c| if let Change::AgentRemoved(id) = c { Some(id.as_str()) } else { None })
+        .collect();
+    assert_eq!(gone, [old.as_str()], "and b1, which is elsewhere, is kept");
+    assert_eq!(env.registry.agents.len(), 2);
+}
+
+/// What readers are told is allocated is what the core holds.
+#[test]
+fn executors_are_among_what_is_allocated() {
+    let mut env = Env::new();
+    env.agent("a1", "cpus:4;mem:1024").framework("f1", "ads");
+    let offer = env.offer("f1");
+    let own = executor("e1", "cpus:0.5;mem:32");
+    env.launch("f1", &offer, vec![executor_task("t1", &offer, "cpus:1;mem:64", &own)]);
+    let model = ReadModel::default();
+    let allocated = |env: &mut Env| {
+        model.apply(std::mem::take(&mut env.changes));
+        let (agents, frameworks) = (model.agents(), model.frameworks(false));
+        assert_eq!(text(&agents[0].allocated), text(&frameworks[0].allocated));
+        text(&agents[0].allocated)
+    };
+    assert_eq!(allocated(&mut env), "cpus:1.5; mem:96");
+    env.report("a1", "f1", "t1", TaskState::TaskFinished);
+    assert_eq!(allocated(&mut env), "cpus:0.5; mem:32");
+    let id = mezz_proto::v1::FrameworkId { value: env.framework_id("f1") };
+    let terminated = mezz::ExecutorTerminated {
+        framework_id: id,
+        executor_id: own.executor_id.clone(),
+        status: 0,
+    };
+    env.agent_says("a1", agent_message::Message::ExecutorTerminated(terminated));
+    assert_eq!(allocated(&mut env), "");
 }

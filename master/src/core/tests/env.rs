@@ -335,8 +335,12 @@ impl Env {
 
     pub fn describe_agent(&mut self, name: &str, resources: &str) {
         let resources = Resources::parse(resources).unwrap().to_proto(Dialect::Refined, None);
-        let info =
-            v1::AgentInfo { hostname: format!("{name}.example"), resources, ..Default::default() };
+        let info = v1::AgentInfo {
+            hostname: format!("{name}.example"),
+            port: Some(5051),
+            resources,
+            ..Default::default()
+        };
         let side = AgentSide { info, answers_pings: true, ..Default::default() };
         self.agents.insert(name.to_owned(), side);
     }

@@ -341,3 +341,24 @@ fn after_a_master_restart_frameworks_have_their_time_to_come_back() {
     env.subscribe("f2");
     assert_eq!(error_text(&mut env, "f2"), "Framework has been removed");
 }
+
+/// What happened to a task before the teardown is not rewritten by it.
+#[test]
+fn teardown_leaves_ended_tasks_as_they_ended() {
+    let mut env = Env::new();
+    env.agent("a1", "cpus:4;mem:1024").framework("f1", "ads");
+    env.running("f1", "a1", "t1", "cpus:1;mem:64");
+    env.report("a1", "f1", "t1", TaskState::TaskFinished);
+    env.call("f1", call::Type::Teardown, |_| {});
+    let last = env
+        .changes
+        .iter()
+        .rev()
+        .find_map(|c| if let Change::Task(task) = c { Some(task) } else { None })
+        .unwrap();
+    assert_eq!(last.state(), TaskState::TaskFinished);
+    let status = last.statuses.last().unwrap();
+    assert_eq!(status.state(), TaskState::TaskFinished);
+    assert_eq!((status.reason, status.message.as_deref()), (None, None));
+    assert!(env.live_tasks().is_empty());
+}
