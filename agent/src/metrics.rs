@@ -8,7 +8,7 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use mezz_proto::v1::TaskState;
 use tokio_util::sync::CancellationToken;
 
-use crate::core::{Change, is_terminal};
+use crate::core::Change;
 
 const UPKEEP: Duration = Duration::from_secs(5);
 
@@ -106,7 +106,7 @@ impl Metrics {
             Change::ContainerEnded { .. } => self.containers_live.decrement(1.0),
             Change::TaskAdded { .. } => self.tasks_launched.increment(1),
             Change::TaskUpdated { state, .. } => {
-                if is_terminal(*state)
+                if state.is_terminal()
                     && let Some((_, ended)) = self.tasks_ended.iter().find(|(of, _)| of == state)
                 {
                     ended.increment(1);

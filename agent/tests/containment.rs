@@ -377,6 +377,29 @@ async fn too_much_memory_is_told_with_limit_and_peak() {
     agent.remove(&id).await;
 }
 
+/// The first process would live on: the kernel of cgroup v1 kills only the hog.
+#[tokio::test]
+async fn one_process_out_of_memory_ends_the_whole_container() {
+    let agent = Agent::new(Containment::Cgroup);
+    let mut spec = agent.spec("tail /dev/zero; echo survived; exec sleep 1000");
+    spec.resources = Resources::cpus_mem(1.0, 48.0);
+    let id = agent.start(spec).await;
+    let end = agent.wait(&id).await;
+    assert_eq!(status(&end).signal(), Some(nix::libc::SIGKILL));
+    assert_eq!(end.out_of_memory.expect("out of memory").limit_bytes, 48 << 20);
+    agent.remove(&id).await;
+}
+
+#[tokio::test]
+async fn success_after_a_kill_for_memory_is_out_of_memory_all_the_same() {
+    let agent = Agent::new(Containment::Cgroup);
+    let mut spec = agent.spec("tail /dev/zero; exit 0");
+    spec.resources = Resources::cpus_mem(1.0, 48.0);
+    let id = agent.start(spec).await;
+    assert!(agent.wait(&id).await.out_of_memory.is_some());
+    agent.remove(&id).await;
+}
+
 #[tokio::test]
 async fn a_kill_that_was_not_for_memory_is_not_told_as_such() {
     let agent = Agent::new(Containment::Cgroup);

@@ -65,6 +65,26 @@ async fn a_recovered_container_is_controlled_like_any_other() {
     }
 }
 
+#[test]
+fn a_recovered_container_out_of_memory_ends_as_a_whole() {
+    let agent = Agent::new(Containment::Cgroup);
+    let hog = "while [ ! -e go ]; do sleep 0.01; done; tail /dev/zero; sleep 1000";
+    let runtime = || tokio::runtime::Runtime::new().unwrap();
+    // With this runtime ends whatever the first agent watches with.
+    let (early, late) = runtime().block_on(async { (agent.run(hog).await, agent.run(hog).await) });
+    runtime().block_on(async {
+        agent.touch(&early, "go");
+        until("the kernel kills", || agent.out_of_memory(&early)).await;
+        let agent = agent.restart();
+        agent.it.recover(vec![late.clone(), early.clone()]).await.unwrap();
+        agent.touch(&late, "go");
+        for id in [&early, &late] {
+            assert!(agent.wait(id).await.out_of_memory.is_some());
+            agent.remove(id).await;
+        }
+    });
+}
+
 #[tokio::test]
 async fn containers_that_nobody_knows_are_ended_and_removed() {
     for containment in BOTH {

@@ -91,7 +91,7 @@ impl AgentArgs {
                             millis.push(at.elapsed().as_secs_f64() * 1e3);
                         }
                     }
-                    state if mezz_sdk::is_terminal(state) => {
+                    state if state.is_terminal() => {
                         accepted = None;
                         framework.scheduler.revive(&[]).await?;
                     }

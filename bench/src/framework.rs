@@ -110,7 +110,7 @@ impl Framework {
                     launched += self.fill(offers, count - launched).await?;
                 }
                 Event::Update(status) if status.state() == state => reached += 1,
-                Event::Update(status) if mezz_sdk::is_terminal(status.state()) => {
+                Event::Update(status) if status.state().is_terminal() => {
                     bail!(
                         "task {} came to {:?}: {}",
                         status.task_id.value,

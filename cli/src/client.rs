@@ -4,13 +4,16 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use clap::Args;
-use mezz_proto::mezz::v1::{agent_client::AgentClient, operator_client::OperatorClient};
+use mezz_proto::{
+    error::chain,
+    mezz::v1::{agent_client::AgentClient, operator_client::OperatorClient},
+};
 use tonic::{
     Code, Status,
     transport::{Channel, Endpoint},
 };
 
-use crate::{text::chain, units};
+use crate::units;
 
 /// A master that does not answer within this is not there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

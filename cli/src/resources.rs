@@ -2,12 +2,12 @@
 //! of them.
 
 use mezz_proto::{
+    error::chain,
     attributes,
     resources::{Amount, Range, Ranges, Resource, Resources, Scalar},
     v1,
 };
 
-use crate::text::chain;
 
 /// Resources from an option's text.
 pub fn resources(text: &str) -> Result<Resources, String> {

@@ -5,9 +5,11 @@
 
 pub mod attributes;
 pub mod codec;
+pub mod error;
 pub mod ids;
 pub mod json;
 pub mod resources;
+mod states;
 mod text;
 pub mod time;
 

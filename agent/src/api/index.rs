@@ -13,7 +13,7 @@ use mezz_proto::{
     time::Time,
 };
 
-use crate::core::{Change, SandboxRecord, TaskKey, is_terminal};
+use crate::core::{Change, SandboxRecord, TaskKey};
 
 /// Sandboxes of ended containers that are kept at most; the oldest go first,
 /// however young they are, so that a flood of short tasks fills neither memory
@@ -97,7 +97,7 @@ impl Index {
                 state.place(task, container);
             }
             Change::TaskUpdated { task, state: new } => {
-                if is_terminal(new) {
+                if new.is_terminal() {
                     state.live.remove(&task);
                 }
             }

@@ -7,7 +7,7 @@ use thiserror::Error;
 use super::{
     Core,
     link::Link,
-    state::{Home, Owner, Stage, is_terminal},
+    state::{Home, Owner, Stage},
     timers::Timer,
 };
 
@@ -43,10 +43,10 @@ impl Core {
         for (key, task) in &self.tasks {
             let at = |rule: &str| format!("task {key:?}: {rule}");
             ensure(self.frameworks.contains_key(&key.framework), || at("no framework"))?;
-            ensure(is_terminal(task.latest) != task.is_live(), || at("ended, or not?"))?;
+            ensure(task.latest.is_terminal() != task.is_live(), || at("ended, or not?"))?;
             ensure(task.is_live() || !task.updates.is_empty(), || at("kept, though all told"))?;
             let early = task.updates.iter().rev().skip(1);
-            ensure(early.clone().all(|update| !is_terminal(update.state())), || {
+            ensure(early.clone().all(|update| !update.state().is_terminal()), || {
                 at("an update after the last")
             })?;
             let uuids: BTreeSet<_> = task.updates.iter().map(|update| &update.uuid).collect();

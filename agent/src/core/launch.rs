@@ -36,10 +36,17 @@ impl Core {
         self.forget_idle_framework(&id, out);
     }
 
-    pub(super) fn on_update_framework(&mut self, info: v1::FrameworkInfo, out: &mut Effects) {
+    /// Also tells that a framework is back, which wants its updates at once.
+    pub(super) fn on_update_framework(
+        &mut self,
+        now: Time,
+        info: v1::FrameworkInfo,
+        out: &mut Effects,
+    ) {
         let Some(id) = info.id.as_ref().map(FrameworkId::from) else { return };
         if self.frameworks.contains_key(&id) {
             self.put_framework(&id, info, out);
+            self.send_again(now, &id, out);
         }
     }
 

@@ -124,7 +124,9 @@ impl Core {
             Message::ShutdownFramework(shutdown) => {
                 self.shutdown_framework(now, &FrameworkId::from(shutdown.framework_id), out);
             }
-            Message::UpdateFramework(update) => self.on_update_framework(update.framework, out),
+            Message::UpdateFramework(update) => {
+                self.on_update_framework(now, update.framework, out);
+            }
             Message::Registered(_) | Message::Refused(_) => {}
         }
     }

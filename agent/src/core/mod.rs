@@ -40,7 +40,7 @@ pub use self::{
     records::{ExecutorRecord, SandboxRecord, StoreOp, TaskRecord, TaskStateRecord},
     recovery::Recovered,
     sandbox::escape,
-    state::{ExecutorKey, TaskKey, is_terminal},
+    state::{ExecutorKey, TaskKey},
 };
 use self::{
     ids::IdSource,

@@ -151,6 +151,8 @@ mod tests {
         };
         let verdict = command(&termination, Some("boom"));
         assert_eq!(verdict.reason, Some(Reason::ContainerLimitationMemory));
+        let exited = Termination { wait_status: Some(0), ..termination };
+        assert_eq!(command(&exited, Some("boom")).state, TaskState::TaskFailed);
         assert_eq!(
             verdict.message,
             "out of memory: the limit is 64.0 MiB, the peak was 65.0 MiB; the end of stderr:\nboom"

@@ -14,7 +14,6 @@ use super::{
     TaskRecord, TaskStateRecord,
     environment::nanoseconds,
     ids::IdSource,
-    is_terminal,
     link::Link,
     sandbox,
     state::{Container, Executor, Framework, Home, KillCause, Limits, Owner, Stage, Task, Token},
@@ -46,7 +45,7 @@ impl Recovered {
     pub fn containers(&self) -> Vec<ContainerId> {
         let executors = self.executors.iter().map(|record| ContainerId::new(&record.container_id));
         let tasks = self.tasks.iter().filter_map(|(record, state)| {
-            let live = !is_terminal(TaskState::try_from(state.latest).ok()?);
+            let live = !TaskState::try_from(state.latest).ok()?.is_terminal();
             record.container_id.as_ref().filter(|_| live).map(ContainerId::new)
         });
         executors.chain(tasks).collect()
@@ -141,7 +140,7 @@ impl Core {
             (None, None) => Home::None,
         };
         let stage = match latest {
-            latest if is_terminal(latest) => Stage::Ended,
+            latest if latest.is_terminal() => Stage::Ended,
             TaskState::TaskStaging => Stage::Launching,
             _ => Stage::Running,
         };

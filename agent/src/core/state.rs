@@ -48,27 +48,6 @@ impl ExecutorKey {
     }
 }
 
-/// Whether a task in this state has ended (behaviour rule 34).
-#[must_use]
-pub fn is_terminal(state: TaskState) -> bool {
-    match state {
-        TaskState::TaskFinished
-        | TaskState::TaskFailed
-        | TaskState::TaskKilled
-        | TaskState::TaskLost
-        | TaskState::TaskError
-        | TaskState::TaskDropped
-        | TaskState::TaskGone
-        | TaskState::TaskGoneByOperator => true,
-        TaskState::TaskStaging
-        | TaskState::TaskStarting
-        | TaskState::TaskRunning
-        | TaskState::TaskKilling
-        | TaskState::TaskUnreachable
-        | TaskState::TaskUnknown => false,
-    }
-}
-
 #[derive(Debug)]
 pub(super) struct Framework {
     pub(super) info: v1::FrameworkInfo,

@@ -13,7 +13,7 @@ use mezz_proto::{
 use super::{
     Change, Core, Effect, Effects, StoreOp, TaskKey,
     link::Link,
-    state::{Home, KillCause, Stage, is_terminal},
+    state::{Home, KillCause, Stage},
     timers::Timer,
 };
 
@@ -62,7 +62,7 @@ impl Core {
         let state = status.state();
         task.latest = state;
         out.now.push(Effect::Change(Change::TaskUpdated { task: key.clone(), state }));
-        if is_terminal(state) {
+        if state.is_terminal() {
             task.stage = Stage::Ended;
             self.live_tasks -= 1;
             self.timers.cancel(&Timer::Kill(key.clone()));
@@ -77,7 +77,7 @@ impl Core {
             self.persist_state(key, out);
             self.send_head(now, key, out);
         }
-        if is_terminal(state) {
+        if state.is_terminal() {
             self.leave_executor(key, out);
             if self.is_shutting_down(&key.framework) {
                 self.forget_task(key, out);
@@ -151,6 +151,18 @@ impl Core {
     pub(super) fn send_all(&mut self, now: Time, out: &mut Effects) {
         let keys: Vec<TaskKey> = self.tasks.keys().cloned().collect();
         for key in &keys {
+            self.send_head(now, key, out);
+        }
+    }
+
+    /// A framework came back: what it has not acknowledged goes out again, whenever
+    /// the next try would have been.
+    pub(super) fn send_again(&mut self, now: Time, framework: &FrameworkId, out: &mut Effects) {
+        let keys: Vec<TaskKey> = self.tasks_of(framework).cloned().collect();
+        for key in &keys {
+            if let Some(task) = self.tasks.get_mut(key) {
+                task.retry = None;
+            }
             self.send_head(now, key, out);
         }
     }

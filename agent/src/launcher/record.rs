@@ -102,8 +102,9 @@ pub fn cancel(directory: &Path) -> Result<Beginning, RecordError> {
 /// [`RecordError`].
 pub fn write_ended(directory: &Path, record: &Ended) -> Result<(), RecordError> {
     let (from, to) = (directory.join("exit.tmp"), directory.join(ENDED));
-    // Synced, so that after a power cut there is a whole record or none.
-    write_file(&from, record, true)
+    // Not synced: after a power cut a lost or unreadable record means that the
+    // restart of the machine ended the container, and that is what is reported.
+    write_file(&from, record)
         .and_then(|()| fs::rename(&from, &to))
         .map_err(|source| RecordError { path: to, source })
 }
@@ -145,7 +146,7 @@ fn put_if_absent(
 ) -> Result<bool, RecordError> {
     let (from, to) = (directory.join(temporary), directory.join(STARTED));
     let failed = |source| RecordError { path: to.clone(), source };
-    write_file(&from, record, false).map_err(failed)?;
+    write_file(&from, record).map_err(failed)?;
     let linked = fs::hard_link(&from, &to);
     let _ = fs::remove_file(&from);
     match linked {
@@ -155,10 +156,9 @@ fn put_if_absent(
     }
 }
 
-fn write_file(path: &Path, record: &impl Serialize, sync: bool) -> io::Result<()> {
+fn write_file(path: &Path, record: &impl Serialize) -> io::Result<()> {
     let mut file: File = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
-    file.write_all(&serde_json::to_vec(record)?)?;
-    if sync { file.sync_all() } else { Ok(()) }
+    file.write_all(&serde_json::to_vec(record)?)
 }
 
 #[cfg(test)]

@@ -4,8 +4,9 @@
 
 use std::{sync::Arc, time::Duration};
 
+use mezz_proto::error::chain;
 use mezz_proto::mezz::v1::{
-    AgentMessage, MasterMessage, agent_link_client::AgentLinkClient, master_message,
+    self as mezz, AgentMessage, MasterMessage, agent_link_client::AgentLinkClient, master_message,
 };
 use rand::RngExt;
 use tokio::sync::mpsc;
@@ -57,6 +58,9 @@ pub(crate) async fn run(
                 Some(Ok(Ended { registered })) => {
                     if registered {
                         wait = Duration::ZERO;
+                    }
+                    if stop.is_cancelled() {
+                        return;
                     }
                     tracing::warn!(master, registered, "the link to the master ended");
                 }
@@ -131,6 +135,10 @@ async fn receive(
     loop {
         match incoming.message().await {
             Ok(Some(message)) => {
+                if let Some(master_message::Message::Refused(refused)) = &message.message {
+                    let mezz::Refused { reason, permanent } = refused;
+                    tracing::warn!(reason, permanent, "the master refuses this agent");
+                }
                 registered |=
                     matches!(message.message, Some(master_message::Message::Registered(_)));
                 let event = Event::Master { link, message: Box::new(message) };
@@ -147,19 +155,4 @@ async fn receive(
             }
         }
     }
-}
-
-/// An error with its causes, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
 }

@@ -2,13 +2,13 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    os::unix::fs::symlink,
+    os::unix::fs::{OpenOptionsExt as _, symlink},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
-use mezz_proto::{ids::ContainerId, resources::Resources};
+use mezz_proto::{error::chain, ids::ContainerId, resources::Resources};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -17,7 +17,6 @@ use crate::{
     containerizer::{Containerizer, Termination},
     core::{Event, Launch},
     fetcher::Fetcher,
-    link::chain,
 };
 
 /// Containers that are being started at one time; more would only take turns at
@@ -264,18 +263,28 @@ fn tail(sandbox: &Path) -> Option<String> {
     Some(text.trim_end().to_owned())
 }
 
-/// Makes the folder, for the user, and points `latest` at it (rule 56).
+/// Makes the folder and the files for output, for the user, and points `latest` at
+/// it (rule 56). The files are there to be read before anything runs.
 fn make_sandbox(sandbox: &Path, user: Option<&str>) -> Result<(), String> {
     let failed = |doing: &str, error: &dyn std::error::Error| {
         format!("sandbox {}: {doing}: {}", sandbox.display(), chain(error))
     };
     std::fs::create_dir_all(sandbox).map_err(|error| failed("cannot be made", &error))?;
+    let logs = ["stdout", "stderr"].map(|name| sandbox.join(name));
+    for log in &logs {
+        // Never an older file, for the id is new.
+        let mut options = std::fs::OpenOptions::new();
+        let made = options.write(true).create_new(true).mode(0o644).open(log);
+        made.map_err(|error| failed("its logs cannot be made", &error))?;
+    }
     if let Some(name) = user {
         let user = nix::unistd::User::from_name(name)
             .map_err(|error| failed("looking up the user", &error))?
             .ok_or_else(|| format!("user `{name}` does not exist on this agent"))?;
-        nix::unistd::chown(sandbox, Some(user.uid), Some(user.gid))
-            .map_err(|error| failed("chown", &error))?;
+        for path in [sandbox].into_iter().chain(logs.iter().map(PathBuf::as_path)) {
+            nix::unistd::chown(path, Some(user.uid), Some(user.gid))
+                .map_err(|error| failed("chown", &error))?;
+        }
     }
     if let (Some(runs), Some(name)) = (sandbox.parent(), sandbox.file_name()) {
         // Replaced in one step: a reader always finds one. The helper's name is
@@ -302,6 +311,9 @@ mod tests {
         }
         let latest = std::fs::read_link(folder.path().join("runs/latest")).unwrap();
         assert_eq!(latest, Path::new("b"));
+        for name in ["stdout", "stderr"] {
+            assert_eq!(std::fs::read(folder.path().join("runs/b").join(name)).unwrap(), b"");
+        }
     }
 
     #[test]

@@ -170,6 +170,7 @@ pub async fn serve(
     stop.cancel();
     tasks.close();
     tasks.wait().await;
+    tracing::info!("agent stopped");
     match api.await {
         Ok(Err(source)) if ended.is_ok() => {
             Err(AgentError::Io { doing: "serving the agent's port", source })

@@ -16,7 +16,7 @@ use tonic::Status;
 use super::{AgentError, Input, collect, container::Runner, now, outgoing::Outgoing};
 use crate::{
     api::{Index, Peer},
-    core::{CallError, ConnectionId, Core, Effect, Effects, Event, LinkId},
+    core::{CallError, Change, ConnectionId, Core, Effect, Effects, Event, LinkId, TaskKey},
     metrics::Metrics,
     store::{Progress, Writer},
 };
@@ -218,9 +218,7 @@ impl Owner {
             }
             Effect::Remove { container } => self.containers.remove(container),
             Effect::Change(change) => {
-                if let crate::core::Change::Registered { agent_id, master } = &change {
-                    tracing::info!(%agent_id, %master, "registered");
-                }
+                log(&change);
                 self.metrics.count(&change);
                 self.index.apply(change);
             }
@@ -250,6 +248,20 @@ impl Owner {
     /// For what is noticed in the middle of carrying something out.
     fn feed_back(&mut self, event: Event) {
         self.core.handle(now(), event, &mut self.effects);
+    }
+}
+
+/// What an operator wants to read.
+fn log(change: &Change) {
+    match change {
+        Change::Registered { agent_id, master } => {
+            tracing::info!(%agent_id, %master, "registered");
+        }
+        Change::TaskUpdated { task, state } => {
+            let TaskKey { framework, task } = task;
+            tracing::info!(%framework, %task, state = state.as_str_name(), "task update");
+        }
+        _ => {}
     }
 }
 

@@ -174,7 +174,7 @@ fn check_still_fits(
         )))
     };
     let mut used = Resources::new();
-    let live = stored.tasks.iter().filter(|(_, state)| !crate::core::is_terminal(state.latest()));
+    let live = stored.tasks.iter().filter(|(_, state)| !state.latest().is_terminal());
     let of_tasks = live.clone().map(|(task, _)| &task.info.resources);
     let of_executors = stored.executors.iter().map(|executor| &executor.info.resources);
     for resources in of_tasks.chain(of_executors) {

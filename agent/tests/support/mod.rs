@@ -178,6 +178,16 @@ impl Agent {
         fs::read_to_string(&found[0]).unwrap().trim().to_owned()
     }
 
+    /// Whether the kernel has killed in it for memory.
+    pub fn out_of_memory(&self, id: &ContainerId) -> bool {
+        let (controller, file) = match self.it.name() {
+            "cgroup-v1" => ("memory", "memory.oom_control"),
+            _ => ("", "memory.events"),
+        };
+        let text = self.control(controller, id, file);
+        text.lines().any(|line| line.strip_prefix("oom_kill ").is_some_and(|n| n != "0"))
+    }
+
     pub fn assert_nothing_left(&self, id: &ContainerId) {
         for directory in cgroups(&self.options.cgroup_root) {
             let left = directory.join(id.as_str());

@@ -4,22 +4,6 @@
 use mezz_proto::{ids::AgentId, mezz::v1 as mezz, v1};
 use tracing::{debug, info, warn};
 
-/// Rule 34.
-pub fn is_terminal(state: v1::TaskState) -> bool {
-    use v1::TaskState::*;
-    matches!(
-        state,
-        TaskFinished
-            | TaskFailed
-            | TaskKilled
-            | TaskLost
-            | TaskError
-            | TaskDropped
-            | TaskGone
-            | TaskGoneByOperator
-    )
-}
-
 /// An agent's record changed.
 pub fn agent(old: Option<&mezz::AgentState>, new: &mezz::AgentState) {
     use mezz::agent_state::Status;

@@ -83,7 +83,7 @@ pub struct State {
 /// Whether a task in this state has its resources (rule 34 says which states are
 /// terminal; an unreachable agent's resources are not counted as held).
 fn holds(state: v1::TaskState) -> bool {
-    !news::is_terminal(state) && state != v1::TaskState::TaskUnreachable
+    !state.is_terminal() && state != v1::TaskState::TaskUnreachable
 }
 
 impl State {
@@ -178,7 +178,7 @@ impl State {
     /// Moves the sums from what a task held in state `was` to what it holds now.
     /// A task's resources never change, so only the states matter.
     fn charge_task(&mut self, task: &v1::Task, was: v1::TaskState, now: v1::TaskState) {
-        let live = i64::from(!news::is_terminal(now)) - i64::from(!news::is_terminal(was));
+        let live = i64::from(!now.is_terminal()) - i64::from(!was.is_terminal());
         let held = i64::from(holds(now)) - i64::from(holds(was));
         if live == 0 && held == 0 {
             return;
@@ -302,7 +302,7 @@ impl State {
     pub fn find_tasks(&self, request: &mezz::ListTasksRequest) -> Vec<TaskEntry> {
         let completed = request.completed.unwrap_or(false);
         let wanted = |entry: &&TaskEntry| {
-            (completed || !news::is_terminal(entry.state))
+            (completed || !entry.state.is_terminal())
                 && request.agent_id.as_deref().is_none_or(|a| a == entry.agent.as_str())
         };
         let of_framework = |tasks: &BTreeMap<TaskId, TaskEntry>, out: &mut Vec<TaskEntry>| {

@@ -24,7 +24,7 @@ pub const MAX_PIDS: u64 = 16_384;
 pub struct Bounds {
     /// Its share of the cpus.
     pub cpus: f64,
-    /// Microseconds of cpu time per [`CPU_PERIOD_MICROS`]; none: only the share counts.
+    /// Microseconds of cpu time per 100 ms; none: only the share counts.
     pub cpu_quota_micros: Option<u64>,
     /// Bytes that are left to it when memory runs short.
     pub memory_soft: u64,

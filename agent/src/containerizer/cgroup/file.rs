@@ -26,7 +26,7 @@ pub struct CgroupError {
 }
 
 impl CgroupError {
-    fn new(doing: impl Into<String>, path: &Path, source: io::Error) -> Self {
+    pub(super) fn new(doing: impl Into<String>, path: &Path, source: io::Error) -> Self {
         Self { doing: doing.into(), path: path.display().to_string(), source }
     }
 }

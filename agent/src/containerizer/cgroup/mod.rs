@@ -10,7 +10,7 @@ mod hierarchy;
 mod v1;
 mod v2;
 
-use std::{fs, io, path::PathBuf};
+use std::{fs, io, os::fd::OwnedFd, path::PathBuf};
 
 pub use bounds::{Bounds, LEAST_MEMORY_BYTES, MAX_PIDS};
 pub use file::CgroupError;
@@ -45,6 +45,10 @@ pub trait Cgroups: Send + Sync + 'static {
 
     /// Whether and at which limit the kernel killed for memory.
     fn out_of_memory(&self, id: &str) -> Option<OutOfMemory>;
+
+    /// An eventfd that becomes readable when the kernel is about to kill for memory.
+    /// None where the kernel then takes the whole container by itself.
+    fn memory_alarm(&self, id: &str) -> Result<Option<OwnedFd>, CgroupError>;
 
     /// Removes the empty cgroup; one that is gone is no error.
     fn remove(&self, id: &str) -> Result<(), CgroupError>;

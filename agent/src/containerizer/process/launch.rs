@@ -178,6 +178,9 @@ impl Inner {
             .args(&self.launcher.args)
             .arg(plan)
             .env_clear()
+            // Ours, where it is mimalloc: without a huge page to clear and to copy at the
+            // fork, a launcher starts with a sixth less work. The program does not inherit it.
+            .env("MIMALLOC_ARENA_RESERVE", "0")
             .current_dir("/")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -73,6 +73,34 @@ fn updates_wait_for_a_master_and_start_anew_with_it() {
 }
 
 #[test]
+fn a_framework_that_is_back_gets_its_updates_at_once() {
+    let mut env = TestEnv::new();
+    let container = env.running(task("acknowledged"));
+    env.run(vec![task("t")]);
+    let waiting = env.launch();
+    env.launched(&waiting);
+    let running = env.update();
+    env.advance(Duration::from_secs(10));
+    assert_eq!(env.updates().len(), 1, "the wait is 20 s from now on");
+    env.advance(Duration::from_secs(1));
+    assert!(env.updates().is_empty());
+    let back = |id: &str| {
+        let id = v1::FrameworkId { value: id.into() };
+        let framework = v1::FrameworkInfo { id: Some(id), ..Default::default() };
+        master_message::Message::UpdateFramework(mezz::UpdateFramework { framework })
+    };
+    env.master(back("another"));
+    assert!(env.updates().is_empty());
+    env.master(back("F"));
+    let again = env.updates();
+    assert_eq!(again.len(), 1);
+    assert_eq!(again[0].status, running);
+    env.advance(Duration::from_secs(10));
+    assert_eq!(env.updates().len(), 1, "the first wait again");
+    env.ended(&container, 0);
+}
+
+#[test]
 fn pings_are_answered_and_missed_ones_end_the_link() {
     let mut env = TestEnv::new();
     env.advance(Duration::from_secs(70));

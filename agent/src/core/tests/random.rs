@@ -7,7 +7,7 @@ use mezz_proto::{ids::ContainerId, mezz::v1 as mezz, mezz::v1::master_message, v
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 
 use super::env::*;
-use crate::core::{ConnectionId, Effect, Event, is_terminal};
+use crate::core::{ConnectionId, Effect, Event};
 
 /// Sequences in a normal run; `MEZZ_SEQUENCES` asks for more.
 const SEQUENCES: u64 = 400;
@@ -48,7 +48,7 @@ impl World {
         for update in self.env.updates() {
             let status = update.status;
             let task = status.task_id.value.clone();
-            if is_terminal(status.state()) {
+            if status.state().is_terminal() {
                 let end = *self.ends.entry(task.clone()).or_insert(status.state());
                 assert_eq!(end, status.state(), "{task} ended twice");
             } else {

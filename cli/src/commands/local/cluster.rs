@@ -148,7 +148,7 @@ impl Cluster {
         }
         for options in &self.agents {
             if let Err(error) = mezz_agent::cleanup(options).await {
-                eprintln!("some tasks may be left: {}", text::chain(&error));
+                eprintln!("some tasks may be left: {}", mezz_proto::error::chain(&error));
             }
             remove_cgroups(&options.cgroup_root);
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use mezz_sdk::{is_terminal, v1};
+use mezz_sdk::v1;
 
 /// A task that never started is launched again this often.
 const MAX_LAUNCHES: u32 = 5;
@@ -145,7 +145,7 @@ impl Job {
         // What was never started has no sandbox, and neither has what the master
         // refused.
         let ran = state == v1::TaskState::TaskRunning
-            || (is_terminal(state)
+            || (state.is_terminal()
                 && !matches!(*last, v1::TaskState::TaskRunning | v1::TaskState::TaskKilling)
                 && status.source() != v1::task_status::Source::Master
                 && status.reason != Some(v1::task_status::Reason::ContainerLaunchFailed as i32)
@@ -157,7 +157,7 @@ impl Job {
             output_at: ran.then(|| agent.clone()),
         };
         *last = state;
-        if is_terminal(state) {
+        if state.is_terminal() {
             let again =
                 state == v1::TaskState::TaskDropped && !killed && instance.launches < MAX_LAUNCHES;
             let code = exit_status(status);

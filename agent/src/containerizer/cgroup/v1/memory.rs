@@ -1,6 +1,12 @@
 //! `memory`: soft and hard limits, and what the out-of-memory killer did.
 
-use std::path::Path;
+use std::{
+    fs::File,
+    os::fd::{AsRawFd as _, OwnedFd},
+    path::Path,
+};
+
+use rustix::event::{EventfdFlags, eventfd};
 
 use super::super::{
     bounds::Bounds,
@@ -16,6 +22,8 @@ const WITH_SWAP: &str = "memory.memsw.limit_in_bytes";
 const PEAK: &str = "memory.max_usage_in_bytes";
 const STAT: &str = "memory.stat";
 const OOM: &str = "memory.oom_control";
+/// Ties an eventfd to another control file.
+const EVENTS: &str = "cgroup.event_control";
 
 /// The kernel's "no limit", less what it rounds off.
 const NO_LIMIT: u64 = 1 << 62;
@@ -68,6 +76,18 @@ pub(super) fn out_of_memory(directory: &Path) -> Option<OutOfMemory> {
         limit_bytes: limit(directory)?,
         peak_bytes: file::number(directory, PEAK).unwrap_or_default(),
     })
+}
+
+/// An eventfd that the kernel signals before it kills for memory. Unlike v2 it then
+/// kills one process only.
+pub(super) fn alarm(directory: &Path) -> Result<OwnedFd, CgroupError> {
+    let oom = directory.join(OOM);
+    let failed = |e| CgroupError::new("watching", &oom, e);
+    let control = File::open(&oom).map_err(failed)?;
+    let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+    let alarm = eventfd(0, flags).map_err(|e| failed(e.into()))?;
+    file::write(directory, EVENTS, format!("{} {}", alarm.as_raw_fd(), control.as_raw_fd()))?;
+    Ok(alarm)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ mod pids;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
 
@@ -95,6 +96,10 @@ impl Cgroups for V1 {
 
     fn out_of_memory(&self, id: &str) -> Option<OutOfMemory> {
         memory::out_of_memory(&self.memory.join(id))
+    }
+
+    fn memory_alarm(&self, id: &str) -> Result<Option<OwnedFd>, CgroupError> {
+        memory::alarm(&self.memory.join(id)).map(Some)
     }
 
     fn remove(&self, id: &str) -> Result<(), CgroupError> {

@@ -5,7 +5,10 @@ mod memory;
 mod pids;
 mod tree;
 
-use std::path::{Path, PathBuf};
+use std::{
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+};
 
 use super::{Bounds, CgroupError, Cgroups, file};
 use crate::containerizer::{OutOfMemory, Statistics};
@@ -63,6 +66,11 @@ impl Cgroups for V2 {
 
     fn out_of_memory(&self, id: &str) -> Option<OutOfMemory> {
         memory::out_of_memory(&self.agent.join(id))
+    }
+
+    fn memory_alarm(&self, _id: &str) -> Result<Option<OwnedFd>, CgroupError> {
+        // `memory.oom.group` does it.
+        Ok(None)
     }
 
     fn remove(&self, id: &str) -> Result<(), CgroupError> {
