@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, process::ExitCode};
 
 use mezz_sdk::{
-    executor::{self, Closed, Event, Executor},
+    executor::{self, Event, Executor, UpdateError},
     v1::{self, TaskState},
 };
 use tokio::task::AbortHandle;
@@ -63,7 +63,7 @@ async fn run() -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn work(executor: Executor, task: v1::TaskInfo) -> Result<(), Closed> {
+async fn work(executor: Executor, task: v1::TaskInfo) -> Result<(), UpdateError> {
     executor.state(task.task_id.clone(), TaskState::TaskRunning).await?;
     let number = String::from_utf8_lossy(task.data()).trim().parse::<u32>();
     let state = match number {

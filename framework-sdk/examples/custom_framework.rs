@@ -12,7 +12,6 @@ use anyhow::{Context, bail};
 use clap::Parser;
 use mezz_sdk::{
     build::{CommandBuilder, ExecutorBuilder, FrameworkBuilder, TaskBuilder},
-    is_terminal,
     matcher::{self, Want},
     resources::Resources,
     scheduler::{self, Event, SchedulerOptions},
@@ -94,7 +93,7 @@ async fn main() -> anyhow::Result<()> {
             Event::Update(status) => {
                 let state = status.state();
                 println!("{} {}", status.task_id.value, state.as_str_name());
-                if is_terminal(state) {
+                if state.is_terminal() {
                     running.remove(&status.task_id.value);
                     if state != TaskState::TaskFinished {
                         scheduler.teardown().await?;

@@ -11,7 +11,6 @@ use anyhow::{Context, bail};
 use clap::Parser;
 use mezz_sdk::{
     build::{FrameworkBuilder, TaskBuilder},
-    is_terminal,
     matcher::{self, Want},
     resources::Resources,
     scheduler::{self, Event, SchedulerOptions},
@@ -70,7 +69,7 @@ async fn main() -> anyhow::Result<ExitCode> {
             }
             Event::Update(status) => {
                 println!("{}: {}", status.state().as_str_name(), status.message());
-                if is_terminal(status.state()) {
+                if status.state().is_terminal() {
                     // Asking once more would acknowledge it; the framework ends here.
                     scheduler.teardown().await?;
                     return Ok(exit_code(&status));

@@ -20,9 +20,7 @@ mod drive;
 pub mod executor;
 pub mod matcher;
 pub mod scheduler;
-mod state;
 #[cfg(feature = "testing")]
 pub mod testing;
 
 pub use mezz_proto::{resources, v1};
-pub use state::is_terminal;

@@ -252,6 +252,108 @@ async fn dropping_the_events_ends_the_subscription() {
     session.no_more_calls().await;
 }
 
+/// The framework is torn down over this subscription.
+async fn is_torn_down(mut session: Session) {
+    session.subscribed().await;
+    while session.call().await.r#type() != Type::Teardown {}
+}
+
+#[tokio::test]
+async fn teardown_without_the_events_reaches_the_master() {
+    let (address, mut sessions) = master(None).await;
+    let (scheduler, events, mut session) = subscribed(options(&[address]), &mut sessions).await;
+    // Both are there when the driver looks.
+    let tearing = tokio::spawn(async move { scheduler.teardown().await });
+    drop(events);
+    let first = within(session.calls.next()).await;
+    if first.is_some_and(|c| c.unwrap().r#type() == Type::Teardown) {
+        drop(session);
+    } else {
+        // The driver saw the loss of the events first, and subscribes once more.
+        is_torn_down(within(sessions.recv()).await.unwrap()).await;
+    }
+    assert_eq!(within(tearing).await.unwrap(), Ok(()));
+}
+
+#[tokio::test]
+async fn teardown_while_stopping_reaches_the_master() {
+    let (address, mut sessions) = master(None).await;
+    let (scheduler, _events, session) = subscribed(options(&[address]), &mut sessions).await;
+    let ends = async { tokio::join!(scheduler.stop(), scheduler.teardown()) };
+    let masters = async {
+        is_torn_down(within(sessions.recv()).await.unwrap()).await;
+    };
+    let (ends, ()) = within(async { tokio::join!(ends, masters) }).await;
+    assert_eq!(ends, (Ok(()), Ok(())));
+    drop(session);
+}
+
+#[tokio::test]
+async fn a_teardown_that_is_given_up_fails() {
+    let (address, mut sessions) = master(None).await;
+    let (scheduler, _events, mut session) = subscribed(options(&[address]), &mut sessions).await;
+    let tearing = tokio::spawn({
+        let scheduler = scheduler.clone();
+        async move { scheduler.teardown().await }
+    });
+    assert_eq!(session.call().await.r#type(), Type::Teardown);
+    let stopping = tokio::spawn(async move { scheduler.stop().await });
+    session.no_more_calls().await;
+    drop(session);
+    assert_eq!(within(stopping).await.unwrap(), Ok(()));
+    assert_eq!(within(tearing).await.unwrap(), Err(Closed));
+}
+
+#[tokio::test]
+async fn stop_sends_everything_although_the_events_are_dropped() {
+    let (address, mut sessions) = master(None).await;
+    let (scheduler, events, mut session) = subscribed(options(&[address]), &mut sessions).await;
+    for i in 0..500 {
+        let task = v1::TaskId { value: format!("t{i}") };
+        // Too much for the buffers on the way, so that much of it is still ours.
+        let agent = v1::AgentId { value: "S".repeat(10_000) };
+        scheduler.kill(task, Some(agent), None).await.unwrap();
+    }
+    let stopping = tokio::spawn(async move { scheduler.stop().await });
+    tokio::task::yield_now().await;
+    drop(events);
+    for i in 0..500 {
+        assert_eq!(session.call().await.kill.unwrap().task_id.value, format!("t{i}"));
+    }
+    session.no_more_calls().await;
+    drop(session);
+    assert_eq!(within(stopping).await.unwrap(), Ok(()));
+}
+
+#[tokio::test]
+async fn teardown_ends_although_the_application_does_not_read() {
+    let (address, mut sessions) = master(None).await;
+    let (scheduler, _events, mut session) = subscribed(options(&[address]), &mut sessions).await;
+    // Far more than the driver keeps.
+    for _ in 0..3000 {
+        session.send(of_type(event::Type::Offers)).await;
+    }
+    let tearing = tokio::spawn(async move { scheduler.teardown().await });
+    assert_eq!(session.call().await.r#type(), Type::Teardown);
+    drop(session);
+    assert_eq!(within(tearing).await.unwrap(), Ok(()));
+}
+
+#[tokio::test]
+async fn what_was_asked_before_the_events_were_dropped_is_sent() {
+    let (address, mut sessions) = master(None).await;
+    let (scheduler, events, mut session) = subscribed(options(&[address]), &mut sessions).await;
+    // Few enough for all of them to wait for the driver.
+    for i in 0..100 {
+        scheduler.kill(v1::TaskId { value: format!("t{i}") }, None, None).await.unwrap();
+    }
+    drop(events);
+    for i in 0..100 {
+        assert_eq!(session.call().await.kill.unwrap().task_id.value, format!("t{i}"));
+    }
+    session.no_more_calls().await;
+}
+
 #[tokio::test]
 async fn a_slow_application_holds_the_master_back_and_loses_nothing() {
     let (address, mut sessions) = master(None).await;

@@ -40,6 +40,9 @@ pub struct CoreOptions {
     /// An agent whose link broke, or that the registry knows and that did not
     /// come back, is unreachable after this (rule 45: 10 min).
     pub agent_reregister_timeout: Duration,
+    /// An agent that has been unreachable for so long is forgotten with its tasks
+    /// (rule 76: 14 days).
+    pub unreachable_retention: Duration,
     /// Unused offers are rescinded after this; never when absent (rule 22).
     pub offer_timeout: Option<Duration>,
     /// Changes within this time are answered by one allocation.
@@ -56,7 +59,8 @@ pub struct CoreOptions {
     pub max_agents: usize,
     /// More live frameworks than this are refused.
     pub max_frameworks: usize,
-    /// More live tasks than this are refused with TASK_ERROR.
+    /// More live tasks than this are refused with TASK_ERROR; those of
+    /// unreachable agents do not count.
     pub max_tasks: usize,
     /// Ended frameworks that are remembered (rule 76: 50).
     pub max_completed_frameworks: usize,
@@ -72,6 +76,7 @@ impl Default for CoreOptions {
             ping_interval: Duration::from_secs(15),
             max_missed_pings: 5,
             agent_reregister_timeout: Duration::from_secs(600),
+            unreachable_retention: Duration::from_secs(14 * 24 * 3600),
             offer_timeout: None,
             allocation_batch: Duration::from_millis(2),
             min_filter: Duration::ZERO,

@@ -53,6 +53,9 @@ pub struct MasterArgs {
     /// pings
     #[arg(long, env = "MEZZ_AGENT_REREGISTER_TIMEOUT", value_name = "TIME", default_value = "10m")]
     pub agent_reregister_timeout: String,
+    /// Unreachable agents and their tasks are forgotten after this time
+    #[arg(long, env = "MEZZ_UNREACHABLE_RETENTION", value_name = "TIME", default_value = "14d")]
+    pub unreachable_retention: String,
     /// How often each framework gets a sign of life
     #[arg(long, env = "MEZZ_HEARTBEAT_INTERVAL", value_name = "TIME", default_value = "15s")]
     pub heartbeat_interval: String,
@@ -148,6 +151,12 @@ impl MasterArgs {
             &self.agent_reregister_timeout,
             units::duration,
             &mut core.agent_reregister_timeout,
+        );
+        check.set(
+            "unreachable-retention",
+            &self.unreachable_retention,
+            units::duration,
+            &mut core.unreachable_retention,
         );
         check.set(
             "heartbeat-interval",

@@ -5,7 +5,6 @@ use std::{collections::BTreeMap, time::Duration};
 use anyhow::bail;
 use mezz_sdk::{
     build::TaskBuilder,
-    is_terminal,
     matcher::{self, Layout, Want},
     resources::Resources,
     scheduler::{Closed, Event, Events, Scheduler},
@@ -112,7 +111,7 @@ impl Queue {
         let (id, state) = (&status.task_id.value, status.state());
         // Nobody waits for a lost agent: its runs are made again elsewhere.
         let lost = matches!(state, TaskState::TaskUnreachable | TaskState::TaskUnknown);
-        let ended = is_terminal(state);
+        let ended = state.is_terminal();
         let Some(&(item, attempt)) = self.running.get(id) else {
             // It has come back after it was given up for lost.
             if !ended && !lost {

@@ -10,6 +10,9 @@ use super::LinkEnd;
 pub(crate) const CALLS_IN_FLIGHT: usize = 64;
 /// Largest event taken: offers of tens of thousands of agents at once.
 pub(crate) const MAX_EVENT_BYTES: usize = 64 << 20;
+/// How far the peer may be ahead of us, in bytes: HTTP/2's default of 64 KiB would
+/// cost a round trip for each 64 KiB of a large event.
+const WINDOW_BYTES: u32 = 4 << 20;
 /// A healthy peer answers within this, also for TCP's handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// HTTP/2 pings notice a dead peer sooner than three missed heartbeats do.
@@ -25,6 +28,8 @@ pub(crate) fn endpoint(address: &str) -> Result<Endpoint, tonic::transport::Erro
     };
     Ok(Endpoint::from_shared(uri)?
         .connect_timeout(CONNECT_TIMEOUT)
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES)
         .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
         .keep_alive_while_idle(true))

@@ -33,6 +33,11 @@ pub(crate) trait Driver: Sized + Send + 'static {
     fn on_event(&mut self, now: Time, event: Self::Wire, out: &mut Vec<Action<Self>>);
     /// The application asks for something.
     fn on_command(&mut self, now: Time, command: Self::Command, out: &mut Vec<Action<Self>>);
+    /// Whether the application has asked for the end: what it is told from here on
+    /// may be dropped.
+    fn is_ending(&self) -> bool;
+    /// Whether this command takes back what earlier ones wait for.
+    fn calls_off(&self, command: &Self::Command) -> bool;
     /// The application has dropped its events.
     fn on_unheard(&mut self, now: Time, out: &mut Vec<Action<Self>>);
     /// The peer must not be blamed for silence: the caller is not reading.
@@ -58,7 +63,8 @@ pub(crate) enum Action<D: Driver> {
     End,
 }
 
-/// A command and whom to tell when the driver has ended.
+/// A command and whom to tell when the driver has ended. Dropped untold when the
+/// driver ends without having done what was asked.
 #[derive(Debug)]
 pub(crate) struct Request<C> {
     pub command: C,

@@ -43,6 +43,7 @@ pub(crate) fn start<D: Driver>(
         unsent: VecDeque::new(),
         undelivered: VecDeque::new(),
         waiting: Vec::new(),
+        just_asked: false,
         unheard: false,
         ended: false,
     };
@@ -80,6 +81,8 @@ struct Run<D: Driver, T> {
     undelivered: VecDeque<D::Delivery>,
     /// To be told when the driver has ended.
     waiting: Vec<oneshot::Sender<()>>,
+    /// A command was the last to be heard; the rest is looked at first.
+    just_asked: bool,
     /// The application has dropped its events.
     unheard: bool,
     ended: bool,
@@ -111,11 +114,8 @@ impl<D: Driver, T: Transport<D::Call, D::Wire>> Run<D, T> {
                 self.carry_out(action);
             }
         }
-        // No call is taken any more; what was taken is done.
-        self.commands.close();
-        while let Ok(request) = self.commands.try_recv() {
-            self.waiting.extend(request.done);
-        }
+        // Whoever waits for what the driver never saw gets an error.
+        drop(self.commands);
         for done in self.waiting.drain(..) {
             // The caller may have lost interest.
             let _ = done.send(());
@@ -137,7 +137,14 @@ impl<D: Driver, T: Transport<D::Call, D::Wire>> Run<D, T> {
             link.calls = None;
         }
         let deadline = self.driver.next_deadline().map(|t| self.clock.at(t));
-        let reading = self.undelivered.len() < MAX_UNDELIVERED;
+        // The end of the link must be read whatever the application reads.
+        let reading = self.has_room() || self.driver.is_ending();
+        // Nobody can keep the other side from being heard: after a command
+        // everything else has its turn.
+        let (asked_first, asked_last) = {
+            let commands = (self.unsent.len() < MAX_UNSENT).then_some(&mut self.commands);
+            if self.just_asked { (None, commands) } else { (commands, None) }
+        };
         let (mut calls, mut link_events) = (None, None);
         if let Some(link) = &mut self.link {
             calls = link.calls.as_ref().filter(|_| !self.unsent.is_empty());
@@ -164,7 +171,7 @@ impl<D: Driver, T: Transport<D::Call, D::Wire>> Run<D, T> {
                 }
                 Happened::Moved
             }
-            Some(request) = self.commands.recv(), if self.unsent.len() < MAX_UNSENT => {
+            Some(Some(request)) = OptionFuture::from(asked_first.map(|c| c.recv())) => {
                 Happened::Asked(request)
             }
             () = self.events.closed(), if !self.unheard => Happened::Unheard,
@@ -175,18 +182,33 @@ impl<D: Driver, T: Transport<D::Call, D::Wire>> Run<D, T> {
                 Happened::Heard(event.unwrap_or(Err(LinkEnd::Closed)).map(Box::new))
             }
             Some(()) = OptionFuture::from(deadline.map(sleep_until)) => Happened::Due,
+            Some(Some(request)) = OptionFuture::from(asked_last.map(|c| c.recv())) => {
+                Happened::Asked(request)
+            }
         };
+        match happened {
+            Happened::Asked(_) => self.just_asked = true,
+            // Only makes room for more of the same.
+            Happened::Moved => {}
+            _ => self.just_asked = false,
+        }
         let now = self.clock.now();
         match happened {
             Happened::Moved => {}
             Happened::Unheard => {
                 self.unheard = true;
+                self.undelivered.clear();
+                // What was asked before comes first.
+                for _ in 0..self.commands.len() {
+                    let Ok(request) = self.commands.try_recv() else { break };
+                    self.asked(now, request, actions);
+                    if matches!(actions.last(), Some(Action::End)) {
+                        return;
+                    }
+                }
                 self.driver.on_unheard(now, actions);
             }
-            Happened::Asked(request) => {
-                self.waiting.extend(request.done);
-                self.driver.on_command(now, request.command, actions);
-            }
+            Happened::Asked(request) => self.asked(now, request, actions),
             Happened::Opened(Ok(Link { calls, events })) => {
                 self.connecting = None;
                 self.link = Some(OpenLink { calls: Some(calls), events });
@@ -205,6 +227,18 @@ impl<D: Driver, T: Transport<D::Call, D::Wire>> Run<D, T> {
         }
     }
 
+    fn asked(&mut self, now: Time, request: Request<D::Command>, actions: &mut Vec<Action<D>>) {
+        if self.driver.calls_off(&request.command) {
+            self.waiting.clear();
+        }
+        self.waiting.extend(request.done);
+        self.driver.on_command(now, request.command, actions);
+    }
+
+    fn has_room(&self) -> bool {
+        self.undelivered.len() < MAX_UNDELIVERED
+    }
+
     fn carry_out(&mut self, action: Action<D>) {
         match action {
             Action::Connect { target, first } => {
@@ -214,6 +248,8 @@ impl<D: Driver, T: Transport<D::Call, D::Wire>> Run<D, T> {
             Action::Send(call) => self.unsent.push_back(*call),
             Action::HalfClose => self.half_close = true,
             Action::Abandon => self.drop_link(),
+            Action::Deliver(_) if self.unheard || (self.driver.is_ending() && !self.has_room()) => {
+            }
             Action::Deliver(delivery) => {
                 if self.undelivered.back().is_some_and(|last| D::replaces(last, &delivery)) {
                     self.undelivered.pop_back();

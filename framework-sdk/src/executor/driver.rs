@@ -19,9 +19,10 @@ use mezz_proto::{
     },
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
+use tokio::sync::oneshot;
 use tracing::info;
 
-use super::{Event, ExecutorOptions};
+use super::{Closed, Event, ExecutorOptions, UpdateError};
 use crate::drive::{self, Action, LinkEnd};
 
 /// From the start of a connection to SUBSCRIBED.
@@ -35,13 +36,19 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const REGISTRATION_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a stopping driver waits for acknowledgements.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Updates that the agent has not acknowledged. All of them go into one SUBSCRIBE.
+pub(super) const MAX_UPDATES: usize = 10_000;
 /// How long the agent may take to read the last calls.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What the application asks of the driver.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug)]
 pub(super) enum Command {
-    Update(Box<v1::TaskStatus>),
+    Update {
+        status: Box<v1::TaskStatus>,
+        /// Told whether the update is kept.
+        taken: oneshot::Sender<Result<(), UpdateError>>,
+    },
     Message(Vec<u8>),
     Stop,
 }
@@ -233,11 +240,10 @@ impl drive::Driver for Driver {
 
     fn on_command(&mut self, now: Time, command: Command, out: &mut Actions) {
         match command {
-            Command::Update(status) => {
-                let status = self.complete(now, *status);
-                self.updates.push_back(status.clone());
-                let update = Some(call::Update { status });
-                self.send(Call { update, ..self.call(Type::Update) }, out);
+            Command::Update { status, taken } => {
+                let result = self.update(now, *status, out);
+                // The caller may have lost interest.
+                let _ = taken.send(result);
             }
             Command::Message(data) => {
                 let message = Some(call::Message { data });
@@ -245,6 +251,14 @@ impl drive::Driver for Driver {
             }
             Command::Stop => self.stop(now, out),
         }
+    }
+
+    fn is_ending(&self) -> bool {
+        self.stop_by.is_some()
+    }
+
+    fn calls_off(&self, _: &Command) -> bool {
+        false
     }
 
     fn on_unheard(&mut self, now: Time, out: &mut Actions) {
@@ -306,6 +320,25 @@ impl Driver {
         self.close_if_drained(now, out);
     }
 
+    fn update(
+        &mut self,
+        now: Time,
+        status: v1::TaskStatus,
+        out: &mut Actions,
+    ) -> Result<(), UpdateError> {
+        if matches!(self.phase, Phase::Closing { .. } | Phase::Ended) {
+            return Err(Closed.into());
+        }
+        if self.updates.len() >= MAX_UPDATES {
+            return Err(UpdateError::TooMany { limit: MAX_UPDATES });
+        }
+        let status = self.complete(now, status);
+        self.updates.push_back(status.clone());
+        let update = Some(call::Update { status });
+        self.send(Call { update, ..self.call(Type::Update) }, out);
+        Ok(())
+    }
+
     /// Fills in what every update needs (behaviour rule 37).
     fn complete(&mut self, now: Time, status: v1::TaskStatus) -> v1::TaskStatus {
         let uuid = uuid::Builder::from_random_bytes(self.rng.random()).into_uuid();
@@ -331,7 +364,7 @@ impl Driver {
             }
             Phase::Ended | Phase::Closing { .. } => {}
             _ => {
-                self.stop_by = Some(now + DRAIN_TIMEOUT);
+                self.stop_by.get_or_insert(now + DRAIN_TIMEOUT);
                 self.close_if_drained(now, out);
             }
         }

@@ -15,6 +15,21 @@ type Request = drive::Request<Command>;
 #[error("the executor driver has ended")]
 pub struct Closed;
 
+/// Why an update was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum UpdateError {
+    /// The driver has ended or is about to: after [`Executor::stop`] nothing more
+    /// may be reported.
+    #[error(transparent)]
+    Closed(#[from] Closed),
+    /// Too many updates wait for the agent's acknowledgement. Try again later.
+    #[error("{limit} updates already wait for the agent to acknowledge them; try again later")]
+    TooMany {
+        /// How many may wait.
+        limit: usize,
+    },
+}
+
 /// Something that the agent, or the driver, tells the executor.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
@@ -76,7 +91,8 @@ impl Events {
 /// The calls of one executor. Clones share the subscription.
 ///
 /// # Errors
-/// Every method fails with [`Closed`], and with nothing else.
+/// Every method fails with [`Closed`] once the driver has ended; only updates can
+/// fail otherwise.
 #[derive(Clone, Debug)]
 pub struct Executor {
     commands: mpsc::Sender<Request>,
@@ -90,13 +106,27 @@ impl Executor {
     /// Reports a task's state. Only `task_id` and `state` must be set; `uuid`,
     /// `timestamp`, `source`, `agent_id` and `executor_id` are filled in. Kept
     /// and told again until the agent has acknowledged it.
-    pub async fn update(&self, status: v1::TaskStatus) -> Result<(), Closed> {
-        self.tell(Command::Update(Box::new(status))).await
+    ///
+    /// # Errors
+    /// [`UpdateError::TooMany`] while 10,000 updates are not acknowledged, as may
+    /// be when the agent is away for long; [`UpdateError::Closed`] otherwise. The
+    /// update is not kept then.
+    pub async fn update(&self, status: v1::TaskStatus) -> Result<(), UpdateError> {
+        let (taken, answer) = oneshot::channel();
+        self.tell(Command::Update { status: Box::new(status), taken }).await?;
+        answer.await.map_err(|_| Closed)?
     }
 
     /// Reports a task's state and nothing else; short for
     /// [`update`](Self::update).
-    pub async fn state(&self, task_id: v1::TaskId, state: v1::TaskState) -> Result<(), Closed> {
+    ///
+    /// # Errors
+    /// As [`update`](Self::update).
+    pub async fn state(
+        &self,
+        task_id: v1::TaskId,
+        state: v1::TaskState,
+    ) -> Result<(), UpdateError> {
         self.update(v1::TaskStatus { task_id, state: state as i32, ..Default::default() }).await
     }
 

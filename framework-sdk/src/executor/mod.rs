@@ -23,7 +23,7 @@ use std::time::SystemTime;
 
 use mezz_proto::time::Time;
 
-pub use handle::{Closed, Event, Events, Executor};
+pub use handle::{Closed, Event, Events, Executor, UpdateError};
 pub use options::{ExecutorOptions, OptionsError};
 
 use crate::drive;

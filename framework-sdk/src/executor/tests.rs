@@ -14,9 +14,11 @@ use mezz_proto::{
     },
 };
 
+use tokio::sync::oneshot;
+
 use super::{
-    Event, ExecutorOptions,
-    driver::{Command, Driver},
+    Closed, Event, ExecutorOptions, UpdateError,
+    driver::{Command, Driver, MAX_UPDATES},
 };
 use crate::drive::{Action, Driver as _, LinkEnd};
 
@@ -111,9 +113,15 @@ impl Env {
     }
 
     fn update(&mut self, id: &str, state: v1::TaskState) {
+        assert_eq!(self.try_update(id, state), Ok(()));
+    }
+
+    fn try_update(&mut self, id: &str, state: v1::TaskState) -> Result<(), UpdateError> {
         let status =
             v1::TaskStatus { task_id: task_id(id), state: state as i32, ..Default::default() };
-        self.command(Command::Update(Box::new(status)));
+        let (taken, mut answer) = oneshot::channel();
+        self.command(Command::Update { status: Box::new(status), taken });
+        answer.try_recv().expect("answered at once")
     }
 
     fn lose(&mut self) {
@@ -232,4 +240,51 @@ fn refusals_are_final_and_every_call_names_its_sender() {
     env.act(|d, now, out| d.on_link_end(now, LinkEnd::Refused("who?".into()), out));
     assert_eq!(env.events, [Event::Error("who?".into())]);
     assert!(env.ended);
+}
+
+#[test]
+fn updates_for_an_agent_that_is_away_are_limited() {
+    let mut env = Env::subscribed(LONG);
+    env.update("first", v1::TaskState::TaskRunning);
+    let first = env.sent_updates().remove(0);
+    env.lose();
+    for i in 1..MAX_UPDATES {
+        env.update(&format!("t{i}"), v1::TaskState::TaskRunning);
+    }
+    let more = env.try_update("more", v1::TaskState::TaskRunning);
+    assert_eq!(more, Err(UpdateError::TooMany { limit: MAX_UPDATES }));
+    env.wait();
+    let subscribe = env.connects.pop().unwrap().subscribe.unwrap();
+    assert_eq!(subscribe.unacknowledged_updates.len(), MAX_UPDATES);
+    env.subscribe();
+    env.acknowledge(&first);
+    env.update("more", v1::TaskState::TaskRunning);
+}
+
+#[test]
+fn updates_after_the_end_are_refused() {
+    let mut env = Env::subscribed(LONG);
+    env.update("t", v1::TaskState::TaskRunning);
+    env.command(Command::Stop);
+    // An acknowledgement is waited for; until then the link is whole.
+    env.update("t", v1::TaskState::TaskKilled);
+    for status in env.sent_updates() {
+        env.acknowledge(&status);
+    }
+    assert!(env.half_closed);
+    let late = env.try_update("t", v1::TaskState::TaskFailed);
+    assert_eq!(late, Err(UpdateError::Closed(Closed)));
+    assert!(env.calls.is_empty());
+}
+
+#[test]
+fn asking_again_does_not_put_off_the_end() {
+    let mut env = Env::subscribed(LONG);
+    env.update("t", v1::TaskState::TaskKilled);
+    env.command(Command::Stop);
+    let end = env.driver.next_deadline();
+    env.now = env.now + Duration::from_secs(4);
+    env.command(Command::Stop);
+    env.act(|d, now, out| d.on_unheard(now, out));
+    assert_eq!(env.driver.next_deadline(), end);
 }

@@ -128,6 +128,10 @@ impl Scheduler {
     /// Uses offers, which must all be of one agent and role, for these operations
     /// in order. What is left is declined with `filters` (default: refused for
     /// 5 s).
+    ///
+    /// The master answers an operation or task that it cannot use with an update
+    /// (`TASK_ERROR`), but refuses a malformed call (gRPC `INVALID_ARGUMENT`):
+    /// that ends the driver with [`Event::Error`].
     pub async fn accept(
         &self,
         offers: Vec<v1::OfferId>,
@@ -231,7 +235,8 @@ impl Scheduler {
 
     /// Changes the framework: its roles, name, labels and so on, and the roles
     /// that want no offers. The id stays; `user`, `checkpoint` and `principal`
-    /// may not change.
+    /// may not change. A framework that the master refuses (gRPC
+    /// `INVALID_ARGUMENT`) ends the driver with [`Event::Error`].
     pub async fn update_framework(
         &self,
         info: v1::FrameworkInfo,
@@ -243,13 +248,17 @@ impl Scheduler {
 
     /// Ends the framework and all of its tasks and executors, for good. Returns
     /// when the master has confirmed it; while no master can be reached, that is
-    /// waited for (use a timeout and then [`stop`](Self::stop) to give up).
+    /// waited for (use a timeout and then [`stop`](Self::stop) to give up: a
+    /// teardown that still waits then fails). [`Events`] need not be read meanwhile;
+    /// what they have no room for is dropped.
     pub async fn teardown(&self) -> Result<(), Closed> {
         self.wait_for_end(Command::Teardown).await
     }
 
     /// Disconnects and ends the driver, after what was sent before. The framework
-    /// and its tasks stay for its failover timeout.
+    /// and its tasks stay for its failover timeout. [`Events`] need not be read
+    /// meanwhile; what they have no room for is dropped, and updates come again to
+    /// the framework's next subscription.
     pub async fn stop(&self) -> Result<(), Closed> {
         self.wait_for_end(Command::Stop).await
     }

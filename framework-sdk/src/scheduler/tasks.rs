@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 use mezz_proto::{
     ids::{AgentId, TaskId},
     time::Time,
+    v1::TaskState,
 };
 
 /// First pause before unanswered tasks are asked for again; it doubles. A master
@@ -32,14 +33,15 @@ impl Tasks {
     }
 
     /// Something was heard of the task.
-    pub fn updated(&mut self, task: &TaskId, agent: Option<AgentId>, terminal: bool) {
+    pub fn updated(&mut self, task: &TaskId, agent: Option<AgentId>, state: TaskState) {
         self.unanswered.remove(task);
         if self.unanswered.is_empty() {
             self.due = None;
         }
-        if terminal {
+        if state.is_terminal() {
             self.live.remove(task);
-        } else {
+        } else if state != TaskState::TaskUnknown || self.live.contains_key(task) {
+            // A task that nobody knows must not be asked for ever after.
             let known = self.live.entry(task.clone()).or_default();
             *known = agent.or_else(|| known.take());
         }
@@ -52,6 +54,18 @@ impl Tasks {
             self.unanswered.insert(task, agent);
         }
         self.restart(now);
+    }
+
+    /// This task is to be asked for if nothing is heard of it soon; one that is live
+    /// is asked for anyway whenever the master may have forgotten it.
+    pub fn ask_unless_live(&mut self, now: Time, task: TaskId, agent: Option<AgentId>) {
+        if self.live.contains_key(&task) {
+            return;
+        }
+        self.unanswered.insert(task, agent);
+        self.pause = FIRST_PAUSE;
+        let soon = now + FIRST_PAUSE;
+        self.due = Some(self.due.map_or(soon, |due| due.min(soon)));
     }
 
     /// All live tasks are to be asked for, besides what was asked for already.

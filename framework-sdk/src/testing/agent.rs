@@ -18,7 +18,6 @@ use mezz_proto::{
 };
 
 use super::{AgentTask, Behaviour, world::Script};
-use crate::is_terminal;
 
 /// An update that is not acknowledged is sent again after this (behaviour rule
 /// 35, without its doubling).
@@ -233,7 +232,7 @@ impl FakeAgent {
         task.resend = None;
         if !task.unacknowledged.is_empty() {
             task.send_head(now, out);
-        } else if is_terminal(task.state) {
+        } else if task.state.is_terminal() {
             self.tasks.remove(&key);
         }
     }
@@ -277,7 +276,7 @@ impl FakeAgent {
         out: &mut Vec<Message>,
     ) {
         let Some(task) = self.tasks.get_mut(key) else { return };
-        if !is_terminal(task.state) {
+        if !task.state.is_terminal() {
             (task.starts, task.ends) = (None, None);
             self.change(now, key, state, message, reason, out);
         }

@@ -56,7 +56,8 @@ pub enum Effect {
 /// their order over both groups and over calls: the shell holds back what is
 /// for a connection that still waits for an acknowledgement. Within one call,
 /// what a connection gets in `after_persist` comes before what it gets in `now`;
-/// the core puts both there when it has admitted the connection in this call.
+/// the core puts both there when it has admitted the connection in this call,
+/// or ends its framework at somebody's wish.
 #[derive(Clone, Debug, Default)]
 pub struct Effects {
     /// May go out at once.
@@ -65,21 +66,43 @@ pub struct Effects {
     pub persist: Vec<RegistryOp>,
     /// May go out once `persist` is written.
     pub after_persist: Vec<Effect>,
+    /// Connections whose part of this call is in `after_persist`.
+    late: Vec<ConnectionId>,
 }
 
 impl Effects {
-    /// Behind the connection's admission, where that is still to be written.
+    /// Begins the effects of one call of the core.
+    pub(super) fn begin(&mut self) {
+        self.late.clear();
+    }
+
+    /// From now on what this call sends on the connection waits until what the
+    /// call persists is written.
+    pub(super) fn after_persist_on(&mut self, connection: ConnectionId) {
+        self.late.push(connection);
+    }
+
+    /// An answer confirms, so it waits for what this call persists.
+    pub(super) fn reply(
+        &mut self,
+        request: RequestId,
+        reply: Result<OperatorReply, OperatorError>,
+    ) {
+        let to = if self.persist.is_empty() { &mut self.now } else { &mut self.after_persist };
+        to.push(Effect::Reply { request, reply });
+    }
+
+    fn put(&mut self, connection: ConnectionId, effect: Effect) {
+        let late = self.late.contains(&connection);
+        if late { self.after_persist.push(effect) } else { self.now.push(effect) }
+    }
+
     pub(super) fn event(&mut self, connection: ConnectionId, event: v1::scheduler::Event) {
-        let admitted = self
-            .after_persist
-            .iter()
-            .any(|e| matches!(e, Effect::SendScheduler { connection: c, .. } if *c == connection));
-        let effect = Effect::SendScheduler { connection, event: Box::new(event) };
-        if admitted { self.after_persist.push(effect) } else { self.now.push(effect) }
+        self.put(connection, Effect::SendScheduler { connection, event: Box::new(event) });
     }
 
     pub(super) fn close_scheduler(&mut self, connection: ConnectionId, error: Option<CallError>) {
-        self.now.push(Effect::CloseScheduler { connection, error });
+        self.put(connection, Effect::CloseScheduler { connection, error });
     }
 
     pub(super) fn agent(
@@ -87,16 +110,11 @@ impl Effects {
         connection: ConnectionId,
         message: mezz::master_message::Message,
     ) {
-        let admitted = self
-            .after_persist
-            .iter()
-            .any(|e| matches!(e, Effect::SendAgent { connection: c, .. } if *c == connection));
-        let effect = Effect::SendAgent { connection, message: Box::new(master(message)) };
-        if admitted { self.after_persist.push(effect) } else { self.now.push(effect) }
+        self.put(connection, Effect::SendAgent { connection, message: Box::new(master(message)) });
     }
 
     pub(super) fn close_agent(&mut self, connection: ConnectionId) {
-        self.now.push(Effect::CloseAgent { connection });
+        self.put(connection, Effect::CloseAgent { connection });
     }
 
     /// Changes always go out at once: held back, one could overtake a later one.
@@ -106,7 +124,13 @@ impl Effects {
 
     /// An admission: goes out once `persist` is written, or at once when there
     /// is nothing to write.
-    pub(super) fn admit(&mut self, op: Option<RegistryOp>, effects: Vec<Effect>) {
+    pub(super) fn admit(
+        &mut self,
+        connection: ConnectionId,
+        op: Option<RegistryOp>,
+        effects: Vec<Effect>,
+    ) {
+        self.after_persist_on(connection);
         self.persist.extend(op);
         self.after_persist.extend(effects);
     }

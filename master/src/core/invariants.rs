@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use super::{
     Core,
-    state::{AgentLink, Charge, FrameworkLink, Timer, is_terminal},
+    state::{AgentLink, Charge, FrameworkLink, Timer},
 };
 
 /// A rule of the core that does not hold: a bug.
@@ -66,7 +66,8 @@ impl Core {
     }
 
     /// No resource on two tasks, executors or offers: together they are exactly
-    /// what the allocator does not have left.
+    /// what the allocator does not have left. Only what an agent brought with it
+    /// may be more than there is; then nothing of that is left or offered.
     fn check_agent_resources(
         &self,
         key: crate::allocator::AgentKey,
@@ -74,7 +75,11 @@ impl Core {
     ) -> Result<(), Violation> {
         let id = &agent.id;
         let mut left = agent.total.clone();
-        let mut take = |what: &dyn std::fmt::Display, resources: &Resources| {
+        let mut take = |what: &dyn std::fmt::Display, resources: &Resources, offered: bool| {
+            if agent.overcommitted && !offered {
+                left.saturating_sub(resources);
+                return Ok(());
+            }
             left.try_sub(resources)
                 .map_err(|error| Violation(format!("agent {id}: {what}: {error}")))
         };
@@ -85,7 +90,7 @@ impl Core {
             let held = task.charge == Charge::Held;
             ensure!(!held || agent.is_allocated(), "{} is held on {id}, which is away", task.id);
             if held {
-                take(&task.id, &task.resources)?;
+                take(&task.id, &task.resources, false)?;
             }
         }
         for ((framework, executor), held) in &agent.executors {
@@ -94,14 +99,14 @@ impl Core {
                 .get(*framework)
                 .is_some_and(|f| f.executors.contains(&(key, executor.clone())));
             ensure!(known, "executor {executor} on {id} is not its framework's");
-            take(executor, &held.resources)?;
+            take(executor, &held.resources, false)?;
         }
         for offer in &agent.offers {
             let Some(offer) = self.offers.get(offer) else {
                 return Err(Violation(format!("agent {id} has no offer {offer}")));
             };
             ensure!(offer.agent == key, "an offer of {id} is of another agent");
-            take(&"offer", &offer.resources)?;
+            take(&"offer", &offer.resources, true)?;
         }
         match self.allocator.available(key) {
             Some(available) => {
@@ -173,7 +178,7 @@ impl Core {
         for (key, task) in self.tasks.iter() {
             let id = &task.id;
             ensure!(self.agents[task.agent].tasks.contains(&key), "task {id} is not its agent's");
-            let uses = !is_terminal(task.state) && task.state != TaskState::TaskUnreachable;
+            let uses = !task.state.is_terminal() && task.state != TaskState::TaskUnreachable;
             let charge = task.charge;
             ensure!(
                 (charge != Charge::Free) == uses,
@@ -183,7 +188,7 @@ impl Core {
             let unreachable = matches!(self.agents[task.agent].link, AgentLink::Unreachable { .. });
             ensure!(
                 (task.state == TaskState::TaskUnreachable)
-                    == (unreachable && !is_terminal(task.state)),
+                    == (unreachable && !task.state.is_terminal()),
                 "task {id} is {:?}, but its agent unreachable: {unreachable}",
                 task.state
             );
@@ -223,7 +228,9 @@ impl Core {
                 AgentLink::Disconnected { until } | AgentLink::Recovering { until } => {
                     check(*until, Timer::AgentAway(key))?;
                 }
-                AgentLink::Unreachable { .. } => {}
+                AgentLink::Unreachable { since } => {
+                    check(*since + self.options.unreachable_retention, Timer::AgentAway(key))?;
+                }
             }
         }
         for (key, framework) in self.frameworks.iter() {

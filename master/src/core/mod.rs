@@ -65,6 +65,10 @@ use state::{
 /// Version of the agent link's protocol that this master speaks.
 pub const PROTOCOL: u32 = 1;
 
+/// Agents that one call of [`Core::on_deadline`] loses or gives up at most: each
+/// is told to every framework, and other events must not wait for all of them.
+const MAX_LOSSES: usize = 64;
+
 /// The master's state machine. One task owns it; see the module's header.
 #[derive(Debug)]
 pub struct Core {
@@ -97,6 +101,7 @@ impl Core {
     ///
     /// `now` never goes back from one call to the next.
     pub fn handle(&mut self, now: Time, event: Event, out: &mut Effects) {
+        out.begin();
         match event {
             Event::SchedulerCall { connection, call } => {
                 self.scheduler_call(now, connection, *call, out);
@@ -112,18 +117,23 @@ impl Core {
             }
             Event::Operator { request, command } => {
                 let reply = self.operator(now, command, out);
-                out.now.push(Effect::Reply { request, reply });
+                out.reply(request, reply);
             }
         }
         self.settle(now, out);
     }
 
     /// Does what has fallen due. To be called when [`next_deadline`] has come;
-    /// at another time it does nothing.
+    /// at another time it does nothing. Where many agents are lost together some
+    /// stay due for the next call.
     ///
     /// [`next_deadline`]: Core::next_deadline
     pub fn on_deadline(&mut self, now: Time, out: &mut Effects) {
-        while let Some(timer) = self.timers.pop_due(now) {
+        out.begin();
+        let mut losses = 0;
+        while losses < MAX_LOSSES {
+            let Some(timer) = self.timers.pop_due(now) else { break };
+            let unreachable = self.counters.agents_unreachable;
             match timer {
                 Timer::Ping(agent) => self.ping_due(now, agent, out),
                 Timer::AgentAway(agent) => self.agent_away_too_long(now, agent, out),
@@ -131,6 +141,7 @@ impl Core {
                 Timer::Heartbeat(framework) => self.heartbeat_due(now, framework, out),
                 Timer::OfferExpiry(offer) => self.offer_expired(now, offer, out),
             }
+            losses += usize::from(unreachable != self.counters.agents_unreachable);
         }
         self.settle(now, out);
     }

@@ -97,6 +97,7 @@ impl Core {
             registered: None,
             reregistered: None,
             link,
+            overcommitted: false,
             tasks: Default::default(),
             executors: Default::default(),
             offers: Default::default(),

@@ -132,7 +132,7 @@ impl Driver {
     }
 
     pub(super) fn teardown(&mut self, now: Time, out: &mut Actions) {
-        self.ending = Some(Ending::Teardown);
+        let before = self.ending.replace(Ending::Teardown);
         match self.phase {
             Phase::Subscribed { .. } => {
                 self.send(calls::teardown(), out);
@@ -142,19 +142,30 @@ impl Driver {
             // waited for.
             Phase::Connecting { .. } => {}
             Phase::Waiting { .. } if self.info.id.is_none() => self.end(out),
+            // Our side of the link has ended already: it takes another one.
+            Phase::Closing { .. } if before == Some(Ending::Stop) => {
+                out.push(Action::Abandon);
+                self.offers.clear();
+                self.tasks.disconnected();
+                self.phase = Phase::Waiting { until: now };
+            }
             Phase::Waiting { .. } | Phase::Closing { .. } | Phase::Ended => {}
         }
     }
 
     pub(super) fn stop(&mut self, now: Time, out: &mut Actions) {
-        let subscribed = self.is_subscribed();
-        self.ending = Some(Ending::Stop);
-        if subscribed {
-            out.push(Action::HalfClose);
-            self.phase = Phase::Closing { until: now + STOP_TIMEOUT };
-        } else {
-            out.push(Action::Abandon);
-            self.end(out);
+        let before = self.ending.replace(Ending::Stop);
+        match self.phase {
+            // What was sent before is still on its way.
+            Phase::Closing { .. } if before == Some(Ending::Stop) => {}
+            Phase::Subscribed { .. } | Phase::Closing { .. } => {
+                out.push(Action::HalfClose);
+                self.phase = Phase::Closing { until: now + STOP_TIMEOUT };
+            }
+            Phase::Waiting { .. } | Phase::Connecting { .. } | Phase::Ended => {
+                out.push(Action::Abandon);
+                self.end(out);
+            }
         }
     }
 

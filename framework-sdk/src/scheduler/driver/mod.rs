@@ -27,10 +27,7 @@ use super::{
     AcknowledgeMode, Event, SchedulerOptions, calls, command::Command, handle::Delivery,
     tasks::Tasks,
 };
-use crate::{
-    drive::{self, Action, LinkEnd},
-    is_terminal,
-};
+use crate::drive::{self, Action, LinkEnd};
 
 /// Tasks in one RECONCILE call, to stay far below a peer's message limit.
 const RECONCILE_CHUNK: usize = 1000;
@@ -264,7 +261,14 @@ impl drive::Driver for Driver {
             }
             Command::Kill(kill) => {
                 self.send(calls::kill(kill.clone()), out);
-                self.kills.insert(TaskId::from(&kill.task_id), kill);
+                let task = TaskId::from(&kill.task_id);
+                // A master may be silent about a kill, as it is about a task whose
+                // agent has not come back; the answer repeats the kill.
+                if self.is_subscribed() {
+                    let agent = kill.agent_id.as_ref().map(AgentId::from);
+                    self.tasks.ask_unless_live(now, task.clone(), agent);
+                }
+                self.kills.insert(task, kill);
             }
             Command::ShutdownExecutor { executor, agent } => {
                 if self.is_subscribed() {
@@ -297,8 +301,19 @@ impl drive::Driver for Driver {
         }
     }
 
+    fn is_ending(&self) -> bool {
+        self.ending.is_some()
+    }
+
+    fn calls_off(&self, command: &Command) -> bool {
+        self.ending == Some(Ending::Teardown) && matches!(command, Command::Stop)
+    }
+
     fn on_unheard(&mut self, now: Time, out: &mut Actions) {
-        self.stop(now, out);
+        // The end that was asked for stands.
+        if self.ending.is_none() {
+            self.stop(now, out);
+        }
     }
 
     fn replaces(last: &Delivery, next: &Delivery) -> bool {
@@ -312,7 +327,7 @@ impl Driver {
     fn on_update(&mut self, status: v1::TaskStatus, out: &mut Actions) {
         let task = TaskId::from(&status.task_id);
         let state = status.state();
-        self.tasks.updated(&task, status.agent_id.as_ref().map(AgentId::from), is_terminal(state));
+        self.tasks.updated(&task, status.agent_id.as_ref().map(AgentId::from), state);
         use v1::TaskState::*;
         match state {
             // A master that restarted has forgotten the kill.

@@ -1,5 +1,6 @@
 //! The pure driver. That of the task around it is in `tests/scheduler.rs`.
 
+mod fairness;
 mod random;
 
 use std::time::Duration;
@@ -532,4 +533,85 @@ fn odd_heartbeats_do_no_harm() {
         let patience = env.driver.next_deadline().unwrap().since(env.now);
         assert!(patience >= Duration::from_millis(300), "{odd}: {patience:?}");
     }
+}
+
+#[test]
+fn an_end_that_was_asked_for_stands_when_the_events_are_dropped() {
+    for command in [Command::Teardown, Command::Stop] {
+        let mut env = Env::subscribed();
+        env.command(command);
+        env.forget();
+        env.act(|d, now, out| d.on_unheard(now, out));
+        assert!(env.other.is_empty(), "{:?}", env.other);
+    }
+    // Nor does asking twice cut the first short.
+    let mut env = Env::subscribed();
+    env.command(Command::Stop);
+    env.command(Command::Stop);
+    assert_eq!(env.other, ["half-close"]);
+}
+
+#[test]
+fn teardown_while_stopping_takes_another_link() {
+    let mut env = Env::subscribed();
+    env.act(|d, now, out| d.on_unheard(now, out));
+    env.command(Command::Teardown);
+    assert_eq!(env.other, ["half-close", "abandon"]);
+    assert_eq!(env.wait(), Duration::ZERO);
+    assert_eq!(env.connects.len(), 1);
+    env.subscribe();
+    assert_eq!(env.kinds(), [Type::Teardown]);
+    env.end(LinkEnd::Closed);
+    assert_eq!(env.other, ["half-close", "abandon", "end"]);
+}
+
+#[test]
+fn stop_gives_a_teardown_up() {
+    let mut env = Env::subscribed();
+    assert!(!env.driver.calls_off(&Command::Stop));
+    env.command(Command::Teardown);
+    assert!(env.driver.calls_off(&Command::Stop));
+    assert!(!env.driver.calls_off(&Command::Teardown));
+    env.command(Command::Stop);
+    assert_eq!(env.other, ["half-close"], "the teardown may still get through");
+    env.end(lost());
+    assert_eq!(env.other, ["half-close", "end"]);
+}
+
+#[test]
+fn a_kill_that_the_master_is_silent_about_is_repeated() {
+    // A new process takes over; the master has restarted and t1's agent is not back.
+    let mut options = options(&["m1:1"]);
+    options.framework.id = Some(v1::FrameworkId { value: "F".into() });
+    let mut env = Env::with(options);
+    env.tick();
+    env.subscribe();
+    env.forget();
+    env.command(kill("t1"));
+    assert_eq!(env.kinds(), [Type::Kill]);
+    assert_eq!(env.wait(), Duration::from_secs(1));
+    let asked = env.calls.pop().unwrap().reconcile.unwrap().tasks;
+    assert_eq!(asked[0].task_id.value, "t1");
+    assert_eq!(env.wait(), Duration::from_secs(1), "until it is answered");
+    env.forget();
+    env.update("t1", v1::TaskState::TaskRunning);
+    assert_eq!(env.kinds(), [Type::Kill]);
+    assert_eq!(env.wait(), Duration::from_secs(30), "only the heartbeat is waited for");
+    // A live task is asked for at each resubscription and not besides.
+    let mut env = Env::subscribed();
+    env.update("t2", v1::TaskState::TaskRunning);
+    env.command(kill("t2"));
+    assert_eq!(env.wait(), Duration::from_secs(30));
+}
+
+#[test]
+fn a_task_that_nobody_knows_is_not_asked_for_again() {
+    let mut env = Env::subscribed();
+    env.command(Command::Reconcile(vec![("t1".into(), None)]));
+    env.update("t1", v1::TaskState::TaskUnknown);
+    env.end(lost());
+    env.wait();
+    env.forget();
+    env.subscribe();
+    assert!(env.calls.iter().all(|c| c.reconcile.as_ref().is_some_and(|r| r.tasks.is_empty())));
 }

@@ -66,13 +66,17 @@ impl Core {
         self.publish_agent(key, out);
     }
 
-    /// A disconnected or recovering agent did not come back in time.
+    /// A disconnected or recovering agent did not come back in time, or an
+    /// unreachable one has been kept long enough (rule 76).
     pub(in crate::core) fn agent_away_too_long(
         &mut self,
         now: Time,
         key: AgentKey,
         out: &mut Effects,
     ) {
-        self.mark_unreachable(now, key, out);
+        match self.agents[key].link {
+            AgentLink::Unreachable { .. } => self.give_up_agent(now, key, out),
+            _ => self.mark_unreachable(now, key, out),
+        }
     }
 }

@@ -72,7 +72,10 @@ impl Core {
                 self.timers.set(*until, Timer::AgentAway(key));
                 self.counters.agents_recovering += 1;
             }
-            AgentLink::Unreachable { .. } => self.counters.agents_unreachable += 1,
+            AgentLink::Unreachable { since } => {
+                self.timers.set(*since + self.options.unreachable_retention, Timer::AgentAway(key));
+                self.counters.agents_unreachable += 1;
+            }
         }
     }
 
@@ -91,7 +94,11 @@ impl Core {
                 self.timers.clear(*until, Timer::AgentAway(key));
                 self.counters.agents_recovering -= 1;
             }
-            AgentLink::Unreachable { .. } => self.counters.agents_unreachable -= 1,
+            AgentLink::Unreachable { since } => {
+                let until = *since + self.options.unreachable_retention;
+                self.timers.clear(until, Timer::AgentAway(key));
+                self.counters.agents_unreachable -= 1;
+            }
         }
     }
 }

@@ -27,7 +27,7 @@ impl Core {
         out: &mut Effects,
     ) {
         let admitted = described(message.description).and_then(|description| {
-            self.room_for_agent(out)?;
+            self.room_for_agent(now, out)?;
             Ok(description)
         });
         let described = match admitted {
@@ -48,7 +48,7 @@ impl Core {
         let put = RegistryOp::PutAgent(self.agents[key].record());
         let registered = self.registered(key, Vec::new());
         let message = Box::new(master(Message::Registered(registered)));
-        out.admit(Some(put), vec![Effect::SendAgent { connection, message }]);
+        out.admit(connection, Some(put), vec![Effect::SendAgent { connection, message }]);
         self.publish_agent(key, out);
     }
 
@@ -110,6 +110,7 @@ impl Core {
             registered: None,
             reregistered: None,
             link: AgentLink::Unreachable { since: Time::ZERO },
+            overcommitted: false,
             tasks: Default::default(),
             executors: Default::default(),
             offers: Default::default(),
@@ -118,7 +119,7 @@ impl Core {
 
     /// When all places are taken, the agent that has been unreachable longest is
     /// given up.
-    pub(super) fn room_for_agent(&mut self, out: &mut Effects) -> Result<(), Refusal> {
+    pub(super) fn room_for_agent(&mut self, now: Time, out: &mut Effects) -> Result<(), Refusal> {
         if self.agents.len() < self.options.max_agents {
             return Ok(());
         }
@@ -134,8 +135,8 @@ impl Core {
                 .min()
         };
         match oldest {
-            Some((since, key)) => {
-                self.give_up_agent(since, key, out);
+            Some((_, key)) => {
+                self.give_up_agent(now, key, out);
                 Ok(())
             }
             None => Err(Refusal {

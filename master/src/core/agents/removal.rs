@@ -10,7 +10,7 @@ use crate::{
     core::{
         Core, Effects,
         frameworks::events,
-        state::{AgentLink, Charge, is_terminal},
+        state::{AgentLink, Charge},
         tasks::MasterStatus,
     },
     registry::RegistryOp,
@@ -28,7 +28,7 @@ impl Core {
         self.publish_agent(key, out);
         let tasks: Vec<_> = self.agents[key].tasks.iter().copied().collect();
         for task in tasks {
-            if is_terminal(self.tasks[task].state) {
+            if self.tasks[task].state.is_terminal() {
                 continue;
             }
             self.set_task_state(now, task, TaskState::TaskUnreachable);
@@ -58,7 +58,7 @@ impl Core {
         let tasks: Vec<_> = self.agents[key].tasks.iter().copied().collect();
         for task in tasks {
             let state = self.tasks[task].state;
-            let state = if is_terminal(state) { state } else { TaskState::TaskLost };
+            let state = if state.is_terminal() { state } else { TaskState::TaskLost };
             let status =
                 MasterStatus::new(state, Reason::AgentRemoved, "the agent has left the cluster");
             self.end_task(now, task, status, out);
@@ -68,13 +68,13 @@ impl Core {
         self.forget_agent(key, out);
     }
 
-    /// An unreachable agent is forgotten to make room. Its tasks were reported
+    /// An unreachable agent is forgotten, to make room or for its age. Its tasks were reported
     /// lost or unreachable before; now they are gone.
     pub(super) fn give_up_agent(&mut self, now: Time, key: AgentKey, out: &mut Effects) {
         let tasks: Vec<_> = self.agents[key].tasks.iter().copied().collect();
         for task in tasks {
             let state = self.tasks[task].state;
-            let state = if is_terminal(state) {
+            let state = if state.is_terminal() {
                 state
             } else {
                 self.lost_state(self.tasks[task].framework, TaskState::TaskGone)

@@ -8,7 +8,6 @@ use std::{
 use mezz_proto::{
     ids::{AgentId, FrameworkId},
     mezz::v1::{self as mezz, master_message::Message},
-    resources::Resources,
     time::Time,
     v1::{TaskState, task_status::Reason},
 };
@@ -18,7 +17,7 @@ use crate::{
     core::{
         Change, ConnectionId, Core, Effect, Effects,
         effect::{master, shutdown_framework},
-        state::{Agent, AgentLink, Charge, Executor, Task, TaskKey, is_terminal},
+        state::{Agent, AgentLink, Charge, Executor, Task, TaskKey},
         tasks::MasterStatus,
         validate::{
             agent::{Described, Refusal, described},
@@ -48,8 +47,11 @@ impl Core {
             let known = |f: &FrameworkId| self.framework_ids.contains_key(f);
             let ended = |f: &FrameworkId| self.completed.contains_key(f);
             let report = report(message, known, ended)?;
-            if !self.agent_ids.contains_key(&id) {
-                self.room_for_agent(out)?;
+            self.room_for_frameworks(&report)?;
+            match self.agent_ids.get(&id) {
+                Some(&key) => self.is_the_same(key, &described)?,
+                // Last, for it may give another agent up.
+                None => self.room_for_agent(now, out)?,
             }
             Ok((id, described, report))
         });
@@ -59,6 +61,50 @@ impl Core {
             }
             Err(refusal) => self.refuse_agent(connection, refusal, out),
         }
+    }
+
+    /// Rule 49: an agent that is linked may come again only from where it is.
+    /// From elsewhere it is another one with a copy of its work directory, and
+    /// each would throw the other off for ever.
+    fn is_the_same(&self, key: AgentKey, described: &Described) -> Result<(), Refusal> {
+        let known = &self.agents[key];
+        let same_host = known.info.hostname == described.info.hostname;
+        let same = same_host && known.api_address == described.api_address;
+        if same || known.connection().is_none() {
+            return Ok(());
+        }
+        Err(Refusal {
+            reason: format!(
+                "description.agent.id: agent `{}` is linked from {} ({}), and now comes from {} ({}); give each agent a work directory of its own",
+                known.id,
+                known.info.hostname,
+                known.api_address,
+                described.info.hostname,
+                described.api_address
+            ),
+            // On one host it may be the agent's successor, whose old link has
+            // not been seen to end.
+            permanent: !same_host,
+        })
+    }
+
+    /// Frameworks that only agents know count like others.
+    fn room_for_frameworks(&self, report: &Report) -> Result<(), Refusal> {
+        let new = report.frameworks.keys().filter(|id| {
+            !self.framework_ids.contains_key(*id) && !self.completed.contains_key(*id)
+        });
+        let new = new.count();
+        if new == 0 || self.frameworks.len() + new <= self.options.max_frameworks {
+            return Ok(());
+        }
+        Err(Refusal {
+            reason: format!(
+                "frameworks: the agent brings {new} frameworks, but this master has {} and takes at most {} (option max_frameworks); tear some down",
+                self.frameworks.len(),
+                self.options.max_frameworks
+            ),
+            permanent: false,
+        })
     }
 
     fn readmit(
@@ -89,8 +135,10 @@ impl Core {
             }
             None => self.insert_described(id, described),
         };
-        let was_unreachable =
-            known.is_some() && matches!(self.agents[key].link, AgentLink::Unreachable { .. });
+        // Then frameworks were told that its tasks are lost, or may have been: an
+        // agent that is not known may be one that was given up.
+        let was_lost =
+            known.is_none() || matches!(self.agents[key].link, AgentLink::Unreachable { .. });
         let link = self.new_agent_link(now, key, connection);
         let was_allocated = known.is_some() && self.agents[key].is_allocated();
         self.set_agent_link(key, link);
@@ -118,13 +166,13 @@ impl Core {
         let put = (before.as_ref() != Some(&record)).then_some(RegistryOp::PutAgent(record));
         let registered = self.registered(key, ended.iter().map(Into::into).collect());
         let message = Box::new(master(Message::Registered(registered)));
-        out.admit(put, vec![Effect::SendAgent { connection, message }]);
+        out.admit(connection, put, vec![Effect::SendAgent { connection, message }]);
         for framework in &ended {
             out.agent(connection, shutdown_framework(framework));
         }
 
         self.take_executors(key, executors, out);
-        self.take_tasks(now, key, connection, tasks, was_unreachable, out);
+        self.take_tasks(now, key, connection, tasks, was_lost, out);
         self.publish_agent(key, out);
         self.wake_allocator(now);
     }
@@ -136,6 +184,7 @@ impl Core {
             out.close_agent(old);
         }
         self.rescind_agent_offers(now, key, out);
+        self.agents[key].overcommitted = false;
         if !self.agents[key].is_allocated() {
             return;
         }
@@ -158,11 +207,10 @@ impl Core {
         for executor in reported {
             let Some(&framework) = self.framework_ids.get(&executor.framework) else { continue };
             let role = self.role_of_report(framework, executor.role.as_deref());
-            // As for tasks: what the agent does not have is not held.
             let left = self.allocator.available(key);
             let fits = left.is_some_and(|left| left.contains(&executor.resources));
-            let held = if fits { executor.resources } else { Resources::new() };
-            let resources = self.interner.resources(held);
+            self.agents[key].overcommitted |= !fits;
+            let resources = self.interner.resources(executor.resources);
             self.allocator.hold(key, framework, &role, &resources);
             self.frameworks[framework].executors.insert((key, executor.id.clone()));
             out.change(Change::Executor(
@@ -190,19 +238,19 @@ impl Core {
         key: AgentKey,
         connection: ConnectionId,
         reported: Vec<ReportedTask>,
-        was_unreachable: bool,
+        was_lost: bool,
         out: &mut Effects,
     ) {
         let mut missing: BTreeMap<TaskKey, bool> = BTreeMap::new();
         for task in &self.agents[key].tasks {
-            missing.insert(*task, is_terminal(self.tasks[*task].state));
+            missing.insert(*task, self.tasks[*task].state.is_terminal());
         }
         for task in reported {
             let Some(&framework) = self.framework_ids.get(&task.framework) else { continue };
             match self.frameworks[framework].tasks.get(&task.id).copied() {
                 Some(known) if self.tasks[known].agent == key => {
                     missing.remove(&known);
-                    self.take_known_task(now, known, framework, task, was_unreachable, out);
+                    self.take_known_task(now, known, framework, task, was_lost, out);
                 }
                 Some(_) => {
                     // The id was used again while this agent was not known.
@@ -213,7 +261,7 @@ impl Core {
                     };
                     out.agent(connection, Message::KillTask(message));
                 }
-                None => self.take_new_task(key, framework, task, out),
+                None => self.take_new_task(now, key, framework, task, was_lost, out),
             }
         }
         for (task, terminal) in missing {
@@ -239,19 +287,19 @@ impl Core {
         known: TaskKey,
         framework: FrameworkKey,
         reported: ReportedTask,
-        was_unreachable: bool,
+        was_lost: bool,
         out: &mut Effects,
     ) {
         let role = self.role_of_report(framework, reported.role.as_deref());
         let resources = self.interner.resources(reported.resources);
         let task = &mut self.tasks[known];
-        let came_back = was_unreachable && !is_terminal(task.state);
+        let came_back = was_lost && !task.state.is_terminal();
         task.pending = reported.pending;
         (task.role, task.resources) = (role, resources);
         let kill = std::mem::take(&mut task.kill_on_return);
         self.set_task_state(now, known, reported.state);
         self.charge_task(known);
-        if is_terminal(reported.state) {
+        if reported.state.is_terminal() {
             if reported.pending.is_none() {
                 // Acknowledged under a former master: nothing more will come.
                 let status = MasterStatus::new(
@@ -263,13 +311,7 @@ impl Core {
             }
         } else {
             if came_back {
-                // Rule 48: also after TASK_LOST.
-                let status = MasterStatus::new(
-                    self.tasks[known].known_state(),
-                    Reason::AgentReregistered,
-                    "the agent came back with this task",
-                );
-                self.tell_status(now, known, status, out);
+                self.tell_back(now, known, out);
             }
             if kill {
                 self.send_kill(known, None, out);
@@ -280,12 +322,14 @@ impl Core {
 
     fn take_new_task(
         &mut self,
+        now: Time,
         agent: AgentKey,
         framework: FrameworkKey,
         reported: ReportedTask,
+        was_lost: bool,
         out: &mut Effects,
     ) {
-        if is_terminal(reported.state) && reported.pending.is_none() {
+        if reported.state.is_terminal() && reported.pending.is_none() {
             return;
         }
         let role = self.role_of_report(framework, reported.role.as_deref());
@@ -311,7 +355,20 @@ impl Core {
         let key = self.insert_task(task);
         self.charge_task(key);
         self.counters.tasks_recovered += 1;
+        if was_lost && !reported.state.is_terminal() {
+            self.tell_back(now, key, out);
+        }
         self.publish_task(key, out);
+    }
+
+    /// Rule 48: also after TASK_LOST.
+    fn tell_back(&mut self, now: Time, task: TaskKey, out: &mut Effects) {
+        let status = MasterStatus::new(
+            self.tasks[task].known_state(),
+            Reason::AgentReregistered,
+            "the agent came back with this task",
+        );
+        self.tell_status(now, task, status, out);
     }
 
     /// Agents say for which role; one that does not is charged to the

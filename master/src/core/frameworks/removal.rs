@@ -11,18 +11,20 @@ use super::events;
 use crate::{
     allocator::{AgentKey, FrameworkKey},
     core::{
-        Change, Core, Effects,
-        effect::shutdown_framework,
-        state::{CompletedFramework, is_terminal},
+        Change, Core, Effects, effect::shutdown_framework, state::CompletedFramework,
         tasks::MasterStatus,
     },
     registry::RegistryOp,
 };
 
 impl Core {
-    /// TEARDOWN by the framework itself.
+    /// TEARDOWN by the framework itself. The end of its connection confirms it,
+    /// so that comes when it is written.
     pub(super) fn teardown(&mut self, now: Time, key: FrameworkKey, out: &mut Effects) {
         let connection = self.frameworks[key].connection();
+        if let Some(connection) = connection {
+            out.after_persist_on(connection);
+        }
         self.remove_framework(now, key, out);
         if let Some(connection) = connection {
             out.close_scheduler(connection, None);
@@ -37,6 +39,7 @@ impl Core {
         out: &mut Effects,
     ) {
         if let Some(connection) = self.frameworks[key].connection() {
+            out.after_persist_on(connection);
             out.event(connection, events::error("Framework has been removed"));
         }
         self.teardown(now, key, out);
@@ -59,7 +62,7 @@ impl Core {
         }
         let tasks: Vec<_> = self.frameworks[key].tasks.values().copied().collect();
         for task in tasks {
-            if is_terminal(self.tasks[task].state) {
+            if self.tasks[task].state.is_terminal() {
                 self.retire_ended(task, out);
                 continue;
             }

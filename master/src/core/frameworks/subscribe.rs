@@ -105,6 +105,8 @@ impl Core {
         out: &mut Effects,
     ) {
         if let Some(old) = self.frameworks[key].connection() {
+            // Rule 15: also its filters go, as if it had left before.
+            self.allocator.set_framework_active(key, false);
             out.event(old, events::error("Framework failed over"));
             out.close_scheduler(old, None);
         }
@@ -145,7 +147,7 @@ impl Core {
         // Rule 11: a heartbeat at once.
         let greeting = [events::subscribed(subscribed), events::heartbeat()]
             .map(|event| Effect::SendScheduler { connection, event: Box::new(event) });
-        out.admit(put, greeting.into());
+        out.admit(connection, put, greeting.into());
         self.publish_framework(key, out);
         self.wake_allocator(now);
     }

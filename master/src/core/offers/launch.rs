@@ -128,13 +128,15 @@ impl Core {
         }
     }
 
+    /// Tasks of unreachable agents do not count: nothing of them may run.
     fn room_for_tasks(&self, count: usize) -> Result<(), String> {
-        if self.tasks.len() + count <= self.options.max_tasks {
+        let unreachable = usize::try_from(self.counters.tasks_unreachable).unwrap_or(usize::MAX);
+        let tasks = self.tasks.len().saturating_sub(unreachable);
+        if tasks + count <= self.options.max_tasks {
             return Ok(());
         }
         Err(format!(
-            "this master has {} tasks and takes at most {} (option max_tasks); try again when some have ended",
-            self.tasks.len(),
+            "this master has {tasks} tasks and takes at most {} (option max_tasks); try again when some have ended",
             self.options.max_tasks
         ))
     }

@@ -38,6 +38,10 @@ pub(in crate::core) struct Agent {
     pub reregistered: Option<Time>,
     /// Where it stands.
     pub link: AgentLink,
+    /// At its last return it had more in use than it has. That happens when the
+    /// resources of a torn down framework were offered before its tasks had
+    /// ended, and the master restarted; or when an agent came back smaller.
+    pub overcommitted: bool,
     /// Its tasks that have not left the live list.
     pub tasks: BTreeSet<TaskKey>,
     /// Its executors; each is charged once.
@@ -68,7 +72,7 @@ pub(in crate::core) enum AgentLink {
     },
     /// Its time was up. The allocator does not know it.
     Unreachable {
-        /// Since when.
+        /// Since when; `unreachable_retention` later it is given up.
         since: Time,
     },
 }

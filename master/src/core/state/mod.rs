@@ -18,6 +18,6 @@ pub(in crate::core) use intern::Interner;
 pub(in crate::core) use offer::{Offer, OfferKey};
 pub(in crate::core) use slab::{Slab, SlotKey};
 pub(in crate::core) use task::{
-    Charge, StatusRecord, Task, TaskExtra, TaskKey, is_terminal, state_from_wire, state_name,
+    Charge, StatusRecord, Task, TaskExtra, TaskKey, reported_state, state_from_wire, state_name,
 };
 pub(in crate::core) use timers::{Timer, Timers};

@@ -27,6 +27,9 @@ impl SlotKey for TaskKey {
 /// Statuses kept for a task: one for each state, and few states are passed.
 const MAX_STATUSES: usize = 5;
 
+/// Longest message kept of a status, in bytes; the framework gets all of it.
+const MAX_MESSAGE: usize = 4 * 1024;
+
 /// A task that has not left the live list: its agent may run it, or its last
 /// update is not acknowledged, or its agent is unreachable.
 #[derive(Debug)]
@@ -66,12 +69,9 @@ pub(in crate::core) struct Task {
 pub(in crate::core) enum Charge {
     /// No: its state is terminal or its agent unreachable.
     Free,
-    /// Yes.
+    /// Yes. A returning agent may report more in use than it has; that is held,
+    /// too, so that nothing of it is offered before it is free.
     Held,
-    /// No: it uses them, but its agent reported more in use than it has. That
-    /// happens when the resources of a torn down framework were offered before
-    /// its tasks had ended, and the master restarted.
-    Beyond,
 }
 
 /// A status in short.
@@ -120,7 +120,11 @@ impl StatusRecord {
             timestamp: status.timestamp.unwrap_or(0.0),
             source: status.source,
             reason: status.reason,
-            message: status.message.as_deref().filter(|m| !m.is_empty()).map(Into::into),
+            message: status
+                .message
+                .as_deref()
+                .filter(|m| !m.is_empty())
+                .map(|m| m[..m.floor_char_boundary(MAX_MESSAGE)].into()),
             healthy: status.healthy,
             container: status.container_status.clone().map(Box::new),
         }
@@ -187,25 +191,16 @@ impl Task {
     }
 }
 
-/// Rule 34.
-pub(in crate::core) fn is_terminal(state: v1::TaskState) -> bool {
-    use v1::TaskState::*;
-    matches!(
-        state,
-        TaskFinished
-            | TaskFailed
-            | TaskKilled
-            | TaskLost
-            | TaskError
-            | TaskDropped
-            | TaskGone
-            | TaskGoneByOperator
-    )
-}
-
 /// The state of this number, if there is one.
 pub(in crate::core) fn state_from_wire(state: i32) -> Option<v1::TaskState> {
     v1::TaskState::try_from(state).ok()
+}
+
+/// The state of this number, if agents may report it: that a task is unreachable
+/// or unknown only the master says.
+pub(in crate::core) fn reported_state(state: i32) -> Option<v1::TaskState> {
+    use v1::TaskState::{TaskUnknown, TaskUnreachable};
+    state_from_wire(state).filter(|s| !matches!(s, TaskUnreachable | TaskUnknown))
 }
 
 /// `TASK_RUNNING`.

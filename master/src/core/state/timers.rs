@@ -13,7 +13,7 @@ use crate::allocator::{AgentKey, FrameworkKey};
 pub(in crate::core) enum Timer {
     /// The agent is to be pinged, or has missed a ping.
     Ping(AgentKey),
-    /// The agent that is away is unreachable.
+    /// The agent that is away is unreachable, or the unreachable one is given up.
     AgentAway(AgentKey),
     /// The framework that is away is removed.
     Failover(FrameworkKey),

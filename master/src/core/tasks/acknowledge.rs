@@ -14,7 +14,8 @@ use crate::{
 
 impl Core {
     /// Goes to the agent, if that is there; else the agent will send its update
-    /// again. With its last update acknowledged a task leaves the list.
+    /// again when it comes back. With its last update acknowledged a task leaves
+    /// the list in any case, for its agent may never come back.
     pub(in crate::core) fn acknowledge(
         &mut self,
         now: Time,
@@ -26,13 +27,14 @@ impl Core {
         let uuid = ids::uuid("acknowledge.uuid", &uuid).map_err(CallError::Invalid)?;
         self.counters.acknowledgements += 1;
         let Some(&agent) = self.agent_ids.get(&*agent_id.value) else { return Ok(()) };
-        let Some(connection) = self.agents[agent].connection() else { return Ok(()) };
         let message = mezz::StatusUpdateAcknowledgement {
             framework_id: (&self.frameworks[framework].id).into(),
             task_id: task_id.clone(),
             uuid: uuid.to_vec(),
         };
-        out.agent(connection, Message::Acknowledgement(message));
+        if let Some(connection) = self.agents[agent].connection() {
+            out.agent(connection, Message::Acknowledgement(message));
+        }
         let known = self.frameworks[framework].tasks.get(&TaskId::from(task_id)).copied();
         let Some(task) = known.filter(|task| self.tasks[*task].agent == agent) else {
             return Ok(());

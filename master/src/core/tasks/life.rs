@@ -10,7 +10,7 @@ use mezz_proto::{
 use super::MasterStatus;
 use crate::core::{
     Change, Core, Effects,
-    state::{Charge, CompletedTask, StatusRecord, Task, TaskKey, is_terminal},
+    state::{Charge, CompletedTask, StatusRecord, Task, TaskKey},
 };
 
 impl Core {
@@ -27,20 +27,17 @@ impl Core {
         key
     }
 
-    /// Counts the task's resources as held, if its state says that it uses them
-    /// and its agent has them.
+    /// Counts the task's resources as held, if its state says that it uses them.
     pub(in crate::core) fn charge_task(&mut self, key: TaskKey) {
         let task = &mut self.tasks[key];
         if task.charge != Charge::Free || !uses_resources(task.state) {
             return;
         }
+        task.charge = Charge::Held;
+        let agent = &mut self.agents[task.agent];
         let left = self.allocator.available(task.agent);
-        if left.is_some_and(|left| left.contains(&task.resources)) {
-            task.charge = Charge::Held;
-            self.allocator.hold(task.agent, task.framework, &task.role, &task.resources);
-        } else {
-            task.charge = Charge::Beyond;
-        }
+        agent.overcommitted |= !left.is_some_and(|left| left.contains(&task.resources));
+        self.allocator.hold(task.agent, task.framework, &task.role, &task.resources);
     }
 
     /// Gives the task's resources back, if they are held.
@@ -108,7 +105,7 @@ impl Core {
     pub(super) fn retire_task(&mut self, key: TaskKey, out: &mut Effects) {
         self.publish_task(key, out);
         let Some(task) = self.tasks.remove(key) else { return };
-        debug_assert!(is_terminal(task.state) && task.charge == Charge::Free);
+        debug_assert!(task.state.is_terminal() && task.charge == Charge::Free);
         self.counters.tasks_ended.count(task.state);
         let agent = &mut self.agents[task.agent];
         agent.tasks.remove(&key);
@@ -144,7 +141,7 @@ impl Core {
 
 /// Neither ended nor out of reach.
 fn uses_resources(state: TaskState) -> bool {
-    !is_terminal(state) && state != TaskState::TaskUnreachable
+    !state.is_terminal() && state != TaskState::TaskUnreachable
 }
 
 type Completed = std::collections::BTreeMap<TaskId, CompletedTask>;

@@ -12,7 +12,7 @@ use crate::{
         ConnectionId, Core, Effects,
         effect::shutdown_framework,
         frameworks::events,
-        state::{StatusRecord, TaskKey, is_terminal, state_from_wire},
+        state::{StatusRecord, TaskKey, reported_state},
         validate::ids,
     },
 };
@@ -32,7 +32,7 @@ impl Core {
     ) -> bool {
         let mezz::StatusUpdate { framework_id, status, latest_state } = message;
         let (Some(state), Some(latest)) =
-            (state_from_wire(status.state), state_from_wire(latest_state))
+            (reported_state(status.state), reported_state(latest_state))
         else {
             return false;
         };
@@ -67,7 +67,7 @@ impl Core {
             }
             Some(task) => {
                 // Rule 36: the newest state frees, whatever the framework knows.
-                if !is_terminal(self.tasks[task].state) {
+                if !self.tasks[task].state.is_terminal() {
                     self.set_task_state(now, task, latest);
                 }
                 let known = &mut self.tasks[task];
@@ -88,6 +88,6 @@ impl Core {
     /// Whether the update that waits for an acknowledgement is the task's last.
     pub(super) fn waits_for_last(&self, task: TaskKey, uuid: &[u8; 16]) -> bool {
         let task = &self.tasks[task];
-        task.pending.is_some_and(|(state, pending)| is_terminal(state) && pending == *uuid)
+        task.pending.is_some_and(|(state, pending)| state.is_terminal() && pending == *uuid)
     }
 }

@@ -655,7 +655,7 @@ impl AgentSide {
 }
 
 pub fn terminal(state: i32) -> bool {
-    crate::core::state::is_terminal(v1::TaskState::try_from(state).unwrap())
+    v1::TaskState::try_from(state).unwrap().is_terminal()
 }
 
 pub fn launch(task_infos: Vec<v1::TaskInfo>) -> Operation {

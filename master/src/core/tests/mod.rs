@@ -1,9 +1,11 @@
 //! Behaviour of the core, in the language of the domain.
 
 mod agents;
+mod bounds;
 mod env;
 mod frameworks;
 mod offers;
 mod operator;
 mod random;
+mod returns;
 mod tasks;

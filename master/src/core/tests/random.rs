@@ -64,6 +64,7 @@ impl History {
             options.max_missed_pings = 2;
             options.heartbeat_interval = Duration::from_secs(60);
             options.agent_reregister_timeout = Duration::from_secs(100);
+            options.unreachable_retention = Duration::from_secs(300);
             options.max_completed_frameworks = dice.roll(3) as usize;
             options.max_completed_tasks = dice.roll(4) as usize;
             options.max_agents = 2 + dice.roll(3) as usize;

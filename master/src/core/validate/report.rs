@@ -10,7 +10,7 @@ use mezz_proto::{
 };
 
 use super::{agent::Refusal, framework::Subscription, ids};
-use crate::core::state::{StatusRecord, TaskExtra, state_from_wire};
+use crate::core::state::{StatusRecord, TaskExtra, reported_state, state_from_wire};
 
 /// Tasks of one agent.
 const MAX_TASKS: usize = 100_000;
@@ -49,7 +49,8 @@ pub(in crate::core) struct ReportedExecutor {
     pub info: v1::ExecutorInfo,
 }
 
-/// Checks a report. `known` and `ended` say whether the master knows a framework
+/// Checks a report. Of the frameworks only those are taken that a task or an
+/// executor names: others have nothing to lose. `known` and `ended` say whether the master knows a framework
 /// that the report does not describe.
 pub(in crate::core) fn report(
     message: mezz::Reregister,
@@ -61,12 +62,18 @@ pub(in crate::core) fn report(
             "tasks: an agent may have at most {MAX_TASKS} tasks and executors"
         )));
     }
+    let of_tasks = message.tasks.iter().map(|t| &t.framework_id);
+    let of_executors = message.executors.iter().filter_map(|e| e.framework_id.as_ref());
+    let named: BTreeSet<FrameworkId> = of_tasks.chain(of_executors).map(Into::into).collect();
     let mut out = Report::default();
     for info in message.frameworks {
         let Some(id) = info.id.as_ref().map(FrameworkId::from) else {
             return Err(Refusal::permanent("frameworks: a framework has no id"));
         };
         ids::id("frameworks.id", id.as_str()).map_err(Refusal::permanent)?;
+        if !named.contains(&id) {
+            continue;
+        }
         out.frameworks.insert(id, Subscription::recovered(info));
     }
     let of_known = |id: &FrameworkId, what: &str| {
@@ -105,8 +112,7 @@ fn reported_task(task: v1::Task) -> Result<ReportedTask, String> {
     let id = TaskId::from(task.task_id);
     ids::id("tasks.task_id", id.as_str())?;
     let field = |name: &str| format!("tasks[{id}].{name}");
-    let state = state_from_wire(task.state)
-        .filter(|s| !matches!(s, v1::TaskState::TaskUnreachable | v1::TaskState::TaskUnknown))
+    let state = reported_state(task.state)
         .ok_or_else(|| format!("{}: {} is no state of a task", field("state"), task.state))?;
     let resources = Resources::from_proto(&task.resources)
         .map_err(|error| format!("{}: {error}", field("resources")))?;
@@ -114,7 +120,7 @@ fn reported_task(task: v1::Task) -> Result<ReportedTask, String> {
         .map_err(|error| format!("{}: {error}", field("resources")))?;
     let pending = match (task.status_update_state, &task.status_update_uuid) {
         (Some(state), Some(uuid)) => {
-            let state = state_from_wire(state).ok_or_else(|| {
+            let state = reported_state(state).ok_or_else(|| {
                 format!("{}: {state} is no state of a task", field("status_update_state"))
             })?;
             Some((state, ids::uuid(&field("status_update_uuid"), uuid)?))

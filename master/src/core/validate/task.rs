@@ -7,8 +7,13 @@ use mezz_proto::{
     resources::{Amount, Dialect, Resources, Scalar},
     v1,
 };
+use prost::Message;
 
 use super::ids;
+
+/// Most that one task may keep of the master's memory by what it says for
+/// readers, in bytes, encoded.
+const MAX_KEPT: usize = 64 * 1024;
 
 /// Where and for whom tasks are launched.
 #[derive(Debug)]
@@ -83,6 +88,7 @@ pub(in crate::core) fn task(
     }
     limits(task, &resources)?;
     durations(task)?;
+    kept(task)?;
     Ok(CheckedTask { id: (&task.task_id).into(), resources, executor })
 }
 
@@ -218,6 +224,30 @@ fn limits(task: &v1::TaskInfo, resources: &Resources) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// What the master keeps of a task is bounded.
+fn kept(task: &v1::TaskInfo) -> Result<(), String> {
+    fn len<M: Message>(part: &Option<M>) -> usize {
+        part.as_ref().map_or(0, Message::encoded_len)
+    }
+    let user = task.command.as_ref().and_then(|c| c.user.as_ref());
+    let parts = [
+        ("name", task.name.len()),
+        ("labels", len(&task.labels)),
+        ("discovery", len(&task.discovery)),
+        ("container", len(&task.container)),
+        ("health_check", len(&task.health_check)),
+        ("command.user", user.map_or(0, String::len)),
+    ];
+    let total: usize = parts.iter().map(|(_, len)| len).sum();
+    match parts.iter().max_by_key(|(_, len)| len) {
+        Some((name, len)) if total > MAX_KEPT => Err(format!(
+            "{name}: takes {len} bytes; {} of a task may take at most {MAX_KEPT} bytes together",
+            parts.map(|(name, _)| name).join(", ")
+        )),
+        _ => Ok(()),
+    }
 }
 
 fn durations(task: &v1::TaskInfo) -> Result<(), String> {

@@ -1,0 +1,157 @@
+//! What goes out when, and how much at most.
+
+use std::time::Duration;
+
+use mezz_proto::{
+    mezz::v1::{self as mezz, agent_message},
+    v1::{
+        self, TaskState,
+        scheduler::{Call, call},
+    },
+};
+
+use super::env::{Env, SchedulerEvent, command_task};
+use crate::core::{Change, Effect, Effects, Event, OperatorCommand, RequestId};
+
+fn operator(env: &mut Env, command: OperatorCommand) -> Effects {
+    let mut out = Effects::default();
+    let event = Event::Operator { request: RequestId(1), command };
+    env.core.handle(env.now, event, &mut out);
+    out
+}
+
+/// What is confirmed has been written.
+#[test]
+fn confirmations_wait_for_the_registry() {
+    let mut env = Env::new();
+    env.framework("f1", "ads").framework("f2", "web");
+    let weights = vec![mezz::RoleWeight { role: "ads".to_owned(), weight: 2.0 }];
+    let request = mezz::UpdateWeightsRequest { weights };
+    let out = operator(&mut env, OperatorCommand::UpdateWeights(request));
+    assert!(!out.persist.is_empty());
+    assert!(matches!(out.after_persist[..], [Effect::Reply { reply: Ok(_), .. }]), "{out:?}");
+
+    let request = mezz::TeardownRequest { framework_id: env.framework_id("f1") };
+    let out = operator(&mut env, OperatorCommand::Teardown(request));
+    let [
+        Effect::SendScheduler { event, .. },
+        Effect::CloseScheduler { error: None, .. },
+        Effect::Reply { reply: Ok(_), .. },
+    ] = &out.after_persist[..]
+    else {
+        panic!("{out:?}")
+    };
+    assert_eq!(event.r#type(), SchedulerEvent::Error);
+    assert!(out.now.iter().all(|e| matches!(e, Effect::Change(_))), "{out:?}");
+
+    let call = Call { r#type: Some(call::Type::Teardown as i32), ..Default::default() };
+    let connection = env.frameworks["f2"].connection.unwrap();
+    let mut out = Effects::default();
+    env.core.handle(env.now, Event::SchedulerCall { connection, call: Box::new(call) }, &mut out);
+    assert!(matches!(out.after_persist[..], [Effect::CloseScheduler { .. }]), "{out:?}");
+
+    // Nothing is written, so nothing is waited for.
+    let out = operator(&mut env, OperatorCommand::ListRoles);
+    assert!(matches!(out.now[..], [Effect::Reply { .. }]), "{out:?}");
+}
+
+#[test]
+fn many_agents_are_lost_bit_by_bit() {
+    let mut env = Env::new();
+    env.framework("f1", "ads");
+    for i in 0..100 {
+        env.agent(&format!("a{i}"), "cpus:1;mem:64");
+    }
+    env.settle();
+    for i in 0..100 {
+        env.agent_link_breaks(&format!("a{i}"));
+    }
+    env.now = env.now + Duration::from_secs(600);
+    let mut lost = Vec::new();
+    while env.core.next_deadline().is_some_and(|at| at <= env.now) {
+        let before = env.core.counters().agents_unreachable;
+        let mut out = Effects::default();
+        env.core.on_deadline(env.now, &mut out);
+        env.core.check_invariants().unwrap();
+        let failures = out.now.iter().filter(|e| {
+            matches!(e, Effect::SendScheduler { event, .. } if event.r#type() == SchedulerEvent::Failure)
+        });
+        let now_lost = env.core.counters().agents_unreachable - before;
+        assert_eq!(failures.count() as u64, now_lost);
+        lost.extend((now_lost > 0).then_some(now_lost));
+    }
+    assert_eq!(lost, [64, 36]);
+}
+
+/// Only the master says of a task that it is unreachable or unknown.
+#[test]
+fn agents_may_not_report_the_masters_states() {
+    use TaskState::{TaskRunning, TaskUnknown, TaskUnreachable};
+    let cases = [
+        (TaskUnreachable, TaskUnreachable),
+        (TaskRunning, TaskUnreachable),
+        (TaskUnknown, TaskRunning),
+    ];
+    for (state, latest) in cases {
+        let mut env = Env::new();
+        env.agent("a1", "cpus:4;mem:1024").framework("f1", "ads");
+        env.running("f1", "a1", "t1", "cpus:1;mem:64");
+        env.report_late("a1", "f1", "t1", state, latest);
+        assert!(env.agents["a1"].connection.is_none(), "{state:?} {latest:?}");
+        assert!(env.updates("f1").is_empty());
+    }
+}
+
+/// Rule 15: a takeover is no different from leaving and coming back.
+#[test]
+fn a_takeover_drops_filters() {
+    let mut env = Env::new();
+    env.agent("a1", "cpus:4;mem:1024").framework("f1", "ads");
+    let offer = env.offer("f1");
+    env.decline("f1", &[offer], Some(1000.0));
+    env.pass(Duration::from_secs(60));
+    assert!(env.offers("f1").is_empty());
+    env.subscribe("f1");
+    env.offer("f1");
+}
+
+#[test]
+fn long_messages_are_forwarded_whole_and_kept_in_part() {
+    let mut env = Env::new();
+    env.agent("a1", "cpus:4;mem:1024").framework("f1", "ads");
+    env.running("f1", "a1", "t1", "cpus:1;mem:64");
+    // A cut after 4096 bytes would fall into the middle of a letter.
+    let message = format!("x{}", "é".repeat(5000));
+    let status = v1::TaskStatus {
+        task_id: v1::TaskId { value: "t1".to_owned() },
+        state: TaskState::TaskRunning as i32,
+        message: Some(message.clone()),
+        uuid: Some(vec![7; 16]),
+        ..Default::default()
+    };
+    let latest_state = status.state;
+    let framework_id = v1::FrameworkId { value: env.framework_id("f1") };
+    let update = mezz::StatusUpdate { framework_id, status, latest_state };
+    env.agent_says("a1", agent_message::Message::StatusUpdate(update));
+    assert_eq!(env.update("f1").message(), message);
+    let kept = env.changes.iter().rev().find_map(|c| match c {
+        Change::Task(t) => t.statuses.last().map(|s| s.message().len()),
+        _ => None,
+    });
+    assert_eq!(kept, Some(4095));
+}
+
+#[test]
+fn tasks_that_would_take_much_memory_are_refused() {
+    let mut env = Env::new();
+    env.agent("a1", "cpus:4;mem:1024").framework("f1", "ads");
+    let offer = env.offer("f1");
+    let label = v1::Label { key: "k".to_owned(), value: Some("x".repeat(70_000)) };
+    let labels = Some(v1::Labels { labels: vec![label] });
+    let task = v1::TaskInfo { labels, ..command_task("t1", &offer, "cpus:1;mem:64") };
+    env.launch("f1", &offer, vec![task]);
+    let update = env.update("f1");
+    assert_eq!(update.state(), TaskState::TaskError);
+    assert!(update.message().starts_with("labels: "), "{}", update.message());
+    assert!(env.live_tasks().is_empty());
+}
