@@ -2,12 +2,11 @@
 //! of them.
 
 use mezz_proto::{
-    error::chain,
     attributes,
+    error::chain,
     resources::{Amount, Range, Ranges, Resource, Resources, Scalar},
     v1,
 };
-
 
 /// Resources from an option's text.
 pub fn resources(text: &str) -> Result<Resources, String> {
