@@ -17,6 +17,9 @@ const PROTOCOL: u32 = 1;
 /// So many silent ping intervals mean that the master is lost (rule 45).
 const MISSED_PINGS: u32 = 5;
 
+/// A master that has not answered for so long is given up (rule 45: 75 s).
+const GREETING_TIMEOUT: Duration = Duration::from_secs(75);
+
 /// Where the agent stands with a master.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Link {
@@ -46,7 +49,13 @@ impl Core {
         }
     }
 
-    pub(super) fn on_link_up(&mut self, link: LinkId, master: String, out: &mut Effects) {
+    pub(super) fn on_link_up(
+        &mut self,
+        now: Time,
+        link: LinkId,
+        master: String,
+        out: &mut Effects,
+    ) {
         self.lose_master(out);
         let description = self.description();
         let message = if self.agent_id.is_some() {
@@ -55,6 +64,8 @@ impl Core {
             agent_message::Message::Register(mezz::Register { description })
         };
         self.link = Link::Greeting { link, master };
+        // A master that takes the link and never answers must not hold the agent.
+        self.timers.set(Timer::Ping, now + GREETING_TIMEOUT);
         out.now.push(send(link, message));
     }
 
@@ -152,6 +163,7 @@ impl Core {
         let silence =
             Duration::from_millis(registered.ping_interval_ms).saturating_mul(MISSED_PINGS);
         self.link = Link::Registered { link, silence };
+        self.timers.cancel(&Timer::Ping);
         self.expect_ping(now);
         out.now.push(Effect::Change(Change::Registered { agent_id: id, master }));
         for framework in &registered.completed_frameworks {

@@ -104,7 +104,7 @@ impl Core {
     pub fn handle(&mut self, now: Time, event: Event, out: &mut Effects) {
         match event {
             Event::Started => self.on_started(now, out),
-            Event::LinkUp { link, master } => self.on_link_up(link, master, out),
+            Event::LinkUp { link, master } => self.on_link_up(now, link, master, out),
             Event::LinkDown { link } => self.on_link_down(link, out),
             Event::Master { link, message } => self.on_master_message(now, link, *message, out),
             Event::ExecutorCall { connection, token, call } => {

@@ -55,8 +55,11 @@ pub(super) fn supervise(plan: &Path) -> Result<(), LaunchError> {
 
     let status = wait(&signals, pid)?;
     let wait_status = if failure.is_some() { None } else { status };
-    record::write_ended(&directory, &Ended { v: record::VERSION, wait_status, failure })?;
-    end_all(pid, &mut None)
+    // The disk may be full; whatever becomes of the record, nothing of the container stays.
+    let written =
+        record::write_ended(&directory, &Ended { v: record::VERSION, wait_status, failure });
+    end_all(pid, &mut None)?;
+    Ok(written?)
 }
 
 /// A session of its own, so that neither Ctrl-C nor a signal to the agent's process

@@ -2,7 +2,8 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    os::unix::fs::{OpenOptionsExt as _, symlink},
+    fs::Permissions,
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, symlink},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -263,13 +264,19 @@ fn tail(sandbox: &Path) -> Option<String> {
     Some(text.trim_end().to_owned())
 }
 
+/// What tasks write is for their user and the agent, not for every user of the
+/// machine: Spark keeps its data there.
+const SANDBOX_MODE: u32 = 0o750;
+
 /// Makes the folder and the files for output, for the user, and points `latest` at
 /// it (rule 56). The files are there to be read before anything runs.
 fn make_sandbox(sandbox: &Path, user: Option<&str>) -> Result<(), String> {
     let failed = |doing: &str, error: &dyn std::error::Error| {
         format!("sandbox {}: {doing}: {}", sandbox.display(), chain(error))
     };
-    std::fs::create_dir_all(sandbox).map_err(|error| failed("cannot be made", &error))?;
+    std::fs::create_dir_all(sandbox)
+        .and_then(|()| std::fs::set_permissions(sandbox, Permissions::from_mode(SANDBOX_MODE)))
+        .map_err(|error| failed("cannot be made", &error))?;
     let logs = ["stdout", "stderr"].map(|name| sandbox.join(name));
     for log in &logs {
         // Never an older file, for the id is new.

@@ -118,6 +118,17 @@ fn pings_are_answered_and_missed_ones_end_the_link() {
 }
 
 #[test]
+fn a_master_that_never_answers_is_given_up() {
+    let mut env = TestEnv::unlinked(options());
+    env.link_up();
+    env.take();
+    env.advance(Duration::from_secs(74));
+    assert_eq!(env.take(), []);
+    env.advance(Duration::from_secs(1));
+    assert_eq!(env.take(), [Effect::CloseLink { link: env.link }]);
+}
+
+#[test]
 fn a_refusal_ends_the_link_or_the_agent() {
     let mut env = TestEnv::unlinked(options());
     let refused = |permanent| {
