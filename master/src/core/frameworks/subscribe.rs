@@ -186,12 +186,12 @@ impl Core {
         let (host, port) = address.rsplit_once(':').unwrap_or((address, ""));
         let port: u16 = port.parse().unwrap_or(5050);
         let host = host.trim_start_matches('[').trim_end_matches(']');
-        let ip: Option<std::net::IpAddr> = host.parse().ok();
+        let ip: Option<::core::net::IpAddr> = host.parse().ok();
         v1::MasterInfo {
             id: self.options.master_id.clone(),
             // In network byte order, as Mesos has it; 0 when it is a name or IPv6.
             ip: match ip {
-                Some(std::net::IpAddr::V4(ip)) => u32::from_le_bytes(ip.octets()),
+                Some(::core::net::IpAddr::V4(ip)) => u32::from_le_bytes(ip.octets()),
                 _ => 0,
             },
             port: port.into(),

@@ -155,7 +155,7 @@ impl Core {
 fn url(api_address: &str) -> Option<v1::Url> {
     let (host, port) = api_address.rsplit_once(':')?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    let ip = host.parse::<std::net::IpAddr>().ok().map(|ip| ip.to_string());
+    let ip = host.parse::<::core::net::IpAddr>().ok().map(|ip| ip.to_string());
     Some(v1::Url {
         scheme: "http".to_owned(),
         address: v1::Address {
