@@ -6,7 +6,14 @@
 mod support;
 
 use std::{
-    collections::BTreeMap, fs, os::unix::process::ExitStatusExt as _, process::ExitStatus,
+    collections::BTreeMap,
+    fs,
+    os::unix::{
+        fs::{MetadataExt as _, symlink},
+        process::ExitStatusExt as _,
+    },
+    path::Path,
+    process::ExitStatus,
     time::Duration,
 };
 
@@ -15,7 +22,7 @@ use mezz_agent::{
     options::Containment,
 };
 use mezz_proto::{ids::ContainerId, resources::Resources};
-use support::{Agent, until};
+use support::{Agent, SmallDisk, until};
 
 const BOTH: [Containment; 2] = [Containment::Cgroup, Containment::None];
 
@@ -153,7 +160,7 @@ async fn bad_values_in_a_plan_say_which() {
     spec.sandbox = "/no/such/sandbox".into();
     let id = agent.start(spec).await;
     let failure = agent.wait(&id).await.failure.expect("a failure");
-    assert!(failure.starts_with("cannot open /no/such/sandbox/stdout: No such file"), "{failure}");
+    assert_eq!(failure, "cannot enter the directory /no/such/sandbox: No such file or directory");
 }
 
 #[tokio::test]
@@ -162,7 +169,7 @@ async fn a_planted_link_is_not_followed() {
     let spec = agent.spec("echo pwned");
     let target = agent.dir.path().join("victim");
     fs::write(&target, "safe").unwrap();
-    std::os::unix::fs::symlink(&target, spec.sandbox.join("stdout")).unwrap();
+    symlink(&target, spec.sandbox.join("stdout")).unwrap();
     let id = agent.start(spec).await;
     let failure = agent.wait(&id).await.failure.expect("a failure");
     assert!(failure.contains("/stdout: "), "{failure}");
@@ -180,11 +187,84 @@ async fn it_runs_as_its_user() {
         assert_eq!(status(&agent.wait(&id).await).code(), Some(0));
         let text = agent.output(&id, "stdout");
         assert!(text.starts_with("nobody\n") && text.ends_with("\nwrote\n"), "{text}");
-        let owner =
-            |name| std::os::unix::fs::MetadataExt::uid(&fs::metadata(sandbox.join(name)).unwrap());
-        assert_eq!(owner("stdout"), owner("mine"));
-        assert_ne!(owner("mine"), 0);
+        assert_eq!(owner(&sandbox.join("stdout")), owner(&sandbox.join("mine")));
+        assert_ne!(owner(&sandbox.join("mine")), 0);
     }
+}
+
+fn owner(path: &Path) -> u32 {
+    fs::symlink_metadata(path).unwrap().uid()
+}
+
+#[tokio::test]
+async fn the_sandbox_is_given_to_its_user_with_all_in_it_and_nothing_else() {
+    let agent = Agent::new(Containment::None);
+    let mut spec = agent.spec("test -O deep/er/file && echo new > deep/er/file && echo done");
+    spec.user = Some("nobody".into());
+    let sandbox = spec.sandbox.clone();
+    let outside = agent.dir.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("victim"), "safe").unwrap();
+    fs::create_dir_all(sandbox.join("deep/er")).unwrap();
+    fs::write(sandbox.join("deep/er/file"), "").unwrap();
+    symlink(outside.join("victim"), sandbox.join("deep/link")).unwrap();
+    symlink(&outside, sandbox.join("folder")).unwrap();
+    let id = agent.start(spec).await;
+    assert_eq!(status(&agent.wait(&id).await).code(), Some(0));
+    assert_eq!(agent.output(&id, "stdout"), "done\n");
+    for name in ["", "deep", "deep/er", "deep/er/file", "deep/link", "folder", "stdout"] {
+        assert_ne!(owner(&sandbox.join(name)), 0, "{name}");
+    }
+    assert_eq!((owner(&outside), owner(&outside.join("victim"))), (0, 0));
+}
+
+/// A hard link is no link that could be refused; the user's own rights are what counts.
+#[tokio::test]
+async fn logs_are_opened_with_the_rights_of_the_user() {
+    let agent = Agent::new(Containment::None);
+    let mut spec = agent.spec("echo pwned");
+    spec.user = Some("nobody".into());
+    let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap();
+    nix::unistd::chown(&spec.sandbox, Some(nobody.uid), Some(nobody.gid)).unwrap();
+    let victim = agent.dir.path().join("victim");
+    support::write_with_mode(&victim, b"safe", 0o600);
+    fs::hard_link(&victim, spec.sandbox.join("stdout")).unwrap();
+    let id = agent.start(spec).await;
+    let failure = agent.wait(&id).await.failure.expect("a failure");
+    assert!(failure.contains("/stdout: Permission denied"), "{failure}");
+    assert_eq!((owner(&victim), fs::read_to_string(&victim).unwrap()), (0, "safe".into()));
+}
+
+#[tokio::test]
+async fn a_task_that_fills_the_disk_still_tells_its_status() {
+    for containment in BOTH {
+        let agent = Agent::new(containment);
+        let _disk = SmallDisk::at(&agent.options.work_dir);
+        let agent = agent.restart();
+        let mut spec = agent.spec("cat /dev/zero > filling 2> /dev/null; exit 7");
+        spec.sandbox = agent.options.work_dir.join("sandbox");
+        fs::create_dir(&spec.sandbox).unwrap();
+        let id = agent.start(spec).await;
+        assert_eq!(status(&agent.wait(&id).await).code(), Some(7));
+        agent.remove(&id).await;
+        drop(agent);
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_fails_the_launch_before_anything_runs() {
+    let agent = Agent::new(Containment::None);
+    let disk = SmallDisk::at(&agent.options.work_dir);
+    let agent = agent.restart();
+    disk.fill();
+    let spec = agent.spec("touch ran");
+    let (id, sandbox) = (spec.id.clone(), spec.sandbox.clone());
+    let error = agent.it.launch(spec).await.unwrap_err();
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert!(source.contains("No space left on device"), "{source}");
+    assert!(!sandbox.join("ran").exists());
+    agent.assert_nothing_left(&id);
+    drop(agent);
 }
 
 #[tokio::test]

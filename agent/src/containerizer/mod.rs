@@ -3,7 +3,13 @@
 pub mod cgroup;
 mod process;
 
-use std::{collections::BTreeMap, future::Future, path::PathBuf, pin::Pin, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    path::PathBuf,
+    pin::Pin,
+    sync::Arc,
+};
 
 use mezz_proto::{ids::ContainerId, resources::Resources};
 use serde::{Deserialize, Serialize};
@@ -38,7 +44,9 @@ pub struct ContainerSpec {
     pub environment: BTreeMap<String, String>,
     /// To run as; the agent's own user when absent.
     pub user: Option<String>,
-    /// Its working directory, which exists; `stdout` and `stderr` go there.
+    /// Its working directory, which exists; `stdout` and `stderr` go there. If it
+    /// belongs to the agent's user, it and all in it are given to `user` before the
+    /// program starts.
     pub sandbox: PathBuf,
     /// What it is held to: cpus, mem.
     pub resources: Resources,
@@ -118,6 +126,16 @@ pub enum ContainerError {
     },
 }
 
+/// What an agent's start has found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recovery {
+    /// For each container that the store knows, whether it is there (running, or
+    /// ended with a status); the others never started.
+    pub known: BTreeMap<ContainerId, bool>,
+    /// Of those that it does not know, the ones that are still being ended.
+    pub unended: BTreeSet<ContainerId>,
+}
+
 /// A boxed future, so that the trait can be used as `dyn`.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -153,13 +171,12 @@ pub trait Containerizer: Send + Sync + 'static {
     fn statistics(&self, id: &ContainerId) -> BoxFuture<'_, Result<Statistics, ContainerError>>;
 
     /// After an agent's start: finds the containers that the store knows, and
-    /// ends and removes those that it does not. Returns, for each known one,
-    /// whether it was found (running or ended with a status); the others never
-    /// started.
-    fn recover(
-        &self,
-        known: Vec<ContainerId>,
-    ) -> BoxFuture<'_, Result<BTreeMap<ContainerId, bool>, ContainerError>>;
+    /// ends and removes those that it does not. What does not end within seconds
+    /// is ended in the background, for as long as it takes.
+    ///
+    /// Fails, rather than to give up what may well run, when it cannot be found out
+    /// what there is: the disk is full or broken, or file descriptors are short.
+    fn recover(&self, known: Vec<ContainerId>) -> BoxFuture<'_, Result<Recovery, ContainerError>>;
 
     /// Forgets an ended container and removes what it left behind outside of its
     /// sandbox (cgroups, the launcher's files).

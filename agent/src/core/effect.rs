@@ -44,6 +44,11 @@ pub enum Effect {
         /// The master's sentence.
         reason: String,
     },
+    /// Tell the operator what only a person can mend; the agent goes on trying.
+    Alarm {
+        /// What is wrong and what to do.
+        message: String,
+    },
     /// Send an event to an executor.
     SendExecutor {
         /// Its subscription.

@@ -14,7 +14,7 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 
 /// How long an executor of a checkpointing framework tries to come back to its
 /// agent (rule 53), and the longest pause between its attempts.
-const RECOVERY_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+pub(super) const RECOVERY_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 const SUBSCRIPTION_BACKOFF_MAX: Duration = Duration::from_secs(2);
 
 /// The program that a command names.

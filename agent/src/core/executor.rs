@@ -1,31 +1,29 @@
 //! Custom executors (behaviour rules 37, 40, 53 and 54).
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use mezz_proto::{
     ids::{ExecutorId, FrameworkId, TaskId},
     mezz::v1::{self as mezz, agent_message},
-    resources::Resources,
     time::Time,
     v1::{
         self, TaskState, TaskStatus,
         executor::{Call, Event, call, event},
-        task_status::{Reason, Source},
+        task_status::Source,
     },
 };
+use prost::Message as _;
 
 use super::{
-    CallError, ConnectionId, Core, Effect, Effects, ExecutorKey, StoreOp, TaskKey,
-    ids::same_secret,
-    launch::limits,
-    state::{Doom, Home, Limits, Stage},
-    timers::Timer,
-    update::Verdict,
+    CallError, ConnectionId, Core, Effect, Effects, ExecutorKey, TaskKey,
+    state::{Home, Stage},
 };
 
 /// Updates of one task that may wait for acknowledgement; an executor that does
 /// not heed them is cut off.
 const MAX_UNACKNOWLEDGED: usize = 256;
+
+/// Bytes that the waiting updates of all tasks of one executor may have, encoded.
+/// As much as one call of an executor may have at most.
+const MAX_UNACKNOWLEDGED_BYTES: usize = 16 << 20;
 
 impl Core {
     pub(super) fn on_executor_call(
@@ -44,106 +42,8 @@ impl Core {
             Some(key) => self.on_subscribed_call(now, connection, &key, call, out),
         };
         if let Err(error) = done {
-            if let Some(key) = self.connections.remove(&connection)
-                && let Some(executor) = self.executors.get_mut(&key)
-            {
-                executor.connection = None;
-            }
+            self.on_executor_disconnected(now, connection);
             out.now.push(Effect::CloseExecutor { connection, error: Some(error) });
-        }
-    }
-
-    pub(super) fn on_executor_disconnected(&mut self, connection: ConnectionId) {
-        // Its container tells when it ends; until then it may come back.
-        if let Some(key) = self.connections.remove(&connection)
-            && let Some(executor) = self.executors.get_mut(&key)
-        {
-            executor.connection = None;
-        }
-    }
-
-    fn on_subscribe(
-        &mut self,
-        now: Time,
-        connection: ConnectionId,
-        token: &str,
-        call: Call,
-        out: &mut Effects,
-    ) -> Result<(), CallError> {
-        let key = ExecutorKey {
-            framework: FrameworkId::from(call.framework_id),
-            executor: ExecutorId::from(call.executor_id),
-        };
-        let agent = self.agent_info();
-        let framework = self.frameworks.get(&key.framework).map(|framework| framework.info.clone());
-        let executor = self
-            .executors
-            .get_mut(&key)
-            .filter(|executor| same_secret(&executor.token.0, token))
-            .ok_or(CallError::Unauthenticated)?;
-        if executor.doom.is_some() {
-            return Err(CallError::NotAllowed("the executor is being shut down".to_owned()));
-        }
-        executor.subscribed_once = true;
-        let subscribed = event::Subscribed {
-            executor_info: executor.info.clone(),
-            framework_info: framework.unwrap_or_default(),
-            agent_info: agent,
-            container_id: Some((&executor.container).into()),
-        };
-        if let Some(old) = executor.connection.replace(connection) {
-            self.connections.remove(&old);
-            let error = CallError::NotAllowed("the executor subscribed again".to_owned());
-            out.now.push(Effect::CloseExecutor { connection: old, error: Some(error) });
-        }
-        self.connections.insert(connection, key.clone());
-        self.timers.cancel(&Timer::Registration(key.clone()));
-        self.timers.cancel(&Timer::Reregistration(key.clone()));
-        out.now.push(send(
-            connection,
-            Event {
-                r#type: Some(event::Type::Subscribed.into()),
-                subscribed: Some(subscribed),
-                ..Event::default()
-            },
-        ));
-        let subscribe = call.subscribe.unwrap_or_default();
-        for update in subscribe.unacknowledged_updates {
-            self.on_update(now, connection, &key, update.status, out)?;
-        }
-        let known: BTreeSet<TaskId> =
-            subscribe.unacknowledged_tasks.iter().map(|task| TaskId::from(&task.task_id)).collect();
-        self.drop_unknown(now, &key, &known, out);
-        let killed: Vec<TaskKey> = self
-            .live_tasks_of(&key)
-            .into_iter()
-            .filter(|task| self.tasks.get(task).is_some_and(|task| task.kill.is_some()))
-            .collect();
-        for task in killed {
-            self.ask_executor_to_kill(&key, &task, out);
-        }
-        self.deliver_pending(&key, out);
-        Ok(())
-    }
-
-    /// Tasks that were sent and of which the returning executor knows nothing
-    /// (rule 52).
-    fn drop_unknown(
-        &mut self,
-        now: Time,
-        key: &ExecutorKey,
-        known: &BTreeSet<TaskId>,
-        out: &mut Effects,
-    ) {
-        for task_key in self.live_tasks_of(key) {
-            let lost = self.tasks.get(&task_key).is_some_and(|task| task.stage == Stage::Launching)
-                && !known.contains(&task_key.task);
-            if lost {
-                let state = self.lost_or(&key.framework, TaskState::TaskDropped);
-                let message = "the executor came back without having got the task";
-                let verdict = Verdict::new(state, Reason::AgentRestarted, message);
-                self.report(now, &task_key, verdict, out);
-            }
         }
     }
 
@@ -187,7 +87,7 @@ impl Core {
         }
     }
 
-    fn on_update(
+    pub(super) fn on_update(
         &mut self,
         now: Time,
         connection: ConnectionId,
@@ -221,6 +121,13 @@ impl Core {
                     "task {} has {MAX_UNACKNOWLEDGED} updates that its framework has not \
                      acknowledged",
                     task_key.task
+                )));
+            }
+            let (held, more) = (self.backlog.of(key), status.encoded_len());
+            if held.saturating_add(more) > MAX_UNACKNOWLEDGED_BYTES {
+                return Err(CallError::NotAllowed(format!(
+                    "the executor's updates that its framework has not acknowledged have {held} \
+                     bytes, and may have {MAX_UNACKNOWLEDGED_BYTES} at most; this one has {more}"
                 )));
             }
             task.stage = Stage::Running;
@@ -296,78 +203,11 @@ impl Core {
             task_id: (&task.task).into(),
             kill_policy: self.tasks.get(task).and_then(|task| task.kill_policy),
         };
-        out.now.push(send(
+        // One that is told of a kill must not hear otherwise after a restart.
+        out.after_persist.push(send(
             connection,
             Event { r#type: Some(event::Type::Kill.into()), kill: Some(kill), ..Event::default() },
         ));
-    }
-
-    pub(super) fn on_registration_timeout(&mut self, key: &ExecutorKey, out: &mut Effects) {
-        let wait = self.options.executor_registration_timeout;
-        let doom = Doom {
-            state: TaskState::TaskFailed,
-            reason: Reason::ExecutorRegistrationTimeout,
-            message: format!("the executor did not subscribe within {wait:?}"),
-        };
-        self.give_up(key, doom, out);
-    }
-
-    pub(super) fn on_reregistration_timeout(&mut self, key: &ExecutorKey, out: &mut Effects) {
-        let wait = self.options.executor_reregistration_timeout;
-        let doom = Doom {
-            state: self.lost_or(&key.framework, TaskState::TaskGone),
-            reason: Reason::ExecutorReregistrationTimeout,
-            message: format!("the executor did not come back within {wait:?} of the agent's start"),
-        };
-        self.give_up(key, doom, out);
-    }
-
-    fn give_up(&mut self, key: &ExecutorKey, doom: Doom, out: &mut Effects) {
-        let Some(executor) = self.executors.get_mut(key) else { return };
-        executor.doom.get_or_insert(doom);
-        out.now.push(Effect::Destroy { container: executor.container.clone() });
-    }
-
-    /// Its container is gone. Its tasks' updates come before the word of its own
-    /// end, so that no framework sees a dead executor with live tasks.
-    pub(super) fn executor_ended(
-        &mut self,
-        now: Time,
-        key: &ExecutorKey,
-        verdict: Verdict,
-        wait_status: Option<i32>,
-        out: &mut Effects,
-    ) {
-        let Some(executor) = self.executors.get_mut(key) else { return };
-        let verdict = match &executor.doom {
-            Some(doom) if verdict.reason != Some(Reason::ContainerLimitationMemory) => {
-                Verdict::new(doom.state, doom.reason, &doom.message)
-            }
-            _ => verdict,
-        };
-        executor.pending.clear();
-        for task in self.live_tasks_of(key) {
-            self.report(now, &task, verdict.clone(), out);
-        }
-        let Some(executor) = self.executors.remove(key) else { return };
-        if let Some(connection) = executor.connection {
-            self.connections.remove(&connection);
-            out.now.push(Effect::CloseExecutor { connection, error: None });
-        }
-        for timer in [Timer::Registration, Timer::Reregistration, Timer::Shutdown] {
-            self.timers.cancel(&timer(key.clone()));
-        }
-        out.persist.push(StoreOp::RemoveExecutor(key.clone()));
-        if !self.is_shutting_down(&key.framework) {
-            let terminated = mezz::ExecutorTerminated {
-                framework_id: (&key.framework).into(),
-                executor_id: (&key.executor).into(),
-                status: wait_status.unwrap_or(-1),
-            };
-            out.after_persist
-                .extend(self.to_master(agent_message::Message::ExecutorTerminated(terminated)));
-        }
-        self.forget_idle_framework(&key.framework, out);
     }
 
     /// A task that ended holds nothing of its executor any more.
@@ -385,47 +225,7 @@ impl Core {
         self.update_limits(&executor_key, out);
     }
 
-    /// The executor's own and its live tasks' (rule 63).
-    pub(super) fn limits_of(&self, key: &ExecutorKey) -> Limits {
-        let Some(executor) = self.executors.get(key) else { return Limits::default() };
-        let mut sum = Limits { resources: executor.resources.clone(), limits: BTreeMap::new() };
-        let tasks: Vec<_> =
-            executor.tasks.iter().filter_map(|task| self.tasks.get(&key.task(task))).collect();
-        for task in &tasks {
-            sum.resources += &task.resources;
-        }
-        // A limit of one task lifts the whole container's; the others count with
-        // what they asked for.
-        for name in ["cpus", "mem"] {
-            let asked = |resources: &Resources| resources.scalar(name).to_f64();
-            let all: Vec<_> = tasks.iter().map(|task| (limits(&task.info), task)).collect();
-            if all.iter().any(|(limits, _)| limits.contains_key(name)) {
-                let of_tasks = all.iter().map(|(limits, task)| {
-                    limits.get(name).copied().unwrap_or_else(|| asked(&task.resources))
-                });
-                let limit = asked(&executor.resources) + of_tasks.sum::<f64>();
-                sum.limits.insert(name.to_owned(), limit);
-            }
-        }
-        sum
-    }
-
-    /// Tells the container what it is held to, if that changed.
-    pub(super) fn update_limits(&mut self, key: &ExecutorKey, out: &mut Effects) {
-        let limits = self.limits_of(key);
-        let Some(executor) = self.executors.get_mut(key) else { return };
-        let running = self.containers.get(&executor.container).is_some_and(|found| found.running);
-        if running && executor.held != limits {
-            executor.held = limits.clone();
-            out.now.push(Effect::Update {
-                container: executor.container.clone(),
-                resources: limits.resources,
-                limits: limits.limits,
-            });
-        }
-    }
-
-    fn live_tasks_of(&self, key: &ExecutorKey) -> Vec<TaskKey> {
+    pub(super) fn live_tasks_of(&self, key: &ExecutorKey) -> Vec<TaskKey> {
         let tasks = self.executors.get(key).map(|executor| executor.tasks.iter());
         tasks.into_iter().flatten().map(|task| key.task(task)).collect()
     }
@@ -444,7 +244,7 @@ impl Core {
 }
 
 /// Rule 37.
-fn check_update(status: &TaskStatus) -> Result<Vec<u8>, &'static str> {
+pub(super) fn check_update(status: &TaskStatus) -> Result<Vec<u8>, &'static str> {
     let uuid = match &status.uuid {
         Some(uuid) if uuid.len() == 16 => uuid.clone(),
         Some(_) => return Err("update.status.uuid must have 16 bytes"),
@@ -461,6 +261,6 @@ fn check_update(status: &TaskStatus) -> Result<Vec<u8>, &'static str> {
     }
 }
 
-fn send(connection: ConnectionId, event: Event) -> Effect {
+pub(super) fn send(connection: ConnectionId, event: Event) -> Effect {
     Effect::SendExecutor { connection, event: Box::new(event) }
 }

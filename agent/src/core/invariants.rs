@@ -30,6 +30,9 @@ impl Core {
         ensure(live == self.live_tasks, || {
             format!("{live} tasks live, {} counted", self.live_tasks)
         })?;
+        ensure(self.backlog == self.count_backlog(), || {
+            format!("{:?} is charged for updates, {:?} waits", self.backlog, self.count_backlog())
+        })?;
         for framework in self.frameworks.keys() {
             let used = self.tasks.keys().any(|key| key.framework == *framework)
                 || self.executors.keys().any(|key| key.framework == *framework);
@@ -56,6 +59,8 @@ impl Core {
             })?;
             let retry = self.timers.get(&Timer::Retry(key.clone())).is_some();
             ensure(retry == task.retry.is_some(), || at("in flight without a timer"))?;
+            let killed = task.kill.is_some() && matches!(task.home, Home::Command(_));
+            ensure(task.kill_at.is_some() == killed, || at("killed without a deadline, or not?"))?;
             match &task.home {
                 Home::Command(id) if task.is_live() => ensure(
                     self.containers
@@ -99,6 +104,12 @@ impl Core {
                 })?;
                 ensure(executor.pending.is_empty(), || at("it is there, and tasks wait"))?;
             }
+            let awaited = [Timer::Registration, Timer::Reregistration, Timer::Disconnected]
+                .into_iter()
+                .filter(|timer| self.timers.get(&timer(key.clone())).is_some())
+                .count();
+            let here = executor.connection.is_some() || executor.doom.is_some();
+            ensure(awaited == usize::from(!here), || at("it is away without one deadline"))?;
         }
         for (connection, key) in &self.connections {
             let bound = self.executors.get(key).and_then(|executor| executor.connection);
@@ -133,9 +144,10 @@ impl Core {
                 Timer::Kill(key) | Timer::Completion(key) => {
                     self.tasks.get(key).is_some_and(|task| task.is_live())
                 }
-                Timer::Registration(key) | Timer::Reregistration(key) | Timer::Shutdown(key) => {
-                    self.executors.contains_key(key)
-                }
+                Timer::Registration(key)
+                | Timer::Reregistration(key)
+                | Timer::Disconnected(key)
+                | Timer::Shutdown(key) => self.executors.contains_key(key),
             };
             ensure(held, || format!("{timer:?} is of nobody"))?;
         }

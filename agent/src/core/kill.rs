@@ -7,13 +7,13 @@ use mezz_proto::{
     ids::{ExecutorId, FrameworkId, TaskId},
     mezz::v1 as mezz,
     time::Time,
-    v1::{self, TaskState, framework_info::capability::Type as Capability, task_status::Reason},
+    v1::{self, TaskState, framework_info::capability::Type as Capability},
 };
 
 use super::{
     Core, Effect, Effects, ExecutorKey, TaskKey,
     environment::nanoseconds,
-    state::{Doom, Home, KillCause, Stage},
+    state::{Home, KillCause, Stage},
     timers::Timer,
     update::Verdict,
 };
@@ -40,111 +40,108 @@ impl Core {
     ) {
         let Some(task) = self.tasks.get(key).filter(|task| task.is_live()) else { return };
         match (task.home.clone(), task.stage) {
-            (Home::Command(container), Stage::Running) => {
-                let grace = policy
-                    .or(task.info.kill_policy.as_ref())
-                    .and_then(|policy| policy.grace_period.as_ref())
-                    .map_or(self.options.kill_grace, nanoseconds);
-                if task.kill.is_none() {
-                    self.begin_kill(now, key, cause, out);
-                    self.terminate(now, key, grace, out);
-                } else {
-                    self.shorten(now, key, &container, grace, out);
-                }
+            (Home::Command(_), Stage::Running) => {
+                let grace = self.kill_grace(policy.or(task.info.kill_policy.as_ref()));
+                self.kill_command(now, key, cause, policy, grace, out);
             }
-            (Home::Command(container), _) => {
-                self.mark_kill(key, cause, policy, out);
-                out.now.push(Effect::Destroy { container });
+            (Home::Command(_), _) => {
+                self.kill_command(now, key, cause, policy, Duration::ZERO, out);
             }
             (Home::Executor(id), Stage::Queued) => self.kill_queued(now, key, &id, out),
             (Home::Executor(id), _) => {
-                self.mark_kill(key, cause, policy, out);
+                self.mark_kill(key, cause, policy, None, out);
                 self.ask_executor_to_kill(&key.executor(&id), key, out);
             }
             (Home::None, _) => {}
         }
     }
 
+    pub(super) fn kill_grace(&self, policy: Option<&v1::KillPolicy>) -> Duration {
+        policy
+            .and_then(|policy| policy.grace_period.as_ref())
+            .map_or(self.options.kill_grace, nanoseconds)
+    }
+
+    /// Notes a kill, so that it goes on after a restart of the agent.
     fn mark_kill(
         &mut self,
         key: &TaskKey,
         cause: KillCause,
         policy: Option<&v1::KillPolicy>,
+        at: Option<Time>,
         out: &mut Effects,
     ) {
         let Some(task) = self.tasks.get_mut(key) else { return };
-        let first = task.kill.is_none();
+        let before = (task.kill, task.kill_policy, task.kill_at);
         task.kill.get_or_insert(cause);
-        task.kill_policy = policy.cloned();
-        if first {
+        task.kill_policy = policy.copied().or(task.kill_policy);
+        task.kill_at = at.or(task.kill_at);
+        if before != (task.kill, task.kill_policy, task.kill_at) {
             self.persist_state(key, out);
         }
     }
 
-    fn begin_kill(&mut self, now: Time, key: &TaskKey, cause: KillCause, out: &mut Effects) {
-        self.mark_kill(key, cause, None, out);
-        let tells = self.frameworks.get(&key.framework).is_some_and(|framework| {
-            !framework.shutting_down && framework.has(Capability::TaskKillingState)
-        });
+    /// A repeated kill may only bring the end nearer (rule 59).
+    fn kill_command(
+        &mut self,
+        now: Time,
+        key: &TaskKey,
+        cause: KillCause,
+        policy: Option<&v1::KillPolicy>,
+        grace: Duration,
+        out: &mut Effects,
+    ) {
+        let Some(task) = self.tasks.get(key) else { return };
+        let (first, running, at) = (task.kill.is_none(), task.stage == Stage::Running, now + grace);
+        if task.kill_at.is_some_and(|before| before <= at) {
+            return;
+        }
+        self.mark_kill(key, cause, policy, Some(at), out);
+        let tells = first
+            && running
+            && cause == KillCause::Request
+            && self
+                .frameworks
+                .get(&key.framework)
+                .is_some_and(|framework| framework.has(Capability::TaskKillingState));
         if tells {
             let verdict =
                 Verdict { state: TaskState::TaskKilling, reason: None, message: String::new() };
             self.report(now, key, verdict, out);
         }
+        if first || at <= now {
+            self.terminate(now, key, at, out);
+        } else {
+            self.timers.set(Timer::Kill(key.clone()), at);
+        }
     }
 
-    /// SIGTERM, and SIGKILL when the grace is over.
-    pub(super) fn terminate(
-        &mut self,
-        now: Time,
-        key: &TaskKey,
-        grace: Duration,
-        out: &mut Effects,
-    ) {
+    /// SIGTERM, and SIGKILL at `at`. Both behind the store: a task that is gone by
+    /// them must not be found failed by the next agent.
+    pub(super) fn terminate(&mut self, now: Time, key: &TaskKey, at: Time, out: &mut Effects) {
         let Some(Home::Command(container)) = self.tasks.get(key).map(|task| task.home.clone())
         else {
             return;
         };
-        if grace.is_zero() {
-            out.now.push(Effect::Destroy { container });
+        if at <= now {
+            self.timers.cancel(&Timer::Kill(key.clone()));
+            out.after_persist.push(Effect::Destroy { container });
         } else {
-            out.now.push(Effect::Signal { container, signal: SIGTERM });
-            self.timers.set(Timer::Kill(key.clone()), now + grace);
-        }
-    }
-
-    /// A repeated kill may only bring the end nearer (rule 59).
-    fn shorten(
-        &mut self,
-        now: Time,
-        key: &TaskKey,
-        container: &mezz_proto::ids::ContainerId,
-        grace: Duration,
-        out: &mut Effects,
-    ) {
-        let timer = Timer::Kill(key.clone());
-        match self.timers.get(&timer) {
-            Some(_) if grace.is_zero() => {
-                self.timers.cancel(&timer);
-                out.now.push(Effect::Destroy { container: container.clone() });
-            }
-            Some(at) if now + grace < at => self.timers.set(timer, now + grace),
-            Some(_) | None => {}
+            self.timers.set(Timer::Kill(key.clone()), at);
+            out.after_persist.push(Effect::Signal { container, signal: SIGTERM });
         }
     }
 
     pub(super) fn on_kill_grace_over(&mut self, key: &TaskKey, out: &mut Effects) {
         if let Some(Home::Command(container)) = self.tasks.get(key).map(|task| &task.home) {
-            out.now.push(Effect::Destroy { container: container.clone() });
+            out.after_persist.push(Effect::Destroy { container: container.clone() });
         }
     }
 
-    pub(super) fn on_max_completion(&mut self, key: &TaskKey, out: &mut Effects) {
+    pub(super) fn on_max_completion(&mut self, now: Time, key: &TaskKey, out: &mut Effects) {
         let Some(task) = self.tasks.get(key).filter(|task| task.is_live()) else { return };
-        let Home::Command(container) = task.home.clone() else { return };
-        if task.kill.is_none() {
-            self.mark_kill(key, KillCause::MaxCompletion, None, out);
-            out.now.push(Effect::Destroy { container });
+        if task.kill.is_none() && matches!(task.home, Home::Command(_)) {
+            self.kill_command(now, key, KillCause::MaxCompletion, None, Duration::ZERO, out);
         }
     }
 
@@ -184,42 +181,6 @@ impl Core {
         self.end_executor(now, &key, "its framework asked for it", out);
     }
 
-    /// Asks an executor to end, and makes it when the grace is over.
-    fn end_executor(&mut self, now: Time, key: &ExecutorKey, why: &str, out: &mut Effects) {
-        let Some(executor) = self.executors.get_mut(key) else { return };
-        if executor.doom.is_some() {
-            return;
-        }
-        executor.doom = Some(Doom {
-            state: TaskState::TaskFailed,
-            reason: Reason::ExecutorTerminated,
-            message: format!("the executor was shut down: {why}"),
-        });
-        let container = executor.container.clone();
-        let Some(executor) = self.executors.get(key) else { return };
-        let grace = self.shutdown_grace(&executor.info);
-        self.timers.cancel(&Timer::Registration(key.clone()));
-        self.timers.cancel(&Timer::Reregistration(key.clone()));
-        match executor.connection {
-            Some(connection) if !grace.is_zero() => {
-                let event = v1::executor::Event {
-                    r#type: Some(v1::executor::event::Type::Shutdown.into()),
-                    ..Default::default()
-                };
-                // Behind the launches that still wait for the store.
-                out.now.push(Effect::SendExecutor { connection, event: Box::new(event) });
-                self.timers.set(Timer::Shutdown(key.clone()), now + grace);
-            }
-            _ => out.now.push(Effect::Destroy { container }),
-        }
-    }
-
-    pub(super) fn on_shutdown_grace_over(&mut self, key: &ExecutorKey, out: &mut Effects) {
-        if let Some(executor) = self.executors.get(key) {
-            out.now.push(Effect::Destroy { container: executor.container.clone() });
-        }
-    }
-
     /// Ends all that a removed framework has here; nobody is told (rule 16).
     pub(super) fn shutdown_framework(&mut self, now: Time, id: &FrameworkId, out: &mut Effects) {
         let Some(framework) = self.frameworks.get_mut(id) else { return };
@@ -231,8 +192,11 @@ impl Core {
                 self.forget_task(&key, out);
                 continue;
             }
-            task.updates.clear();
+            let updates = std::mem::take(&mut task.updates);
             task.retry = None;
+            if let Some(executor) = key.charged(&task.home) {
+                self.backlog.take(&executor, &updates);
+            }
             let home = task.home.clone();
             self.timers.cancel(&Timer::Retry(key.clone()));
             // An executor ends its own tasks when it is told to shut down.

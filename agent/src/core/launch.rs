@@ -7,13 +7,14 @@ use mezz_proto::{
     mezz::v1 as mezz,
     resources::Resources,
     time::Time,
-    v1::{self, TaskState, container_info, executor_info, task_status::Reason},
+    v1::{self, TaskState, executor_info, task_status::Reason},
 };
 
 use super::{
-    Change, Core, Effect, Effects, ExecutorKey, ExecutorRecord, Launch, SandboxRecord, StoreOp,
-    TaskKey,
+    Change, Core, Effect, Effects, ExecutorKey, Launch, SandboxRecord, StoreOp, TaskKey,
+    admission::{check_container, parse},
     environment::{Inhabitant, program, uris},
+    limits::limits,
     sandbox,
     state::{Container, Executor, Framework, Home, Limits, Owner, Pending, Stage, Task, Token},
     timers::Timer,
@@ -113,53 +114,12 @@ impl Core {
         }
     }
 
-    /// Keeps a task that never starts until its one update is acknowledged.
-    fn refuse(
-        &mut self,
-        now: Time,
-        key: &TaskKey,
-        info: v1::TaskInfo,
-        verdict: Verdict,
-        out: &mut Effects,
-    ) {
-        // A master that ignores refusals must not fill the memory; it learns of
-        // these tasks' absence when it compares lists.
-        if self.tasks.len() >= self.options.max_tasks.saturating_mul(2) {
-            return;
-        }
-        let task = Task::new(info, Resources::new(), Home::None, Stage::Launching);
-        self.add_task(key, task, out);
-        self.report(now, key, verdict, out);
-    }
-
-    fn add_task(&mut self, key: &TaskKey, task: Task, out: &mut Effects) {
+    pub(super) fn add_task(&mut self, key: &TaskKey, task: Task, out: &mut Effects) {
         let record = Box::new(task.record(&key.framework));
         out.persist.push(StoreOp::PutTask(key.clone(), record));
         out.persist.push(StoreOp::PutTaskState(key.clone(), task.state_record()));
         self.live_tasks += 1;
         self.tasks.insert(key.clone(), task);
-    }
-
-    /// What holds for every task.
-    fn admit(&self, framework: &FrameworkId, tasks: &[v1::TaskInfo]) -> Result<(), Verdict> {
-        if self.is_shutting_down(framework) {
-            return Err(Verdict::new(
-                self.lost_or(framework, TaskState::TaskDropped),
-                Reason::FrameworkRemoved,
-                "the framework is being removed",
-            ));
-        }
-        if self.live_tasks + tasks.len() > self.options.max_tasks {
-            return Err(Verdict::new(
-                TaskState::TaskFailed,
-                Reason::ContainerLaunchFailed,
-                format!(
-                    "the agent runs {} tasks and may run {} at most (its option max_tasks)",
-                    self.live_tasks, self.options.max_tasks
-                ),
-            ));
-        }
-        tasks.iter().try_for_each(|task| check_container(task.container.as_ref()))
     }
 
     fn launch_command(
@@ -325,14 +285,8 @@ impl Core {
         out: &mut Effects,
     ) {
         executor.tasks.extend(tasks);
-        let record = ExecutorRecord {
-            framework_id: key.framework.to_string(),
-            info: executor.info.clone(),
-            container_id: executor.container.to_string(),
-            token: executor.token.0.clone(),
-        };
-        out.persist.push(StoreOp::PutExecutor(key.clone(), Box::new(record)));
         self.executors.insert(key.clone(), executor);
+        self.persist_executor(key, out);
         let held = self.limits_of(key);
         launch.spec.resources = held.resources.clone();
         launch.spec.limits = held.limits.clone();
@@ -385,34 +339,4 @@ impl Core {
         let change = Change::TaskAdded { task: key.clone(), container: container.clone() };
         out.now.push(Effect::Change(change));
     }
-}
-
-/// `TaskInfo.limits`.
-pub(super) fn limits(info: &v1::TaskInfo) -> BTreeMap<String, f64> {
-    info.limits.iter().map(|(name, scalar)| (name.clone(), scalar.value)).collect()
-}
-
-pub(super) fn parse(resources: &[v1::Resource]) -> Result<Resources, Verdict> {
-    Resources::from_proto(resources).map_err(|error| {
-        Verdict::new(TaskState::TaskError, Reason::TaskInvalid, format!("resources: {error}"))
-    })
-}
-
-/// Refuses what this agent cannot give a container.
-fn check_container(container: Option<&v1::ContainerInfo>) -> Result<(), Verdict> {
-    let Some(container) = container else { return Ok(()) };
-    let what = if container.r#type() == container_info::Type::Docker {
-        "container.type DOCKER"
-    } else if container.mesos.as_ref().is_some_and(|mesos| mesos.image.is_some()) {
-        "container.mesos.image"
-    } else if !container.volumes.is_empty() {
-        "container.volumes"
-    } else {
-        return Ok(());
-    };
-    Err(Verdict::new(
-        TaskState::TaskFailed,
-        Reason::ContainerLaunchFailed,
-        format!("{what} is not supported by this agent yet; run the command without it"),
-    ))
 }

@@ -26,7 +26,13 @@ pub(super) enum Link {
     /// No connection.
     Down,
     /// Introduced, not answered.
-    Greeting { link: LinkId, master: String },
+    Greeting {
+        link: LinkId,
+        master: String,
+        /// Executors that the introduction named and that ended since. No new ones
+        /// come meanwhile, so there are no more of these than there were of those.
+        ended: Vec<mezz::ExecutorTerminated>,
+    },
     /// Taken in.
     Registered { link: LinkId, silence: Duration },
 }
@@ -49,6 +55,24 @@ impl Core {
         }
     }
 
+    /// Tells that an executor ended, as soon as there is a master that knows of it:
+    /// one to which the agent introduced itself before hears it with its answer.
+    pub(super) fn tell_executor_terminated(
+        &mut self,
+        terminated: mezz::ExecutorTerminated,
+        out: &mut Effects,
+    ) {
+        match &mut self.link {
+            // The next introduction does not name it.
+            Link::Down => {}
+            Link::Greeting { ended, .. } => ended.push(terminated),
+            Link::Registered { link, .. } => {
+                let message = agent_message::Message::ExecutorTerminated(terminated);
+                out.after_persist.push(send(*link, message));
+            }
+        }
+    }
+
     pub(super) fn on_link_up(
         &mut self,
         now: Time,
@@ -63,7 +87,7 @@ impl Core {
         } else {
             agent_message::Message::Register(mezz::Register { description })
         };
-        self.link = Link::Greeting { link, master };
+        self.link = Link::Greeting { link, master, ended: Vec::new() };
         // A master that takes the link and never answers must not hold the agent.
         self.timers.set(Timer::Ping, now + GREETING_TIMEOUT);
         out.now.push(send(link, message));
@@ -91,12 +115,12 @@ impl Core {
     ) {
         use master_message::Message;
         let Some(message) = message.message else { return };
-        match (&self.link, message) {
-            (Link::Greeting { link: current, master }, Message::Registered(registered))
+        match (&mut self.link, message) {
+            (Link::Greeting { link: current, master, ended }, Message::Registered(registered))
                 if *current == link =>
             {
-                let master = master.clone();
-                self.on_registered(now, link, master, &registered, out);
+                let (master, ended) = (std::mem::take(master), std::mem::take(ended));
+                self.on_registered(now, link, master, ended, &registered, out);
             }
             (current, Message::Refused(refused)) if current.id() == Some(link) => {
                 self.lose_master(out);
@@ -147,13 +171,22 @@ impl Core {
         now: Time,
         link: LinkId,
         master: String,
+        ended: Vec<mezz::ExecutorTerminated>,
         registered: &mezz::Registered,
         out: &mut Effects,
     ) {
         let id = AgentId::from(&registered.agent_id);
-        if self.agent_id.as_ref().is_some_and(|known| *known != id) {
+        if let Some(known) = self.agent_id.as_ref().filter(|known| **known != id) {
             // Containers and sandboxes belong to the old id; under another one the
             // master would think them gone.
+            out.now.push(Effect::Alarm {
+                message: format!(
+                    "the master {master} calls this agent {id}, but what it has belongs to \
+                     {known}: it does not join this master, and tries again; look whether \
+                     `masters` names the masters of one cluster, or, to join as a new agent \
+                     without the tasks of {known}, stop it and remove work_dir/meta"
+                ),
+            });
             out.now.push(Effect::CloseLink { link });
             self.lose_master(out);
             return;
@@ -170,6 +203,13 @@ impl Core {
             self.shutdown_framework(now, &FrameworkId::from(framework), out);
         }
         self.send_all(now, out);
+        // Behind the updates of their tasks, as ever.
+        for terminated in ended {
+            let removed = registered.completed_frameworks.contains(&terminated.framework_id);
+            if !removed {
+                self.tell_executor_terminated(terminated, out);
+            }
+        }
     }
 
     fn expect_ping(&mut self, now: Time) {

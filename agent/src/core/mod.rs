@@ -5,7 +5,10 @@
 //! [`Core::on_deadline`] when [`Core::next_deadline`] has come. Rules are those
 //! of the behaviour digest.
 
+mod admission;
+mod backlog;
 mod container;
+mod doom;
 mod effect;
 mod environment;
 mod event;
@@ -14,12 +17,14 @@ mod ids;
 mod invariants;
 mod kill;
 mod launch;
+mod limits;
 mod link;
 mod outcome;
 mod records;
 mod recovery;
 mod sandbox;
 mod state;
+mod subscription;
 #[cfg(test)]
 mod tests;
 mod timers;
@@ -33,20 +38,21 @@ use mezz_proto::{
     v1,
 };
 
-pub use self::{
-    effect::{CallError, Change, Effect, Effects, Launch},
-    event::{ConnectionId, Event, LinkId},
-    invariants::Violation,
-    records::{ExecutorRecord, SandboxRecord, StoreOp, TaskRecord, TaskStateRecord},
-    recovery::Recovered,
-    sandbox::escape,
-    state::{ExecutorKey, TaskKey},
-};
 use self::{
+    backlog::Backlog,
     ids::IdSource,
     link::Link,
     state::{Container, Executor, Framework, Task},
     timers::{Timer, Timers},
+};
+pub use self::{
+    effect::{CallError, Change, Effect, Effects, Launch},
+    event::{ConnectionId, Event, LinkId},
+    invariants::Violation,
+    records::{DoomRecord, ExecutorRecord, SandboxRecord, StoreOp, TaskRecord, TaskStateRecord},
+    recovery::Recovered,
+    sandbox::escape,
+    state::{ExecutorKey, TaskKey},
 };
 
 /// What the core needs to know of its surroundings.
@@ -93,6 +99,7 @@ pub struct Core {
     containers: BTreeMap<ContainerId, Container>,
     connections: BTreeMap<ConnectionId, ExecutorKey>,
     timers: Timers,
+    backlog: Backlog,
     /// Tasks that have not ended; what `max_tasks` bounds.
     live_tasks: usize,
     /// What [`Event::Started`] has to look at.
@@ -111,7 +118,7 @@ impl Core {
                 self.on_executor_call(now, connection, &token, *call, out);
             }
             Event::ExecutorDisconnected { connection } => {
-                self.on_executor_disconnected(connection);
+                self.on_executor_disconnected(now, connection);
             }
             Event::ContainerLaunched { container, pid } => {
                 self.on_container_launched(now, &container, pid, out);
@@ -133,9 +140,14 @@ impl Core {
                 Timer::Ping => self.on_ping_timeout(out),
                 Timer::Retry(task) => self.on_retry(now, &task, out),
                 Timer::Kill(task) => self.on_kill_grace_over(&task, out),
-                Timer::Completion(task) => self.on_max_completion(&task, out),
-                Timer::Registration(executor) => self.on_registration_timeout(&executor, out),
-                Timer::Reregistration(executor) => self.on_reregistration_timeout(&executor, out),
+                Timer::Completion(task) => self.on_max_completion(now, &task, out),
+                Timer::Registration(executor) => self.on_registration_timeout(now, &executor, out),
+                Timer::Reregistration(executor) => {
+                    self.on_reregistration_timeout(now, &executor, out);
+                }
+                Timer::Disconnected(executor) => {
+                    self.on_executor_away_too_long(now, &executor, out);
+                }
                 Timer::Shutdown(executor) => self.on_shutdown_grace_over(&executor, out),
             }
         }

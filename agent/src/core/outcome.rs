@@ -18,6 +18,10 @@ fn exit(wait_status: i32) -> Exit {
     }
 }
 
+/// There was a program, and nobody saw its end.
+const UNSEEN: &str = "its exit status is unknown: its launcher was killed, or the record of its \
+                      end is lost";
+
 /// For a command task that nobody asked to end.
 pub(super) fn command(termination: &Termination, stderr_tail: Option<&str>) -> Verdict {
     if let Some(verdict) = out_of_memory(termination, stderr_tail) {
@@ -35,11 +39,8 @@ pub(super) fn command(termination: &Termination, stderr_tail: Option<&str>) -> V
         Some(exit) => {
             Verdict::new(TaskState::TaskFailed, Reason::CommandExecutorFailed, text(&exit))
         }
-        None => Verdict::new(
-            TaskState::TaskFailed,
-            Reason::ExecutorTerminated,
-            "its end was not seen: its launcher was killed, or its exit record is lost",
-        ),
+        // What a lost executor is to Mesos (rule 40), our launcher being it.
+        None => Verdict::new(TaskState::TaskFailed, Reason::ExecutorTerminated, UNSEEN),
     }
 }
 
@@ -51,7 +52,7 @@ pub(super) fn executor(termination: &Termination, stderr_tail: Option<&str>) -> 
     let message = match (&termination.failure, termination.wait_status.map(exit)) {
         (Some(failure), _) => format!("the executor did not start: {failure}"),
         (None, Some(exit)) => format!("the executor ended: {}", text(&exit)),
-        (None, None) => "the executor ended, nobody knows how".to_owned(),
+        (None, None) => format!("the executor ended: {UNSEEN}"),
     };
     Verdict::new(TaskState::TaskFailed, Reason::ExecutorTerminated, message)
 }
@@ -162,7 +163,12 @@ mod tests {
     #[test]
     fn an_unseen_end_is_a_failure() {
         let termination = Termination { wait_status: None, out_of_memory: None, failure: None };
-        assert_eq!(command(&termination, None).reason, Some(Reason::ExecutorTerminated));
-        assert!(executor(&termination, None).message.contains("nobody knows"));
+        let verdict = command(&termination, None);
+        assert_eq!(verdict.state, TaskState::TaskFailed);
+        assert_eq!(verdict.reason, Some(Reason::ExecutorTerminated));
+        assert!(verdict.message.contains("exit status is unknown"), "{}", verdict.message);
+        let never = Termination { failure: Some("no such file".into()), ..termination.clone() };
+        assert_eq!(command(&never, None).reason, Some(Reason::ContainerLaunchFailed));
+        assert!(executor(&termination, None).message.contains("exit status is unknown"));
     }
 }

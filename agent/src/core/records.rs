@@ -56,6 +56,30 @@ pub struct TaskStateRecord {
     /// Since when it runs, in nanoseconds since the epoch.
     #[prost(uint64, optional, tag = "5")]
     pub running_since: Option<u64>,
+    /// The policy that came with the kill.
+    #[prost(message, optional, tag = "6")]
+    pub kill_policy: Option<v1::KillPolicy>,
+    /// When the container of a killed command task is destroyed, in nanoseconds
+    /// since the epoch.
+    #[prost(uint64, optional, tag = "7")]
+    pub kill_at: Option<u64>,
+}
+
+/// Why and when an executor is ended.
+#[derive(Clone, PartialEq, Message)]
+pub struct DoomRecord {
+    /// What its tasks are told.
+    #[prost(enumeration = "v1::TaskState", required, tag = "1")]
+    pub state: i32,
+    /// And for what reason.
+    #[prost(enumeration = "v1::task_status::Reason", required, tag = "2")]
+    pub reason: i32,
+    /// In words.
+    #[prost(string, required, tag = "3")]
+    pub message: String,
+    /// When its container is destroyed, in nanoseconds since the epoch.
+    #[prost(uint64, required, tag = "4")]
+    pub at: u64,
 }
 
 /// A custom executor, as it was launched.
@@ -74,6 +98,9 @@ pub struct ExecutorRecord {
     /// Its proof of who it is. A secret.
     #[prost(string, required, tag = "4")]
     pub token: String,
+    /// Set when it is to end.
+    #[prost(message, optional, tag = "5")]
+    pub doom: Option<DoomRecord>,
 }
 
 impl std::fmt::Debug for ExecutorRecord {
@@ -82,6 +109,7 @@ impl std::fmt::Debug for ExecutorRecord {
             .field("framework_id", &self.framework_id)
             .field("executor_id", &self.info.executor_id.value)
             .field("container_id", &self.container_id)
+            .field("doom", &self.doom)
             .finish_non_exhaustive()
     }
 }
@@ -127,7 +155,7 @@ pub enum StoreOp {
     PutFramework(FrameworkId, Box<v1::FrameworkInfo>),
     /// Forgets it.
     RemoveFramework(FrameworkId),
-    /// Adds an executor.
+    /// Adds or replaces an executor.
     PutExecutor(ExecutorKey, Box<ExecutorRecord>),
     /// Forgets it.
     RemoveExecutor(ExecutorKey),

@@ -1,6 +1,9 @@
 //! Taking up what an earlier run of the agent left (behaviour rule 52).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use mezz_proto::{
     ids::{AgentId, ContainerId, ExecutorId, FrameworkId},
@@ -12,11 +15,14 @@ use mezz_proto::{
 use super::{
     Change, Core, CoreOptions, Effect, Effects, ExecutorRecord, SandboxRecord, StoreOp, TaskKey,
     TaskRecord, TaskStateRecord,
+    backlog::Backlog,
     environment::nanoseconds,
     ids::IdSource,
     link::Link,
     sandbox,
-    state::{Container, Executor, Framework, Home, KillCause, Limits, Owner, Stage, Task, Token},
+    state::{
+        Container, Doom, Executor, Framework, Home, KillCause, Limits, Owner, Stage, Task, Token,
+    },
     timers::{Timer, Timers},
     update::Verdict,
 };
@@ -76,6 +82,7 @@ impl Core {
             containers: BTreeMap::new(),
             connections: BTreeMap::new(),
             timers: Timers::default(),
+            backlog: Backlog::default(),
             live_tasks: 0,
             lost: Lost { containers: Vec::new(), rebooted: recovered.rebooted },
         };
@@ -89,6 +96,7 @@ impl Core {
         for (record, state) in recovered.tasks {
             core.recover_task(&record, state, &recovered.found, now);
         }
+        core.backlog = core.count_backlog();
         // What is held is not known: told anew at the first change.
         core
     }
@@ -108,8 +116,19 @@ impl Core {
             &container,
             found,
         );
-        let timeout = now + self.options.executor_reregistration_timeout;
-        self.timers.set(Timer::Reregistration(key.clone()), timeout);
+        let doom = record.doom.map(Doom::from_record).map(|mut doom| {
+            // A wall clock that was set back gives no more than the whole grace.
+            doom.at = doom.at.min(now + self.shutdown_grace(&record.info));
+            doom
+        });
+        let (timer, at) = match &doom {
+            Some(doom) => (Timer::Shutdown(key.clone()), doom.at),
+            None => {
+                let timeout = now + self.options.executor_reregistration_timeout;
+                (Timer::Reregistration(key.clone()), timeout)
+            }
+        };
+        self.timers.set(timer, at);
         let executor = Executor {
             resources: Resources::from_proto(&record.info.resources).unwrap_or_default(),
             info: record.info,
@@ -120,7 +139,7 @@ impl Core {
             subscribed_once: true,
             pending: Default::default(),
             tasks: BTreeSet::new(),
-            doom: None,
+            doom,
         };
         self.executors.insert(key, executor);
     }
@@ -150,6 +169,18 @@ impl Core {
         task.updates = state.updates.into();
         task.acknowledged = state.acknowledged.into();
         task.kill = state.kill.map(KillCause::from_record);
+        task.kill_policy = state.kill_policy;
+        task.kill_at = task.kill.filter(|_| matches!(task.home, Home::Command(_))).map(|cause| {
+            let grace = match cause {
+                KillCause::MaxCompletion => Duration::ZERO,
+                KillCause::Request | KillCause::Framework => {
+                    self.kill_grace(task.kill_policy.as_ref().or(task.info.kill_policy.as_ref()))
+                }
+            };
+            // A wall clock that was set back gives no more than the whole grace.
+            let whole = now + grace;
+            state.kill_at.map_or(whole, |at| whole.min(Time::from_nanos(at)))
+        });
         task.running_since = state.running_since.map(Time::from_nanos);
         if task.is_live() {
             self.live_tasks += 1;
@@ -295,17 +326,8 @@ impl Core {
         out.now.push(Effect::Watch { container: id.clone(), sandbox });
         let Owner::Task(key) = container.owner.clone() else { return };
         let Some(task) = self.tasks.get(&key) else { return };
-        match task.kill {
-            Some(KillCause::MaxCompletion) => {
-                out.now.push(Effect::Destroy { container: id.clone() });
-            }
-            Some(_) => {
-                let grace = task.info.kill_policy.as_ref();
-                let grace = grace
-                    .and_then(|policy| policy.grace_period.as_ref())
-                    .map_or(self.options.kill_grace, nanoseconds);
-                self.terminate(now, &key, grace, out);
-            }
+        match task.kill_at {
+            Some(at) => self.terminate(now, &key, at, out),
             None => self.task_runs(now, &key, out),
         }
     }

@@ -14,7 +14,7 @@ use mezz_proto::{
     v1::{self, TaskState, framework_info::capability::Type as Capability, task_status::Reason},
 };
 
-use super::{ConnectionId, TaskRecord, TaskStateRecord};
+use super::{ConnectionId, DoomRecord, ExecutorRecord, TaskRecord, TaskStateRecord};
 
 /// Names a task on this agent.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -128,8 +128,10 @@ pub(super) struct Task {
     /// Set while the first update is in flight: the wait that runs.
     pub(super) retry: Option<Duration>,
     pub(super) kill: Option<KillCause>,
-    /// The policy that came with the kill, for an executor that comes back.
+    /// The policy that came with the kill.
     pub(super) kill_policy: Option<v1::KillPolicy>,
+    /// When the container of a killed command task is destroyed.
+    pub(super) kill_at: Option<Time>,
     pub(super) running_since: Option<Time>,
 }
 
@@ -146,6 +148,7 @@ impl Task {
             retry: None,
             kill: None,
             kill_policy: None,
+            kill_at: None,
             running_since: None,
         }
     }
@@ -176,6 +179,8 @@ impl Task {
             acknowledged: self.acknowledged.iter().cloned().collect(),
             kill: self.kill.map(KillCause::to_record),
             running_since: self.running_since.map(Time::as_nanos),
+            kill_policy: self.kill_policy,
+            kill_at: self.kill_at.map(Time::as_nanos),
         }
     }
 }
@@ -210,6 +215,30 @@ pub(super) struct Doom {
     pub(super) state: TaskState,
     pub(super) reason: Reason,
     pub(super) message: String,
+    /// When its container is destroyed.
+    pub(super) at: Time,
+}
+
+impl Doom {
+    fn record(&self) -> DoomRecord {
+        DoomRecord {
+            state: self.state.into(),
+            reason: self.reason.into(),
+            message: self.message.clone(),
+            at: self.at.as_nanos(),
+        }
+    }
+
+    pub(super) fn from_record(record: DoomRecord) -> Self {
+        let state = TaskState::try_from(record.state).ok().filter(|state| state.is_terminal());
+        Self {
+            // Of another version, if it is not known.
+            state: state.unwrap_or(TaskState::TaskFailed),
+            reason: Reason::try_from(record.reason).unwrap_or(Reason::ExecutorTerminated),
+            message: record.message,
+            at: Time::from_nanos(record.at),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -228,6 +257,18 @@ pub(super) struct Executor {
     /// Live tasks, those in `pending` included.
     pub(super) tasks: BTreeSet<TaskId>,
     pub(super) doom: Option<Doom>,
+}
+
+impl Executor {
+    pub(super) fn record(&self, key: &ExecutorKey) -> ExecutorRecord {
+        ExecutorRecord {
+            framework_id: key.framework.to_string(),
+            info: self.info.clone(),
+            container_id: self.container.to_string(),
+            token: self.token.0.clone(),
+            doom: self.doom.as_ref().map(Doom::record),
+        }
+    }
 }
 
 /// Whose a container is.

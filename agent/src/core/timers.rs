@@ -21,6 +21,8 @@ pub(super) enum Timer {
     Registration(ExecutorKey),
     /// The executor should have come back after the agent's restart.
     Reregistration(ExecutorKey),
+    /// The executor lost its connection and should have come back.
+    Disconnected(ExecutorKey),
     /// The executor should have ended.
     Shutdown(ExecutorKey),
 }

@@ -38,7 +38,38 @@ impl Verdict {
 impl Core {
     /// Tells of a task what the agent itself found.
     pub(super) fn report(&mut self, now: Time, key: &TaskKey, verdict: Verdict, out: &mut Effects) {
-        let status = TaskStatus {
+        let status = self.status(key, verdict);
+        self.push_update(now, key, status, out);
+    }
+
+    /// Tells of a task that is not kept, and so cannot be told again. When it is
+    /// lost with the link, the master misses the task in the agent's list and
+    /// ends it itself (rule 48); when the framework is away, it learns the end by
+    /// reconciliation.
+    pub(super) fn tell_once(
+        &mut self,
+        now: Time,
+        key: &TaskKey,
+        verdict: Verdict,
+        out: &mut Effects,
+    ) {
+        if self.is_shutting_down(&key.framework) {
+            return;
+        }
+        let state = verdict.state;
+        let mut status = self.status(key, verdict);
+        self.complete(now, key, &mut status);
+        out.now.push(Effect::Change(Change::TaskUpdated { task: key.clone(), state }));
+        let update = mezz::StatusUpdate {
+            framework_id: (&key.framework).into(),
+            status,
+            latest_state: state.into(),
+        };
+        out.now.extend(self.to_master(agent_message::Message::StatusUpdate(update)));
+    }
+
+    fn status(&mut self, key: &TaskKey, verdict: Verdict) -> TaskStatus {
+        TaskStatus {
             task_id: (&key.task).into(),
             state: verdict.state.into(),
             message: (!verdict.message.is_empty()).then_some(verdict.message),
@@ -46,8 +77,7 @@ impl Core {
             reason: verdict.reason.map(Into::into),
             uuid: Some(self.ids.uuid()),
             ..TaskStatus::default()
-        };
-        self.push_update(now, key, status, out);
+        }
     }
 
     /// Puts an update behind the others of its task. Its uuid is set.
@@ -72,6 +102,9 @@ impl Core {
         if !self.is_shutting_down(&key.framework) {
             self.complete(now, key, &mut status);
             if let Some(task) = self.tasks.get_mut(key) {
+                if let Some(executor) = key.charged(&task.home) {
+                    self.backlog.add(executor, [&status]);
+                }
                 task.updates.push_back(status);
             }
             self.persist_state(key, out);
@@ -193,7 +226,10 @@ impl Core {
         if !matches {
             return;
         }
-        task.updates.pop_front();
+        let head = task.updates.pop_front();
+        if let Some(executor) = key.charged(&task.home) {
+            self.backlog.take(&executor, &head);
+        }
         remember(&mut task.acknowledged, ack.uuid.clone());
         task.retry = None;
         let done = task.updates.is_empty() && !task.is_live();
@@ -210,6 +246,9 @@ impl Core {
     pub(super) fn forget_task(&mut self, key: &TaskKey, out: &mut Effects) {
         let Some(task) = self.tasks.remove(key) else { return };
         debug_assert!(!task.is_live());
+        if let Some(executor) = key.charged(&task.home) {
+            self.backlog.take(&executor, &task.updates);
+        }
         self.timers.cancel(&Timer::Retry(key.clone()));
         out.persist.push(StoreOp::RemoveTask(key.clone()));
         self.forget_idle_framework(&key.framework, out);

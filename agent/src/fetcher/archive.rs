@@ -9,8 +9,7 @@ use std::{
 
 use thiserror::Error;
 
-use super::{create_new, inside, make_directories, own};
-use crate::launcher::Credentials;
+use super::{create_new, inside, make_directories};
 
 /// No archive creates more files and directories than this.
 const MAX_ENTRIES: u64 = 1_000_000;
@@ -91,11 +90,9 @@ pub(super) fn extract(
     archive: &Path,
     sandbox: &Path,
     max_bytes: u64,
-    user: Option<&Credentials>,
 ) -> Result<(), ArchiveError> {
     let into = archive.parent().unwrap_or(sandbox);
-    let mut out =
-        Unpacker { root: into, left: max_bytes, max_bytes, entries: 0, links: vec![], user };
+    let mut out = Unpacker { root: into, left: max_bytes, max_bytes, entries: 0, links: vec![] };
     let file = BufReader::new(File::open(archive)?);
     match format {
         Format::Tar => out.tar(file)?,
@@ -116,7 +113,6 @@ struct Unpacker<'a> {
     max_bytes: u64,
     entries: u64,
     links: Vec<PathBuf>,
-    user: Option<&'a Credentials>,
 }
 
 fn hostile(entry: &Path, problem: impl Into<String>) -> ArchiveError {
@@ -187,14 +183,14 @@ impl Unpacker<'_> {
         }
         let relative = inside(path).map_err(|problem| hostile(path, problem))?;
         let parent = relative.parent().unwrap_or(Path::new(""));
-        make_directories(self.root, parent, self.user).map_err(|e| hostile(path, e.to_string()))?;
+        make_directories(self.root, parent).map_err(|e| hostile(path, e.to_string()))?;
         Ok(Some(self.root.join(relative)))
     }
 
     fn directory(&mut self, path: &Path) -> Result<(), ArchiveError> {
         let Some(to) = self.enter(path)? else { return Ok(()) };
         let relative = to.strip_prefix(self.root).unwrap_or(&to).to_owned();
-        make_directories(self.root, &relative, self.user).map_err(|e| hostile(path, e.to_string()))
+        make_directories(self.root, &relative).map_err(|e| hostile(path, e.to_string()))
     }
 
     fn file(&mut self, path: &Path, from: impl Read, mode: u32) -> Result<(), ArchiveError> {
@@ -210,7 +206,6 @@ impl Unpacker<'_> {
             return Err(ArchiveError::TooLarge(self.max_bytes));
         };
         self.left = left;
-        own(&to, self.user)?;
         // Neither set-user-id nor anything that the owner could not read.
         file.set_permissions(fs::Permissions::from_mode((mode & 0o777) | 0o600))?;
         Ok(())
@@ -232,7 +227,6 @@ impl Unpacker<'_> {
         }
         remove_old(&to)?;
         symlink(target, &to)?;
-        own(&to, self.user)?;
         self.links.push(to);
         Ok(())
     }

@@ -10,7 +10,7 @@ mod source;
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, lchown},
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Component, Path, PathBuf},
     time::Duration,
 };
@@ -127,9 +127,10 @@ impl Fetcher {
         Ok(Self { client, max_bytes })
     }
 
-    /// Fetches one after the other into `sandbox`; the files belong to `user` then.
+    /// Fetches one after the other into `sandbox`, which nobody but this process's user
+    /// may change meanwhile; the files are that user's too.
     ///
-    /// `file:` URIs and absolute paths are read with the user's rights. Archives
+    /// `file:` URIs and absolute paths are read with the rights of `user`. Archives
     /// (`.tar`, `.tgz`, `.tar.gz`, `.tar.zst`, `.zip`, `.gz`) are extracted beside
     /// themselves unless `extract` is false or `executable` is true.
     ///
@@ -180,12 +181,12 @@ impl Fetcher {
         } else {
             archive::Format::of(&name).map_err(FetchReason::Archive)?
         };
-        let (root, owner) = (sandbox.to_path_buf(), user.clone());
-        let (target, partial) = blocking(move || place(&root, &name, owner.as_ref())).await?;
+        let root = sandbox.to_path_buf();
+        let (target, partial) = blocking(move || place(&root, &name)).await?;
 
         match source {
             Source::File(path) => {
-                let (to, max, user) = (partial.path.clone(), self.max_bytes, user.clone());
+                let (to, max) = (partial.path.clone(), self.max_bytes);
                 blocking(move || copy(&path, &to, max, user)).await?;
             }
             Source::Http(url) => self.download(&url, &partial.path).await?,
@@ -194,13 +195,10 @@ impl Fetcher {
         blocking(move || {
             let mode = if executable { 0o755 } else { 0o644 };
             fs::set_permissions(&partial.path, fs::Permissions::from_mode(mode))
-                .and_then(|()| own(&partial.path, user.as_ref()))
                 .and_then(|()| fs::rename(&partial.path, &target))
                 .map_err(file_error("putting it in place"))?;
             match format {
-                Some(format) => {
-                    Ok(archive::extract(format, &target, &root, max_bytes, user.as_ref())?)
-                }
+                Some(format) => Ok(archive::extract(format, &target, &root, max_bytes)?),
                 None => Ok(()),
             }
         })
@@ -253,16 +251,12 @@ impl Drop for Partial {
 }
 
 /// Where a file goes, and where it is written first. Makes the directories between.
-fn place(
-    sandbox: &Path,
-    name: &str,
-    user: Option<&Credentials>,
-) -> Result<(PathBuf, Partial), FetchReason> {
+fn place(sandbox: &Path, name: &str) -> Result<(PathBuf, Partial), FetchReason> {
     let bad = |problem| FetchReason::Name { name: name.to_owned(), problem };
     let relative = inside(Path::new(name)).map_err(bad)?;
     let target = sandbox.join(&relative);
     let parent = relative.parent().unwrap_or(Path::new(""));
-    make_directories(sandbox, parent, user).map_err(file_error("creating its directory"))?;
+    make_directories(sandbox, parent).map_err(file_error("creating its directory"))?;
     if fs::symlink_metadata(&target).is_ok_and(|m| m.is_dir()) {
         return Err(bad("a directory of this name is there"));
     }
@@ -288,7 +282,7 @@ fn inside(path: &Path) -> Result<PathBuf, &'static str> {
 }
 
 /// Makes the directories of a path below `root`, never through a link.
-fn make_directories(root: &Path, relative: &Path, user: Option<&Credentials>) -> io::Result<()> {
+fn make_directories(root: &Path, relative: &Path) -> io::Result<()> {
     let mut at = root.to_path_buf();
     for part in relative.components() {
         at.push(part);
@@ -300,17 +294,11 @@ fn make_directories(root: &Path, relative: &Path, user: Option<&Credentials>) ->
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 fs::create_dir(&at)?;
-                own(&at, user)?;
             }
             Err(e) => return Err(e),
         }
     }
     Ok(())
-}
-
-/// Never follows a link.
-fn own(path: &Path, user: Option<&Credentials>) -> io::Result<()> {
-    user.map_or(Ok(()), |user| lchown(path, Some(user.uid), Some(user.gid)))
 }
 
 fn copy(from: &Path, to: &Path, max: u64, user: Option<Credentials>) -> Result<(), FetchReason> {

@@ -9,7 +9,7 @@ use std::{
     io::{Read as _, Write as _},
     os::{
         fd::{AsFd as _, OwnedFd},
-        unix::fs::{OpenOptionsExt as _, fchown},
+        unix::fs::OpenOptionsExt as _,
     },
     path::Path,
 };
@@ -54,16 +54,15 @@ fn become_program(plan: &Plan, go: OwnedFd) -> Result<Infallible, Option<String>
         joined.map_err(|e| Some(format!("cannot join the cgroup of {}: {e}", file.display())))?;
     }
     limit_core_dumps();
-    let stdout = open_log(&plan.stdout, plan.user.as_ref())?;
-    let stderr = open_log(&plan.stderr, plan.user.as_ref())?;
     if let Some(user) = &plan.user {
         change_user(user)?;
     }
-    // Only now, so that a directory that the user may not enter is an error.
+    // Only now, so that a directory that the user may not enter is an error, and so is
+    // a log that the user may not write, whatever a link makes of it.
     unistd::chdir(&plan.directory).map_err(|e| {
         Some(format!("cannot enter the directory {}: {}", plan.directory.display(), e.desc()))
     })?;
-    redirect(&stdout, &stderr)?;
+    redirect(&open_log(&plan.stdout)?, &open_log(&plan.stderr)?)?;
     reset_signals()?;
     // After the change of user, which clears it.
     prctl::set_pdeathsig(Signal::SIGKILL).map_err(|e| failed("a signal for the end", e))?;
@@ -90,9 +89,9 @@ fn limit_core_dumps() {
     }
 }
 
-/// Opened with the launcher's rights, but never through a link that something in
-/// the sandbox may have planted.
-fn open_log(path: &Path, user: Option<&Credentials>) -> Result<File, Option<String>> {
+/// With the program's own rights, and never through a link that something in the
+/// sandbox may have planted.
+fn open_log(path: &Path) -> Result<File, Option<String>> {
     let cannot = |e: std::io::Error| Some(format!("cannot open {}: {e}", path.display()));
     let file = OpenOptions::new()
         .append(true)
@@ -103,9 +102,6 @@ fn open_log(path: &Path, user: Option<&Credentials>) -> Result<File, Option<Stri
         .map_err(cannot)?;
     if !file.metadata().map_err(cannot)?.is_file() {
         return Err(Some(format!("cannot open {}: it is no regular file", path.display())));
-    }
-    if let Some(user) = user {
-        fchown(&file, Some(user.uid), Some(user.gid)).map_err(cannot)?;
     }
     Ok(file)
 }

@@ -24,8 +24,17 @@ impl Process {
     }
 
     /// Whether it still exists, if only as a zombie.
-    pub fn exists(&self) -> bool {
-        Self::of(self.pid).is_ok_and(|now| now == *self)
+    ///
+    /// # Errors
+    /// When that cannot be found out, for want of file descriptors for one.
+    pub fn exists(&self) -> io::Result<bool> {
+        match Self::of(self.pid) {
+            Ok(now) => Ok(now == *self),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            // It ended while its file was read.
+            Err(e) if e.raw_os_error() == Some(nix::libc::ESRCH) => Ok(false),
+            Err(e) => Err(e),
+        }
     }
 }
 
@@ -55,14 +64,20 @@ impl Stat {
     }
 }
 
-/// Every process as (pid, stat). Those that end meanwhile are left out.
+/// Every process as (pid, stat). Those that end meanwhile are left out, and those
+/// that this process may not see.
 fn all() -> io::Result<Vec<(i32, Stat)>> {
     let mut out = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let name = entry?.file_name();
         let Some(pid) = name.to_str().and_then(|n| n.parse::<i32>().ok()) else { continue };
-        if let Ok(stat) = Stat::of(pid) {
-            out.push((pid, stat));
+        match Stat::of(pid) {
+            Ok(stat) => out.push((pid, stat)),
+            Err(e) if e.raw_os_error() == Some(nix::libc::ESRCH) => {}
+            Err(e) => match e.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => {}
+                _ => return Err(e),
+            },
         }
     }
     Ok(out)
@@ -96,6 +111,36 @@ pub fn session(leader: Process) -> io::Result<BTreeSet<i32>> {
         return Ok(BTreeSet::new());
     }
     Ok(all.iter().filter(|(_, s)| s.session == leader.pid).map(|(pid, _)| *pid).collect())
+}
+
+/// The leaders of sessions whose command line ends with this argument. Each is to be
+/// looked at again once there is a handle to it.
+///
+/// # Errors
+/// When `/proc` is not to be read.
+pub fn leaders_with_last_argument(argument: &std::ffi::OsStr) -> io::Result<Vec<Process>> {
+    let leaders = all()?.into_iter().filter(|(pid, stat)| stat.session == *pid);
+    Ok(leaders
+        .filter(|(pid, _)| {
+            fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| {
+                let line = line.strip_suffix(b"\0").unwrap_or(&line);
+                line.rsplit(|byte| *byte == 0).next() == Some(argument.as_encoded_bytes())
+            })
+        })
+        .map(|(pid, stat)| Process { pid, start: stat.start })
+        .collect())
+}
+
+/// Sends a signal to all of these, also to those after one that refuses.
+///
+/// # Errors
+/// The first that there was, as of [`send`].
+pub fn send_to_all(pids: impl IntoIterator<Item = i32>, signal: i32) -> io::Result<()> {
+    let mut sent = Ok(());
+    for pid in pids {
+        sent = sent.and(send(pid, signal));
+    }
+    sent
 }
 
 /// Sends a signal by number (real-time ones too) to a pid; a process that is gone
@@ -136,8 +181,54 @@ mod tests {
     #[test]
     fn a_pid_with_another_start_is_another_process() {
         let me = Process::of(std::process::id() as i32).unwrap();
-        assert!(me.exists());
-        assert!(!Process { start: me.start + 1, ..me }.exists());
+        assert!(me.exists().unwrap());
+        assert!(!Process { start: me.start + 1, ..me }.exists().unwrap());
+        assert!(!Process { pid: i32::MAX, ..me }.exists().unwrap());
+    }
+
+    #[test]
+    fn one_that_may_not_be_signalled_does_not_shield_the_others() {
+        use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+        const NOBODY: u32 = 65_534;
+        let sleep = || std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let mut ours = sleep();
+        let mut theirs = std::process::Command::new("sleep").arg("60").uid(NOBODY).spawn().unwrap();
+        let pids = [ours.id() as i32, theirs.id() as i32];
+        let sent = std::thread::spawn(move || {
+            // SAFETY: reads no memory. The raw call changes this thread only, unlike libc's.
+            let done =
+                unsafe { nix::libc::syscall(nix::libc::SYS_setresuid, NOBODY, NOBODY, NOBODY) };
+            assert_eq!(done, 0, "this test needs root");
+            send_to_all(pids, nix::libc::SIGTERM)
+        });
+        let sent = sent.join().unwrap();
+        let ended = theirs.wait().unwrap();
+        assert!(ours.try_wait().unwrap().is_none());
+        ours.kill().unwrap();
+        ours.wait().unwrap();
+        assert_eq!(sent.unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+        assert_eq!(ended.signal(), Some(nix::libc::SIGTERM));
+    }
+
+    #[test]
+    fn leaders_are_found_by_their_last_argument() {
+        // Not a leader, since nothing made it one.
+        let mut child = std::process::Command::new("sleep").arg("61.25").spawn().unwrap();
+        let mut leader =
+            std::process::Command::new("setsid").args(["sleep", "61.25"]).spawn().unwrap();
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        let found = loop {
+            let found = leaders_with_last_argument("61.25".as_ref()).unwrap();
+            if !found.is_empty() || std::time::Instant::now() > end {
+                break found;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        };
+        for one in [&mut child, &mut leader] {
+            one.kill().unwrap();
+            one.wait().unwrap();
+        }
+        assert_eq!(found.iter().map(|p| p.pid).collect::<Vec<_>>(), [leader.id() as i32]);
     }
 
     #[test]

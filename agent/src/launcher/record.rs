@@ -1,9 +1,11 @@
 //! What a launcher leaves in the runtime directory for the agent: `pid.json` before
-//! the program runs, `exit.json` after it ended.
+//! the program runs, `exit.json` after it ended. Room for the second is taken before
+//! the program can fill the disk.
 
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
 };
 
@@ -14,6 +16,10 @@ use super::process::Process;
 
 const STARTED: &str = "pid.json";
 const ENDED: &str = "exit.json";
+
+/// So much is kept free for the record of the end, in bytes: a block of most file
+/// systems, and more than the record of a program that ran ever needs.
+const END_ROOM: usize = 4096;
 
 /// Who runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +66,14 @@ pub struct RecordError {
     pub source: io::Error,
 }
 
+impl RecordError {
+    /// Whether a record is there that nobody can understand. Otherwise the disk or the
+    /// lack of something hindered, and another time it may go well.
+    pub fn is_malformed(&self) -> bool {
+        self.source.kind() == io::ErrorKind::InvalidData
+    }
+}
+
 /// What the records say of a container's start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Beginning {
@@ -79,34 +93,82 @@ pub fn write_started(directory: &Path, record: &Started) -> Result<bool, RecordE
 }
 
 /// Makes sure that no launcher starts this container from now on; tells what was
-/// there before, if anything was.
+/// there before, if anything was. Writes only where nothing was, so that a full disk
+/// costs no container that runs.
 ///
 /// # Errors
 /// [`RecordError`].
 pub fn cancel(directory: &Path) -> Result<Beginning, RecordError> {
     let ours = Cancelled { v: VERSION, cancelled: true };
+    if let Some(there) = beginning(directory)? {
+        return Ok(there);
+    }
     if put_if_absent(directory, "cancel.tmp", &ours)? {
         return Ok(Beginning::Cancelled);
     }
-    let path = directory.join(STARTED);
-    let text = fs::read(&path).map_err(|source| RecordError { path: path.clone(), source })?;
-    if serde_json::from_slice::<Cancelled>(&text).is_ok_and(|c| c.cancelled) {
-        return Ok(Beginning::Cancelled);
-    }
-    parse(path, &text).map(Beginning::Started)
+    // A launcher came first, a moment ago.
+    beginning(directory)?.ok_or_else(|| RecordError {
+        path: directory.join(STARTED),
+        source: io::ErrorKind::NotFound.into(),
+    })
 }
 
-/// Puts the record of the end in place.
+fn beginning(directory: &Path) -> Result<Option<Beginning>, RecordError> {
+    let path = directory.join(STARTED);
+    let text = match fs::read(&path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(RecordError { path, source }),
+    };
+    if serde_json::from_slice::<Cancelled>(&text).is_ok_and(|c| c.cancelled) {
+        return Ok(Some(Beginning::Cancelled));
+    }
+    parse(path, &text).map(|started| Some(Beginning::Started(started)))
+}
+
+/// Room on the disk, and the open file, for the record of the end.
+#[derive(Debug)]
+pub struct EndRoom {
+    file: File,
+    from: PathBuf,
+    to: PathBuf,
+}
+
+/// Takes the room for the record of the end.
 ///
 /// # Errors
-/// [`RecordError`].
-pub fn write_ended(directory: &Path, record: &Ended) -> Result<(), RecordError> {
+/// [`RecordError`] when the disk has none.
+pub fn reserve_end(directory: &Path) -> Result<EndRoom, RecordError> {
     let (from, to) = (directory.join("exit.tmp"), directory.join(ENDED));
-    // Not synced: after a power cut a lost or unreadable record means that the
-    // restart of the machine ended the container, and that is what is reported.
-    write_file(&from, record)
-        .and_then(|()| fs::rename(&from, &to))
-        .map_err(|source| RecordError { path: to, source })
+    let reserved = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(&from)
+        // Spaces, which may stand after the record too.
+        .and_then(|file| file.write_all_at(&[b' '; END_ROOM], 0).map(|()| file));
+    match reserved {
+        Ok(file) => Ok(EndRoom { file, from, to }),
+        Err(source) => Err(RecordError { path: from, source }),
+    }
+}
+
+impl EndRoom {
+    /// Puts the record of the end in place. Needs no more of the disk unless the
+    /// record is longer than any of a program that ran.
+    ///
+    /// # Errors
+    /// [`RecordError`].
+    pub fn write(self, record: &Ended) -> Result<(), RecordError> {
+        let Self { file, from, to } = self;
+        // Not synced: after a power cut a lost or unreadable record means that the
+        // restart of the machine ended the container, and that is what is reported.
+        serde_json::to_vec(record)
+            .map_err(io::Error::from)
+            .and_then(|text| file.write_all_at(&text, 0))
+            .and_then(|()| fs::rename(&from, &to))
+            .map_err(|source| RecordError { path: to, source })
+    }
 }
 
 /// The record of the start, if there is one.
@@ -134,7 +196,8 @@ fn read<T: DeserializeOwned>(path: PathBuf) -> Result<Option<T>, RecordError> {
 }
 
 fn parse<T: DeserializeOwned>(path: PathBuf, text: &[u8]) -> Result<T, RecordError> {
-    serde_json::from_slice(text).map_err(|e| RecordError { path, source: e.into() })
+    let malformed = |e| io::Error::new(io::ErrorKind::InvalidData, e);
+    serde_json::from_slice(text).map_err(|e| RecordError { path, source: malformed(e) })
 }
 
 /// A hard link, unlike a rename, fails where a file is: exactly one of launcher and
@@ -191,7 +254,30 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(ended(dir.path()).unwrap(), None);
         let end = Ended { v: VERSION, wait_status: Some(256), failure: None };
-        write_ended(dir.path(), &end).unwrap();
+        let room = reserve_end(dir.path()).unwrap();
+        assert_eq!(ended(dir.path()).unwrap(), None, "room is no record");
+        room.write(&end).unwrap();
         assert_eq!(ended(dir.path()).unwrap(), Some(end));
+    }
+
+    #[test]
+    fn a_failure_longer_than_the_room_is_read_back_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let failure = Some("x".repeat(2 * END_ROOM));
+        let end = Ended { v: VERSION, wait_status: None, failure };
+        reserve_end(dir.path()).unwrap().write(&end).unwrap();
+        assert_eq!(ended(dir.path()).unwrap(), Some(end));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_told_apart_from_what_cannot_be_understood() {
+        let dir = tempfile::tempdir().unwrap();
+        for text in ["", "{", "{\"v\":1}", "\u{0}"] {
+            fs::write(dir.path().join(STARTED), text).unwrap();
+            assert!(cancel(dir.path()).unwrap_err().is_malformed(), "{text:?}");
+        }
+        fs::remove_file(dir.path().join(STARTED)).unwrap();
+        fs::create_dir(dir.path().join(STARTED)).unwrap();
+        assert!(!cancel(dir.path()).unwrap_err().is_malformed());
     }
 }

@@ -32,6 +32,7 @@ pub(super) fn supervise(plan: &Path) -> Result<(), LaunchError> {
     leave_the_agent()?;
     let signals = block_signals()?;
 
+    let end = record::reserve_end(&directory)?;
     let system = LaunchError::system;
     let (errors, child_errors) = unistd::pipe2(OFlag::O_CLOEXEC).map_err(system("pipe"))?;
     let (child_go, go) = unistd::pipe2(OFlag::O_CLOEXEC).map_err(system("pipe"))?;
@@ -55,9 +56,8 @@ pub(super) fn supervise(plan: &Path) -> Result<(), LaunchError> {
 
     let status = wait(&signals, pid)?;
     let wait_status = if failure.is_some() { None } else { status };
-    // The disk may be full; whatever becomes of the record, nothing of the container stays.
-    let written =
-        record::write_ended(&directory, &Ended { v: record::VERSION, wait_status, failure });
+    // Whatever becomes of the record, nothing of the container stays.
+    let written = end.write(&Ended { v: record::VERSION, wait_status, failure });
     end_all(pid, &mut None)?;
     Ok(written?)
 }

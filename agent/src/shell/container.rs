@@ -167,7 +167,10 @@ impl Shared {
     ) -> Option<Result<u32, String>> {
         let prepared = async {
             let (sandbox, user) = (launch.spec.sandbox.clone(), launch.spec.user.clone());
-            let made = tokio::task::spawn_blocking(move || make_sandbox(&sandbox, user.as_deref()));
+            let made = tokio::task::spawn_blocking(move || {
+                user.as_deref().map_or(Ok(()), check_user)?;
+                make_sandbox(&sandbox)
+            });
             made.await.map_err(|_| "making the sandbox was cut short".to_owned())??;
             if !launch.uris.is_empty() {
                 let _slot = self.fetches.acquire().await;
@@ -212,7 +215,7 @@ impl Shared {
                         break Termination {
                             wait_status: None,
                             out_of_memory: None,
-                            failure: Some(error),
+                            failure: None,
                         };
                     }
                 },
@@ -268,30 +271,37 @@ fn tail(sandbox: &Path) -> Option<String> {
 /// machine: Spark keeps its data there.
 const SANDBOX_MODE: u32 = 0o750;
 
-/// Makes the folder and the files for output, for the user, and points `latest` at
-/// it (rule 56). The files are there to be read before anything runs.
-fn make_sandbox(sandbox: &Path, user: Option<&str>) -> Result<(), String> {
+/// Before anything is fetched for nothing.
+fn check_user(name: &str) -> Result<(), String> {
+    match nix::unistd::User::from_name(name) {
+        Ok(Some(_)) => Ok(()),
+        Ok(None) => Err(format!("user `{name}` does not exist on this agent")),
+        Err(error) => Err(format!("looking up the user `{name}`: {error}")),
+    }
+}
+
+/// Makes the folder and the files for output, and points `latest` at it (rule 56).
+/// The files are there to be read before anything runs.
+///
+/// All of it is the agent's own, and so is what is fetched into it, so that no process
+/// of the task's user can play tricks with links meanwhile. The containerizer gives it
+/// to the user last.
+fn make_sandbox(sandbox: &Path) -> Result<(), String> {
     let failed = |doing: &str, error: &dyn std::error::Error| {
         format!("sandbox {}: {doing}: {}", sandbox.display(), chain(error))
     };
-    std::fs::create_dir_all(sandbox)
+    sandbox
+        .parent()
+        .map_or(Ok(()), std::fs::create_dir_all)
+        // Never an older one, for the id is new: that might be somebody else's.
+        .and_then(|()| std::fs::create_dir(sandbox))
         .and_then(|()| std::fs::set_permissions(sandbox, Permissions::from_mode(SANDBOX_MODE)))
         .map_err(|error| failed("cannot be made", &error))?;
     let logs = ["stdout", "stderr"].map(|name| sandbox.join(name));
     for log in &logs {
-        // Never an older file, for the id is new.
         let mut options = std::fs::OpenOptions::new();
         let made = options.write(true).create_new(true).mode(0o644).open(log);
         made.map_err(|error| failed("its logs cannot be made", &error))?;
-    }
-    if let Some(name) = user {
-        let user = nix::unistd::User::from_name(name)
-            .map_err(|error| failed("looking up the user", &error))?
-            .ok_or_else(|| format!("user `{name}` does not exist on this agent"))?;
-        for path in [sandbox].into_iter().chain(logs.iter().map(PathBuf::as_path)) {
-            nix::unistd::chown(path, Some(user.uid), Some(user.gid))
-                .map_err(|error| failed("chown", &error))?;
-        }
     }
     if let (Some(runs), Some(name)) = (sandbox.parent(), sandbox.file_name()) {
         // Replaced in one step: a reader always finds one. The helper's name is
@@ -314,7 +324,7 @@ mod tests {
     fn latest_points_at_the_newest_sandbox() {
         let folder = tempfile::tempdir().unwrap();
         for name in ["a", "b"] {
-            make_sandbox(&folder.path().join("runs").join(name), None).unwrap();
+            make_sandbox(&folder.path().join("runs").join(name)).unwrap();
         }
         let latest = std::fs::read_link(folder.path().join("runs/latest")).unwrap();
         assert_eq!(latest, Path::new("b"));
@@ -325,10 +335,15 @@ mod tests {
 
     #[test]
     fn an_unknown_user_is_named() {
-        let folder = tempfile::tempdir().unwrap();
-        let error =
-            make_sandbox(&folder.path().join("a"), Some("nobody-of-that-name")).unwrap_err();
+        let error = check_user("nobody-of-that-name").unwrap_err();
         assert!(error.contains("nobody-of-that-name"), "{error}");
+    }
+
+    #[test]
+    fn a_folder_that_is_there_is_no_sandbox() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = make_sandbox(folder.path()).unwrap_err();
+        assert!(error.contains("cannot be made: File exists"), "{error}");
     }
 
     #[test]

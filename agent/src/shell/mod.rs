@@ -37,6 +37,9 @@ const EVENTS: usize = 1024;
 /// for each task that may live; a peer that reads slower than this is cut off.
 const QUEUE_ROOM: usize = 1024;
 
+/// How often [`cleanup`] waits for containers to end; each time takes seconds.
+const CLEANUPS: usize = 3;
+
 /// What reaches the task that owns the core.
 pub(crate) enum Input {
     /// For the core itself.
@@ -73,6 +76,12 @@ pub enum AgentError {
     /// The store cannot be opened, read or written.
     #[error(transparent)]
     Store(#[from] Arc<StoreError>),
+    /// The thread that writes the store has panicked.
+    #[error(
+        "the store's thread has ended unasked, which is a defect of Mezz; its last words are in \
+         the agent's stderr. Nothing that runs is harmed: start the agent again"
+    )]
+    StoreThread,
     /// Containers cannot be run as the options want.
     #[error("containers cannot be run")]
     Containerizer(#[from] containerizer::OpenError),
@@ -186,6 +195,15 @@ pub async fn serve(
 /// [`AgentError`] when the containers cannot be found or ended.
 pub async fn cleanup(options: &AgentOptions) -> Result<(), AgentError> {
     let containerizer = containerizer::open(options)?;
-    containerizer.recover(Vec::new()).await.map_err(AgentError::Recovery)?;
-    Ok(())
+    let mut unended = std::collections::BTreeSet::new();
+    for _ in 0..CLEANUPS {
+        unended = containerizer.recover(Vec::new()).await.map_err(AgentError::Recovery)?.unended;
+        if unended.is_empty() {
+            break;
+        }
+    }
+    unended.pop_first().map_or(Ok(()), |id| {
+        let source = std::io::ErrorKind::TimedOut.into();
+        Err(AgentError::Recovery(ContainerError::Operation { id, doing: "ending it", source }))
+    })
 }

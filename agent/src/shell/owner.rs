@@ -76,11 +76,23 @@ impl Owner {
         retention: Duration,
         stop: &CancellationToken,
     ) -> Result<(), AgentError> {
-        let mut progress = self.writer.progress();
+        let progress = self.writer.progress();
+        let ended = self.decide(&mut events, progress, retention, stop).await;
+        self.writer.close().await;
+        ended
+    }
+
+    async fn decide(
+        &mut self,
+        events: &mut mpsc::Receiver<Input>,
+        mut progress: watch::Receiver<Progress>,
+        retention: Duration,
+        stop: &CancellationToken,
+    ) -> Result<(), AgentError> {
         let mut collected = collect::start(Arc::clone(&self.index), retention, stop.clone());
         let mut batch = Vec::with_capacity(BURST);
         self.take(Event::Started).await;
-        let ended = loop {
+        loop {
             if let Some(reason) = self.refused.take() {
                 break Err(AgentError::Refused(reason));
             }
@@ -91,8 +103,9 @@ impl Owner {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break Ok(()),
+                // The thread ends in order only after `close`.
                 changed = progress.changed() => if changed.is_err() {
-                    break Ok(());
+                    break Err(AgentError::StoreThread);
                 },
                 () = sleep_until(deadline) => {
                     self.core.on_deadline(now(), &mut self.effects);
@@ -108,9 +121,7 @@ impl Owner {
                     self.writer.put(ops, false).await;
                 }
             }
-        };
-        self.writer.close().await;
-        ended
+        }
     }
 
     async fn input(&mut self, input: Input) {
@@ -193,6 +204,7 @@ impl Owner {
             Effect::SendMaster { link, message } => self.send_master(link, *message),
             Effect::CloseLink { link } => self.close_link(link),
             Effect::Refused { reason } => self.refused = Some(reason),
+            Effect::Alarm { message } => tracing::error!("{message}"),
             Effect::SendExecutor { connection, event } => {
                 let full =
                     self.executors.get(&connection).is_some_and(|peer| !peer.send(Ok(*event)));
@@ -282,5 +294,68 @@ async fn sleep_until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mezz_proto::resources::Resources;
+    use tokio_util::task::TaskTracker;
+
+    use super::*;
+    use crate::{
+        options::{AgentOptions, Containment, LauncherCommand},
+        shell::start,
+    };
+
+    fn options(work_dir: std::path::PathBuf) -> AgentOptions {
+        let second = Duration::from_secs(1);
+        AgentOptions {
+            masters: vec!["127.0.0.1:1".into()],
+            advertise: None,
+            hostname: "test".into(),
+            work_dir,
+            resources: Resources::new(),
+            attributes: vec![],
+            domain: None,
+            containment: Containment::None,
+            cgroup_root: "mezz".into(),
+            cgroup_cpu_quota: false,
+            launcher: LauncherCommand { program: "/no/launcher".into(), args: vec![] },
+            kill_grace: second,
+            executor_registration_timeout: second,
+            executor_reregistration_timeout: second,
+            executor_shutdown_grace: second,
+            update_retry: (second, second),
+            sandbox_retention: second,
+            register_backoff: (second, second),
+            max_tasks: 1,
+            max_fetch_bytes: 1,
+        }
+    }
+
+    #[tokio::test]
+    async fn an_agent_whose_store_thread_is_gone_ends_with_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = options(folder.path().join("work"));
+        let started = start::start(&options, ([127, 0, 0, 1], 1).into()).await.unwrap();
+        let stop = CancellationToken::new();
+        let (inputs, mut events) = mpsc::channel(1);
+        let containers = Runner::new(
+            started.containerizer,
+            started.fetcher,
+            inputs.clone(),
+            TaskTracker::new(),
+            stop.clone(),
+        );
+        let index = Arc::new(Index::new(None, vec![], vec![]));
+        let metrics = Arc::new(Metrics::new());
+        let mut owner = Owner::new(started.core, started.writer, containers, index, metrics);
+        // As a thread that panics leaves it.
+        let (report, progress) = watch::channel(Progress::Written(0));
+        drop(report);
+        let ended = owner.decide(&mut events, progress, Duration::from_secs(60), &stop);
+        let ended = tokio::time::timeout(Duration::from_secs(30), ended).await.expect("it ends");
+        assert!(matches!(ended, Err(AgentError::StoreThread)), "{ended:?}");
     }
 }

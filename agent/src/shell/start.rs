@@ -1,6 +1,6 @@
 //! Before the first event: options, the store, and what earlier runs left.
 
-use std::{collections::BTreeMap, fs, net::SocketAddr, path::Path, sync::Arc};
+use std::{fs, net::SocketAddr, path::Path, sync::Arc};
 
 use mezz_proto::{
     ids::{AgentId, ContainerId},
@@ -32,6 +32,12 @@ pub(super) async fn start(
     local: SocketAddr,
 ) -> Result<Started, AgentError> {
     check(options)?;
+    if nix::unistd::geteuid().is_root() {
+        tracing::warn!(
+            "the agent runs as root, and so does every task that names no user: set \
+             command.user of the task, or user of its framework (FrameworkInfo.user)"
+        );
+    }
     let (store, stored) = open_store(&options.work_dir)?;
     let agent = describe(options, local);
     if let Some(before) = &stored.agent {
@@ -47,9 +53,10 @@ pub(super) async fn start(
         rebooted: stored.boot_id.is_some() && stored.boot_id != boot_id,
         ..Recovered::default()
     };
-    let found: BTreeMap<ContainerId, bool> =
+    let recovery =
         containerizer.recover(recovered.containers()).await.map_err(AgentError::Recovery)?;
-    recovered.found = found.into_iter().filter(|(_, found)| *found).map(|(id, _)| id).collect();
+    recovered.found =
+        recovery.known.into_iter().filter(|(_, found)| *found).map(|(id, _)| id).collect();
     let core = Core::new(core_options(options, agent, boot_id, local), recovered, now());
     let fetcher = Fetcher::new(options.max_fetch_bytes).map_err(AgentError::Fetcher)?;
     let writer = Writer::start(store)

@@ -217,7 +217,7 @@ impl Drop for Cleaner {
     fn drop(&mut self) {
         for entry in fs::read_dir(self.work.join("containers")).into_iter().flatten().flatten() {
             if let Ok(Some(started)) = record::started(&entry.path())
-                && started.launcher.exists()
+                && started.launcher.exists().unwrap_or(true)
                 && started.launcher.pid.unsigned_abs() != std::process::id()
             {
                 let _ = process::send(started.launcher.pid, nix::libc::SIGUSR1);
@@ -239,6 +239,33 @@ impl Drop for Cleaner {
                 panic!("{} cannot be removed: {error}", directory.display());
             }
         }
+    }
+}
+
+/// A file system of 256 KiB at a folder, which is made.
+pub struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    pub fn at(path: &Path) -> Self {
+        fs::create_dir_all(path).unwrap();
+        let none = None::<&str>;
+        let flags = nix::mount::MsFlags::empty();
+        nix::mount::mount(none, path, Some("tmpfs"), flags, Some("size=256k"))
+            .expect("these tests need the right to mount");
+        Self(path.to_path_buf())
+    }
+
+    /// Leaves no room.
+    pub fn fill(&self) {
+        let mut file = fs::File::create(self.0.join("filling")).unwrap();
+        let error = std::io::copy(&mut std::io::repeat(0), &mut file).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH);
     }
 }
 

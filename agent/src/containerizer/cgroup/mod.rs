@@ -43,7 +43,8 @@ pub trait Cgroups: Send + Sync + 'static {
     /// What it has used. What the kernel does not tell is left out.
     fn statistics(&self, id: &str) -> Statistics;
 
-    /// Whether and at which limit the kernel killed for memory.
+    /// Whether and at which limit the kernel killed for memory. Not, when it was the
+    /// machine's that was short.
     fn out_of_memory(&self, id: &str) -> Option<OutOfMemory>;
 
     /// An eventfd that becomes readable when the kernel is about to kill for memory.

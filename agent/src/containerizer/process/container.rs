@@ -8,6 +8,7 @@ use std::{
 
 use mezz_proto::ids::ContainerId;
 use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
     process::{Pid, PidfdFlags, pidfd_open, pidfd_send_signal},
 };
@@ -54,7 +55,13 @@ impl Launcher {
         };
         // Looked at after the handle was taken: if the pid is still the recorded
         // process now, the handle is too.
-        Ok(process.exists().then(|| Self { pidfd: Arc::new(pidfd) }))
+        Ok(process.exists()?.then(|| Self { pidfd: Arc::new(pidfd) }))
+    }
+
+    /// Whether it has ended, be it reaped or not. Not, as long as that cannot be found out.
+    pub(super) fn is_dead(&self) -> bool {
+        let now = Timespec::default();
+        poll(&mut [PollFd::new(&self.pidfd, PollFlags::IN)], Some(&now)).is_ok_and(|n| n > 0)
     }
 
     pub(super) fn signal(&self, signal: rustix::process::Signal) -> io::Result<()> {

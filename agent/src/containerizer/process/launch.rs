@@ -3,10 +3,7 @@
 use std::{
     fs::{DirBuilder, File},
     io,
-    os::{
-        fd::OwnedFd,
-        unix::fs::{DirBuilderExt as _, chown},
-    },
+    os::{fd::OwnedFd, unix::fs::DirBuilderExt as _},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::Arc,
@@ -20,7 +17,7 @@ use tokio::{io::AsyncReadExt as _, net::unix::pipe};
 use super::{
     ContainerError, ContainerSpec, Inner, blocking,
     container::{Container, Launcher, State},
-    user, watch,
+    hand_over, user, watch,
 };
 use crate::{
     containerizer::cgroup::{Bounds, is_plain_name},
@@ -124,7 +121,7 @@ impl Inner {
             Err(error) => {
                 // Without its launcher the first process dies too (PDEATHSIG).
                 let _ = launcher.signal(Signal::KILL);
-                let _ = watch::until_dead(&launcher).await;
+                watch::until_dead(&launcher).await;
                 Err(failed(&id, "by its launcher")(error))
             }
         }
@@ -139,7 +136,7 @@ impl Inner {
             .transpose()
             .map_err(failed(id, "looking up its user"))?;
         if let Some(user) = &credentials {
-            chown(&spec.sandbox, Some(user.uid), Some(user.gid))
+            hand_over::hand_over(&spec.sandbox, user)
                 .map_err(failed(id, "giving the sandbox to its user"))?;
         }
         let directory = self.directory.join(spec.id.as_str());

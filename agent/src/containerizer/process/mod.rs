@@ -5,6 +5,7 @@
 //! an agent that comes back knows as much as the one before.
 
 mod container;
+mod hand_over;
 mod launch;
 mod recover;
 mod user;
@@ -15,7 +16,7 @@ use std::{
     fs::{self, DirBuilder},
     io,
     os::unix::fs::DirBuilderExt as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -26,7 +27,8 @@ use mezz_proto::{ids::ContainerId, resources::Resources};
 pub(crate) use user::look_up as look_up_user;
 
 use super::{
-    BoxFuture, ContainerError, ContainerSpec, Containerizer, OpenError, Statistics, Termination,
+    BoxFuture, ContainerError, ContainerSpec, Containerizer, OpenError, Recovery, Statistics,
+    Termination,
     cgroup::{Bounds, Cgroups},
 };
 use crate::{
@@ -37,6 +39,9 @@ use crate::{
 /// How long a killed container may take to be gone; a process in the hands of a
 /// broken disk may take for ever.
 const KILL_PATIENCE: Duration = Duration::from_secs(15);
+
+/// What the names of folders begin with that are being removed.
+const REMOVED: &str = ".removed-";
 
 /// All containers of one agent.
 pub(super) struct Processes(Arc<Inner>);
@@ -140,14 +145,9 @@ impl Inner {
         if container.has_ended() {
             return Ok(());
         }
-        blocking(move || {
-            for pid in self.pids(&container)? {
-                process::send(pid, signal)?;
-            }
-            Ok(())
-        })
-        .await
-        .map_err(operation(&id, "sending a signal"))
+        blocking(move || process::send_to_all(self.pids(&container)?, signal))
+            .await
+            .map_err(operation(&id, "sending a signal"))
     }
 
     async fn update(
@@ -197,15 +197,37 @@ impl Inner {
         Ok(())
     }
 
-    /// Removes the cgroup and the launcher's files of a container that has ended.
-    fn clean_up(&self, id: &str) -> io::Result<()> {
-        if let Some(cgroups) = &self.cgroups {
-            cgroups.remove(id)?;
-        }
-        match fs::remove_dir_all(self.directory.join(id)) {
+    /// Takes the launcher's files away in one step, so that a slow launcher whose
+    /// cancellation is being removed cannot record a start in its place.
+    fn withdraw(&self, id: &str) -> io::Result<()> {
+        let to = self.removed(id);
+        remove_all(&to)?;
+        match fs::rename(self.directory.join(id), to) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
             _ => Ok(()),
         }
+    }
+
+    /// Where the files of a container go on their way out.
+    fn removed(&self, id: &str) -> PathBuf {
+        self.directory.join(format!("{REMOVED}{id}"))
+    }
+
+    /// Removes the cgroup and the launcher's files of a container that has ended.
+    fn clean_up(&self, id: &str) -> io::Result<()> {
+        self.withdraw(id)?;
+        if let Some(cgroups) = &self.cgroups {
+            cgroups.remove(id)?;
+        }
+        remove_all(&self.removed(id))
+    }
+}
+
+/// A folder that is not there is no error.
+fn remove_all(folder: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
     }
 }
 
@@ -253,10 +275,7 @@ impl Containerizer for Processes {
         Box::pin(Arc::clone(&self.0).statistics(id.clone()))
     }
 
-    fn recover(
-        &self,
-        known: Vec<ContainerId>,
-    ) -> BoxFuture<'_, Result<BTreeMap<ContainerId, bool>, ContainerError>> {
+    fn recover(&self, known: Vec<ContainerId>) -> BoxFuture<'_, Result<Recovery, ContainerError>> {
         Box::pin(Arc::clone(&self.0).recover(known))
     }
 

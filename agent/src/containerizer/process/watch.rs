@@ -3,6 +3,7 @@
 use std::{
     io,
     os::fd::{AsFd as _, OwnedFd},
+    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -29,6 +30,17 @@ const KILL_DELAY: Duration = Duration::from_secs(2);
 /// How often the kernel is asked whether it has killed, after an alarm.
 const KILL_POLL: Duration = Duration::from_millis(5);
 
+/// The first and the longest wait between two looks at a launcher whose end the kernel
+/// cannot be made to tell, for want of memory or room in its tables.
+const LOOKS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+
+/// The record of the end is tried to be read for so long, if file descriptors or the
+/// like are short.
+const RECORD_PATIENCE: Duration = Duration::from_secs(20);
+
+/// The pause between two tries.
+const RECORD_AGAIN: Duration = Duration::from_millis(200);
+
 /// Starts a task that waits for the launcher's end (which is the container's) and
 /// publishes how it ended. Without a launcher it has ended already.
 pub(super) fn watch(inner: Arc<Inner>, container: Arc<Container>, launcher: Option<Launcher>) {
@@ -36,37 +48,44 @@ pub(super) fn watch(inner: Arc<Inner>, container: Arc<Container>, launcher: Opti
         if let Some(launcher) = launcher {
             let dead = until_dead(&launcher);
             tokio::pin!(dead);
-            let dead = tokio::select! {
+            tokio::select! {
                 biased;
-                dead = &mut dead => dead,
+                () = &mut dead => {}
                 () = inner.end_when_out_of_memory(&container) => dead.await,
-            };
-            if let Err(error) = dead {
-                tracing::error!(container = %container.id, %error, "cannot wait for a launcher");
             }
         }
         let finished = Arc::clone(&container);
         let termination = blocking(move || Ok(inner.finish(&finished))).await;
-        container.set(State::Ended(termination.unwrap_or_else(|error| Termination {
-            wait_status: None,
-            out_of_memory: None,
-            failure: Some(format!("its end could not be found out: {error}")),
+        container.set(State::Ended(termination.unwrap_or_else(|error| {
+            tracing::error!(container = %container.id, %error, "its end could not be found out");
+            Termination { wait_status: None, out_of_memory: None, failure: None }
         })));
     });
 }
 
 /// Waits until a launcher has ended, and reaps it if it is a child of this process.
-pub(super) async fn until_dead(launcher: &Launcher) -> io::Result<()> {
-    let pidfd = Arc::clone(&launcher.pidfd);
-    // SAFETY: the descriptor stays open and the same for as long as the handle owns it.
-    let handle = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }?;
-    let _ready = handle.readable().await?;
+/// Comes back for no other reason: whatever is left of its container is killed then.
+pub(super) async fn until_dead(launcher: &Launcher) {
+    if let Err(error) = until_readable(&launcher.pidfd).await {
+        tracing::warn!(%error, "a launcher's end will be noticed late, by looking for it");
+    }
+    let (mut pause, longest) = LOOKS;
+    while !launcher.is_dead() {
+        sleep(pause).await;
+        pause = (pause * 2).min(longest);
+    }
     // One that an earlier agent started is not ours, but init's.
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
     match waitid(WaitId::PidFd(launcher.pidfd.as_fd()), options) {
-        Ok(_) | Err(Errno::CHILD) => Ok(()),
-        Err(e) => Err(e.into()),
+        Ok(_) | Err(Errno::CHILD) => {}
+        Err(error) => tracing::warn!(%error, "a launcher that has ended cannot be reaped"),
     }
+}
+
+async fn until_readable(pidfd: &Arc<OwnedFd>) -> io::Result<()> {
+    // SAFETY: the descriptor stays open and the same for as long as the handle owns it.
+    let handle = unsafe { AsyncFd::register_with_interest(Arc::clone(pidfd), Interest::READABLE) }?;
+    handle.readable().await.map(drop)
 }
 
 impl Inner {
@@ -89,17 +108,19 @@ impl Inner {
 
     /// Waits until the kernel has killed a process of it for memory.
     async fn out_of_memory(self: &Arc<Self>, id: &str) -> io::Result<()> {
-        let alarm = match &self.cgroups {
-            Some(cgroups) => cgroups.memory_alarm(id)?,
-            None => None,
-        };
+        let (inner, of) = (Arc::clone(self), id.to_owned());
+        let alarm = blocking(move || match &inner.cgroups {
+            Some(cgroups) => Ok(cgroups.memory_alarm(&of)?),
+            None => Ok(None),
+        });
+        let alarm = alarm.await?;
         let Some(alarm) = alarm else { return std::future::pending().await };
         // SAFETY: the descriptor stays open and the same for as long as the handle owns it.
         let alarm = unsafe { AsyncFd::register_with_interest(alarm, Interest::READABLE) }?;
         // Before the alarm was set there may have been a kill.
         let mut patience = Duration::ZERO;
         loop {
-            if self.has_killed(id, patience).await {
+            if self.has_killed(id, patience).await? {
                 return Ok(());
             }
             alarm.readable().await?.clear_ready();
@@ -108,14 +129,19 @@ impl Inner {
         }
     }
 
-    async fn has_killed(&self, id: &str, patience: Duration) -> bool {
+    async fn has_killed(self: &Arc<Self>, id: &str, patience: Duration) -> io::Result<bool> {
         let end = Instant::now() + patience;
         loop {
-            if self.cgroups.as_ref().is_some_and(|cgroups| cgroups.out_of_memory(id).is_some()) {
-                return true;
+            let (inner, id) = (Arc::clone(self), id.to_owned());
+            let killed = move || {
+                let cgroups = inner.cgroups.as_ref();
+                Ok(cgroups.is_some_and(|cgroups| cgroups.out_of_memory(&id).is_some()))
+            };
+            if blocking(killed).await? {
+                return Ok(true);
             }
             if Instant::now() >= end {
-                return false;
+                return Ok(false);
             }
             sleep(KILL_POLL).await;
         }
@@ -129,10 +155,21 @@ impl Inner {
             tracing::error!(container = %id, %error, "could not kill what is left of a container");
         }
         let out_of_memory = self.cgroups.as_ref().and_then(|cgroups| cgroups.out_of_memory(id));
-        let (wait_status, failure) = match record::ended(&self.directory.join(id)) {
+        let (wait_status, failure) = match read_end(&self.directory.join(id)) {
             Ok(Some(end)) => (end.wait_status, end.failure),
-            Ok(None) => (None, Some(lost())),
-            Err(error) => (None, Some(format!("the record of its end is unreadable: {error}"))),
+            // It ran, and how it ended is not known: no failure to start.
+            Ok(None) => {
+                tracing::error!(
+                    container = %id,
+                    "its launcher ended without a record of its end: it was killed, or the \
+                     machine restarted"
+                );
+                (None, None)
+            }
+            Err(error) => {
+                tracing::error!(container = %id, %error, "the record of its end is unreadable");
+                (None, None)
+            }
         };
         Termination { wait_status, out_of_memory, failure }
     }
@@ -147,10 +184,21 @@ impl Inner {
                 {
                     return Ok(());
                 }
-                process::session(started.child)?
-                    .into_iter()
-                    .try_for_each(|pid| process::send(pid, nix::libc::SIGKILL))
+                process::send_to_all(process::session(started.child)?, nix::libc::SIGKILL)
             }
+        }
+    }
+}
+
+/// Blocks while the record cannot be read for reasons that may pass.
+fn read_end(directory: &Path) -> Result<Option<record::Ended>, record::RecordError> {
+    let end = Instant::now() + RECORD_PATIENCE;
+    loop {
+        match record::ended(directory) {
+            Err(error) if !error.is_malformed() && Instant::now() < end => {
+                std::thread::sleep(RECORD_AGAIN);
+            }
+            read => return read,
         }
     }
 }
@@ -163,7 +211,26 @@ fn silence(alarm: &OwnedFd) -> io::Result<()> {
     }
 }
 
-fn lost() -> String {
-    "its launcher ended without a record of its end: it was killed, or the machine restarted"
-        .to_owned()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_launcher_that_cannot_be_registered_is_not_taken_for_dead() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let launcher = Launcher::of_child(child.id()).unwrap();
+        // The kernel refuses the same descriptor a second time.
+        // SAFETY: the descriptor stays open and the same for as long as the handle owns it.
+        let _first = unsafe {
+            AsyncFd::register_with_interest(Arc::clone(&launcher.pidfd), Interest::READABLE)
+        }
+        .unwrap();
+        let dead = until_dead(&launcher);
+        tokio::pin!(dead);
+        let early = tokio::time::timeout(Duration::from_millis(100), &mut dead).await;
+        assert!(early.is_err(), "it lives");
+        child.kill().unwrap();
+        tokio::time::timeout(Duration::from_secs(30), dead).await.expect("its end is noticed");
+        assert!(child.wait().is_err(), "it is reaped");
+    }
 }

@@ -5,10 +5,7 @@ use std::time::Duration;
 use mezz_proto::{
     mezz::v1::{self as mezz, master_message},
     resources::Resources,
-    v1::{
-        self, TaskState, container_info, framework_info::capability::Type as Capability,
-        task_status::Reason,
-    },
+    v1::{self, TaskState, container_info, task_status::Reason},
 };
 
 use super::env::*;
@@ -17,9 +14,7 @@ use crate::{
     core::{Effect, Event},
 };
 
-const KILLED: i32 = 9;
-
-fn signals(effects: &[Effect]) -> Vec<i32> {
+pub(super) fn signals(effects: &[Effect]) -> Vec<i32> {
     let signal = |effect: &Effect| match effect {
         Effect::Signal { signal, .. } => Some(*signal),
         Effect::Destroy { .. } => Some(9),
@@ -174,128 +169,6 @@ fn a_launch_that_fails_fails_the_task() {
 }
 
 #[test]
-fn kill_gives_grace_and_then_destroys() {
-    let mut env = TestEnv::new();
-    let container = env.running(task("t"));
-    env.kill("t", None);
-    assert_eq!(signals(&env.take()), [15]);
-    env.advance(Duration::from_millis(2999));
-    assert!(signals(&env.take()).is_empty());
-    env.advance(Duration::from_millis(1));
-    assert_eq!(signals(&env.take()), [9]);
-    env.ended(&container, KILLED);
-    let killed = env.expect(TaskState::TaskKilled);
-    assert_eq!(killed.reason, None);
-}
-
-#[test]
-fn killed_whatever_the_exit_status() {
-    let mut env = TestEnv::new();
-    let container = env.running(task("t"));
-    env.kill("t", None);
-    env.ended(&container, 0);
-    env.expect(TaskState::TaskKilled);
-    env.advance(Duration::from_secs(10));
-    assert_eq!(signals(&env.take()), [15], "no timer is left");
-}
-
-#[test]
-fn the_kills_policy_goes_before_the_tasks() {
-    for (of_task, of_kill, expected) in
-        [(Some(8), Some(6), 6), (Some(8), None, 8), (None, Some(6), 6), (None, None, 3)]
-    {
-        let mut env = TestEnv::new();
-        let mut info = task("t");
-        info.kill_policy = of_task.map(|secs| policy(Duration::from_secs(secs)));
-        env.running(info);
-        env.kill("t", of_kill.map(Duration::from_secs));
-        env.take();
-        env.advance(Duration::from_millis(expected * 1000 - 1));
-        assert!(signals(&env.take()).is_empty());
-        env.advance(Duration::from_millis(1));
-        assert_eq!(signals(&env.take()), [9], "{of_task:?} {of_kill:?}");
-    }
-}
-
-#[test]
-fn a_repeated_kill_only_shortens() {
-    let mut env = TestEnv::new();
-    env.running(task("t"));
-    env.kill("t", Some(Duration::from_secs(10)));
-    env.kill("t", Some(Duration::from_secs(100)));
-    env.kill("t", Some(Duration::from_secs(2)));
-    assert_eq!(signals(&env.take()), [15]);
-    env.advance(Duration::from_secs(2));
-    assert_eq!(signals(&env.take()), [9]);
-}
-
-#[test]
-fn no_grace_is_no_sigterm() {
-    let mut env = TestEnv::new();
-    env.running(task("t"));
-    env.kill("t", Some(Duration::ZERO));
-    assert_eq!(signals(&env.take()), [9]);
-}
-
-#[test]
-fn killing_is_told_to_those_who_know_the_state() {
-    let mut env = TestEnv::new();
-    let info = framework("F", &[Capability::TaskKillingState]);
-    env.run_for(info, vec![task("t")], None);
-    let container = env.launch();
-    env.launched(&container);
-    env.expect(TaskState::TaskRunning);
-    env.kill("t", None);
-    env.expect(TaskState::TaskKilling);
-    env.ended(&container, 15);
-    env.expect(TaskState::TaskKilled);
-}
-
-#[test]
-fn kill_before_the_start_never_shows_it_running() {
-    for came_to_run in [false, true] {
-        let mut env = TestEnv::new();
-        env.run(vec![task("t")]);
-        let container = env.launch();
-        env.kill("t", None);
-        assert_eq!(signals(&env.take()), [9]);
-        if came_to_run {
-            env.launched(&container);
-            assert!(env.updates().is_empty());
-            env.ended(&container, KILLED);
-        } else {
-            env.handle(Event::LaunchFailed { container, error: "ended before".into() });
-        }
-        let killed = env.expect(TaskState::TaskKilled);
-        reason(&killed, Reason::TaskKilledDuringLaunch);
-    }
-}
-
-#[test]
-fn a_kill_after_the_end_or_of_nobody_does_nothing() {
-    let mut env = TestEnv::new();
-    let container = env.running(task("t"));
-    env.ended(&container, 0);
-    env.take();
-    env.kill("t", None);
-    env.kill("unknown", None);
-    assert_eq!(env.take(), []);
-}
-
-#[test]
-fn max_completion_time_fails_the_task() {
-    let mut env = TestEnv::new();
-    let mut info = task("t");
-    info.max_completion_time = Some(v1::DurationInfo { nanoseconds: 5_000_000_000 });
-    let container = env.running(info);
-    env.take();
-    env.advance(Duration::from_secs(5));
-    assert_eq!(signals(&env.take()), [9]);
-    env.ended(&container, KILLED);
-    reason(&env.expect(TaskState::TaskFailed), Reason::MaxCompletionTimeReached);
-}
-
-#[test]
 fn more_tasks_than_allowed_are_refused() {
     let mut env = TestEnv::unlinked(crate::core::CoreOptions { max_tasks: 1, ..options() });
     env.register();
@@ -305,6 +178,45 @@ fn more_tasks_than_allowed_are_refused() {
     let refused = env.expect(TaskState::TaskFailed);
     assert!(refused.message.unwrap().contains("max_tasks"));
     assert_eq!(env.state_of("a"), Some(TaskState::TaskRunning));
+}
+
+#[test]
+fn every_refused_task_is_told_one_end_even_when_no_more_are_kept() {
+    let mut env = TestEnv::unlinked(crate::core::CoreOptions { max_tasks: 2, ..options() });
+    env.register();
+    env.running(task("a"));
+    env.running(task("b"));
+    let refused: Vec<String> = (0..5).map(|n| format!("refused{n}")).collect();
+    env.run(refused.iter().map(|id| task(id)).collect());
+    let updates = env.updates();
+    let mut told: Vec<_> = updates.iter().map(|update| &update.status.task_id.value).collect();
+    told.sort();
+    assert_eq!(told, refused.iter().collect::<Vec<_>>());
+    for update in &updates {
+        assert_eq!(update.status.state(), TaskState::TaskFailed);
+        assert_eq!(update.latest_state(), TaskState::TaskFailed);
+        assert_eq!(update.status.uuid.as_ref().unwrap().len(), 16);
+        assert_eq!(update.status.agent_id.as_ref().unwrap().value, AGENT);
+        assert!(update.status.timestamp.is_some());
+    }
+    assert_eq!(env.store.tasks.len(), 4, "two that run, and two that were refused");
+    for update in &updates {
+        env.ack(&update.status);
+    }
+    assert_eq!(env.store.tasks.len(), 2);
+    env.advance(Duration::from_secs(30));
+    assert!(env.updates().is_empty());
+}
+
+#[test]
+fn an_end_that_nobody_saw_is_not_a_failed_launch() {
+    let mut env = TestEnv::new();
+    let container = env.running(task("t"));
+    let termination = Termination { wait_status: None, out_of_memory: None, failure: None };
+    env.terminated(&container, termination);
+    let failed = env.expect(TaskState::TaskFailed);
+    reason(&failed, Reason::ExecutorTerminated);
+    assert!(failed.message.unwrap().contains("exit status is unknown"));
 }
 
 #[test]

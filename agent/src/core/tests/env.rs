@@ -7,20 +7,19 @@ use std::{
 };
 
 use mezz_proto::{
-    ids::{ContainerId, FrameworkId, TaskId},
+    ids::{ContainerId, FrameworkId},
     mezz::v1::{self as mezz, agent_message, master_message},
-    resources::{Dialect, Resources},
     time::Time,
     v1::{
         self, TaskState, TaskStatus,
-        executor::{Call, Event as ExecutorEvent, call},
-        task_status::Reason,
+        executor::{Call, Event as ExecutorEvent},
     },
 };
 use prost::Message;
 
+pub(super) use super::builders::*;
 use crate::{
-    containerizer::{ContainerSpec, Program, Termination},
+    containerizer::{ContainerSpec, Termination},
     core::{
         ConnectionId, Core, CoreOptions, Effect, Effects, Event, ExecutorKey, ExecutorRecord,
         LinkId, Recovered, SandboxRecord, StoreOp, TaskKey, TaskRecord, TaskStateRecord,
@@ -94,6 +93,9 @@ pub(super) struct TestEnv {
     pub(super) log: Vec<Effect>,
     /// 0: the master never pings.
     pub(super) ping_interval_ms: u64,
+    /// The agent dies before what comes next is stored: only what may go out at
+    /// once does.
+    pub(super) dies: bool,
     restarts: u8,
 }
 
@@ -128,6 +130,7 @@ impl TestEnv {
             link: LinkId(0),
             log: Vec::new(),
             ping_interval_ms: 15_000,
+            dies: false,
             restarts: 0,
         };
         env.handle(Event::Started);
@@ -174,10 +177,11 @@ impl TestEnv {
         if let Err(violation) = self.core.check_invariants() {
             panic!("{violation}");
         }
-        for op in out.persist {
+        let written = if self.dies { Effects::default() } else { out.clone() };
+        for op in written.persist {
             self.store.apply(op);
         }
-        for effect in out.now.into_iter().chain(out.after_persist) {
+        for effect in out.now.into_iter().chain(written.after_persist) {
             match &effect {
                 Effect::Launch(launch) => {
                     assert!(self.containers.insert(launch.spec.id.clone()), "an id twice");
@@ -225,6 +229,7 @@ impl TestEnv {
         let options = CoreOptions { seed, ..options() };
         self.core = Core::new(options, Recovered { found, ..recovered }, self.now);
         self.log.clear();
+        self.dies = false;
         self.handle(Event::Started);
     }
 
@@ -289,6 +294,13 @@ impl TestEnv {
         let connection = ConnectionId(connection);
         let token = token.to_owned();
         self.handle(Event::ExecutorCall { connection, token, call: Box::new(call) });
+    }
+
+    pub(super) fn shutdown_executor(&mut self) {
+        self.master(master_message::Message::ShutdownExecutor(mezz::ShutdownExecutor {
+            framework_id: v1::FrameworkId { value: "F".into() },
+            executor_id: v1::ExecutorId { value: "E".into() },
+        }));
     }
 
     pub(super) fn take(&mut self) -> Vec<Effect> {
@@ -377,102 +389,4 @@ impl TestEnv {
     pub(super) fn state_of(&self, task: &str) -> Option<TaskState> {
         Some(self.store.states.get(&key(task))?.latest())
     }
-}
-
-pub(super) fn key(task: &str) -> TaskKey {
-    TaskKey { framework: "F".into(), task: TaskId::new(task) }
-}
-
-pub(super) fn policy(grace: Duration) -> v1::KillPolicy {
-    let nanoseconds = i64::try_from(grace.as_nanos()).unwrap();
-    v1::KillPolicy { grace_period: Some(v1::DurationInfo { nanoseconds }) }
-}
-
-pub(super) fn framework(
-    id: &str,
-    capabilities: &[v1::framework_info::capability::Type],
-) -> v1::FrameworkInfo {
-    v1::FrameworkInfo {
-        user: "user".into(),
-        name: "framework".into(),
-        id: Some(v1::FrameworkId { value: id.into() }),
-        capabilities: capabilities
-            .iter()
-            .map(|&capability| v1::framework_info::Capability { r#type: Some(capability.into()) })
-            .collect(),
-        ..Default::default()
-    }
-}
-
-pub(super) fn resources(cpus: f64, mem: f64) -> Vec<v1::Resource> {
-    Resources::cpus_mem(cpus, mem).to_proto(Dialect::Refined, Some("role"))
-}
-
-pub(super) fn command(value: &str) -> v1::CommandInfo {
-    v1::CommandInfo { value: Some(value.into()), ..Default::default() }
-}
-
-pub(super) fn task(id: &str) -> v1::TaskInfo {
-    v1::TaskInfo {
-        name: id.into(),
-        task_id: v1::TaskId { value: id.into() },
-        agent_id: v1::AgentId { value: AGENT.into() },
-        resources: resources(1.0, 64.0),
-        command: Some(command("true")),
-        ..Default::default()
-    }
-}
-
-pub(super) fn executor(id: &str) -> v1::ExecutorInfo {
-    v1::ExecutorInfo {
-        executor_id: v1::ExecutorId { value: id.into() },
-        resources: resources(0.5, 32.0),
-        command: Some(command("executor")),
-        ..Default::default()
-    }
-}
-
-pub(super) fn executor_task(id: &str) -> v1::TaskInfo {
-    v1::TaskInfo { command: None, executor: Some(executor("E")), ..task(id) }
-}
-
-pub(super) fn subscribe() -> Call {
-    Call {
-        executor_id: v1::ExecutorId { value: "E".into() },
-        framework_id: v1::FrameworkId { value: "F".into() },
-        r#type: Some(call::Type::Subscribe.into()),
-        subscribe: Some(call::Subscribe::default()),
-        ..Default::default()
-    }
-}
-
-pub(super) fn status(task: &str, state: TaskState, uuid: u8) -> TaskStatus {
-    TaskStatus {
-        task_id: v1::TaskId { value: task.into() },
-        state: state.into(),
-        source: Some(v1::task_status::Source::Executor.into()),
-        uuid: Some(vec![uuid; 16]),
-        ..Default::default()
-    }
-}
-
-pub(super) fn update(status: TaskStatus) -> Call {
-    Call {
-        r#type: Some(call::Type::Update.into()),
-        update: Some(call::Update { status }),
-        subscribe: None,
-        ..subscribe()
-    }
-}
-
-pub(super) fn shell(spec: &ContainerSpec) -> &str {
-    match &spec.program {
-        Program::Shell(line) => line,
-        Program::Exec { .. } => panic!("no shell line"),
-    }
-}
-
-#[track_caller]
-pub(super) fn reason(status: &TaskStatus, reason: Reason) {
-    assert_eq!(status.reason, Some(reason.into()), "{:?}", status.message);
 }

@@ -6,17 +6,14 @@ use mezz_proto::{
     ids::ContainerId,
     mezz::v1::{self as mezz, agent_message, master_message},
     resources::Resources,
-    v1::{
-        self, TaskState, executor_info, framework_info::capability::Type as Capability,
-        task_status::Reason,
-    },
+    v1::{self, TaskState, executor_info, task_status::Reason},
 };
 
 use super::env::*;
 use crate::core::{CallError, ConnectionId, Effect, Event};
 
 /// An executor that runs and has subscribed on connection 1, with task `a`.
-fn subscribed(env: &mut TestEnv) -> (ContainerId, String) {
+pub(super) fn subscribed(env: &mut TestEnv) -> (ContainerId, String) {
     env.run(vec![executor_task("a")]);
     let spec = env.launches().remove(0);
     let token = spec.environment["MEZZ_EXECUTOR_TOKEN"].clone();
@@ -36,7 +33,7 @@ fn terminated(env: &mut TestEnv) -> Option<i32> {
     })
 }
 
-fn closed(env: &mut TestEnv) -> Option<CallError> {
+pub(super) fn closed(env: &mut TestEnv) -> Option<CallError> {
     env.take().into_iter().find_map(|effect| match effect {
         Effect::CloseExecutor { error, .. } => error,
         _ => None,
@@ -84,35 +81,6 @@ fn its_container_holds_the_sum_of_itself_and_its_tasks() {
     assert_eq!(held(&mut env), Some(Resources::cpus_mem(2.5, 160.0)));
     env.kill("b", None);
     assert_eq!(held(&mut env), Some(Resources::cpus_mem(1.5, 96.0)));
-}
-
-#[test]
-fn nobody_gets_in_without_the_token() {
-    let mut env = TestEnv::new();
-    let (_, token) = subscribed(&mut env);
-    for (token, id) in [("", "E"), ("x", "E"), (&*token, "other")] {
-        let mut call = subscribe();
-        call.executor_id.value = id.into();
-        env.call(2, token, call);
-        assert_eq!(closed(&mut env), Some(CallError::Unauthenticated));
-    }
-    env.call(3, &token, update(status("a", TaskState::TaskRunning, 1)));
-    assert!(matches!(closed(&mut env), Some(CallError::NotAllowed(_))), "SUBSCRIBE comes first");
-    env.call(1, &token, update(status("a", TaskState::TaskRunning, 1)));
-    env.expect(TaskState::TaskRunning);
-}
-
-#[test]
-fn a_new_subscription_takes_the_place_of_the_old() {
-    let mut env = TestEnv::new();
-    let (_, token) = subscribed(&mut env);
-    let mut call = subscribe();
-    call.subscribe.as_mut().unwrap().unacknowledged_tasks = vec![executor_task("a")];
-    env.call(2, &token, call);
-    assert_eq!(env.event_types(2), ["SUBSCRIBED"]);
-    assert!(matches!(closed(&mut env), Some(CallError::NotAllowed(_))));
-    env.call(1, "", update(status("a", TaskState::TaskRunning, 1)));
-    assert!(env.updates().is_empty(), "the old connection counts no more");
 }
 
 #[test]
@@ -175,19 +143,6 @@ fn its_death_fails_its_tasks_and_then_is_told() {
 }
 
 #[test]
-fn one_that_does_not_subscribe_is_ended() {
-    let mut env = TestEnv::new();
-    env.run(vec![executor_task("a")]);
-    let container = env.launch();
-    env.launched(&container);
-    env.take();
-    env.advance(Duration::from_secs(60));
-    assert!(env.take().contains(&Effect::Destroy { container: container.clone() }));
-    env.ended(&container, 9);
-    reason(&env.expect(TaskState::TaskFailed), Reason::ExecutorRegistrationTimeout);
-}
-
-#[test]
 fn one_that_cannot_be_launched_fails_its_tasks() {
     let mut env = TestEnv::new();
     env.run(vec![executor_task("a"), executor_task("b")]);
@@ -203,10 +158,7 @@ fn one_that_cannot_be_launched_fails_its_tasks() {
 fn shutdown_gives_grace_and_then_destroys() {
     let mut env = TestEnv::new();
     let (container, _) = subscribed(&mut env);
-    env.master(master_message::Message::ShutdownExecutor(mezz::ShutdownExecutor {
-        framework_id: v1::FrameworkId { value: "F".into() },
-        executor_id: v1::ExecutorId { value: "E".into() },
-    }));
+    env.shutdown_executor();
     assert_eq!(env.event_types(1), ["SHUTDOWN"]);
     env.run(vec![executor_task("late")]);
     reason(&env.expect(TaskState::TaskLost), Reason::ExecutorTerminated);
@@ -276,22 +228,6 @@ fn a_group_for_the_default_executor_is_refused_as_a_whole() {
 }
 
 #[test]
-fn a_returning_executor_that_never_got_a_task_loses_it() {
-    for (capabilities, state) in
-        [(&[][..], TaskState::TaskLost), (&[Capability::PartitionAware], TaskState::TaskDropped)]
-    {
-        let mut env = TestEnv::new();
-        env.run_for(framework("F", capabilities), vec![executor_task("a")], None);
-        let spec = env.launches().remove(0);
-        let token = spec.environment["MEZZ_EXECUTOR_TOKEN"].clone();
-        env.launched(&spec.id);
-        env.call(1, &token, subscribe());
-        env.call(2, &token, subscribe());
-        reason(&env.expect(state), Reason::AgentRestarted);
-    }
-}
-
-#[test]
 fn messages_go_both_ways_and_are_dropped_when_one_is_away() {
     let mut env = TestEnv::new();
     let message = master_message::Message::ExecutorMessage(mezz::ExecutorMessage {
@@ -329,4 +265,34 @@ fn a_removed_framework_shuts_its_executors_down() {
     assert!(env.updates().is_empty());
     assert_eq!(terminated(&mut env), None);
     assert!(env.store.frameworks.is_empty() && env.store.tasks.is_empty());
+}
+
+#[test]
+fn its_updates_are_bounded_in_bytes_over_all_its_tasks() {
+    const MEBIBYTE: usize = 1 << 20;
+    let mut env = TestEnv::new();
+    let (_, token) = subscribed(&mut env);
+    env.run(vec![executor_task("b")]);
+    let large = |task: &str, uuid| v1::TaskStatus {
+        data: Some(vec![0; 3 * MEBIBYTE]),
+        ..status(task, TaskState::TaskRunning, uuid)
+    };
+    for (uuid, task) in ["a", "b", "a", "b", "a"].into_iter().enumerate() {
+        env.call(1, &token, update(large(task, u8::try_from(uuid).unwrap())));
+    }
+    assert_eq!(closed(&mut env), None);
+    // After a restart they count as before.
+    env.restart(|_| true, false);
+    env.register();
+    let first = env.updates().remove(0).status;
+    env.call(2, &token, subscribe());
+    env.call(2, &token, update(large("b", 9)));
+    match closed(&mut env) {
+        Some(CallError::NotAllowed(text)) => assert!(text.contains("bytes"), "{text}"),
+        other => panic!("{other:?}"),
+    }
+    env.ack(&first);
+    env.call(3, &token, subscribe());
+    env.call(3, &token, update(large("b", 9)));
+    assert_eq!(closed(&mut env), None, "there is room again");
 }

@@ -155,7 +155,15 @@ fn a_master_of_another_mind_is_not_believed() {
         agent_id: v1::AgentId { value: "S99".into() },
         ..Default::default()
     }));
-    assert_eq!(env.take(), [Effect::CloseLink { link: env.link }]);
+    match &env.take()[..] {
+        [Effect::Alarm { message }, Effect::CloseLink { link }] => {
+            assert_eq!(*link, env.link);
+            for part in ["master:5050", "S99", AGENT, "work_dir/meta"] {
+                assert!(message.contains(part), "{message}");
+            }
+        }
+        other => panic!("{other:?}"),
+    }
     assert_eq!(env.core.agent_id().unwrap().as_str(), AGENT);
 }
 
@@ -190,4 +198,53 @@ fn frameworks_that_were_torn_down_meanwhile_are_ended() {
     env.ended(&container, 15);
     assert!(env.updates().is_empty());
     assert!(env.store.tasks.is_empty());
+}
+
+#[test]
+fn an_executor_that_ends_while_the_master_considers_is_told_afterwards() {
+    let mut env = TestEnv::new();
+    env.run(vec![executor_task("e")]);
+    let container = env.launch();
+    env.launched(&container);
+    env.link_down();
+    env.take();
+    env.link_up();
+    match &said(&mut env)[..] {
+        [agent_message::Message::Reregister(again)] => assert_eq!(again.executors.len(), 1),
+        other => panic!("{other:?}"),
+    }
+    env.ended(&container, 9);
+    assert_eq!(said(&mut env), [], "not before the master has answered");
+    env.registered(Vec::new());
+    match &said(&mut env)[..] {
+        [
+            agent_message::Message::StatusUpdate(update),
+            agent_message::Message::ExecutorTerminated(terminated),
+        ] => {
+            assert_eq!(update.status.state(), TaskState::TaskFailed);
+            assert_eq!(terminated.framework_id.value, "F");
+            assert_eq!(terminated.executor_id.value, "E");
+            assert_eq!(terminated.status, 9);
+        }
+        other => panic!("{other:?}"),
+    }
+    env.link_down();
+    env.register();
+    let told_once = |message: &_| !matches!(message, agent_message::Message::ExecutorTerminated(_));
+    assert!(said(&mut env).iter().all(told_once));
+}
+
+#[test]
+fn an_executor_of_a_framework_removed_meanwhile_is_not_told_of() {
+    let mut env = TestEnv::new();
+    env.run(vec![executor_task("e")]);
+    let container = env.launch();
+    env.launched(&container);
+    env.link_down();
+    env.link_up();
+    env.ended(&container, 9);
+    env.take();
+    env.registered(vec![v1::FrameworkId { value: "F".into() }]);
+    assert_eq!(said(&mut env), []);
+    assert!(env.store.frameworks.is_empty());
 }

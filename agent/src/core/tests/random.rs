@@ -1,13 +1,21 @@
 //! Random sequences: the invariants hold after each event, every task is told
-//! one end, and one seed gives one history.
+//! exactly one end, who was told to end does, the master knows of the end of each
+//! executor, and one seed gives one history.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-use mezz_proto::{ids::ContainerId, mezz::v1 as mezz, mezz::v1::master_message, v1, v1::TaskState};
+use mezz_proto::{
+    ids::ContainerId,
+    mezz::v1::{self as mezz, agent_message, master_message},
+    v1::{self, TaskState, executor::event},
+};
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 
 use super::env::*;
-use crate::core::{ConnectionId, Effect, Event};
+use crate::core::{Change, ConnectionId, Effect, Event};
 
 /// Sequences in a normal run; `MEZZ_SEQUENCES` asks for more.
 const SEQUENCES: u64 = 400;
@@ -22,9 +30,22 @@ struct World {
     tokens: BTreeMap<ContainerId, String>,
     /// Updates that the master has and has not acknowledged.
     unacknowledged: Vec<v1::TaskStatus>,
-    ends: BTreeMap<String, TaskState>,
-    linked: bool,
+    /// The uuid of each task's last update, and its state.
+    ends: BTreeMap<String, (Vec<u8>, TaskState)>,
+    /// Tasks that the agent has taken in, and whose end must be told.
+    taken: BTreeSet<String>,
+    /// Command tasks of which the container was signalled or destroyed.
+    killed: BTreeSet<String>,
+    /// Whose a container is, for command tasks.
+    tasks: BTreeMap<ContainerId, String>,
+    /// Executors that the master thinks alive.
+    known_executors: BTreeSet<String>,
+    registered: bool,
     connection: u64,
+    /// Of whom the newest connections are.
+    peers: BTreeMap<u64, String>,
+    /// Tokens of executors that were told to shut down.
+    shut: BTreeSet<String>,
     history: String,
 }
 
@@ -38,8 +59,14 @@ impl World {
             tokens: BTreeMap::new(),
             unacknowledged: Vec::new(),
             ends: BTreeMap::new(),
-            linked: true,
+            taken: BTreeSet::new(),
+            killed: BTreeSet::new(),
+            tasks: BTreeMap::new(),
+            known_executors: BTreeSet::new(),
+            registered: true,
             connection: 0,
+            peers: BTreeMap::new(),
+            shut: BTreeSet::new(),
             history: String::new(),
         }
     }
@@ -49,22 +76,76 @@ impl World {
             let status = update.status;
             let task = status.task_id.value.clone();
             if status.state().is_terminal() {
-                let end = *self.ends.entry(task.clone()).or_insert(status.state());
-                assert_eq!(end, status.state(), "{task} ended twice");
+                let this = (status.uuid.clone().unwrap(), status.state());
+                let end = self.ends.entry(task.clone()).or_insert_with(|| this.clone());
+                assert_eq!(*end, this, "{task} ended twice");
+                if self.killed.contains(&task) {
+                    assert_eq!(status.state(), TaskState::TaskKilled, "{task}: {status:?}");
+                }
             } else {
                 assert!(!self.ends.contains_key(&task), "{task} goes on after its end");
             }
             self.unacknowledged.push(status);
         }
+        for effect in &self.env.log {
+            match effect {
+                Effect::Change(Change::Registered { .. }) => self.registered = true,
+                Effect::Change(Change::Disconnected) => self.registered = false,
+                _ => {}
+            }
+        }
         for effect in self.env.take() {
             self.history.push_str(&format!("{:?} {effect:?}\n", self.env.now));
-            if let Effect::Launch(launch) = effect {
+            self.see(effect);
+        }
+        if self.registered {
+            let alive: BTreeSet<_> =
+                self.env.store.executors.keys().map(|key| key.executor.to_string()).collect();
+            let known = &self.known_executors;
+            assert!(known.is_subset(&alive), "the master knows {known:?}, alive are {alive:?}");
+        }
+    }
+
+    fn see(&mut self, effect: Effect) {
+        match effect {
+            Effect::Launch(launch) => {
                 let id = launch.spec.id.clone();
-                if let Some(token) = launch.spec.environment.get("MEZZ_EXECUTOR_TOKEN") {
+                let environment = &launch.spec.environment;
+                if let Some(token) = environment.get("MEZZ_EXECUTOR_TOKEN") {
                     self.tokens.insert(id.clone(), token.clone());
+                    self.known_executors.insert(environment["MESOS_EXECUTOR_ID"].clone());
+                } else {
+                    self.tasks.insert(id.clone(), environment["MESOS_TASK_ID"].clone());
                 }
                 self.containers.insert(id, false);
             }
+            Effect::Signal { container, .. } | Effect::Destroy { container } => {
+                self.killed.extend(self.tasks.get(&container).cloned());
+            }
+            Effect::SendMaster { message, .. } => match message.message {
+                Some(agent_message::Message::Reregister(again)) => {
+                    let listed = again.executors.into_iter().map(|info| info.executor_id.value);
+                    self.known_executors = listed.collect();
+                }
+                Some(agent_message::Message::ExecutorTerminated(terminated)) => {
+                    let id = &terminated.executor_id.value;
+                    assert!(self.known_executors.remove(id), "{id} ended twice");
+                }
+                _ => {}
+            },
+            Effect::SendExecutor { connection, event } => {
+                let Some(token) = self.peers.get(&connection.0).cloned() else { return };
+                match event.r#type() {
+                    event::Type::Shutdown => {
+                        self.shut.insert(token);
+                    }
+                    event::Type::Subscribed => {
+                        assert!(!self.shut.contains(&token), "it was shut down and lives on");
+                    }
+                    _ => {}
+                }
+            }
+            _ => {}
         }
     }
 
@@ -84,14 +165,17 @@ impl World {
         let n = self.next_task;
         self.next_task += 1;
         let id = format!("t{n}");
+        let ids = [id.clone(), format!("{id}-b")];
         match self.random.random_range(0..4) {
             0 => self.env.run(vec![executor_task(&id)]),
             1 => {
-                let group = vec![task(&id), task(&format!("{id}-b"))];
+                let group = vec![task(&id), task(&ids[1])];
                 self.env.run_for(framework("F", &[]), group, Some(executor("E")));
             }
             _ => self.env.run(vec![task(&id)]),
         }
+        let taken = ids.into_iter().filter(|id| self.env.store.tasks.contains_key(&key(id)));
+        self.taken.extend(taken);
     }
 
     fn container_event(&mut self) {
@@ -120,7 +204,17 @@ impl World {
         match self.random.random_range(0..6) {
             0 => {
                 self.connection += 1;
-                self.env.call(self.connection, &token, subscribe());
+                self.peers.insert(self.connection, token.clone());
+                let mut call = subscribe();
+                if self.random.random_bool(0.3) {
+                    let task = format!("t{}", self.random.random_range(0..self.next_task.max(1)));
+                    let states = [TaskState::TaskFinished, TaskState::TaskStaging];
+                    let mut status = status(&task, self.pick(&states).unwrap(), 0);
+                    status.uuid = Some(self.random.random::<[u8; 16]>().to_vec());
+                    call.subscribe.as_mut().unwrap().unacknowledged_updates =
+                        vec![v1::executor::call::Update { status }];
+                }
+                self.env.call(self.connection, &token, call);
             }
             1 => self
                 .env
@@ -144,6 +238,37 @@ impl World {
         }
     }
 
+    /// The agent dies in the middle of something, before it is on the disk.
+    fn die(&mut self) {
+        self.env.dies = true;
+        match self.random.random_range(0..5) {
+            0 | 1 => self.kill(),
+            2 => self.env.shutdown_executor(),
+            3 => {
+                // Its end is on record: the next agent finds it.
+                let running = self.containers.iter().filter(|(_, running)| **running);
+                let running: Vec<_> = running.map(|(id, _)| id.clone()).collect();
+                if let Some(id) = self.pick(&running) {
+                    self.env.ended(&id, 0);
+                }
+            }
+            _ => {
+                if let Some(at) = self.env.core.next_deadline() {
+                    // Whatever is due, and no more: the agent is dead then.
+                    self.env.advance(at.since(self.env.now));
+                }
+            }
+        }
+        self.look();
+        self.restart();
+    }
+
+    fn kill(&mut self) {
+        let task = format!("t{}", self.random.random_range(0..self.next_task.max(1)));
+        let grace = self.random.random_range(0..5);
+        self.env.kill(&task, Some(Duration::from_secs(grace)));
+    }
+
     fn restart(&mut self) {
         let mut gone = Vec::new();
         for id in self.containers.keys().cloned().collect::<Vec<_>>() {
@@ -157,9 +282,9 @@ impl World {
             *running = true;
         }
         self.env.restart(|id| !gone.contains(id), false);
+        self.registered = false;
         self.unacknowledged.clear();
         self.connection += 1;
-        self.linked = false;
     }
 
     fn step(&mut self) {
@@ -174,21 +299,30 @@ impl World {
                     self.env.ack(&status);
                 }
             }
-            75..83 => {
-                let task = format!("t{}", self.random.random_range(0..self.next_task.max(1)));
-                let grace = self.random.random_range(0..5);
-                self.env.kill(&task, Some(Duration::from_secs(grace)));
-            }
-            83..92 => {
+            75..82 => self.kill(),
+            82..89 => {
                 let ms = self.random.random_range(0..20_000);
                 self.env.advance(Duration::from_millis(ms));
             }
-            92..94 => self.env.link_down(),
-            94..97 => self.env.register(),
-            97..98 => {
+            // Longer than a disconnected executor has.
+            89..90 => self.env.advance(Duration::from_secs(1_000)),
+            90..91 => self.env.link_down(),
+            // The master's answer may take its time.
+            91..93 => self.env.link_up(),
+            93..95 => self.env.registered(Vec::new()),
+            95..96 => self.env.register(),
+            96..97 => self.env.shutdown_executor(),
+            97..98 => self.die(),
+            98..99 if self.random.random_bool(0.5) => {
+                // An agent that is not registered would not obey.
+                self.env.register();
                 let framework_id = v1::FrameworkId { value: "F".into() };
                 let shutdown = mezz::ShutdownFramework { framework_id };
                 self.env.master(master_message::Message::ShutdownFramework(shutdown));
+                // Nobody wants to hear of them any more.
+                self.look();
+                self.taken.clear();
+                self.known_executors.clear();
             }
             _ => self.restart(),
         }
@@ -216,6 +350,10 @@ impl World {
         assert!(self.env.store.executors.is_empty());
         assert!(self.env.store.frameworks.is_empty());
         assert_eq!(self.env.core.live_tasks(), 0);
+        for task in &self.taken {
+            assert!(self.ends.contains_key(task), "the end of {task} was never told");
+        }
+        assert!(self.known_executors.is_empty(), "{:?} live on", self.known_executors);
     }
 }
 

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use mezz_proto::v1::{
-    self, TaskState, framework_info::capability::Type as Capability, task_status::Reason,
+use mezz_proto::{
+    ids::ContainerId,
+    v1::{self, TaskState, framework_info::capability::Type as Capability, task_status::Reason},
 };
 
 use super::env::*;
@@ -122,6 +123,175 @@ fn a_kill_goes_on_after_a_restart() {
     env.ended(&container, 9);
     env.register();
     env.expect(TaskState::TaskKilled);
+}
+
+#[test]
+fn nothing_is_done_about_a_kill_before_it_is_stored() {
+    for grace in [Duration::ZERO, Duration::from_secs(7)] {
+        for running in [false, true] {
+            let mut env = TestEnv::new();
+            env.run(vec![task("t")]);
+            let container = env.launch();
+            if running {
+                env.launched(&container);
+                env.expect(TaskState::TaskRunning);
+            }
+            env.take();
+            env.dies = true;
+            env.kill("t", Some(grace));
+            assert_eq!(env.take(), [], "{grace:?}, running: {running}");
+        }
+    }
+    let mut env = TestEnv::new();
+    let mut info = task("t");
+    info.max_completion_time = Some(v1::DurationInfo { nanoseconds: 5_000_000_000 });
+    env.running(info);
+    env.take();
+    env.dies = true;
+    env.advance(Duration::from_secs(5));
+    assert_eq!(env.take(), []);
+}
+
+#[test]
+fn a_kill_keeps_its_own_grace_and_what_is_left_of_it() {
+    let mut env = TestEnv::new();
+    let mut info = task("t");
+    info.kill_policy = Some(policy(Duration::from_secs(1)));
+    let container = env.running(info);
+    env.kill("t", Some(Duration::from_secs(60)));
+    env.advance(Duration::from_secs(10));
+    env.kill("t", Some(Duration::from_secs(20)));
+    env.advance(Duration::from_secs(5));
+    env.restart(|_| true, false);
+    assert!(env.take().contains(&Effect::Signal { container: container.clone(), signal: 15 }));
+    env.advance(Duration::from_millis(14_999));
+    assert_eq!(env.take(), []);
+    env.advance(Duration::from_millis(1));
+    assert_eq!(env.take(), [Effect::Destroy { container: container.clone() }]);
+    // Long after the grace: no SIGTERM any more.
+    env.restart(|_| true, false);
+    let effects = env.take();
+    assert!(effects.contains(&Effect::Destroy { container: container.clone() }));
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::Signal { .. })));
+    env.ended(&container, 9);
+    env.register();
+    env.expect(TaskState::TaskKilled);
+}
+
+#[test]
+fn a_clock_that_was_set_back_does_not_lengthen_a_grace() {
+    let mut env = TestEnv::new();
+    let container = env.running(task("t"));
+    env.kill("t", Some(Duration::from_secs(60)));
+    env.now = mezz_proto::time::Time::from_secs(10);
+    env.restart(|_| true, false);
+    env.take();
+    env.advance(Duration::from_secs(60));
+    assert_eq!(env.take(), [Effect::Destroy { container }]);
+}
+
+#[test]
+fn a_kill_before_the_start_goes_on_after_a_restart() {
+    let mut env = TestEnv::new();
+    env.run(vec![task("t")]);
+    let container = env.launch();
+    env.kill("t", Some(Duration::from_secs(60)));
+    env.restart(|_| true, false);
+    assert!(env.take().contains(&Effect::Destroy { container: container.clone() }));
+    env.ended(&container, 9);
+    env.register();
+    reason(&env.expect(TaskState::TaskKilled), Reason::TaskKilledDuringLaunch);
+}
+
+#[test]
+fn a_returning_executor_is_asked_for_a_kill_with_its_policy() {
+    let mut env = TestEnv::new();
+    let (_, token) = executor_with_task(&mut env);
+    env.call(1, &token, update(status("a", TaskState::TaskRunning, 1)));
+    env.expect(TaskState::TaskRunning);
+    env.events(1);
+    env.dies = true;
+    env.kill("a", Some(Duration::from_secs(7)));
+    assert!(env.events(1).is_empty(), "not before it is stored");
+    env.dies = false;
+    env.restart(|_| true, false);
+    env.register();
+    env.kill("a", Some(Duration::from_secs(7)));
+    env.restart(|_| true, false);
+    env.call(9, &token, subscribe());
+    let events = env.events(9);
+    let kill = events[1].kill.as_ref().unwrap();
+    assert_eq!(kill.kill_policy, Some(policy(Duration::from_secs(7))));
+}
+
+/// An executor that runs and has subscribed on connection 1, with task `a`.
+fn executor_with_task(env: &mut TestEnv) -> (ContainerId, String) {
+    env.run(vec![executor_task("a")]);
+    let spec = env.launches().remove(0);
+    let token = spec.environment["MEZZ_EXECUTOR_TOKEN"].clone();
+    env.launched(&spec.id);
+    env.call(1, &token, subscribe());
+    (spec.id, token)
+}
+
+#[test]
+fn an_executor_that_was_shut_down_ends_after_a_restart_too() {
+    let mut env = TestEnv::new();
+    let (container, token) = executor_with_task(&mut env);
+    env.call(1, &token, update(status("a", TaskState::TaskRunning, 1)));
+    env.expect(TaskState::TaskRunning);
+    env.take();
+    env.dies = true;
+    env.shutdown_executor();
+    assert_eq!(env.take(), [], "not before it is stored");
+    env.restart(|_| true, false);
+    env.register();
+    env.call(2, &token, subscribe());
+    env.take();
+    env.shutdown_executor();
+    assert_eq!(env.event_types(2), ["SHUTDOWN"]);
+    env.advance(Duration::from_secs(3));
+    env.restart(|_| true, false);
+    env.register();
+    env.call(3, &token, subscribe());
+    assert!(env.events(3).is_empty(), "it may not come back");
+    env.take();
+    env.advance(Duration::from_millis(1_999));
+    assert_eq!(env.take(), []);
+    env.advance(Duration::from_millis(1));
+    assert_eq!(env.take(), [Effect::Destroy { container: container.clone() }]);
+    // And when the agent restarts just then.
+    env.restart(|_| true, false);
+    env.take();
+    env.advance(Duration::ZERO);
+    assert_eq!(env.take(), [Effect::Destroy { container: container.clone() }]);
+    env.register();
+    env.ended(&container, 9);
+    let failed = env.expect(TaskState::TaskFailed);
+    reason(&failed, Reason::ExecutorTerminated);
+    assert!(failed.message.unwrap().contains("its framework asked for it"));
+    assert!(env.store.executors.is_empty());
+}
+
+#[test]
+fn why_an_executor_is_ended_is_known_after_a_restart() {
+    let mut env = TestEnv::new();
+    env.run(vec![executor_task("a")]);
+    let container = env.launch();
+    env.launched(&container);
+    env.take();
+    env.dies = true;
+    env.advance(Duration::from_secs(60));
+    assert_eq!(env.take(), [], "not before it is stored");
+    let mut env = TestEnv::new();
+    env.run(vec![executor_task("a")]);
+    let container = env.launch();
+    env.launched(&container);
+    env.advance(Duration::from_secs(60));
+    env.restart(|_| true, false);
+    env.register();
+    env.ended(&container, 9);
+    reason(&env.expect(TaskState::TaskFailed), Reason::ExecutorRegistrationTimeout);
 }
 
 #[test]

@@ -22,6 +22,11 @@ const WITH_SWAP: &str = "memory.memsw.limit_in_bytes";
 const PEAK: &str = "memory.max_usage_in_bytes";
 const STAT: &str = "memory.stat";
 const OOM: &str = "memory.oom_control";
+const PEAK_WITH_SWAP: &str = "memory.memsw.max_usage_in_bytes";
+
+/// A container whose peak stayed more than this below its limit, in bytes, was never
+/// short of memory itself: the kernel kills for the lack of eight pages at most.
+const SLACK: u64 = 1 << 20;
 /// Ties an eventfd to another control file.
 const EVENTS: &str = "cgroup.event_control";
 
@@ -70,12 +75,16 @@ pub(super) fn statistics(directory: &Path, into: &mut Statistics) {
     into.oom_kills = file::keyed(directory, OOM, "oom_kill");
 }
 
+/// Kills for want of memory in the whole machine are counted too; those of a container
+/// that never came to its limit were of that kind. (`memory.failcnt` would tell, but
+/// stays at 0 with newer kernels.)
 pub(super) fn out_of_memory(directory: &Path) -> Option<OutOfMemory> {
     file::keyed(directory, OOM, "oom_kill").filter(|kills| *kills > 0)?;
-    Some(OutOfMemory {
-        limit_bytes: limit(directory)?,
-        peak_bytes: file::number(directory, PEAK).unwrap_or_default(),
-    })
+    let limit_bytes = limit(directory)?;
+    let peak = |name| file::number(directory, name).unwrap_or_default();
+    let peak_bytes = peak(PEAK);
+    (peak_bytes.max(peak(PEAK_WITH_SWAP)) >= limit_bytes.saturating_sub(SLACK))
+        .then_some(OutOfMemory { limit_bytes, peak_bytes })
 }
 
 /// An eventfd that the kernel signals before it kills for memory. Unlike v2 it then
@@ -106,11 +115,17 @@ mod tests {
 
     #[test]
     fn only_a_kill_is_out_of_memory() {
-        let dir = folder(&[(OOM, "under_oom 1\noom_kill 0\n"), (HARD, "100"), (PEAK, "99")]);
+        let dir = folder(&[(OOM, "under_oom 1\noom_kill 0\n"), (HARD, "9000000")]);
+        let put = |name, value: &str| fs::write(dir.path().join(name), value).unwrap();
+        put(PEAK, "8999999");
         assert_eq!(out_of_memory(dir.path()), None);
-        fs::write(dir.path().join(OOM), "oom_kill_disable 0\nunder_oom 0\noom_kill 1\n").unwrap();
-        let expected = OutOfMemory { limit_bytes: 100, peak_bytes: 99 };
-        assert_eq!(out_of_memory(dir.path()), Some(expected));
+        put(OOM, "oom_kill_disable 0\nunder_oom 0\noom_kill 1\n");
+        let expected = |peak_bytes| Some(OutOfMemory { limit_bytes: 9_000_000, peak_bytes });
+        assert_eq!(out_of_memory(dir.path()), expected(8_999_999));
+        put(PEAK, "7900000");
+        assert_eq!(out_of_memory(dir.path()), None, "the machine's memory was short");
+        put(PEAK_WITH_SWAP, "9000000");
+        assert_eq!(out_of_memory(dir.path()), expected(7_900_000));
     }
 
     #[test]

@@ -51,8 +51,12 @@ pub(super) fn statistics(directory: &Path, into: &mut Statistics) {
     into.oom_kills = file::keyed(directory, EVENTS, "oom_kill");
 }
 
+/// Kills for want of memory in the whole machine are counted as `oom_kill` too, but
+/// only those at the limit as `oom`.
 pub(super) fn out_of_memory(directory: &Path) -> Option<OutOfMemory> {
-    file::keyed(directory, EVENTS, "oom_kill").filter(|kills| *kills > 0)?;
+    for event in ["oom_kill", "oom"] {
+        file::keyed(directory, EVENTS, event).filter(|times| *times > 0)?;
+    }
     Some(OutOfMemory {
         limit_bytes: file::number(directory, MAX)?,
         peak_bytes: peak(directory).unwrap_or_default(),

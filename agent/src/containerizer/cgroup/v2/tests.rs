@@ -104,6 +104,8 @@ fn only_a_kill_is_out_of_memory() {
     folder.put("mezz/c/memory.max", "33554432\n");
     folder.put("mezz/c/memory.peak", "33554000\n");
     assert_eq!(v2.out_of_memory("c"), None);
+    folder.put("mezz/c/memory.events", "max 12\noom 0\noom_kill 2\noom_group_kill 1\n");
+    assert_eq!(v2.out_of_memory("c"), None, "the machine's memory was short");
     folder.put("mezz/c/memory.events", "max 12\noom 1\noom_kill 2\noom_group_kill 1\n");
     let expected = OutOfMemory { limit_bytes: 33_554_432, peak_bytes: 33_554_000 };
     assert_eq!(v2.out_of_memory("c"), Some(expected));

@@ -1,0 +1,90 @@
+//! Which tasks are taken in, and what becomes of the others.
+
+use mezz_proto::{
+    ids::FrameworkId,
+    resources::Resources,
+    time::Time,
+    v1::{self, TaskState, container_info, task_status::Reason},
+};
+
+use super::{
+    Core, Effects, TaskKey,
+    state::{Home, Stage, Task},
+    update::Verdict,
+};
+
+/// Refused tasks are kept until their acknowledgement while the agent keeps fewer
+/// tasks than this times `max_tasks`; above that they are told of once.
+const KEPT_FACTOR: usize = 2;
+
+impl Core {
+    /// Keeps a task that never starts until its one update is acknowledged.
+    pub(super) fn refuse(
+        &mut self,
+        now: Time,
+        key: &TaskKey,
+        info: v1::TaskInfo,
+        verdict: Verdict,
+        out: &mut Effects,
+    ) {
+        // A master or framework that heeds no refusal must not fill the memory.
+        if self.tasks.len() >= self.options.max_tasks.saturating_mul(KEPT_FACTOR) {
+            self.tell_once(now, key, verdict, out);
+            return;
+        }
+        let task = Task::new(info, Resources::new(), Home::None, Stage::Launching);
+        self.add_task(key, task, out);
+        self.report(now, key, verdict, out);
+    }
+
+    /// What holds for every task.
+    pub(super) fn admit(
+        &self,
+        framework: &FrameworkId,
+        tasks: &[v1::TaskInfo],
+    ) -> Result<(), Verdict> {
+        if self.is_shutting_down(framework) {
+            return Err(Verdict::new(
+                self.lost_or(framework, TaskState::TaskDropped),
+                Reason::FrameworkRemoved,
+                "the framework is being removed",
+            ));
+        }
+        if self.live_tasks + tasks.len() > self.options.max_tasks {
+            return Err(Verdict::new(
+                TaskState::TaskFailed,
+                Reason::ContainerLaunchFailed,
+                format!(
+                    "the agent runs {} tasks and may run {} at most (its option max_tasks)",
+                    self.live_tasks, self.options.max_tasks
+                ),
+            ));
+        }
+        tasks.iter().try_for_each(|task| check_container(task.container.as_ref()))
+    }
+}
+
+pub(super) fn parse(resources: &[v1::Resource]) -> Result<Resources, Verdict> {
+    Resources::from_proto(resources).map_err(|error| {
+        Verdict::new(TaskState::TaskError, Reason::TaskInvalid, format!("resources: {error}"))
+    })
+}
+
+/// Refuses what this agent cannot give a container.
+pub(super) fn check_container(container: Option<&v1::ContainerInfo>) -> Result<(), Verdict> {
+    let Some(container) = container else { return Ok(()) };
+    let what = if container.r#type() == container_info::Type::Docker {
+        "container.type DOCKER"
+    } else if container.mesos.as_ref().is_some_and(|mesos| mesos.image.is_some()) {
+        "container.mesos.image"
+    } else if !container.volumes.is_empty() {
+        "container.volumes"
+    } else {
+        return Ok(());
+    };
+    Err(Verdict::new(
+        TaskState::TaskFailed,
+        Reason::ContainerLaunchFailed,
+        format!("{what} is not supported by this agent yet; run the command without it"),
+    ))
+}

@@ -1,0 +1,172 @@
+//! The end of executors (behaviour rules 40, 42, 52 and 53).
+
+use std::time::Duration;
+
+use mezz_proto::{
+    mezz::v1 as mezz,
+    time::Time,
+    v1::{
+        TaskState,
+        executor::{Event, event},
+        task_status::Reason,
+    },
+};
+
+use super::{
+    Core, Effect, Effects, ExecutorKey, StoreOp, environment::RECOVERY_TIMEOUT, executor::send,
+    state::Doom, timers::Timer, update::Verdict,
+};
+
+impl Core {
+    pub(super) fn persist_executor(&self, key: &ExecutorKey, out: &mut Effects) {
+        if let Some(executor) = self.executors.get(key) {
+            let record = Box::new(executor.record(key));
+            out.persist.push(StoreOp::PutExecutor(key.clone(), record));
+        }
+    }
+
+    /// Asks an executor to end, and makes it when the grace is over.
+    pub(super) fn end_executor(
+        &mut self,
+        now: Time,
+        key: &ExecutorKey,
+        why: &str,
+        out: &mut Effects,
+    ) {
+        let Some(executor) = self.executors.get(key) else { return };
+        let connection = executor.connection;
+        let grace = match connection {
+            Some(_) => self.shutdown_grace(&executor.info),
+            // There is nobody to be asked.
+            None => Duration::ZERO,
+        };
+        let doom = Doom {
+            state: TaskState::TaskFailed,
+            reason: Reason::ExecutorTerminated,
+            message: format!("the executor was shut down: {why}"),
+            at: now + grace,
+        };
+        if self.doom(now, key, doom, out)
+            && let Some(connection) = connection.filter(|_| !grace.is_zero())
+        {
+            let event = Event { r#type: Some(event::Type::Shutdown.into()), ..Event::default() };
+            // Behind the launches that still wait for the store.
+            out.after_persist.push(send(connection, event));
+        }
+    }
+
+    pub(super) fn on_registration_timeout(
+        &mut self,
+        now: Time,
+        key: &ExecutorKey,
+        out: &mut Effects,
+    ) {
+        let wait = self.options.executor_registration_timeout;
+        let doom = Doom {
+            state: TaskState::TaskFailed,
+            reason: Reason::ExecutorRegistrationTimeout,
+            message: format!("the executor did not subscribe within {wait:?}"),
+            at: now,
+        };
+        self.doom(now, key, doom, out);
+    }
+
+    pub(super) fn on_reregistration_timeout(
+        &mut self,
+        now: Time,
+        key: &ExecutorKey,
+        out: &mut Effects,
+    ) {
+        let wait = self.options.executor_reregistration_timeout;
+        let doom = Doom {
+            state: self.lost_or(&key.framework, TaskState::TaskGone),
+            reason: Reason::ExecutorReregistrationTimeout,
+            message: format!("the executor did not come back within {wait:?} of the agent's start"),
+            at: now,
+        };
+        self.doom(now, key, doom, out);
+    }
+
+    pub(super) fn on_executor_away_too_long(
+        &mut self,
+        now: Time,
+        key: &ExecutorKey,
+        out: &mut Effects,
+    ) {
+        let doom = Doom {
+            state: TaskState::TaskFailed,
+            reason: Reason::ExecutorTerminated,
+            message: format!(
+                "the executor lost its connection to the agent, was still alive and did not come \
+                 back within {RECOVERY_TIMEOUT:?}"
+            ),
+            at: now,
+        };
+        self.doom(now, key, doom, out);
+    }
+
+    /// Decides that an executor ends, once. Stored before anything is done about
+    /// it: no restart of the agent lets it live on, or forgets why.
+    fn doom(&mut self, now: Time, key: &ExecutorKey, doom: Doom, out: &mut Effects) -> bool {
+        let Some(executor) = self.executors.get_mut(key) else { return false };
+        if executor.doom.is_some() {
+            return false;
+        }
+        let at = doom.at;
+        executor.doom = Some(doom);
+        self.persist_executor(key, out);
+        self.await_executor_no_more(key);
+        if at > now {
+            self.timers.set(Timer::Shutdown(key.clone()), at);
+        } else {
+            self.on_shutdown_grace_over(key, out);
+        }
+        true
+    }
+
+    pub(super) fn on_shutdown_grace_over(&mut self, key: &ExecutorKey, out: &mut Effects) {
+        if let Some(executor) = self.executors.get(key) {
+            out.after_persist.push(Effect::Destroy { container: executor.container.clone() });
+        }
+    }
+
+    /// Its container is gone. Its tasks' updates come before the word of its own
+    /// end, so that no framework sees a dead executor with live tasks.
+    pub(super) fn executor_ended(
+        &mut self,
+        now: Time,
+        key: &ExecutorKey,
+        verdict: Verdict,
+        wait_status: Option<i32>,
+        out: &mut Effects,
+    ) {
+        let Some(executor) = self.executors.get_mut(key) else { return };
+        let verdict = match &executor.doom {
+            Some(doom) if verdict.reason != Some(Reason::ContainerLimitationMemory) => {
+                Verdict::new(doom.state, doom.reason, &doom.message)
+            }
+            _ => verdict,
+        };
+        executor.pending.clear();
+        for task in self.live_tasks_of(key) {
+            self.report(now, &task, verdict.clone(), out);
+        }
+        let Some(executor) = self.executors.remove(key) else { return };
+        if let Some(connection) = executor.connection {
+            self.connections.remove(&connection);
+            out.now.push(Effect::CloseExecutor { connection, error: None });
+        }
+        self.await_executor_no_more(key);
+        self.timers.cancel(&Timer::Shutdown(key.clone()));
+        out.persist.push(StoreOp::RemoveExecutor(key.clone()));
+        if !self.is_shutting_down(&key.framework) {
+            let terminated = mezz::ExecutorTerminated {
+                framework_id: (&key.framework).into(),
+                executor_id: (&key.executor).into(),
+                status: wait_status.unwrap_or(-1),
+            };
+            self.tell_executor_terminated(terminated, out);
+        }
+        self.forget_idle_framework(&key.framework, out);
+    }
+}

@@ -1,0 +1,135 @@
+//! Executors that come and go (behaviour rules 52 and 53).
+
+use std::collections::BTreeSet;
+
+use mezz_proto::{
+    ids::{ExecutorId, FrameworkId, TaskId},
+    time::Time,
+    v1::{
+        TaskState,
+        executor::{Call, Event, event},
+        task_status::Reason,
+    },
+};
+
+use super::{
+    CallError, ConnectionId, Core, Effect, Effects, ExecutorKey, TaskKey,
+    environment::RECOVERY_TIMEOUT,
+    executor::{check_update, send},
+    ids::same_secret,
+    state::Stage,
+    timers::Timer,
+    update::Verdict,
+};
+
+impl Core {
+    /// A connection is over, from whichever side. Its container tells when the
+    /// executor ends; until then it may come back, for as long as executors try.
+    pub(super) fn on_executor_disconnected(&mut self, now: Time, connection: ConnectionId) {
+        let Some(key) = self.connections.remove(&connection) else { return };
+        let Some(executor) = self.executors.get_mut(&key) else { return };
+        executor.connection = None;
+        // One that is to end has its deadline already.
+        if executor.doom.is_none() {
+            self.timers.set(Timer::Disconnected(key), now + RECOVERY_TIMEOUT);
+        }
+    }
+
+    /// It is here, or it is to end: nothing waits for it to come.
+    pub(super) fn await_executor_no_more(&mut self, key: &ExecutorKey) {
+        for timer in [Timer::Registration, Timer::Reregistration, Timer::Disconnected] {
+            self.timers.cancel(&timer(key.clone()));
+        }
+    }
+
+    pub(super) fn on_subscribe(
+        &mut self,
+        now: Time,
+        connection: ConnectionId,
+        token: &str,
+        call: Call,
+        out: &mut Effects,
+    ) -> Result<(), CallError> {
+        let key = ExecutorKey {
+            framework: FrameworkId::from(call.framework_id),
+            executor: ExecutorId::from(call.executor_id),
+        };
+        let agent = self.agent_info();
+        let framework = self.frameworks.get(&key.framework).map(|framework| framework.info.clone());
+        let executor = self
+            .executors
+            .get_mut(&key)
+            .filter(|executor| same_secret(&executor.token.0, token))
+            .ok_or(CallError::Unauthenticated)?;
+        if executor.doom.is_some() {
+            return Err(CallError::NotAllowed("the executor is being shut down".to_owned()));
+        }
+        // Nothing is changed before all of the call is known to be right: a wrong
+        // one must not cost an executor its connection, nor stop its deadline.
+        let subscribe = call.subscribe.unwrap_or_default();
+        for update in &subscribe.unacknowledged_updates {
+            check_update(&update.status).map_err(|text| {
+                CallError::Invalid(format!("subscribe.unacknowledged_updates: {text}"))
+            })?;
+        }
+        executor.subscribed_once = true;
+        let subscribed = event::Subscribed {
+            executor_info: executor.info.clone(),
+            framework_info: framework.unwrap_or_default(),
+            agent_info: agent,
+            container_id: Some((&executor.container).into()),
+        };
+        if let Some(old) = executor.connection.replace(connection) {
+            self.connections.remove(&old);
+            let error = CallError::NotAllowed("the executor subscribed again".to_owned());
+            out.now.push(Effect::CloseExecutor { connection: old, error: Some(error) });
+        }
+        self.connections.insert(connection, key.clone());
+        self.await_executor_no_more(&key);
+        out.now.push(send(
+            connection,
+            Event {
+                r#type: Some(event::Type::Subscribed.into()),
+                subscribed: Some(subscribed),
+                ..Event::default()
+            },
+        ));
+        for update in subscribe.unacknowledged_updates {
+            self.on_update(now, connection, &key, update.status, out)?;
+        }
+        let known: BTreeSet<TaskId> =
+            subscribe.unacknowledged_tasks.iter().map(|task| TaskId::from(&task.task_id)).collect();
+        self.drop_unknown(now, &key, &known, out);
+        let killed: Vec<TaskKey> = self
+            .live_tasks_of(&key)
+            .into_iter()
+            .filter(|task| self.tasks.get(task).is_some_and(|task| task.kill.is_some()))
+            .collect();
+        for task in killed {
+            self.ask_executor_to_kill(&key, &task, out);
+        }
+        self.deliver_pending(&key, out);
+        Ok(())
+    }
+
+    /// Tasks that were sent and of which the returning executor knows nothing
+    /// (rule 52).
+    fn drop_unknown(
+        &mut self,
+        now: Time,
+        key: &ExecutorKey,
+        known: &BTreeSet<TaskId>,
+        out: &mut Effects,
+    ) {
+        for task_key in self.live_tasks_of(key) {
+            let lost = self.tasks.get(&task_key).is_some_and(|task| task.stage == Stage::Launching)
+                && !known.contains(&task_key.task);
+            if lost {
+                let state = self.lost_or(&key.framework, TaskState::TaskDropped);
+                let message = "the executor came back without having got the task";
+                let verdict = Verdict::new(state, Reason::AgentRestarted, message);
+                self.report(now, &task_key, verdict, out);
+            }
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Executors that come, go and stay away.
+
+use std::time::Duration;
+
+use mezz_proto::v1::{
+    self, TaskState, framework_info::capability::Type as Capability, task_status::Reason,
+};
+
+use super::{
+    env::*,
+    executors::{closed, subscribed},
+};
+use crate::core::{CallError, ConnectionId, Effect, Event};
+
+#[test]
+fn nobody_gets_in_without_the_token() {
+    let mut env = TestEnv::new();
+    let (_, token) = subscribed(&mut env);
+    for (token, id) in [("", "E"), ("x", "E"), (&*token, "other")] {
+        let mut call = subscribe();
+        call.executor_id.value = id.into();
+        env.call(2, token, call);
+        assert_eq!(closed(&mut env), Some(CallError::Unauthenticated));
+    }
+    env.call(3, &token, update(status("a", TaskState::TaskRunning, 1)));
+    assert!(matches!(closed(&mut env), Some(CallError::NotAllowed(_))), "SUBSCRIBE comes first");
+    env.call(1, &token, update(status("a", TaskState::TaskRunning, 1)));
+    env.expect(TaskState::TaskRunning);
+}
+
+#[test]
+fn a_new_subscription_takes_the_place_of_the_old() {
+    let mut env = TestEnv::new();
+    let (_, token) = subscribed(&mut env);
+    let mut call = subscribe();
+    call.subscribe.as_mut().unwrap().unacknowledged_tasks = vec![executor_task("a")];
+    env.call(2, &token, call);
+    assert_eq!(env.event_types(2), ["SUBSCRIBED"]);
+    assert!(matches!(closed(&mut env), Some(CallError::NotAllowed(_))));
+    env.call(1, "", update(status("a", TaskState::TaskRunning, 1)));
+    assert!(env.updates().is_empty(), "the old connection counts no more");
+}
+
+#[test]
+fn one_that_does_not_subscribe_is_ended() {
+    let mut env = TestEnv::new();
+    env.run(vec![executor_task("a")]);
+    let container = env.launch();
+    env.launched(&container);
+    env.take();
+    env.advance(Duration::from_secs(60));
+    assert!(env.take().contains(&Effect::Destroy { container: container.clone() }));
+    env.ended(&container, 9);
+    reason(&env.expect(TaskState::TaskFailed), Reason::ExecutorRegistrationTimeout);
+}
+
+#[test]
+fn a_returning_executor_that_never_got_a_task_loses_it() {
+    for (capabilities, state) in
+        [(&[][..], TaskState::TaskLost), (&[Capability::PartitionAware], TaskState::TaskDropped)]
+    {
+        let mut env = TestEnv::new();
+        env.run_for(framework("F", capabilities), vec![executor_task("a")], None);
+        let spec = env.launches().remove(0);
+        let token = spec.environment["MEZZ_EXECUTOR_TOKEN"].clone();
+        env.launched(&spec.id);
+        env.call(1, &token, subscribe());
+        env.call(2, &token, subscribe());
+        reason(&env.expect(state), Reason::AgentRestarted);
+    }
+}
+
+#[test]
+fn one_that_is_away_too_long_is_ended() {
+    let mut env = TestEnv::new();
+    let (container, token) = subscribed(&mut env);
+    env.call(1, &token, update(status("a", TaskState::TaskRunning, 1)));
+    env.expect(TaskState::TaskRunning);
+    env.handle(Event::ExecutorDisconnected { connection: ConnectionId(1) });
+    // It comes back in time, and is away again.
+    destroyed_after(&mut env, 899, false);
+    env.call(2, &token, subscribe());
+    destroyed_after(&mut env, 2, false);
+    env.handle(Event::ExecutorDisconnected { connection: ConnectionId(2) });
+    destroyed_after(&mut env, 899, false);
+    destroyed_after(&mut env, 1, true);
+    // The master has been silent all the while.
+    env.register();
+    env.take();
+    env.ended(&container, 9);
+    let failed = env.expect(TaskState::TaskFailed);
+    reason(&failed, Reason::ExecutorTerminated);
+    let message = failed.message.unwrap();
+    assert!(message.contains("lost its connection") && message.contains("900s"), "{message}");
+}
+
+#[track_caller]
+fn destroyed_after(env: &mut TestEnv, secs: u64, expected: bool) {
+    env.take();
+    env.advance(Duration::from_secs(secs));
+    let destroyed = env.take().iter().any(|effect| matches!(effect, Effect::Destroy { .. }));
+    assert_eq!(destroyed, expected);
+}
+
+#[test]
+fn one_that_is_cut_off_has_a_deadline_too() {
+    let mut env = TestEnv::new();
+    let (_, token) = subscribed(&mut env);
+    env.call(1, &token, update(status("a", TaskState::TaskStaging, 1)));
+    assert!(matches!(closed(&mut env), Some(CallError::Invalid(_))));
+    destroyed_after(&mut env, 899, false);
+    destroyed_after(&mut env, 1, true);
+}
+
+#[test]
+fn a_wrong_subscription_stops_no_deadline_and_takes_no_connection() {
+    let wrong = || {
+        let mut call = subscribe();
+        call.subscribe.as_mut().unwrap().unacknowledged_updates = vec![
+            v1::executor::call::Update { status: status("a", TaskState::TaskRunning, 1) },
+            v1::executor::call::Update { status: status("a", TaskState::TaskStaging, 2) },
+        ];
+        call
+    };
+    let is_refused = |env: &mut TestEnv| match closed(env) {
+        Some(CallError::Invalid(text)) => {
+            assert!(text.contains("unacknowledged_updates") && text.contains("state"), "{text}");
+        }
+        other => panic!("{other:?}"),
+    };
+    let mut env = TestEnv::new();
+    env.run(vec![executor_task("a")]);
+    let spec = env.launches().remove(0);
+    let token = &spec.environment["MEZZ_EXECUTOR_TOKEN"];
+    env.launched(&spec.id);
+    env.call(1, token, wrong());
+    is_refused(&mut env);
+    assert_eq!(env.state_of("a"), Some(TaskState::TaskStaging), "not even the right update");
+    env.call(2, token, subscribe());
+    assert_eq!(env.event_types(2), ["SUBSCRIBED", "LAUNCH"], "and nothing was sent to nobody");
+    env.call(3, token, wrong());
+    is_refused(&mut env);
+    env.call(2, token, update(status("a", TaskState::TaskRunning, 3)));
+    env.expect(TaskState::TaskRunning);
+    env.restart(|_| true, false);
+    env.register();
+    env.call(4, token, wrong());
+    is_refused(&mut env);
+    destroyed_after(&mut env, 2, true);
+}
