@@ -11,9 +11,11 @@ use std::{
     sync::Arc,
 };
 
-use mezz_proto::{ids::ContainerId, resources::Resources};
+use bytes::Bytes;
+use mezz_proto::{ids::ContainerId, resources::Resources, v1};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use tokio::{io::AsyncWrite, sync::mpsc};
 
 pub(crate) use process::look_up_user;
 
@@ -31,6 +33,13 @@ pub enum Program {
         /// argv, from `argv[0]` on; when empty, `path` is `argv[0]`.
         argv: Vec<String>,
     },
+    /// What the container's image runs by itself.
+    Image {
+        /// Its arguments; the image's own when empty.
+        argv: Vec<String>,
+    },
+    /// Nothing, until it is ended: holds what a pod's containers share.
+    Hold,
 }
 
 /// A container to be started.
@@ -53,6 +62,84 @@ pub struct ContainerSpec {
     /// Hard limits above `resources` (`TaskInfo.limits`): cpus, mem; infinity
     /// lifts a bound.
     pub limits: BTreeMap<String, f64>,
+    /// As the framework gave it. What cannot be done of it fails the launch with
+    /// the name of the field.
+    pub info: Option<Box<v1::ContainerInfo>>,
+    /// The pod that it belongs to: a container that runs [`Program::Hold`], whose
+    /// namespaces it shares.
+    pub pod: Option<ContainerId>,
+}
+
+/// A program to be run inside of a container that runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExecSpec {
+    /// [`Program::Shell`] or [`Program::Exec`].
+    pub program: Program,
+    /// On top of the container's own environment.
+    pub environment: BTreeMap<String, String>,
+    /// Whether its input is wanted; otherwise it reads nothing.
+    pub stdin: bool,
+    /// A terminal of this size in place of pipes.
+    pub terminal: Option<WindowSize>,
+}
+
+/// Of a terminal, in characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WindowSize {
+    /// Lines.
+    pub rows: u16,
+    /// Characters in a line.
+    pub columns: u16,
+}
+
+/// Where output was written to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// Also all that goes to a terminal.
+    Stdout,
+    /// Not with a terminal.
+    Stderr,
+}
+
+/// A program that runs inside of a container. It is killed when this is dropped.
+pub struct Exec {
+    /// Its input, when asked for; closed by dropping it.
+    pub stdin: Option<Box<dyn AsyncWrite + Send + Unpin>>,
+    /// What it writes. Ends when nobody writes any more.
+    pub output: mpsc::Receiver<(Stream, Bytes)>,
+    /// Changes the size of the terminal; without one they are ignored.
+    pub resize: mpsc::Sender<WindowSize>,
+    /// Its end, as `waitpid` tells it.
+    pub ended: BoxFuture<'static, Result<i32, ContainerError>>,
+}
+
+/// One way of running containers, and whether it works now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ability {
+    /// `cgroup-v1`, `cgroup-v2`, `none` or `docker`.
+    pub name: &'static str,
+    /// Its version, if it has one.
+    pub version: Option<String>,
+    /// Why it does not work now: a sentence for the operator.
+    pub problem: Option<String>,
+}
+
+/// Why the agent ended a container that had done more than it may.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limitation {
+    /// Of what.
+    pub kind: LimitationKind,
+    /// What it might have and what it took, for the framework.
+    pub message: String,
+}
+
+/// What a container had too much of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LimitationKind {
+    /// Bytes in its sandbox.
+    Disk,
+    /// Ports that it does not hold.
+    Ports,
 }
 
 /// How a container ended.
@@ -82,12 +169,18 @@ pub struct Statistics {
     pub cpus_user_secs: Option<f64>,
     /// Seconds of cpu time in the kernel.
     pub cpus_system_secs: Option<f64>,
+    /// Quota periods that it ran in.
+    pub cpus_nr_periods: Option<u64>,
+    /// Seconds that it was kept from running by its quota.
+    pub cpus_throttled_secs: Option<f64>,
     /// How often its quota was used up.
     pub cpus_nr_throttled: Option<u64>,
     /// Bytes resident.
     pub mem_rss_bytes: Option<u64>,
     /// The most ever, in bytes.
     pub mem_peak_bytes: Option<u64>,
+    /// Bytes swapped out.
+    pub mem_swap_bytes: Option<u64>,
     /// Bytes that it may use.
     pub mem_limit_bytes: Option<u64>,
     /// Processes killed for memory.
@@ -123,6 +216,14 @@ pub enum ContainerError {
         /// Why.
         #[source]
         source: std::io::Error,
+    },
+    /// It asks for what this agent cannot do.
+    #[error("container {id}: {what}")]
+    Unsupported {
+        /// Which.
+        id: ContainerId,
+        /// The field, why not, and what to do.
+        what: String,
     },
 }
 
@@ -169,6 +270,22 @@ pub trait Containerizer: Send + Sync + 'static {
 
     /// What it has used so far.
     fn statistics(&self, id: &ContainerId) -> BoxFuture<'_, Result<Statistics, ContainerError>>;
+
+    /// Every process of it, as the agent sees them.
+    fn processes(&self, id: &ContainerId) -> BoxFuture<'_, Result<Vec<i32>, ContainerError>>;
+
+    /// Its network namespace (`/proc/PID/ns/net`), when it is not the agent's own.
+    fn network(&self, id: &ContainerId) -> BoxFuture<'_, Result<Option<PathBuf>, ContainerError>>;
+
+    /// Runs one more program in it: same namespaces, limits, user and directory.
+    fn exec(
+        &self,
+        id: &ContainerId,
+        spec: ExecSpec,
+    ) -> BoxFuture<'_, Result<Exec, ContainerError>>;
+
+    /// What works now, never empty.
+    fn abilities(&self) -> Vec<Ability>;
 
     /// After an agent's start: finds the containers that the store knows, and
     /// ends and removes those that it does not. What does not end within seconds

@@ -2,7 +2,7 @@
 
 use mezz_proto::{ids::ContainerId, mezz::v1 as mezz, v1};
 
-use crate::containerizer::Termination;
+use crate::containerizer::{Limitation, Termination};
 
 /// One connection of an executor. Numbered by the shell, never reused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -74,5 +74,7 @@ pub enum Event {
         termination: Termination,
         /// The end of its `stderr`, where the shell thinks it helps.
         stderr_tail: Option<String>,
+        /// Set when the agent ended it for what it had taken.
+        limitation: Option<Limitation>,
     },
 }

@@ -156,6 +156,8 @@ impl Core {
             sandbox: sandbox.clone(),
             resources: resources.clone(),
             limits: limits(info),
+            info: info.container.clone().map(Box::new),
+            pod: None,
         };
         let home = Home::Command(id.clone());
         self.add_task(key, Task::new(info.clone(), resources, home, Stage::Launching), out);
@@ -259,6 +261,8 @@ impl Core {
             sandbox,
             resources: Resources::new(),
             limits: BTreeMap::new(),
+            info: info.container.clone().map(Box::new),
+            pod: None,
         };
         let executor = Executor {
             info: info.clone(),

@@ -126,7 +126,7 @@ impl Core {
             Event::LaunchFailed { container, error } => {
                 self.on_launch_failed(now, &container, error, out);
             }
-            Event::ContainerEnded { container, termination, stderr_tail } => {
+            Event::ContainerEnded { container, termination, stderr_tail, limitation: _ } => {
                 self.on_container_ended(now, &container, &termination, stderr_tail, out);
             }
         }

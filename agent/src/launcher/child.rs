@@ -160,6 +160,9 @@ impl Exec {
             }
             Program::Exec { path, argv } if argv.is_empty() => (path.clone(), vec![path.clone()]),
             Program::Exec { path, argv } => (path.clone(), argv.clone()),
+            Program::Image { .. } | Program::Hold => {
+                return Err("there is no program to run".to_owned());
+            }
         };
         Ok(Self {
             candidates: candidates(&name, &plan.environment)

@@ -249,7 +249,8 @@ impl Shared {
             Some(_) => tokio::task::spawn_blocking(move || tail(&sandbox)).await.ok().flatten(),
             None => None,
         };
-        let ended = Event::ContainerEnded { container: id, termination, stderr_tail };
+        let limitation = None;
+        let ended = Event::ContainerEnded { container: id, termination, stderr_tail, limitation };
         let _ = self.inputs.send(Input::Core(ended)).await;
     }
 }

@@ -111,6 +111,8 @@ impl Agent {
             sandbox,
             resources: Resources::cpus_mem(0.1, 32.0),
             limits: BTreeMap::new(),
+            info: None,
+            pod: None,
         }
     }
 

@@ -27,8 +27,8 @@ use mezz_proto::{ids::ContainerId, resources::Resources};
 pub(crate) use user::look_up as look_up_user;
 
 use super::{
-    BoxFuture, ContainerError, ContainerSpec, Containerizer, OpenError, Recovery, Statistics,
-    Termination,
+    Ability, BoxFuture, ContainerError, ContainerSpec, Containerizer, Exec, ExecSpec, OpenError,
+    Recovery, Statistics, Termination,
     cgroup::{Bounds, Cgroups},
 };
 use crate::{
@@ -273,6 +273,36 @@ impl Containerizer for Processes {
 
     fn statistics(&self, id: &ContainerId) -> BoxFuture<'_, Result<Statistics, ContainerError>> {
         Box::pin(Arc::clone(&self.0).statistics(id.clone()))
+    }
+
+    fn processes(&self, id: &ContainerId) -> BoxFuture<'_, Result<Vec<i32>, ContainerError>> {
+        let (inner, id) = (Arc::clone(&self.0), id.clone());
+        Box::pin(async move {
+            let container = inner.container(&id)?;
+            blocking(move || inner.pids(&container))
+                .await
+                .map_err(operation(&id, "looking for its processes"))
+        })
+    }
+
+    fn network(&self, id: &ContainerId) -> BoxFuture<'_, Result<Option<PathBuf>, ContainerError>> {
+        let container = self.0.container(id);
+        Box::pin(async move { container.map(|_| None) })
+    }
+
+    fn exec(
+        &self,
+        id: &ContainerId,
+        _spec: ExecSpec,
+    ) -> BoxFuture<'_, Result<Exec, ContainerError>> {
+        let id = id.clone();
+        Box::pin(async move {
+            Err(ContainerError::Unsupported { id, what: "programs cannot be run in it".into() })
+        })
+    }
+
+    fn abilities(&self) -> Vec<Ability> {
+        vec![Ability { name: self.name(), version: None, problem: None }]
     }
 
     fn recover(&self, known: Vec<ContainerId>) -> BoxFuture<'_, Result<Recovery, ContainerError>> {

@@ -107,7 +107,7 @@ pub(super) fn update(status: TaskStatus) -> Call {
 pub(super) fn shell(spec: &ContainerSpec) -> &str {
     match &spec.program {
         Program::Shell(line) => line,
-        Program::Exec { .. } => panic!("no shell line"),
+        _ => panic!("no shell line"),
     }
 }
 

@@ -129,6 +129,7 @@ fn statistics_are_read_from_all_controllers() {
         mem_limit_bytes: None,
         oom_kills: Some(0),
         pids: Some(2),
+        ..Statistics::default()
     };
     assert_eq!(folder.open().statistics("c"), expected);
 }
