@@ -64,3 +64,31 @@ fn no_spark_says_what_to_do() {
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("SPARK_HOME is /nonexistent"), "{}", stderr(&output));
 }
+
+#[test]
+fn help_begins_with_our_own_options() {
+    let own = ["--master HOST:PORT", "--spark-home DIR", "--bridge-jar FILE", "MEZZ_MASTER"];
+    for name in ["submit", "shell", "pyspark", "sql"] {
+        for flag in ["--help", "-h"] {
+            let dir = tempfile::tempdir().unwrap();
+            let mut command = fake_spark(dir.path());
+            // No plugin is needed for it.
+            command.env_remove("MEZZ_SPARK_BRIDGE");
+            let output = command.args([name, "--verbose", flag]).output().unwrap();
+            let text = stdout(&output);
+            let spark = text.find("--help\n").unwrap_or_else(|| panic!("{text}"));
+            for option in own {
+                assert!(text.find(option).is_some_and(|at| at < spark), "{option}: {text}");
+            }
+        }
+    }
+    // Without Spark they are still said, and what to do.
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = fake_spark(dir.path());
+    command.env("SPARK_HOME", "/nonexistent").args(["submit", "--help"]);
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    for text in own.into_iter().chain(["SPARK_HOME is /nonexistent"]) {
+        assert!(stdout(&output).contains(text), "{text}: {}", stdout(&output));
+    }
+}

@@ -56,12 +56,16 @@ async fn stays_the_same_framework_over_a_restart() {
     timeout(Duration::from_secs(30), scheduler.teardown()).await.expect("in time").unwrap();
     // Its id is burnt (behaviour rule 16).
     let again = v1::FrameworkInfo { id: Some(id), ..framework };
-    let options = SchedulerOptions::new([address.to_string()], again);
+    let options = SchedulerOptions::new([address.to_string()], again.clone());
     let (_scheduler, mut events) = scheduler::connect(options).unwrap();
     match timeout(Duration::from_secs(30), events.next()).await.expect("in time") {
         Some(Event::Error(message)) => assert!(message.contains("removed"), "{message}"),
         other => panic!("{other:?}"),
     }
+    // What cannot be torn down any more is torn down.
+    let options = SchedulerOptions::new([address.to_string()], again);
+    let (scheduler, _events) = scheduler::connect(options).unwrap();
+    timeout(Duration::from_secs(30), scheduler.teardown()).await.expect("in time").unwrap();
     stop.cancel();
     timeout(Duration::from_secs(30), running).await.expect("in time").unwrap();
 }

@@ -288,6 +288,22 @@ async fn teardown_while_stopping_reaches_the_master() {
     drop(session);
 }
 
+/// The framework lives on with somebody else.
+#[tokio::test]
+async fn a_teardown_of_what_was_taken_over_fails() {
+    let (address, mut sessions) = master(None).await;
+    let (scheduler, mut events, mut session) = subscribed(options(&[address]), &mut sessions).await;
+    let tearing = tokio::spawn(async move { scheduler.teardown().await });
+    assert_eq!(session.call().await.r#type(), Type::Teardown);
+    let message = "Framework failed over".to_owned();
+    let mut error = of_type(event::Type::Error);
+    error.error = Some(event::Error { message: message.clone() });
+    session.send(error).await;
+    drop(session);
+    assert_eq!(within(tearing).await.unwrap(), Err(Closed));
+    assert_eq!(next(&mut events).await, Event::Error(message));
+}
+
 #[tokio::test]
 async fn a_teardown_that_is_given_up_fails() {
     let (address, mut sessions) = master(None).await;

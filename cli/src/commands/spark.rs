@@ -1,6 +1,12 @@
 //! `mezz spark`.
 
-use std::{ffi::OsString, os::unix::process::CommandExt, path::PathBuf, process::ExitCode};
+use std::{
+    ffi::OsString,
+    io::Write,
+    os::unix::process::CommandExt,
+    path::PathBuf,
+    process::{Command, ExitCode},
+};
 
 use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand};
@@ -36,7 +42,7 @@ enum SparkCommand {
     Sql(SparkCommandArgs),
 }
 
-/// `--help` is Spark's own.
+/// `--help` is Spark's own, after ours.
 #[derive(Debug, Args)]
 #[command(disable_help_flag = true)]
 struct SparkCommandArgs {
@@ -57,6 +63,15 @@ pub fn run(args: &SparkArgs) -> anyhow::Result<ExitCode> {
         SparkCommand::Sql(args) => (Kind::Sql, &args.arguments),
     };
     let own = Own::take(arguments);
+    let mezz_bin = std::env::current_exe().context("cannot find out the path of this program")?;
+    if own.help {
+        let options = SparkOptions {
+            spark_home: own.spark_home.map(PathBuf::from),
+            mezz_bin,
+            ..SparkOptions::default()
+        };
+        return help(kind, &options);
+    }
     let master = match (&own.master, own.url) {
         (Some(master), _) => ClientArgs { master: split(master) }.masters()?,
         // Theirs says it all.
@@ -67,10 +82,43 @@ pub fn run(args: &SparkArgs) -> anyhow::Result<ExitCode> {
         master,
         spark_home: own.spark_home.map(PathBuf::from),
         bridge_jar: own.bridge_jar.map(PathBuf::from),
-        mezz_bin: std::env::current_exe().context("cannot find out the path of this program")?,
+        mezz_bin,
     };
-    let mut command = submit::spark_command(kind, &options, &own.rest)?;
-    // Returns only when it could not.
+    become_spark(submit::spark_command(kind, &options, &own.rest)?)
+}
+
+/// Prints our options, then Spark's if there is one to say them.
+fn help(kind: Kind, options: &SparkOptions) -> anyhow::Result<ExitCode> {
+    let mut out = std::io::stdout().lock();
+    let spark = submit::help_command(kind, options);
+    writeln!(out, "{OWN_HELP}")?;
+    match spark {
+        Ok(command) => {
+            writeln!(out, "Everything else is Spark's own:\n")?;
+            out.flush()?;
+            become_spark(command)
+        }
+        Err(problem) => {
+            writeln!(out, "Everything else is Spark's own, which cannot be shown: {problem}")?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// Our part of each command's help.
+const OWN_HELP: &str = "\
+Runs on a Mezz cluster, the driver on this machine. Mezz' own options:
+
+  --master HOST:PORT[,HOST:PORT...]
+          The masters, in the order in which they are tried [env: MEZZ_MASTER] [default: 127.0.0.1:5050]
+  --spark-home DIR
+          Where Spark is installed [env: SPARK_HOME] [default: the PySpark of python3]
+  --bridge-jar FILE
+          mezz-spark-bridge.jar [env: MEZZ_SPARK_BRIDGE] [default: beside this program]
+";
+
+/// Returns only when it could not.
+fn become_spark(mut command: Command) -> anyhow::Result<ExitCode> {
     let error = command.exec();
     Err(anyhow!("cannot start {}: {error}", command.get_program().display()))
 }
@@ -90,6 +138,8 @@ struct Own {
     url: bool,
     spark_home: Option<OsString>,
     bridge_jar: Option<OsString>,
+    /// Whether help is wanted, and nothing else.
+    help: bool,
     /// Everything else, untouched.
     rest: Vec<OsString>,
 }
@@ -116,6 +166,7 @@ impl Own {
                 "--spark-home" => own.spark_home = value,
                 "--bridge-jar" => own.bridge_jar = value,
                 _ => {
+                    own.help |= matches!(name, "--help" | "-h");
                     let ours = value.as_ref().is_some_and(|v| {
                         let v = v.to_string_lossy();
                         v.trim_start_matches("spark.master=").starts_with(MASTER_SCHEME)

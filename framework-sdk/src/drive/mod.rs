@@ -59,6 +59,8 @@ pub(crate) enum Action<D: Driver> {
     Abandon,
     /// Hand this to the application.
     Deliver(Box<D::Delivery>),
+    /// What the application waits for will not be done.
+    CallOff,
     /// The driver has ended.
     End,
 }

@@ -256,6 +256,7 @@ impl<D: Driver, T: Transport<D::Call, D::Wire>> Run<D, T> {
                 }
                 self.undelivered.push_back(*delivery);
             }
+            Action::CallOff => self.waiting.clear(),
             Action::End => self.ended = true,
         }
     }

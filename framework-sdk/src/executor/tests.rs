@@ -72,7 +72,7 @@ impl Env {
                 Action::Send(call) => self.calls.push(*call),
                 Action::Deliver(event) => self.events.push(*event),
                 Action::HalfClose => self.half_closed = true,
-                Action::Abandon => {}
+                Action::Abandon | Action::CallOff => {}
                 Action::End => self.ended = true,
             }
         }

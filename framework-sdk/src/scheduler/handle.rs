@@ -249,7 +249,9 @@ impl Scheduler {
     /// Ends the framework and all of its tasks and executors, for good. Returns
     /// when the master has confirmed it; while no master can be reached, that is
     /// waited for (use a timeout and then [`stop`](Self::stop) to give up: a
-    /// teardown that still waits then fails). [`Events`] need not be read meanwhile;
+    /// teardown that still waits then fails). It fails, too, when the master ends
+    /// the subscription for another reason, which [`Event::Error`] tells: another
+    /// process has taken the framework over, for one. [`Events`] need not be read meanwhile;
     /// what they have no room for is dropped.
     pub async fn teardown(&self) -> Result<(), Closed> {
         self.wait_for_end(Command::Teardown).await

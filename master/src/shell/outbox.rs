@@ -10,13 +10,14 @@ use std::{
 
 use futures_util::Stream;
 use mezz_proto::{mezz::v1 as mezz, v1};
+use prost::Message;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use tonic::Status;
 
 use super::limits::OUTBOX_BATCH;
 
-/// An estimate of a message's size in memory, in bytes. Cheap: the core's loop
-/// asks it for each message, so it counts entries and payloads, no strings.
+/// An estimate of a message's size in memory, in bytes. The core's loop asks it
+/// once for each message.
 pub trait Weigh {
     /// The estimate.
     fn weight(&self) -> usize;
@@ -25,30 +26,28 @@ pub trait Weigh {
 /// What a message weighs at least: its struct, ids and one status.
 const MESSAGE: usize = 512;
 
-/// What a task or an offer in a message weighs, beside its payload.
+/// What a task or an offer in a message weighs at least.
 const ENTRY: usize = 1024;
+
+/// Small messages take more memory than their encoding says, and long texts,
+/// labels, attributes and data as much.
+fn weight(message: &impl Message, entries: usize) -> usize {
+    (MESSAGE + entries * ENTRY).max(message.encoded_len())
+}
 
 impl Weigh for v1::scheduler::Event {
     fn weight(&self) -> usize {
-        let offers = self.offers.as_ref().map_or(0, |o| o.offers.len());
-        let data = self.message.as_ref().map_or(0, |m| m.data.len());
-        let status =
-            self.update.as_ref().and_then(|u| u.status.data.as_ref()).map_or(0, |d| d.len());
-        MESSAGE + offers * ENTRY + data + status
+        weight(self, self.offers.as_ref().map_or(0, |o| o.offers.len()))
     }
 }
 
 impl Weigh for mezz::MasterMessage {
     fn weight(&self) -> usize {
-        use mezz::master_message::Message;
-        let payload = match &self.message {
-            Some(Message::RunTasks(run)) => {
-                run.tasks.iter().map(|t| ENTRY + t.data.as_ref().map_or(0, |d| d.len())).sum()
-            }
-            Some(Message::ExecutorMessage(message)) => message.data.len(),
+        let tasks = match &self.message {
+            Some(mezz::master_message::Message::RunTasks(run)) => run.tasks.len(),
             _ => 0,
         };
-        MESSAGE + payload
+        weight(self, tasks)
     }
 }
 
@@ -71,7 +70,8 @@ pub struct Outbox<M> {
 struct State<M> {
     /// Boxed as the core made them: most outboxes are idle, and an empty place for
     /// the largest message would cost each of them more than all else.
-    queue: VecDeque<Box<M>>,
+    queue: VecDeque<(usize, Box<M>)>,
+    /// The sum of the weights, which stand beside the messages.
     bytes: usize,
     /// Once set nothing more is taken; what is queued still goes out.
     end: Option<Result<(), Status>>,
@@ -105,7 +105,7 @@ impl<M: Weigh> Outbox<M> {
             return Err(Overflow);
         }
         state.bytes += weight;
-        state.queue.push_back(message);
+        state.queue.push_back((weight, message));
         Ok(())
     }
 
@@ -183,11 +183,11 @@ impl<M: Weigh + Unpin> Stream for OutboxStream<M> {
         let mut guard = this.outbox.lock();
         let state = &mut *guard;
         let count = state.queue.len().min(OUTBOX_BATCH);
-        this.batch.extend(state.queue.drain(..count));
+        for (weight, message) in state.queue.drain(..count) {
+            state.bytes = state.bytes.saturating_sub(weight);
+            this.batch.push_back(message);
+        }
         if let Some(message) = this.batch.pop_front() {
-            let waiting: usize = this.batch.iter().map(|message| message.weight()).sum();
-            let taken = message.weight() + waiting;
-            state.bytes = state.bytes.saturating_sub(taken);
             if state.queue.is_empty() {
                 // A burst must not hold its memory for the connection's life.
                 state.queue.shrink_to(4);

@@ -72,3 +72,36 @@ async fn a_dropped_stream_closes_the_outbox() {
         outbox.push(Box::new(Bytes(90))).unwrap();
     }
 }
+
+/// Whatever makes a message long counts.
+#[test]
+fn long_texts_weigh_what_they_take() {
+    const LONG: usize = 100_000;
+    let long = || "x".repeat(LONG);
+    let labels = || {
+        let label = v1::Label { key: long(), value: None };
+        Some(v1::Labels { labels: vec![label] })
+    };
+    let update = |status| v1::scheduler::Event {
+        update: Some(v1::scheduler::event::Update { status }),
+        ..Default::default()
+    };
+    let message = v1::TaskStatus { message: Some(long()), ..Default::default() };
+    let with_labels = v1::TaskStatus { labels: labels(), ..Default::default() };
+    let attribute = v1::Attribute { name: long(), ..Default::default() };
+    let offer = v1::Offer { attributes: vec![attribute], ..Default::default() };
+    let offers = v1::scheduler::Event {
+        offers: Some(v1::scheduler::event::Offers { offers: vec![offer] }),
+        ..Default::default()
+    };
+    for event in [update(message), update(with_labels), offers] {
+        assert!((LONG..2 * LONG).contains(&event.weight()), "{}", event.weight());
+    }
+    let task = v1::TaskInfo { labels: labels(), ..Default::default() };
+    let run = mezz::RunTasks { tasks: vec![task], ..Default::default() };
+    let message =
+        mezz::MasterMessage { message: Some(mezz::master_message::Message::RunTasks(run)) };
+    assert!((LONG..2 * LONG).contains(&message.weight()), "{}", message.weight());
+    // Short ones take more than they say.
+    assert_eq!(update(v1::TaskStatus::default()).weight(), MESSAGE);
+}

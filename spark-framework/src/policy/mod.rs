@@ -252,8 +252,14 @@ impl Policy {
 
     fn running(&mut self, no: ExecutorNo, agent: &AgentId, out: &mut Vec<Action>) {
         match self.executors.get_mut(&no) {
-            Some(e) if e.progress == Progress::Launched => e.progress = Progress::Running,
-            Some(_) => {}
+            Some(e) => match e.progress {
+                Progress::Launched => e.progress = Progress::Running,
+                Progress::Running | Progress::Registered(_) => {}
+                // The kill may have been lost with a link or a master.
+                Progress::Killing => {
+                    out.push(Action::Kill { executor: no, agent: e.agent.clone() });
+                }
+            },
             // Given up for lost before, and replaced since.
             None => out.push(Action::Kill { executor: no, agent: agent.clone() }),
         }

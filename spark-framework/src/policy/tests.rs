@@ -225,6 +225,20 @@ fn the_driver_names_those_to_end_and_only_unstarted_ones_go_when_the_target_fall
 }
 
 #[test]
+fn a_killed_executor_that_still_runs_is_killed_again() {
+    let mut env = Env::wanting(1, PolicyOptions::default());
+    env.offers(&[("a", 8.0)]);
+    let running = Event::Running { executor: ExecutorNo(1), agent: "a".into() };
+    let kill = Action::Kill { executor: ExecutorNo(1), agent: "a".into() };
+    assert_eq!(env.send(running.clone()), []);
+    assert_eq!(env.send(running.clone()), []);
+    env.send(Event::Targets(vec![target(0, 0)]));
+    for event in [Event::Kill(vec![ExecutorNo(1)]), running.clone(), running] {
+        assert_eq!(env.send(event), std::slice::from_ref(&kill));
+    }
+}
+
+#[test]
 fn a_killed_executor_counts_for_cores_max_until_it_is_gone() {
     let mut env = Env::wanting(1, PolicyOptions { cores_max: Some(2), ..Default::default() });
     env.offers(&[("a", 8.0)]);

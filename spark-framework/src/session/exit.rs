@@ -64,23 +64,38 @@ fn failed(reason: Option<Reason>, text: &str, mem_mib: Option<u64>) -> Exit {
         Some(Reason::ContainerPreempted | Reason::AgentDraining) => {
             Exit::lost(or(text, "its agent takes its resources back"))
         }
-        _ => {
-            let (code, by_app) = status_of(text);
-            let reason = or(text, "it failed, and the agent did not say how").to_owned();
-            Exit { kind: ExitKind::Failed, code, by_app, reason }
+        // It never ran; numbers in the text, if any, are not its own.
+        Some(Reason::ContainerLaunchFailed) => {
+            not_seen(or(text, "its agent could not start it, and did not say why"))
         }
+        _ => match (status_of(text), reason) {
+            (Some((code, by_app)), _) => {
+                Exit { kind: ExitKind::Failed, code, by_app, reason: text.to_owned() }
+            }
+            // Its launcher or the agent's record of it is lost.
+            (None, Some(Reason::ExecutorTerminated | Reason::CommandExecutorFailed)) => {
+                Exit::lost(or(text, "nobody saw how it ended"))
+            }
+            (None, _) => not_seen(or(text, "it failed, and the agent did not say how")),
+        },
     }
 }
 
-/// Exit status and blame, from the agent's words: `… status N`, `… signal N` or
-/// `… signal NAME`. SIGKILL and SIGTERM come from outside.
-fn status_of(text: &str) -> (i32, bool) {
+/// A failure of the executor, but without its exit status the application is
+/// not blamed for it.
+fn not_seen(reason: &str) -> Exit {
+    Exit { kind: ExitKind::Failed, code: -1, by_app: false, reason: reason.to_owned() }
+}
+
+/// Exit status and blame, if the agent's words have them: `… status N`,
+/// `… signal N` or `… signal NAME`. SIGKILL and SIGTERM come from outside.
+fn status_of(text: &str) -> Option<(i32, bool)> {
     let after = |word: &str| {
         let (_, rest) = text.rsplit_once(word)?;
         rest.trim_start().split(|c: char| !(c.is_alphanumeric() || c == '-')).next()
     };
     if let Some(code) = after("status ").and_then(|s| s.parse().ok()) {
-        return (code, true);
+        return Some((code, true));
     }
     let signal = after("signal ").and_then(|s| match s.to_ascii_lowercase().as_str() {
         "killed" | "sigkill" => Some(9),
@@ -88,11 +103,8 @@ fn status_of(text: &str) -> (i32, bool) {
         "aborted" | "sigabrt" => Some(6),
         "segmentation" | "sigsegv" => Some(11),
         number => number.parse().ok().filter(|n| (1..=64).contains(n)),
-    });
-    match signal {
-        Some(signal) => (128 + signal, !matches!(signal, 9 | 15)),
-        None => (-1, true),
-    }
+    })?;
+    Some((128 + signal, !matches!(signal, 9 | 15)))
 }
 
 fn or<'a>(text: &'a str, otherwise: &'a str) -> &'a str {
@@ -137,11 +149,33 @@ mod tests {
             ("Command terminated with signal Killed", 137, false),
             ("Command terminated with signal Segmentation fault", 139, true),
             ("terminated by signal 15 (SIGTERM)", 143, false),
-            ("cannot start: no such file", -1, true),
+            ("cannot start: no such file", -1, false),
         ] {
             let exit = gone(TaskState::TaskFailed, None, text);
             assert_eq!((exit.code, exit.by_app), (code, by_app), "{text}");
             assert_eq!(exit.reason, text);
+        }
+    }
+
+    /// As the agent says it: with an exit status, or without one.
+    #[test]
+    fn without_an_exit_status_the_application_is_not_blamed() {
+        use ExitKind::{Failed, Lost};
+        let unseen = "its end was not seen: its launcher was killed, or its exit record is lost";
+        let fetch = "cannot fetch http://h/app.jar: the server answers with status 404";
+        for (reason, text, expected) in [
+            (Reason::ExecutorTerminated, unseen, (Lost, -1, false)),
+            (Reason::CommandExecutorFailed, unseen, (Lost, -1, false)),
+            (Reason::ExecutorTerminated, "", (Lost, -1, false)),
+            // Counts as a failed launch, or a bad command would be tried for ever.
+            (Reason::ContainerLaunchFailed, "cannot run /jdk/bin/java", (Failed, -1, false)),
+            (Reason::ContainerLaunchFailed, fetch, (Failed, -1, false)),
+            (Reason::CommandExecutorFailed, "exited with status 3", (Failed, 3, true)),
+            (Reason::ExecutorTerminated, "killed by signal SIGSEGV", (Failed, 139, true)),
+        ] {
+            let exit = gone(TaskState::TaskFailed, Some(reason), text);
+            assert_eq!((exit.kind, exit.code, exit.by_app), expected, "{reason:?} {text}");
+            assert!(!exit.reason.is_empty());
         }
     }
 

@@ -153,14 +153,34 @@ pub fn spark_command(
     let home = locate::spark_home(options, &environment, kind.program())?;
     let jar = locate::bridge_jar(options, &environment)?;
     let args = arguments(options, &home, &jar, &environment, user_args)?;
+    let mut command = program(kind, &home, &environment);
+    command.args(args);
+    Ok(command)
+}
+
+/// The command that prints the help of Spark's program. Needs no master and no
+/// plugin.
+///
+/// # Errors
+/// [`SubmitError`] when Spark is not found.
+pub fn help_command(kind: Kind, options: &SparkOptions) -> Result<Command, SubmitError> {
+    let environment = Environment::of_process();
+    let home = locate::spark_home(options, &environment, kind.program())?;
+    let mut command = program(kind, &home, &environment);
+    command.arg("--help");
+    Ok(command)
+}
+
+/// Spark's program with no arguments.
+fn program(kind: Kind, home: &Path, environment: &Environment) -> Command {
     let mut command = Command::new(home.join("bin").join(kind.program()));
-    command.args(args).env("SPARK_HOME", &home);
+    command.env("SPARK_HOME", home);
     if kind == Kind::Pyspark
-        && let Some(path) = python_path(&home, &environment)
+        && let Some(path) = python_path(home, environment)
     {
         command.env("PYTHONPATH", path);
     }
-    Ok(command)
+    command
 }
 
 /// For a Spark that pip installed: PYTHONPATH with its folder of packages. Its

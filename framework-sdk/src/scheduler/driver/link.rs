@@ -101,7 +101,6 @@ impl Driver {
             // Without that confirmation the driver subscribes again: either the
             // framework is gone, or the call is repeated.
             (Some(Ending::Teardown), LinkEnd::Closed) if closing => return self.end(out),
-            (Some(Ending::Teardown), LinkEnd::Refused(_)) => return self.end(out),
             _ => {}
         }
         let reason = match end {
@@ -176,6 +175,9 @@ impl Driver {
 
     pub(super) fn fail(&mut self, message: String, out: &mut Actions) {
         out.push(Action::Abandon);
+        if self.ending == Some(Ending::Teardown) {
+            out.push(Action::CallOff);
+        }
         deliver(out, Event::Error(message));
         self.end(out);
     }

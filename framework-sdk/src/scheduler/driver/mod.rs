@@ -32,6 +32,9 @@ use crate::drive::{self, Action, LinkEnd};
 /// Tasks in one RECONCILE call, to stay far below a peer's message limit.
 const RECONCILE_CHUNK: usize = 1000;
 
+/// What masters say of a framework that has ended (behaviour rule 13).
+const REMOVED: &str = "Framework has been removed";
+
 pub(in crate::scheduler) use link::SUBSCRIBE_TIMEOUT;
 
 type Actions = Vec<Action<Driver>>;
@@ -218,8 +221,9 @@ impl drive::Driver for Driver {
             Type::Error => {
                 let message = event.error.map(|e| e.message).unwrap_or_default();
                 match self.ending {
-                    Some(_) => self.end(out),
-                    None => self.fail(message, out),
+                    Some(Ending::Stop) => self.end(out),
+                    Some(Ending::Teardown) if message == REMOVED => self.end(out),
+                    Some(Ending::Teardown) | None => self.fail(message, out),
                 }
             }
             // Inverse offers and operation feedback are not part of this API;

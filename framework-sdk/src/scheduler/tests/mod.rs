@@ -75,6 +75,7 @@ impl Env {
                 }
                 Action::HalfClose => self.other.push("half-close"),
                 Action::Abandon => self.other.push("abandon"),
+                Action::CallOff => self.other.push("call-off"),
                 Action::End => self.other.push("end"),
             }
         }
@@ -103,6 +104,14 @@ impl Env {
 
     fn end(&mut self, end: LinkEnd) {
         self.act(|d, now, out| d.on_link_end(now, end, out));
+    }
+
+    fn error(&mut self, message: &str) {
+        self.event(v1::scheduler::Event {
+            r#type: Some(EventType::Error as i32),
+            error: Some(v1::scheduler::event::Error { message: message.into() }),
+            ..Default::default()
+        });
     }
 
     fn subscribe(&mut self) {
@@ -429,11 +438,7 @@ fn refusals_are_final() {
     assert_eq!(env.other, ["abandon", "end"]);
     assert_eq!(env.driver.next_deadline(), None);
     let mut env = Env::subscribed();
-    env.event(v1::scheduler::Event {
-        r#type: Some(EventType::Error as i32),
-        error: Some(v1::scheduler::event::Error { message: "gone".into() }),
-        ..Default::default()
-    });
+    env.error("gone");
     assert_eq!(env.events, [Event::Error("gone".into())]);
 }
 
@@ -459,13 +464,25 @@ fn teardown_is_repeated_until_confirmed() {
     env.command(Command::Teardown);
     env.subscribe();
     assert_eq!(env.kinds(), [Type::Teardown]);
-    // "Framework has been removed" confirms it too.
-    env.event(v1::scheduler::Event {
-        r#type: Some(EventType::Error as i32),
-        error: Some(Default::default()),
-        ..Default::default()
-    });
+    // This confirms it too.
+    env.error("Framework has been removed");
     assert_eq!(env.other, ["end"]);
+    assert!(env.events.iter().all(|e| !matches!(e, Event::Error(_))));
+}
+
+/// Another process took it over, or the master does not want it any more: the
+/// framework may live on.
+#[test]
+fn other_errors_do_not_confirm_a_teardown() {
+    let taken_over: fn(&mut Env) = |env| env.error("Framework failed over");
+    let refused: fn(&mut Env) = |env| env.end(LinkEnd::Refused("who are you?".into()));
+    for (fails, text) in [(taken_over, "Framework failed over"), (refused, "who are you?")] {
+        let mut env = Env::subscribed();
+        env.command(Command::Teardown);
+        fails(&mut env);
+        assert_eq!(env.other, ["abandon", "call-off", "end"]);
+        assert_eq!(env.events, [Event::Error(text.into())]);
+    }
 }
 
 #[test]

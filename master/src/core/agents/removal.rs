@@ -57,11 +57,12 @@ impl Core {
         self.counters.agents_removed += 1;
         let tasks: Vec<_> = self.agents[key].tasks.iter().copied().collect();
         for task in tasks {
-            let state = self.tasks[task].state;
-            let state = if state.is_terminal() { state } else { TaskState::TaskLost };
-            let status =
-                MasterStatus::new(state, Reason::AgentRemoved, "the agent has left the cluster");
-            self.end_task(now, task, status, out);
+            let status = MasterStatus::new(
+                TaskState::TaskLost,
+                Reason::AgentRemoved,
+                "the agent has left the cluster",
+            );
+            self.end_task_of_lost_agent(now, task, status, out);
         }
         self.tell_agent_lost(key, out);
         out.persist.push(RegistryOp::RemoveAgent(self.agents[key].id.clone()));
@@ -73,18 +74,12 @@ impl Core {
     pub(super) fn give_up_agent(&mut self, now: Time, key: AgentKey, out: &mut Effects) {
         let tasks: Vec<_> = self.agents[key].tasks.iter().copied().collect();
         for task in tasks {
-            let state = self.tasks[task].state;
-            let state = if state.is_terminal() {
-                state
-            } else {
-                self.lost_state(self.tasks[task].framework, TaskState::TaskGone)
-            };
             let status = MasterStatus::new(
-                state,
+                self.lost_state(self.tasks[task].framework, TaskState::TaskGone),
                 Reason::AgentRemoved,
                 "the agent was unreachable and is given up",
             );
-            self.end_task(now, task, status, out);
+            self.end_task_of_lost_agent(now, task, status, out);
         }
         out.persist.push(RegistryOp::RemoveAgent(self.agents[key].id.clone()));
         self.forget_agent(key, out);

@@ -1,9 +1,6 @@
 //! A known agent comes back, or one that a former master knew.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use mezz_proto::{
     ids::{AgentId, FrameworkId},
@@ -241,10 +238,7 @@ impl Core {
         was_lost: bool,
         out: &mut Effects,
     ) {
-        let mut missing: BTreeMap<TaskKey, bool> = BTreeMap::new();
-        for task in &self.agents[key].tasks {
-            missing.insert(*task, self.tasks[*task].state.is_terminal());
-        }
+        let mut missing = self.agents[key].tasks.clone();
         for task in reported {
             let Some(&framework) = self.framework_ids.get(&task.framework) else { continue };
             match self.frameworks[framework].tasks.get(&task.id).copied() {
@@ -264,20 +258,15 @@ impl Core {
                 None => self.take_new_task(now, key, framework, task, was_lost, out),
             }
         }
-        for (task, terminal) in missing {
+        for task in missing {
             // Rule 48; but the master itself says it, so there is no uuid and
             // nothing to acknowledge.
-            let state = if terminal {
-                self.tasks[task].state
-            } else {
-                self.lost_state(self.tasks[task].framework, TaskState::TaskDropped)
-            };
             let status = MasterStatus::new(
-                state,
+                self.lost_state(self.tasks[task].framework, TaskState::TaskDropped),
                 Reason::Reconciliation,
                 "the agent came back without this task",
             );
-            self.end_task(now, task, status, out);
+            self.end_task_of_lost_agent(now, task, status, out);
         }
     }
 
@@ -296,7 +285,7 @@ impl Core {
         let came_back = was_lost && !task.state.is_terminal();
         task.pending = reported.pending;
         (task.role, task.resources) = (role, resources);
-        let kill = std::mem::take(&mut task.kill_on_return);
+        let kill = task.kill_asked;
         self.set_task_state(now, known, reported.state);
         self.charge_task(known);
         if reported.state.is_terminal() {
@@ -313,8 +302,8 @@ impl Core {
             if came_back {
                 self.tell_back(now, known, out);
             }
-            if kill {
-                self.send_kill(known, None, out);
+            if let Some(policy) = kill {
+                self.send_kill(known, policy, out);
             }
         }
         self.publish_task(known, out);
@@ -345,7 +334,7 @@ impl Core {
             state: reported.state,
             charge: Charge::Free,
             pending: reported.pending,
-            kill_on_return: false,
+            kill_asked: None,
             statuses: Vec::new(),
             extra: reported.extra,
         };

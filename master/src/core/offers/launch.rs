@@ -205,7 +205,7 @@ impl Core {
             state: TaskState::TaskStaging,
             charge: Charge::Held,
             pending: None,
-            kill_on_return: false,
+            kill_asked: None,
             statuses: Vec::new(),
             extra: extra.boxed(),
         });

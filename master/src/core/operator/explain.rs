@@ -192,7 +192,7 @@ impl Core {
             }
             _ => {}
         }
-        if task.kill_on_return {
+        if task.kill_asked.is_some() && agent.connection().is_none() {
             let text = "a kill waits for its agent to come back";
             reasons.push(reason("kill_pending", 1, text, Vec::new()));
         }

@@ -7,6 +7,7 @@ use mezz_proto::{
     resources::{Dialect, Resources},
     v1,
 };
+use prost::Message;
 
 use super::SlotKey;
 use crate::allocator::{AgentKey, FrameworkKey};
@@ -29,6 +30,10 @@ const MAX_STATUSES: usize = 5;
 
 /// Longest message kept of a status, in bytes; the framework gets all of it.
 const MAX_MESSAGE: usize = 4 * 1024;
+
+/// Longest container status kept, in bytes, encoded; the framework gets longer
+/// ones.
+const MAX_CONTAINER_STATUS: usize = 4 * 1024;
 
 /// A task that has not left the live list: its agent may run it, or its last
 /// update is not acknowledged, or its agent is unreachable.
@@ -56,8 +61,11 @@ pub(in crate::core) struct Task {
     /// State and uuid of the oldest update that is not acknowledged; what
     /// reconciliation answers (rule 38).
     pub pending: Option<(v1::TaskState, [u8; 16])>,
-    /// A kill was asked for while its agent was away (rule 39).
-    pub kill_on_return: bool,
+    /// A kill was asked for, with the last policy that was given (rule 39). It is
+    /// sent again whenever the agent comes back, until the task ends, for nobody
+    /// knows whether a link that breaks has carried it. A new master does not
+    /// know of it: the framework asks again when it hears that the task runs.
+    pub kill_asked: Option<Option<v1::KillPolicy>>,
     /// What was said of it, oldest first, one for each state.
     pub statuses: Vec<StatusRecord>,
     /// What most tasks do not have.
@@ -126,7 +134,11 @@ impl StatusRecord {
                 .filter(|m| !m.is_empty())
                 .map(|m| m[..m.floor_char_boundary(MAX_MESSAGE)].into()),
             healthy: status.healthy,
-            container: status.container_status.clone().map(Box::new),
+            container: status
+                .container_status
+                .as_ref()
+                .filter(|container| container.encoded_len() <= MAX_CONTAINER_STATUS)
+                .map(|container| Box::new(container.clone())),
         }
     }
 }

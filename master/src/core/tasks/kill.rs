@@ -40,20 +40,20 @@ impl Core {
         }
     }
 
-    /// Sends the kill, or keeps it for the agent's return.
+    /// Sends the kill, and keeps it for the agent's return. Unlike in Mesos its
+    /// policy is kept, too.
     pub(in crate::core) fn kill_task(
         &mut self,
         task: TaskKey,
         policy: Option<v1::KillPolicy>,
         out: &mut Effects,
     ) {
-        if self.agents[self.tasks[task].agent].connection().is_some() {
-            self.send_kill(task, policy, out);
-        } else {
-            self.tasks[task].kill_on_return = true;
-        }
+        let asked = &mut self.tasks[task].kill_asked;
+        *asked = Some(policy.or(asked.flatten()));
+        self.send_kill(task, policy, out);
     }
 
+    /// Nothing happens while the agent is away.
     pub(in crate::core) fn send_kill(
         &self,
         task: TaskKey,

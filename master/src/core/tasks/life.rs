@@ -4,7 +4,7 @@
 use mezz_proto::{
     ids::{FrameworkId, TaskId},
     time::Time,
-    v1::TaskState,
+    v1::{TaskState, task_status::Reason},
 };
 
 use super::MasterStatus;
@@ -79,7 +79,32 @@ impl Core {
         self.retire_task(key, out);
     }
 
-    /// The same without an update (rule 16).
+    /// Ends a task whose agent will not speak of it any more. One that has ended
+    /// by itself and was not acknowledged keeps its end, and what its agent said
+    /// of it; the others are `lost`.
+    pub(in crate::core) fn end_task_of_lost_agent(
+        &mut self,
+        now: Time,
+        key: TaskKey,
+        lost: MasterStatus<'_>,
+        out: &mut Effects,
+    ) {
+        let task = &self.tasks[key];
+        if !task.state.is_terminal() {
+            return self.end_task(now, key, lost, out);
+        }
+        let last = task.statuses.iter().find(|status| status.state == task.state);
+        let reason = last.and_then(|last| Reason::try_from(last.reason?).ok());
+        let message = last.and_then(|last| last.message.clone());
+        let status = MasterStatus::new(
+            task.state,
+            reason.unwrap_or(lost.reason),
+            message.as_deref().unwrap_or(lost.message),
+        );
+        self.end_task(now, key, status, out);
+    }
+
+    /// Like `end_task`, but without an update (rule 16).
     pub(in crate::core) fn end_task_silently(
         &mut self,
         now: Time,

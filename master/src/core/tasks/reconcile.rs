@@ -50,6 +50,15 @@ impl Core {
             return self.answer_known(now, *task, out);
         }
         let agent = agent.map(AgentId::from);
+        let ended = self.frameworks[framework].completed.get(&id);
+        if let Some(ended) = ended.filter(|e| agent.as_ref().is_none_or(|a| *a == e.agent)) {
+            // Unlike in Mesos: its last update may never have reached a framework
+            // that was away when the agent was removed.
+            let message = ended.message.as_deref().unwrap_or("the task has ended");
+            let status = MasterStatus::new(ended.state, Reason::Reconciliation, message);
+            let task = NoTask { id, agent: Some(ended.agent.clone()), executor: None };
+            return self.tell_about_no_task(now, framework, task, status, out);
+        }
         let link = agent
             .as_ref()
             .and_then(|id| self.agent_ids.get(id))

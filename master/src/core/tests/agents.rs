@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mezz_proto::{
     mezz::v1::{self as mezz, agent_message, agent_state::Status, master_message::Message},
-    v1::{TaskState, task_status::Reason},
+    v1::{self, TaskState, scheduler::call, task_status::Reason},
 };
 
 use super::env::{Env, SchedulerEvent, command_task, executor, executor_task, text};
@@ -249,7 +249,52 @@ fn a_kill_waits_for_an_agent_that_is_away() {
     env.kill("f1", "t1");
     env.agent_inbox("a1");
     env.reregister("a1");
-    assert!(env.agent_inbox("a1").iter().any(|m| matches!(m, Message::KillTask(_))));
+    assert_eq!(kills(&mut env).len(), 1);
+}
+
+/// What the agent was asked to end since the last look, and how.
+fn kills(env: &mut Env) -> Vec<(String, Option<v1::KillPolicy>)> {
+    let inbox = env.agent_inbox("a1").into_iter();
+    inbox
+        .filter_map(|message| match message {
+            Message::KillTask(kill) => Some((kill.task_id.value, kill.kill_policy)),
+            _ => None,
+        })
+        .collect()
+}
+
+/// A link that breaks may have swallowed the kill, and the task may have been
+/// reported unreachable since.
+#[test]
+fn a_kill_is_sent_at_every_return_until_the_task_has_ended() {
+    let mut env = Env::new();
+    env.agent("a1", "cpus:4;mem:1024").framework("f1", "ads");
+    env.running("f1", "a1", "t1", "cpus:1;mem:64");
+    let grace_period = Some(v1::DurationInfo { nanoseconds: 7 });
+    let policy = Some(v1::KillPolicy { grace_period });
+    env.call("f1", call::Type::Kill, |c| {
+        let task_id = v1::TaskId { value: "t1".to_owned() };
+        c.kill = Some(call::Kill { task_id, agent_id: None, kill_policy: policy });
+    });
+    let kill = [("t1".to_owned(), policy)];
+    assert_eq!(kills(&mut env), kill);
+    for away in [1, 601] {
+        env.agent_link_breaks("a1");
+        env.pass(Duration::from_secs(away));
+        env.reregister("a1");
+        assert_eq!(kills(&mut env), kill, "after {away} s");
+    }
+    assert_eq!(env.updates("f1").len(), 2, "unreachable, and back");
+    // Without saying how, it does not take more time than was given before.
+    env.kill("f1", "t1");
+    assert_eq!(kills(&mut env), [("t1".to_owned(), None)]);
+    env.reregister("a1");
+    assert_eq!(kills(&mut env), kill);
+
+    env.report("a1", "f1", "t1", TaskState::TaskKilled);
+    env.agent_link_breaks("a1");
+    env.reregister("a1");
+    assert_eq!(kills(&mut env), []);
 }
 
 /// 20,000 agents are too slow for a debug test; but the work for each must not

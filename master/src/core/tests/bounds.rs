@@ -10,7 +10,7 @@ use mezz_proto::{
     },
 };
 
-use super::env::{Env, SchedulerEvent, command_task};
+use super::env::{Env, SchedulerEvent, command_task, executor, executor_task};
 use crate::core::{Change, Effect, Effects, Event, OperatorCommand, RequestId};
 
 fn operator(env: &mut Env, command: OperatorCommand) -> Effects {
@@ -154,4 +154,50 @@ fn tasks_that_would_take_much_memory_are_refused() {
     assert_eq!(update.state(), TaskState::TaskError);
     assert!(update.message().starts_with("labels: "), "{}", update.message());
     assert!(env.live_tasks().is_empty());
+}
+
+/// The master keeps executors for comparison.
+#[test]
+fn executors_that_would_take_much_memory_are_refused() {
+    let mut env = Env::new();
+    env.agent("a1", "cpus:4;mem:1024").framework("f1", "ads");
+    let with_data = |id: &str, bytes: usize| v1::ExecutorInfo {
+        data: Some(vec![0; bytes]),
+        ..executor(id, "cpus:1;mem:64")
+    };
+    let offer = env.offer("f1");
+    let tasks = [("t1", 1_000_000), ("t2", 1_100_000)];
+    let tasks =
+        tasks.map(|(id, data)| executor_task(id, &offer, "cpus:1;mem:64", &with_data(id, data)));
+    env.launch("f1", &offer, tasks.into());
+    let update = env.update("f1");
+    assert_eq!((update.task_id.value.as_str(), update.state()), ("t2", TaskState::TaskError));
+    assert!(update.message().starts_with("executor: takes 11"), "{}", update.message());
+    assert!(update.message().contains("1048576"), "{}", update.message());
+    assert_eq!(env.live_tasks().len(), 1);
+}
+
+#[test]
+fn long_container_statuses_are_forwarded_and_not_kept() {
+    let mut env = Env::new();
+    env.agent("a1", "cpus:4;mem:1024").framework("f1", "ads");
+    env.running("f1", "a1", "t1", "cpus:1;mem:64");
+    for (n, name, kept) in [(1, "eth0".to_owned(), true), (2, "x".repeat(5000), false)] {
+        let network = v1::NetworkInfo { name: Some(name), ..Default::default() };
+        let container = v1::ContainerStatus { network_infos: vec![network], ..Default::default() };
+        let status = v1::TaskStatus {
+            task_id: v1::TaskId { value: "t1".to_owned() },
+            state: TaskState::TaskRunning as i32,
+            container_status: Some(container.clone()),
+            uuid: Some(vec![n; 16]),
+            ..Default::default()
+        };
+        let latest_state = status.state;
+        let framework_id = v1::FrameworkId { value: env.framework_id("f1") };
+        let update = mezz::StatusUpdate { framework_id, status, latest_state };
+        env.agent_says("a1", agent_message::Message::StatusUpdate(update));
+        assert_eq!(env.update("f1").container_status, Some(container.clone()));
+        env.reconcile("f1", &[("t1", None)]);
+        assert_eq!(env.update("f1").container_status, kept.then_some(container));
+    }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use mezz_proto::{
     ids::AgentId,
     mezz::v1::{self as mezz, agent_message, master_message::Message},
-    v1::{TaskState, task_status::Reason},
+    v1::{self, TaskState, task_status::Reason},
 };
 
 use super::env::{Env, executor, executor_task, text};
@@ -176,6 +176,72 @@ fn an_ended_task_leaves_the_list_though_its_agent_is_unreachable() {
     env.acknowledge("f1", &update);
     assert!(env.live_tasks().is_empty());
     assert!(env.agents["a1"].tasks.is_empty());
+}
+
+/// Rule 36: also when its agent goes for good before the framework has read it.
+#[test]
+fn the_end_of_a_task_is_told_after_its_agent_is_gone() {
+    let failed = |env: &mut Env| {
+        let id = v1::TaskId { value: "t1".to_owned() };
+        let status = v1::TaskStatus {
+            task_id: id.clone(),
+            state: TaskState::TaskFailed as i32,
+            reason: Some(Reason::ContainerLimitationMemory as i32),
+            message: Some("out of memory".to_owned()),
+            uuid: Some(vec![5; 16]),
+            ..Default::default()
+        };
+        let framework_id = v1::FrameworkId { value: env.framework_id("f1") };
+        let latest_state = status.state;
+        let update = mezz::StatusUpdate { framework_id, status, latest_state };
+        env.agent_says("a1", agent_message::Message::StatusUpdate(update));
+        id
+    };
+    let leaves = |env: &mut Env| {
+        env.agent_says("a1", agent_message::Message::Unregister(mezz::Unregister::default()));
+    };
+    let given_up = |env: &mut Env| {
+        unreachable(env, "a1");
+        env.pass(Duration::from_secs(3600));
+    };
+    let forgets = |env: &mut Env| {
+        env.agents.get_mut("a1").unwrap().tasks.clear();
+        env.reregister("a1");
+    };
+    for goes in [leaves as fn(&mut Env), given_up, forgets] {
+        // The framework is there.
+        let mut env = with_task(|o| o.unreachable_retention = Duration::from_secs(3600));
+        failed(&mut env);
+        env.updates("f1");
+        goes(&mut env);
+        let last = env.update("f1");
+        assert_eq!(last.state(), TaskState::TaskFailed);
+        assert_eq!(last.reason(), Reason::ContainerLimitationMemory);
+        assert_eq!(last.message(), "out of memory");
+        assert!(last.uuid.is_none(), "nobody could take the acknowledgement");
+        assert!(env.live_tasks().is_empty());
+
+        // The framework is away, and asks when it is back.
+        let mut env = with_task(|o| o.unreachable_retention = Duration::from_secs(3600));
+        env.frameworks.get_mut("f1").unwrap().info.failover_timeout = Some(1e6);
+        env.subscribe("f1");
+        let agent = env.agent_id("a1");
+        env.framework_leaves("f1");
+        failed(&mut env);
+        goes(&mut env);
+        assert!(env.live_tasks().is_empty());
+        env.subscribe("f1");
+        for of in [None, Some(agent.as_str())] {
+            env.updates("f1");
+            env.reconcile("f1", &[("t1", of)]);
+            let last = env.update("f1");
+            assert_eq!(last.state(), TaskState::TaskFailed);
+            assert_eq!((last.reason(), last.message()), (Reason::Reconciliation, "out of memory"));
+            assert_eq!(last.agent_id.unwrap().value, agent);
+        }
+        env.reconcile("f1", &[("t1", Some("another"))]);
+        assert_eq!(env.update("f1").state(), TaskState::TaskUnknown);
+    }
 }
 
 #[test]

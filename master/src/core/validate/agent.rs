@@ -63,6 +63,7 @@ pub(in crate::core) fn described(given: mezz::AgentDescription) -> Result<Descri
     let total = Resources::from_proto(&agent.resources)
         .map_err(|error| Refusal::permanent(format!("description.agent.resources: {error}")))?;
     agent.id = None;
-    agent.resources.clear();
+    // Not `clear`: the room for them would be kept for the agent's life.
+    agent.resources = Vec::new();
     Ok(Described { info: agent, total, version, api_address })
 }

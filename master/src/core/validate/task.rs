@@ -15,6 +15,10 @@ use super::ids;
 /// readers, in bytes, encoded.
 const MAX_KEPT: usize = 64 * 1024;
 
+/// Longest `ExecutorInfo`, in bytes, encoded: the master keeps it for as long as
+/// the executor is there, to compare it with what later tasks name.
+const MAX_EXECUTOR: usize = 1024 * 1024;
+
 /// Where and for whom tasks are launched.
 #[derive(Debug)]
 pub(in crate::core) struct LaunchContext<'a> {
@@ -169,6 +173,13 @@ fn executor(info: &v1::ExecutorInfo, at: &LaunchContext<'_>) -> Result<CheckedEx
         _ => {}
     }
     negative("executor.shutdown_grace_period", info.shutdown_grace_period.as_ref())?;
+    let bytes = info.encoded_len();
+    if bytes > MAX_EXECUTOR {
+        let data = info.data.as_ref().map_or(0, |data| data.len());
+        return Err(format!(
+            "executor: takes {bytes} bytes ({data} of them in executor.data), an executor may take at most {MAX_EXECUTOR}; give it the rest through a file or in task.data"
+        ));
+    }
     Ok(CheckedExecutor {
         id: (&info.executor_id).into(),
         resources: resources("executor.resources", &info.resources, at)?,

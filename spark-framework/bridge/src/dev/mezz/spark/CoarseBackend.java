@@ -2,6 +2,7 @@ package dev.mezz.spark;
 
 import java.io.IOException;
 import java.util.ArrayList;
+import java.util.Collections;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -52,6 +53,9 @@ final class CoarseBackend extends CoarseGrainedSchedulerBackend implements Sidec
   /** How long a disconnected executor waits for the reason of its end. */
   private static final long EXIT_REASON_SECONDS = 10;
 
+  /** How many ended executors are remembered: more than can end in that time. */
+  private static final int MAX_EXPLAINED = 10_000;
+
   private final TaskSchedulerImpl scheduler;
   private final SparkContext sc;
   private final List<String> masters;
@@ -73,8 +77,19 @@ final class CoarseBackend extends CoarseGrainedSchedulerBackend implements Sidec
   /** Executors that are disconnected and whose end is not yet explained. */
   private final Map<String, ScheduledFuture<?>> unexplained = new ConcurrentHashMap<>();
 
-  /** Executors whose end is explained, though Spark may still see them disconnect. */
-  private final Set<String> explained = ConcurrentHashMap.newKeySet();
+  /**
+   * Executors whose end is explained, though Spark may still see them disconnect: the latest ones,
+   * for that comes soon or never.
+   */
+  private final Set<String> explained =
+      Collections.synchronizedSet(
+          Collections.newSetFromMap(
+              new LinkedHashMap<String, Boolean>() {
+                @Override
+                protected boolean removeEldestEntry(Map.Entry<String, Boolean> eldest) {
+                  return size() > MAX_EXPLAINED;
+                }
+              }));
 
   private volatile Sidecar sidecar;
   private volatile int expectedCores;
