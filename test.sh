@@ -25,6 +25,7 @@ if ! $fast; then
   ensure_python
   ensure_spark $SPARK_4
   ensure_spark $SPARK_3
+  ensure_vm
   ensure_bridge "$PWD/target/debug/mezz-spark-bridge.jar"
   MEZZ_TEST_SPARK_HOME=$(spark_home $SPARK_4)
   MEZZ_TEST_SPARK_3_HOME=$(spark_home $SPARK_3)
@@ -54,6 +55,8 @@ if $fast; then
   cargo nextest run --workspace --locked --lib
 else
   cargo nextest run --workspace --locked
+  step "the agent's tests again, on cgroup v2 in a virtual machine"
+  tests_in_vm
 fi
 
 step "done"

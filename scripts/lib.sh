@@ -82,3 +82,24 @@ ensure_bridge() { # jar
   mkdir -p "$(dirname "$1")"
   quietly "$MEZZ_HOME/log/bridge.log" spark-framework/bridge/build.sh "$(spark_home $SPARK_4)" "$1"
 }
+
+# What scripts/vm.sh needs: the emulator, and apt's lists for the kernel.
+ensure_vm() {
+  command -v qemu-system-x86_64 >/dev/null && command -v cpio >/dev/null && command -v strip >/dev/null \
+    && [ -n "$(apt-cache search --names-only '^linux-image-cloud-amd64$')" ] && return
+  apt_install qemu-system-x86 cpio binutils iproute2 procps
+}
+
+# The test programs of the agent that deal with the kernel, run where cgroup v2 is.
+tests_in_vm() {
+  local program programs
+  programs=$(cargo nextest list --package mezz-agent --locked --list-type binaries-only --message-format json |
+    python3 -c 'import json, sys
+for id, it in json.load(sys.stdin)["rust-binaries"].items():
+    if it["kind"] == "test": print(it["binary-path"])')
+  for program in $programs; do
+    note "$(basename "$program")"
+    MEZZ_VM_FILES="$PWD/target/debug/mezz-launcher" quietly "$MEZZ_HOME/log/vm-$(basename "$program").log" \
+      scripts/vm.sh "$MEZZ_HOME/vm" "$program" --test-threads 4
+  done
+}
