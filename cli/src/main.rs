@@ -58,11 +58,22 @@ fn main() -> ExitCode {
     }
 }
 
+/// The buffers of thousands of connections are mostly empty; huge pages would make all
+/// of them resident (docs/performance.md). Children inherit the setting: this is only
+/// for a process that has none.
+fn use_small_pages() {
+    // A kernel without huge pages refuses; then there is nothing to turn off.
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
+}
+
 fn run(parsed: &Parsed) -> anyhow::Result<ExitCode> {
     let (command, matches) = parsed.subcommand();
     let sources = Sources { command, matches, file: parsed.file.as_ref() };
     match &parsed.cli.command {
-        Command::Master(args) => serve(commands::master::run(args, &sources)),
+        Command::Master(args) => {
+            use_small_pages();
+            serve(commands::master::run(args, &sources))
+        }
         Command::Agent(args) => serve(commands::agent::run(args, &sources)),
         Command::Local(args) => serve(commands::local::run(args, &sources)),
         Command::Spark(args) => commands::spark::run(args),

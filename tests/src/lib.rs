@@ -43,14 +43,21 @@ pub fn eventually<T>(
     }
 }
 
+/// A value that `./test.sh` sets up and passes on.
+///
+/// # Errors
+/// When the variable is not set: what to do.
+pub fn prepared_value(variable: &str) -> Result<String> {
+    std::env::var(variable)
+        .with_context(|| format!("{variable} is not set: run the tests by ./test.sh"))
+}
+
 /// A path that `./test.sh` sets up and passes on.
 ///
 /// # Errors
 /// When the variable is not set or names nothing: what to do.
 pub fn prepared(variable: &str) -> Result<PathBuf> {
-    let path = std::env::var_os(variable)
-        .map(PathBuf::from)
-        .with_context(|| format!("{variable} is not set: run the tests by ./test.sh"))?;
+    let path = PathBuf::from(prepared_value(variable)?);
     if !path.exists() {
         bail!("{variable} is {}, which does not exist: run ./test.sh", path.display());
     }

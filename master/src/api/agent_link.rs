@@ -1,36 +1,27 @@
 //! What agents speak.
 
-use mezz_proto::mezz::v1::{AgentMessage, MasterMessage, agent_link_server::AgentLink};
-use tonic::{Request, Response, Status, Streaming};
+use axum::{Router, routing::post};
+use mezz_proto::mezz::v1::{AgentMessage, MasterMessage};
 
-use super::stream::open_stream;
+use super::stream::{Kind, open_stream};
 use crate::{
     core::Event,
-    shell::{dispatch::Peer, handle::CoreHandle, limits::AGENT_OUTBOX_BYTES, outbox::OutboxStream},
+    shell::{
+        dispatch::Peer,
+        handle::CoreHandle,
+        limits::{AGENT_OUTBOX_BYTES, MAX_AGENT_MESSAGE_BYTES},
+    },
 };
 
-/// The gRPC service.
-#[derive(Debug)]
-pub struct AgentLinkService {
-    /// Where messages go.
-    pub core: CoreHandle,
-}
+static AGENTS: Kind<AgentMessage, MasterMessage> = Kind {
+    largest: MAX_AGENT_MESSAGE_BYTES,
+    outbox: AGENT_OUTBOX_BYTES,
+    to_peer: Peer::Agent,
+    to_event: |connection, message| Event::AgentMessage { connection, message },
+};
 
-#[tonic::async_trait]
-impl AgentLink for AgentLinkService {
-    type ConnectStream = OutboxStream<MasterMessage>;
-
-    async fn connect(
-        &self,
-        request: Request<Streaming<AgentMessage>>,
-    ) -> Result<Response<Self::ConnectStream>, Status> {
-        let stream = open_stream(
-            self.core.clone(),
-            request.into_inner(),
-            AGENT_OUTBOX_BYTES,
-            Peer::Agent,
-            |connection, message| Event::AgentMessage { connection, message },
-        );
-        Ok(Response::new(stream))
-    }
+/// The gRPC service `AgentLink`.
+pub fn routes(core: CoreHandle) -> Router {
+    let connect = move |request| std::future::ready(open_stream(core.clone(), &AGENTS, request));
+    Router::new().route("/mezz.v1.AgentLink/Connect", post(connect))
 }

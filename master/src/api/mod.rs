@@ -2,6 +2,7 @@
 
 mod agent_link;
 mod http;
+mod messages;
 mod operator;
 mod scheduler;
 mod server;

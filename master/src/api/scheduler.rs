@@ -1,38 +1,28 @@
 //! What frameworks speak.
 
-use mezz_proto::{mezz::v1::scheduler_server::Scheduler, v1::scheduler};
-use tonic::{Request, Response, Status, Streaming};
+use axum::{Router, routing::post};
+use mezz_proto::v1::scheduler::{Call, Event as SchedulerEvent};
 
-use super::stream::open_stream;
+use super::stream::{Kind, open_stream};
 use crate::{
     core::Event,
     shell::{
-        dispatch::Peer, handle::CoreHandle, limits::SCHEDULER_OUTBOX_BYTES, outbox::OutboxStream,
+        dispatch::Peer,
+        handle::CoreHandle,
+        limits::{MAX_CALL_BYTES, SCHEDULER_OUTBOX_BYTES},
     },
 };
 
-/// The gRPC service.
-#[derive(Debug)]
-pub struct SchedulerService {
-    /// Where calls go.
-    pub core: CoreHandle,
-}
+static FRAMEWORKS: Kind<Call, SchedulerEvent> = Kind {
+    largest: MAX_CALL_BYTES,
+    outbox: SCHEDULER_OUTBOX_BYTES,
+    to_peer: Peer::Scheduler,
+    to_event: |connection, call| Event::SchedulerCall { connection, call },
+};
 
-#[tonic::async_trait]
-impl Scheduler for SchedulerService {
-    type SubscribeStream = OutboxStream<scheduler::Event>;
-
-    async fn subscribe(
-        &self,
-        request: Request<Streaming<scheduler::Call>>,
-    ) -> Result<Response<Self::SubscribeStream>, Status> {
-        let stream = open_stream(
-            self.core.clone(),
-            request.into_inner(),
-            SCHEDULER_OUTBOX_BYTES,
-            Peer::Scheduler,
-            |connection, call| Event::SchedulerCall { connection, call },
-        );
-        Ok(Response::new(stream))
-    }
+/// The gRPC service `Scheduler`.
+pub fn routes(core: CoreHandle) -> Router {
+    let subscribe =
+        move |request| std::future::ready(open_stream(core.clone(), &FRAMEWORKS, request));
+    Router::new().route("/mezz.v1.Scheduler/Subscribe", post(subscribe))
 }

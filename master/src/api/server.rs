@@ -3,10 +3,7 @@
 use std::{future::Future, io, sync::Arc};
 
 use futures_util::{Stream, stream};
-use mezz_proto::mezz::v1::{
-    agent_link_server::AgentLinkServer, operator_server::OperatorServer,
-    scheduler_server::SchedulerServer,
-};
+use mezz_proto::mezz::v1::operator_server::OperatorServer;
 use tokio::net::{TcpListener, TcpStream};
 use tonic::{
     service::Routes,
@@ -14,16 +11,13 @@ use tonic::{
 };
 use tracing::{debug, warn};
 
-use super::{
-    agent_link::AgentLinkService, http, operator::OperatorService, scheduler::SchedulerService,
-};
+use super::{agent_link, http, operator::OperatorService, scheduler};
 use crate::shell::{
     clock::Clock,
     handle::CoreHandle,
     limits::{
-        ACCEPT_PAUSE, CONNECTION_WINDOW, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT,
-        MAX_AGENT_MESSAGE_BYTES, MAX_CALL_BYTES, MAX_HEADER_BYTES, MAX_OPERATOR_REQUEST_BYTES,
-        STREAM_WINDOW, STREAMS_PER_CONNECTION,
+        ACCEPT_PAUSE, CONNECTION_WINDOW, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, MAX_HEADER_BYTES,
+        MAX_OPERATOR_REQUEST_BYTES, STREAM_WINDOW, STREAMS_PER_CONNECTION,
     },
     metrics::Metrics,
     read_model::ReadModel,
@@ -66,20 +60,16 @@ pub async fn serve_api(
     listener: TcpListener,
     stop: impl Future<Output = ()>,
 ) -> Result<(), Error> {
-    let scheduler = SchedulerServer::new(SchedulerService { core: api.core.clone() })
-        .max_decoding_message_size(MAX_CALL_BYTES);
-    let agents = AgentLinkServer::new(AgentLinkService { core: api.core.clone() })
-        .max_decoding_message_size(MAX_AGENT_MESSAGE_BYTES);
     let operator = OperatorServer::new(OperatorService {
         core: api.core.clone(),
         model: api.model.clone(),
         identity: api.identity.clone(),
     })
     .max_decoding_message_size(MAX_OPERATOR_REQUEST_BYTES);
-    let router = Routes::new(scheduler)
-        .add_service(agents)
-        .add_service(operator)
+    let router = Routes::new(operator)
         .into_axum_router()
+        .merge(scheduler::routes(api.core.clone()))
+        .merge(agent_link::routes(api.core.clone()))
         .merge(http::routes(Arc::new(api)))
         .fallback(http::not_found);
     Server::builder()

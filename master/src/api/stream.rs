@@ -2,10 +2,23 @@
 
 use std::sync::Arc;
 
+use axum::{
+    body::Body,
+    extract::Request,
+    http::{HeaderValue, Response, header},
+    response::IntoResponse,
+};
+use bytes::Bytes;
+use mezz_proto::codec::LeanCodec;
+use prost::Message;
 use tokio::{pin, time::timeout};
-use tonic::{Status, Streaming};
+use tonic::{
+    Status,
+    codec::{Codec, EncodeBody, SingleMessageCompressionOverride},
+};
 use tracing::debug;
 
+use super::messages::Messages;
 use crate::{
     core::{ConnectionId, Event},
     shell::{
@@ -17,80 +30,114 @@ use crate::{
     },
 };
 
-/// Begins a stream: its reader runs as a task, the writer is returned.
-/// `to_event` makes an event of a message, `to_peer` a peer of the outbox.
+/// One kind of stream.
+pub struct Kind<In, Out> {
+    /// Largest message of the peer, in bytes.
+    pub largest: usize,
+    /// What may wait for the peer, in bytes by estimate.
+    pub outbox: usize,
+    /// A peer of the outbox.
+    pub to_peer: fn(Arc<Outbox<Out>>) -> Peer,
+    /// An event of a message.
+    pub to_event: fn(ConnectionId, Box<In>) -> Event,
+}
+
+/// Begins a stream: its reader runs as a task, and the response is what goes out.
 pub fn open_stream<In, Out>(
     core: CoreHandle,
-    incoming: Streaming<In>,
-    limit: usize,
-    to_peer: fn(Arc<Outbox<Out>>) -> Peer,
-    to_event: fn(ConnectionId, Box<In>) -> Event,
-) -> OutboxStream<Out>
+    kind: &'static Kind<In, Out>,
+    request: Request,
+) -> Response<Body>
 where
-    In: Send + 'static,
-    Out: Weigh + Send + 'static,
+    In: Message + Default + 'static,
+    Out: Weigh + Message + Unpin + 'static,
 {
-    let outbox = Outbox::new(limit);
-    let stream = OutboxStream::new(outbox.clone());
+    let outbox = Outbox::new(kind.outbox);
+    let outgoing = OutboxStream::new(outbox.clone());
+    let incoming = Messages::new(request.into_body(), kind.largest);
+    tokio::spawn(run(core, kind, incoming, outbox));
+    let body = EncodeBody::new_server(
+        LeanCodec::<Out, In>::default().encoder(),
+        outgoing,
+        None,
+        SingleMessageCompressionOverride::default(),
+        None,
+    );
+    let grpc = HeaderValue::from_static("application/grpc");
+    ([(header::CONTENT_TYPE, grpc)], Body::new(body)).into_response()
+}
+
+async fn run<In, Out>(
+    core: CoreHandle,
+    kind: &'static Kind<In, Out>,
+    mut incoming: Messages,
+    outbox: Arc<Outbox<Out>>,
+) where
+    In: Message + Default,
+    Out: Weigh,
+{
     let connection = core.next_connection();
-    tokio::spawn(async move {
-        let end = read(&core, connection, incoming, &outbox, to_peer, to_event).await;
-        // The core ignores it when it ended the connection itself, or never
-        // heard of it. A stopped core needs no telling.
-        let _ = core.send(Input::Ended(connection)).await;
-        outbox.close(end);
-        if timeout(DRAIN_TIMEOUT, outbox.gone()).await.is_err() {
-            outbox.abort(Status::deadline_exceeded("the rest of the stream was not read in time"));
-        }
-    });
-    stream
+    let end = read(&core, connection, kind, &mut incoming, &outbox).await;
+    // The core ignores it when it ended the connection itself, or never heard of
+    // it. A stopped core needs no telling.
+    let _ = core.send(Input::Ended(connection)).await;
+    outbox.close(end);
+    if timeout(DRAIN_TIMEOUT, outbox.gone()).await.is_err() {
+        outbox.abort(Status::deadline_exceeded("the rest of the stream was not read in time"));
+    }
 }
 
 /// Reads until either side ends. The result is how the other direction ends,
 /// unless that is decided already.
-async fn read<In, Out: Weigh>(
+async fn read<In: Message + Default, Out: Weigh>(
     core: &CoreHandle,
     connection: ConnectionId,
-    mut incoming: Streaming<In>,
+    kind: &Kind<In, Out>,
+    incoming: &mut Messages,
     outbox: &Arc<Outbox<Out>>,
-    to_peer: fn(Arc<Outbox<Out>>) -> Peer,
-    to_event: fn(ConnectionId, Box<In>) -> Event,
 ) -> Result<(), Status> {
     let closed = outbox.closed();
     pin!(closed);
     let first = tokio::select! {
         biased;
         () = &mut closed => return Ok(()),
-        first = timeout(FIRST_MESSAGE_TIMEOUT, incoming.message()) => first,
+        first = timeout(FIRST_MESSAGE_TIMEOUT, incoming.next()) => first,
     };
-    let Ok(first) = first else {
+    let Ok(mut next) = first else {
         return Err(Status::deadline_exceeded("no first message came on this stream in time"));
     };
-    let mut next = first;
-    let mut opened = false;
+    let mut peer = Some((kind.to_peer)(outbox.clone()));
     loop {
-        let message = match next {
-            Ok(Some(message)) => Box::new(message),
+        let bytes = match next {
+            Ok(Some(bytes)) => bytes,
             Ok(None) => return Ok(()),
             Err(status) => {
                 debug!(connection = connection.0, %status, "a stream broke");
                 return Err(status);
             }
         };
-        let sent = async {
-            if !opened {
-                core.send(Input::Open(connection, to_peer(outbox.clone()))).await?;
+        // Decoded only once the core has room for it.
+        let inputs = 1 + usize::from(peer.is_some());
+        let mut room = core.room(inputs).await.map_err(|Stopped| {
+            Status::unavailable("the master is stopping; find the leader again")
+        })?;
+        let event = (kind.to_event)(connection, decode(bytes)?);
+        let opened = peer.take().map(|peer| Input::Open(connection, peer));
+        for input in opened.into_iter().chain([Input::Message(connection, event)]) {
+            if let Some(place) = room.next() {
+                place.send(input);
             }
-            core.send(Input::Message(connection, to_event(connection, message))).await
-        };
-        if let Err(Stopped) = sent.await {
-            return Err(Status::unavailable("the master is stopping; find the leader again"));
         }
-        opened = true;
+        drop(room);
         next = tokio::select! {
             biased;
             () = &mut closed => return Ok(()),
-            next = incoming.message() => next,
+            next = incoming.next() => next,
         };
     }
+}
+
+fn decode<In: Message + Default>(bytes: Bytes) -> Result<Box<In>, Status> {
+    let message = In::decode(bytes);
+    Ok(Box::new(message.map_err(|error| Status::internal(error.to_string()))?))
 }

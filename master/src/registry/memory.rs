@@ -6,6 +6,7 @@ use mezz_proto::{
     ids::{AgentId, FrameworkId},
     mezz::v1 as mezz,
 };
+use prost::Message;
 
 use super::{Registry, RegistryError, RegistryOp, RegistrySnapshot, agent_key, framework_key};
 
@@ -13,7 +14,8 @@ use super::{Registry, RegistryError, RegistryOp, RegistrySnapshot, agent_key, fr
 /// agents and frameworks from them.
 #[derive(Debug, Default)]
 pub struct MemoryRegistry {
-    agents: BTreeMap<AgentId, mezz::AgentRecord>,
+    /// Encoded, a fifth of the message.
+    agents: BTreeMap<AgentId, Box<[u8]>>,
     frameworks: BTreeMap<FrameworkId, mezz::FrameworkRecord>,
     weights: BTreeMap<String, f64>,
 }
@@ -27,7 +29,8 @@ impl MemoryRegistry {
     fn apply_one(&mut self, op: RegistryOp) {
         match op {
             RegistryOp::PutAgent(record) => {
-                self.agents.insert(AgentId::new(agent_key(&record)), record);
+                let encoded = record.encode_to_vec().into_boxed_slice();
+                self.agents.insert(AgentId::new(agent_key(&record)), encoded);
             }
             RegistryOp::RemoveAgent(id) => {
                 self.agents.remove(&id);
@@ -47,8 +50,17 @@ impl MemoryRegistry {
 
 impl Registry for MemoryRegistry {
     async fn load(&mut self) -> Result<RegistrySnapshot, RegistryError> {
+        let mut agents = Vec::with_capacity(self.agents.len());
+        for (id, encoded) in &self.agents {
+            let record = mezz::AgentRecord::decode(&**encoded);
+            agents.push(record.map_err(|source| RegistryError::Corrupt {
+                place: "memory".to_owned(),
+                record: format!("agents/{id}"),
+                source: Box::new(source),
+            })?);
+        }
         Ok(RegistrySnapshot {
-            agents: self.agents.values().cloned().collect(),
+            agents,
             frameworks: self.frameworks.values().cloned().collect(),
             weights: self.weights.iter().map(|(role, weight)| (role.clone(), *weight)).collect(),
         })

@@ -56,6 +56,14 @@ impl CoreHandle {
         self.inputs.send(input).await.map_err(|_| Stopped)
     }
 
+    /// Waits until so many inputs can be queued, and keeps the places for them.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn room(&self, inputs: usize) -> Result<mpsc::PermitIterator<'_, Input>, Stopped> {
+        self.inputs.reserve_many(inputs).await.map_err(|_| Stopped)
+    }
+
     /// Asks the core on behalf of an operator.
     ///
     /// # Errors

@@ -22,7 +22,7 @@ pub const AGENT_OUTBOX_BYTES: usize = 16 << 20;
 /// Inputs that may wait for the core. Beyond them the readers of the sockets
 /// wait, and so do the peers, by HTTP/2 flow control. A few batches keep the core
 /// busy; more would only hold memory when all agents come back at once.
-pub const CORE_QUEUE: usize = 2_048;
+pub const CORE_QUEUE: usize = 1_024;
 
 /// Inputs that the core takes in one go, before it wakes the writers of the
 /// sockets: more makes larger frames, fewer makes shorter waits.
@@ -32,8 +32,9 @@ pub const CORE_BATCH: usize = 512;
 pub const PENDING_WRITES: usize = 4_096;
 
 /// Batches of changes that may wait for the read model. Beyond them the core
-/// waits for it.
-pub const CHANGE_BATCHES: usize = 16;
+/// waits for it. More would not let it go faster for long, and a batch of agents
+/// that come back with their tasks is some megabytes.
+pub const CHANGE_BATCHES: usize = 2;
 
 /// Messages that a socket's writer takes from its outbox under one lock.
 pub const OUTBOX_BATCH: usize = 64;

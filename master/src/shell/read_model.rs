@@ -63,15 +63,8 @@ impl ReadModel {
             let state = self.read();
             state.agents().map(|(record, sums)| (record.clone(), sums.clone())).collect()
         };
-        let mut agents: Vec<_> = records
-            .into_iter()
-            .map(|(record, sums)| mezz::AgentState {
-                allocated: wire(&sums.allocated),
-                offered: wire(&sums.offered),
-                tasks: sums.tasks,
-                ..(*record).clone()
-            })
-            .collect();
+        let mut agents: Vec<_> =
+            records.into_iter().map(|(agent, sums)| agent.record(&sums)).collect();
         agents.sort_by(|a, b| agent_id(&a.agent).cmp(agent_id(&b.agent)));
         agents
     }
@@ -157,7 +150,8 @@ impl ReadModel {
     }
 }
 
-fn wire(resources: &Resources) -> Vec<v1::Resource> {
+/// As messages.
+pub fn wire(resources: &Resources) -> Vec<v1::Resource> {
     resources.to_proto(Dialect::Refined, None)
 }
 

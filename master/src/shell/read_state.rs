@@ -13,7 +13,10 @@ use mezz_proto::{
 };
 use prost::Message;
 
-use super::{news, read_model::Totals};
+use super::{
+    news,
+    read_model::{Totals, wire},
+};
 use crate::core::Change;
 
 /// Held by one agent's or one framework's tasks and offers.
@@ -46,6 +49,36 @@ impl TaskEntry {
     }
 }
 
+/// An agent as it is kept: what it has not as messages, which take five times as
+/// much, and the record says it twice.
+#[derive(Debug)]
+pub struct AgentEntry {
+    /// Its `total` and its description's `resources` are left empty.
+    rest: mezz::AgentState,
+    total: Resources,
+}
+
+impl AgentEntry {
+    fn new(mut record: mezz::AgentState) -> Self {
+        // The core has validated them.
+        let total = Resources::from_proto(&record.total).unwrap_or_default();
+        record.total = Vec::new();
+        record.agent.resources = Vec::new();
+        Self { rest: record, total }
+    }
+
+    /// The record again, with these sums.
+    pub fn record(&self, sums: &Sums) -> mezz::AgentState {
+        let mut record = self.rest.clone();
+        record.total = wire(&self.total);
+        record.agent.resources = record.total.clone();
+        record.allocated = wire(&sums.allocated);
+        record.offered = wire(&sums.offered);
+        record.tasks = sums.tasks;
+        record
+    }
+}
+
 /// A record, once it is known, and the sums, which may come before it.
 #[derive(Debug)]
 struct Entry<R> {
@@ -71,7 +104,7 @@ type ExecutorKey = (AgentId, FrameworkId, ExecutorId);
 /// All that is known.
 #[derive(Debug, Default)]
 pub struct State {
-    agents: HashMap<AgentId, Entry<mezz::AgentState>>,
+    agents: HashMap<AgentId, Entry<AgentEntry>>,
     frameworks: HashMap<FrameworkId, Entry<mezz::FrameworkState>>,
     tasks: BTreeMap<FrameworkId, BTreeMap<TaskId, TaskEntry>>,
     executors: HashMap<ExecutorKey, Arc<Resources>>,
@@ -123,8 +156,8 @@ impl State {
     fn put_agent(&mut self, record: mezz::AgentState) {
         let id = AgentId::from(record.agent.id.clone().unwrap_or_default());
         let entry = self.agents.entry(id).or_default();
-        news::agent(entry.record.as_deref(), &record);
-        entry.record = Some(Arc::new(record));
+        news::agent(entry.record.as_deref().map(|old| &old.rest), &record);
+        entry.record = Some(Arc::new(AgentEntry::new(record)));
     }
 
     fn put_framework(&mut self, record: mezz::FrameworkState) {
@@ -275,7 +308,7 @@ impl State {
     }
 
     /// Known agents, in no order.
-    pub fn agents(&self) -> impl Iterator<Item = (&Arc<mezz::AgentState>, &Sums)> {
+    pub fn agents(&self) -> impl Iterator<Item = (&Arc<AgentEntry>, &Sums)> {
         self.agents.values().filter_map(|e| Some((e.record.as_ref()?, &e.sums)))
     }
 
@@ -292,7 +325,9 @@ impl State {
     /// Its API's address and its host name.
     pub fn agent_address(&self, id: &AgentId) -> (Option<String>, Option<String>) {
         match self.agents.get(id).and_then(|e| e.record.as_ref()) {
-            Some(record) => (record.api_address.clone(), Some(record.agent.hostname.clone())),
+            Some(agent) => {
+                (agent.rest.api_address.clone(), Some(agent.rest.agent.hostname.clone()))
+            }
             None => (None, None),
         }
     }
@@ -327,14 +362,12 @@ impl State {
     pub fn cluster_total(&self) -> BTreeMap<String, f64> {
         use mezz::agent_state::Status;
         let mut total = BTreeMap::new();
-        for (record, _) in self.agents() {
-            if !matches!(record.status(), Status::Active | Status::Disconnected) {
+        for (agent, _) in self.agents() {
+            if !matches!(agent.rest.status(), Status::Active | Status::Disconnected) {
                 continue;
             }
-            for resource in &record.total {
-                if let Some(scalar) = &resource.scalar {
-                    *total.entry(resource.name.clone()).or_insert(0.0) += scalar.value;
-                }
+            for (name, amount) in agent.total.scalars() {
+                *total.entry(name.to_owned()).or_insert(0.0) += amount.to_f64();
             }
         }
         total
@@ -343,8 +376,10 @@ impl State {
     /// Counts.
     pub fn totals(&self) -> Totals {
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        let agents =
-            self.agents().filter(|(a, _)| a.status() == mezz::agent_state::Status::Active).count();
+        let agents = self
+            .agents()
+            .filter(|(a, _)| a.rest.status() == mezz::agent_state::Status::Active)
+            .count();
         let frameworks = self
             .frameworks()
             .filter(|(f, _)| f.status() == mezz::framework_state::Status::Active)

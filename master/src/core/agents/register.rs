@@ -81,6 +81,7 @@ impl Core {
             master_id: self.options.master_id.clone(),
             ping_interval_ms: u64::try_from(interval).unwrap_or(u64::MAX),
             completed_frameworks,
+            drain: self.agents[key].duty.order(),
         }
     }
 

@@ -156,6 +156,8 @@ impl Task {
         if self.statuses.len() >= MAX_STATUSES {
             self.statuses.remove(0);
         }
+        // Most tasks have one or two; a vector's own first step is four.
+        self.statuses.reserve_exact(1);
         self.statuses.push(record);
     }
 
