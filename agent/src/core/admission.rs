@@ -50,6 +50,13 @@ impl Core {
                 "the framework is being removed",
             ));
         }
+        if self.draining {
+            return Err(Verdict::new(
+                self.lost_or(framework, TaskState::TaskDropped),
+                Reason::AgentDraining,
+                "the agent is being drained",
+            ));
+        }
         if self.live_tasks + tasks.len() > self.options.max_tasks {
             return Err(Verdict::new(
                 TaskState::TaskFailed,
@@ -60,7 +67,7 @@ impl Core {
                 ),
             ));
         }
-        tasks.iter().try_for_each(|task| check_container(task.container.as_ref()))
+        Ok(())
     }
 }
 
@@ -70,21 +77,36 @@ pub(super) fn parse(resources: &[v1::Resource]) -> Result<Resources, Verdict> {
     })
 }
 
-/// Refuses what this agent cannot give a container.
-pub(super) fn check_container(container: Option<&v1::ContainerInfo>) -> Result<(), Verdict> {
-    let Some(container) = container else { return Ok(()) };
-    let what = if container.r#type() == container_info::Type::Docker {
-        "container.type DOCKER"
-    } else if container.mesos.as_ref().is_some_and(|mesos| mesos.image.is_some()) {
-        "container.mesos.image"
-    } else if !container.volumes.is_empty() {
-        "container.volumes"
-    } else {
-        return Ok(());
-    };
-    Err(Verdict::new(
-        TaskState::TaskFailed,
-        Reason::ContainerLaunchFailed,
-        format!("{what} is not supported by this agent yet; run the command without it"),
-    ))
+pub(super) fn is_docker(container: Option<&v1::ContainerInfo>) -> bool {
+    container.is_some_and(|container| container.r#type() == container_info::Type::Docker)
+}
+
+impl Core {
+    /// Refuses what this agent cannot give a container. What else is wrong with it,
+    /// its launch finds out.
+    pub(super) fn check_container(
+        &self,
+        container: Option<&v1::ContainerInfo>,
+    ) -> Result<(), Verdict> {
+        let Some(info) = container else { return Ok(()) };
+        let able = self.options.abilities;
+        let image = info.mesos.as_ref().is_some_and(|mesos| mesos.image.is_some());
+        let message = if is_docker(container) && !able.docker {
+            "container.type: DOCKER needs a Docker engine, and this agent has none (its option \
+             docker)"
+        } else if is_docker(container) && info.docker.is_none() {
+            "container.docker: must be set for type DOCKER, with an image"
+        } else if is_docker(container) {
+            return Ok(());
+        } else if image && !able.images {
+            "container.mesos.image: this agent has no folder of images (its option image_dir)"
+        } else if image && !able.isolation {
+            "container.mesos.image: needs an agent that runs as root, and this one does not"
+        } else if !info.volumes.is_empty() && !able.isolation {
+            "container.volumes: need an agent that runs as root, and this one does not"
+        } else {
+            return Ok(());
+        };
+        Err(Verdict::new(TaskState::TaskFailed, Reason::ContainerLaunchFailed, message))
+    }
 }

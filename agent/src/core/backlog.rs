@@ -51,7 +51,7 @@ impl TaskKey {
     pub(super) fn charged(&self, home: &Home) -> Option<ExecutorKey> {
         match home {
             Home::Executor(id) => Some(self.executor(id)),
-            Home::Command(_) | Home::None => None,
+            Home::Command(_) | Home::Member { .. } | Home::None => None,
         }
     }
 }

@@ -9,13 +9,12 @@ use mezz_proto::{
 use super::{
     Change, Core, Effect, Effects, StoreOp, TaskKey,
     environment::nanoseconds,
-    outcome,
+    outcome::{self, End},
     records::SandboxRecord,
-    state::{Container, Owner, Stage},
+    state::{Container, KillCause, Owner, Stage},
     timers::Timer,
     update::Verdict,
 };
-use crate::containerizer::Termination;
 
 impl Core {
     pub(super) fn on_container_launched(
@@ -33,7 +32,10 @@ impl Core {
         match owner {
             Owner::Task(key) => self.task_runs(now, &key, out),
             // Tasks may have come while it was being started.
-            Owner::Executor(key) => self.update_limits(&key, out),
+            Owner::Executor(key) => {
+                self.update_limits(&key, out);
+                self.start_members(now, &key, out);
+            }
         }
     }
 
@@ -52,6 +54,7 @@ impl Core {
         if let Some(longest) = longest {
             self.timers.set(Timer::Completion(key.clone()), now + longest);
         }
+        self.start_checks(now, key);
     }
 
     pub(super) fn on_launch_failed(
@@ -70,24 +73,20 @@ impl Core {
         &mut self,
         now: Time,
         id: &ContainerId,
-        termination: &Termination,
-        stderr_tail: Option<String>,
+        end: &End,
         out: &mut Effects,
     ) {
         let Some(container) = self.close_container(now, id, out) else { return };
-        let tail = stderr_tail.as_deref();
-        let framework = match &container.owner {
-            Owner::Task(key) => &key.framework,
-            Owner::Executor(key) => &key.framework,
-        };
-        let verdict = if container.rebooted && termination.wait_status.is_none() {
+        let framework = &container.executor.framework;
+        let wait_status = end.termination.wait_status;
+        let verdict = if container.rebooted && wait_status.is_none() {
             self.rebooted(framework)
         } else if let Owner::Task(_) = container.owner {
-            outcome::command(termination, tail)
+            outcome::command(end)
         } else {
-            outcome::executor(termination, tail)
+            outcome::executor(end)
         };
-        self.owner_ended(now, container.owner, verdict, termination.wait_status, out);
+        self.owner_ended(now, container.owner, verdict, wait_status, out);
         out.after_persist.push(Effect::Remove { container: id.clone() });
     }
 
@@ -115,7 +114,8 @@ impl Core {
         let Some(task) = self.tasks.get(key) else { return };
         // Asked to end, and it did: killed, whatever its exit status (rule 59).
         let verdict = match task.kill {
-            Some(cause) => Self::killed(cause, task.running_since.is_some()),
+            Some(KillCause::Executor) => self.doom_of(key),
+            Some(cause) => self.killed(key, cause, task.running_since.is_some()),
             None => verdict,
         };
         self.report(now, key, verdict, out);
@@ -129,14 +129,10 @@ impl Core {
         out: &mut Effects,
     ) -> Option<Container> {
         let container = self.containers.remove(id)?;
-        let (framework, executor) = match &container.owner {
-            Owner::Task(key) => (&key.framework, key.task.as_str()),
-            Owner::Executor(key) => (&key.framework, key.executor.as_str()),
-        };
         out.persist.push(StoreOp::PutSandbox(SandboxRecord {
             container_id: id.to_string(),
-            framework_id: framework.to_string(),
-            executor_id: executor.to_owned(),
+            framework_id: container.executor.framework.to_string(),
+            executor_id: container.executor.executor.to_string(),
             path: container.sandbox.display().to_string(),
             ended_at: Some(now.as_nanos()),
         }));

@@ -13,8 +13,13 @@ use mezz_proto::{
 };
 
 use super::{
-    Core, Effect, Effects, ExecutorKey, StoreOp, environment::RECOVERY_TIMEOUT, executor::send,
-    state::Doom, timers::Timer, update::Verdict,
+    Core, Effect, Effects, ExecutorKey, StoreOp,
+    environment::RECOVERY_TIMEOUT,
+    executor::send,
+    outcome::is_limitation,
+    state::{Doom, KillCause},
+    timers::Timer,
+    update::Verdict,
 };
 
 impl Core {
@@ -35,10 +40,11 @@ impl Core {
     ) {
         let Some(executor) = self.executors.get(key) else { return };
         let connection = executor.connection;
+        let members = executor.is_pod() && !executor.tasks.is_empty();
         let grace = match connection {
-            Some(_) => self.shutdown_grace(&executor.info),
             // There is nobody to be asked.
-            None => Duration::ZERO,
+            None if !members => Duration::ZERO,
+            _ => self.shutdown_grace(&executor.info),
         };
         let doom = Doom {
             state: TaskState::TaskFailed,
@@ -46,9 +52,15 @@ impl Core {
             message: format!("the executor was shut down: {why}"),
             at: now + grace,
         };
-        if self.doom(now, key, doom, out)
-            && let Some(connection) = connection.filter(|_| !grace.is_zero())
-        {
+        let doomed = self.doom(now, key, doom, out);
+        if doomed && members {
+            let cause = match self.is_shutting_down(&key.framework) {
+                true => KillCause::Framework,
+                false => KillCause::Request,
+            };
+            self.end_members(now, key, cause, Some(grace), out);
+        }
+        if doomed && let Some(connection) = connection.filter(|_| !grace.is_zero()) {
             let event = Event { r#type: Some(event::Type::Shutdown.into()), ..Event::default() };
             // Behind the launches that still wait for the store.
             out.after_persist.push(send(connection, event));
@@ -119,13 +131,22 @@ impl Core {
         if at > now {
             self.timers.set(Timer::Shutdown(key.clone()), at);
         } else {
-            self.on_shutdown_grace_over(key, out);
+            self.on_shutdown_grace_over(now, key, out);
         }
         true
     }
 
-    pub(super) fn on_shutdown_grace_over(&mut self, key: &ExecutorKey, out: &mut Effects) {
-        if let Some(executor) = self.executors.get(key) {
+    /// A pod goes with its last member, as they need it to the end.
+    pub(super) fn on_shutdown_grace_over(
+        &mut self,
+        now: Time,
+        key: &ExecutorKey,
+        out: &mut Effects,
+    ) {
+        let Some(executor) = self.executors.get(key) else { return };
+        if executor.is_pod() && !executor.tasks.is_empty() {
+            self.end_members(now, key, KillCause::Executor, Some(Duration::ZERO), out);
+        } else {
             out.after_persist.push(Effect::Destroy { container: executor.container.clone() });
         }
     }
@@ -142,15 +163,25 @@ impl Core {
     ) {
         let Some(executor) = self.executors.get_mut(key) else { return };
         let verdict = match &executor.doom {
-            Some(doom) if verdict.reason != Some(Reason::ContainerLimitationMemory) => {
+            Some(doom) if !is_limitation(verdict.reason) => {
                 Verdict::new(doom.state, doom.reason, &doom.message)
             }
             _ => verdict,
         };
+        if executor.is_pod() {
+            self.holder_ended(now, key, &verdict, wait_status, out);
+            return;
+        }
+        executor.gone = Some(wait_status.unwrap_or(-1));
         executor.pending.clear();
         for task in self.live_tasks_of(key) {
             self.report(now, &task, verdict.clone(), out);
         }
+        self.forget_executor(key, out);
+    }
+
+    /// It has ended, and so have its tasks.
+    pub(super) fn forget_executor(&mut self, key: &ExecutorKey, out: &mut Effects) {
         let Some(executor) = self.executors.remove(key) else { return };
         if let Some(connection) = executor.connection {
             self.connections.remove(&connection);
@@ -163,7 +194,7 @@ impl Core {
             let terminated = mezz::ExecutorTerminated {
                 framework_id: (&key.framework).into(),
                 executor_id: (&key.executor).into(),
-                status: wait_status.unwrap_or(-1),
+                status: executor.gone.unwrap_or(-1),
             };
             self.tell_executor_terminated(terminated, out);
         }

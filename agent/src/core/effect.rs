@@ -1,6 +1,6 @@
 //! What the core wants done.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use mezz_proto::{
     ids::{AgentId, ContainerId},
@@ -11,7 +11,10 @@ use mezz_proto::{
 };
 use thiserror::Error;
 
-use super::{ConnectionId, LinkId, SandboxRecord, StoreOp, TaskKey};
+use super::{
+    ConnectionId, LinkId, SandboxRecord, StoreOp, TaskKey,
+    check::{Probe, ProbeId},
+};
 use crate::containerizer::ContainerSpec;
 
 /// A container to be prepared and started.
@@ -21,6 +24,8 @@ pub struct Launch {
     pub spec: ContainerSpec,
     /// To be fetched into the sandbox before.
     pub uris: Vec<v1::command_info::Uri>,
+    /// A link to the sandbox, made with it; `latest` beside the sandbox when absent.
+    pub link: Option<PathBuf>,
 }
 
 /// Something to be done outside.
@@ -77,6 +82,8 @@ pub enum Effect {
         container: ContainerId,
         /// Where its `stderr` is.
         sandbox: PathBuf,
+        /// What it holds.
+        resources: Resources,
     },
     /// Send a signal to a container.
     Signal {
@@ -98,6 +105,19 @@ pub enum Effect {
         resources: Resources,
         /// As in [`ContainerSpec`].
         limits: BTreeMap<String, f64>,
+    },
+    /// Look whether a container is well; answered by
+    /// [`Probed`](super::Event::Probed), once, also when `timeout` is over. Given up
+    /// when the container ends.
+    Probe {
+        /// Which.
+        container: ContainerId,
+        /// Which attempt.
+        probe: ProbeId,
+        /// What to do.
+        what: Box<Probe>,
+        /// How long it may take; `None` is for ever.
+        timeout: Option<Duration>,
     },
     /// Forget an ended container.
     Remove {

@@ -10,12 +10,24 @@ use mezz_proto::{
 use super::{Core, state::Token};
 use crate::containerizer::Program;
 
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// The PATH of commands that set none.
+pub(crate) const DEFAULT_PATH: &str =
+    "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// How long an executor of a checkpointing framework tries to come back to its
 /// agent (rule 53), and the longest pause between its attempts.
 pub(super) const RECOVERY_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 const SUBSCRIPTION_BACKOFF_MAX: Duration = Duration::from_secs(2);
+
+/// The program that a command of a Docker container names: without a shell, all of
+/// it are arguments of the image's own program (rule 65).
+pub(super) fn image_program(command: &v1::CommandInfo) -> Result<Program, String> {
+    if command.shell() {
+        return program(command);
+    }
+    let value = command.value.iter().filter(|value| !value.is_empty());
+    Ok(Program::Image { argv: value.chain(&command.arguments).cloned().collect() })
+}
 
 /// The program that a command names.
 pub(super) fn program(command: &v1::CommandInfo) -> Result<Program, String> {
@@ -78,6 +90,10 @@ fn secret_value(secret: Option<&v1::Secret>) -> Option<String> {
 pub(super) enum Inhabitant<'a> {
     Task(&'a TaskId),
     Executor(&'a ExecutorId, &'a v1::ExecutorInfo, &'a Token),
+    /// What holds a pod.
+    Pod(&'a ExecutorId),
+    /// One of its members.
+    Member(&'a ExecutorId, &'a TaskId),
 }
 
 impl Core {
@@ -99,10 +115,12 @@ impl Core {
             .unwrap_or_else(|| framework.role().to_owned());
         let grace = match inhabitant {
             Inhabitant::Executor(_, info, _) => self.shutdown_grace(info),
-            Inhabitant::Task(_) => self.options.executor_shutdown_grace,
+            _ => self.options.executor_shutdown_grace,
         };
         let executor = match inhabitant {
-            Inhabitant::Executor(id, ..) => id.as_str(),
+            Inhabitant::Executor(id, ..) | Inhabitant::Pod(id) | Inhabitant::Member(id, _) => {
+                id.as_str()
+            }
             Inhabitant::Task(id) => id.as_str(),
         };
         let mut environment = BTreeMap::new();
@@ -127,8 +145,15 @@ impl Core {
             set("MESOS_SUBSCRIPTION_BACKOFF_MAX", duration(SUBSCRIPTION_BACKOFF_MAX));
         }
         match inhabitant {
-            Inhabitant::Task(id) => set("MESOS_TASK_ID", id.to_string()),
-            Inhabitant::Executor(_, _, token) => set("MEZZ_EXECUTOR_TOKEN", token.0.clone()),
+            Inhabitant::Task(id) | Inhabitant::Member(_, id) => {
+                set("MESOS_TASK_ID", id.to_string());
+            }
+            Inhabitant::Pod(_) => {}
+            Inhabitant::Executor(_, _, token) => {
+                set("MEZZ_EXECUTOR_TOKEN", token.0.clone());
+                // What those that speak Mesos' HTTP API look for.
+                set("MESOS_EXECUTOR_AUTHENTICATION_TOKEN", token.0.clone());
+            }
         }
         for (name, value) in variables(command)? {
             // A command that overwrites the token only locks itself out.

@@ -2,6 +2,7 @@
 
 use mezz_proto::{ids::ContainerId, mezz::v1 as mezz, v1};
 
+use super::check::{Answer, ProbeId};
 use crate::containerizer::{Limitation, Termination};
 
 /// One connection of an executor. Numbered by the shell, never reused.
@@ -76,5 +77,15 @@ pub enum Event {
         stderr_tail: Option<String>,
         /// Set when the agent ended it for what it had taken.
         limitation: Option<Limitation>,
+    },
+    /// What [`Effect::Probe`](super::Effect::Probe) found. None comes for a container
+    /// that has ended.
+    Probed {
+        /// Which.
+        container: ContainerId,
+        /// Which attempt.
+        probe: ProbeId,
+        /// What, or why nothing could be found out: a sentence.
+        outcome: Result<Answer, String>,
     },
 }

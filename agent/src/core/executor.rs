@@ -14,6 +14,7 @@ use prost::Message as _;
 
 use super::{
     CallError, ConnectionId, Core, Effect, Effects, ExecutorKey, TaskKey,
+    ids::same_secret,
     state::{Home, Stage},
 };
 
@@ -38,7 +39,18 @@ impl Core {
             None if call.r#type() == call::Type::Subscribe => {
                 self.on_subscribe(now, connection, token, call, out)
             }
-            None => Err(CallError::NotAllowed("the first call must be SUBSCRIBE".to_owned())),
+            None => {
+                let key = ExecutorKey {
+                    framework: FrameworkId::from(&call.framework_id),
+                    executor: ExecutorId::from(&call.executor_id),
+                };
+                let executor = self.executors.get(&key);
+                Err(if executor.is_some_and(|e| same_secret(&e.token.0, token)) {
+                    CallError::NotAllowed("the first call must be SUBSCRIBE".to_owned())
+                } else {
+                    CallError::Unauthenticated
+                })
+            }
             Some(key) => self.on_subscribed_call(now, connection, &key, call, out),
         };
         if let Err(error) = done {
@@ -92,7 +104,7 @@ impl Core {
         now: Time,
         connection: ConnectionId,
         key: &ExecutorKey,
-        status: TaskStatus,
+        mut status: TaskStatus,
         out: &mut Effects,
     ) -> Result<(), CallError> {
         let uuid = check_update(&status).map_err(|text| CallError::Invalid(text.to_owned()))?;
@@ -131,6 +143,7 @@ impl Core {
                 )));
             }
             task.stage = Stage::Running;
+            self.say_drained(&task_key, &mut status);
             self.push_update(now, &task_key, status, out);
         }
         out.after_persist.push(acknowledged);
@@ -211,18 +224,26 @@ impl Core {
     }
 
     /// A task that ended holds nothing of its executor any more.
-    pub(super) fn leave_executor(&mut self, key: &TaskKey, out: &mut Effects) {
-        let Some(Home::Executor(id)) = self.tasks.get(key).map(|task| task.home.clone()) else {
-            return;
-        };
-        let executor_key = key.executor(&id);
+    pub(super) fn leave_executor(
+        &mut self,
+        now: Time,
+        key: &TaskKey,
+        state: TaskState,
+        out: &mut Effects,
+    ) {
+        let Some(id) = self.tasks.get(key).and_then(|task| task.home.executor()) else { return };
+        let executor_key = key.executor(id);
         let Some(executor) = self.executors.get_mut(&executor_key) else { return };
         executor.tasks.remove(&key.task);
         for pending in &mut executor.pending {
             pending.tasks.retain(|task| *task != key.task);
         }
         executor.pending.retain(|pending| !pending.tasks.is_empty());
-        self.update_limits(&executor_key, out);
+        if executor.is_pod() {
+            self.member_ended(now, key, &executor_key, state, out);
+        } else {
+            self.update_limits(&executor_key, out);
+        }
     }
 
     pub(super) fn live_tasks_of(&self, key: &ExecutorKey) -> Vec<TaskKey> {
@@ -244,7 +265,7 @@ impl Core {
 }
 
 /// Rule 37.
-pub(super) fn check_update(status: &TaskStatus) -> Result<Vec<u8>, &'static str> {
+pub(crate) fn check_update(status: &TaskStatus) -> Result<Vec<u8>, &'static str> {
     let uuid = match &status.uuid {
         Some(uuid) if uuid.len() == 16 => uuid.clone(),
         Some(_) => return Err("update.status.uuid must have 16 bytes"),

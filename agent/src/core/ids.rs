@@ -38,6 +38,6 @@ impl IdSource {
 }
 
 /// Compares in a time that tells nothing of where two texts differ.
-pub(super) fn same_secret(a: &str, b: &str) -> bool {
+pub(crate) fn same_secret(a: &str, b: &str) -> bool {
     a.len() == b.len() && a.bytes().zip(b.bytes()).fold(0, |acc, (x, y)| acc | (x ^ y)) == 0
 }

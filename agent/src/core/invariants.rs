@@ -59,7 +59,7 @@ impl Core {
             })?;
             let retry = self.timers.get(&Timer::Retry(key.clone())).is_some();
             ensure(retry == task.retry.is_some(), || at("in flight without a timer"))?;
-            let killed = task.kill.is_some() && matches!(task.home, Home::Command(_));
+            let killed = task.kill.is_some() && task.home.container().is_some();
             ensure(task.kill_at.is_some() == killed, || at("killed without a deadline, or not?"))?;
             match &task.home {
                 Home::Command(id) if task.is_live() => ensure(
@@ -68,7 +68,17 @@ impl Core {
                         .is_some_and(|found| found.owner == Owner::Task(key.clone())),
                     || at("its container is not its own"),
                 )?,
-                Home::Executor(id) => {
+                Home::Member { container, .. } if task.is_live() && task.stage != Stage::Queued => {
+                    let own = self.containers.get(container);
+                    ensure(
+                        own.is_some_and(|found| found.owner == Owner::Task(key.clone())),
+                        || at("its container is not its own"),
+                    )?;
+                }
+                _ => {}
+            }
+            match &task.home {
+                Home::Member { executor: id, .. } | Home::Executor(id) => {
                     let executor = self.executors.get(&key.executor(id));
                     let listed =
                         executor.is_some_and(|executor| executor.tasks.contains(&key.task));
@@ -88,12 +98,22 @@ impl Core {
         for (key, executor) in &self.executors {
             let at = |rule: &str| format!("executor {key:?}: {rule}");
             ensure(self.frameworks.contains_key(&key.framework), || at("no framework"))?;
-            ensure(
-                self.containers
-                    .get(&executor.container)
-                    .is_some_and(|found| found.owner == Owner::Executor(key.clone())),
-                || at("its container is not its own"),
-            )?;
+            let own = self
+                .containers
+                .get(&executor.container)
+                .is_some_and(|found| found.owner == Owner::Executor(key.clone()));
+            let members = executor.is_pod() && !executor.tasks.is_empty();
+            ensure(own || (executor.gone.is_some() && members && executor.doom.is_some()), || {
+                at("its container is not its own")
+            })?;
+            if executor.is_pod() {
+                ensure(executor.connection.is_none(), || at("there is nobody who could connect"))?;
+                ensure(members || executor.doom.is_some(), || at("a pod without members stays"))?;
+                let there = self.containers.get(&executor.container).is_some_and(|c| c.running);
+                ensure(executor.pending.is_empty() || !there || executor.doom.is_some(), || {
+                    at("its pod is there, and members wait")
+                })?;
+            }
             for task in &executor.tasks {
                 let live = self.tasks.get(&key.task(task)).is_some_and(|task| task.is_live());
                 ensure(live, || at("lists a task that does not live"))?;
@@ -108,7 +128,8 @@ impl Core {
                 .into_iter()
                 .filter(|timer| self.timers.get(&timer(key.clone())).is_some())
                 .count();
-            let here = executor.connection.is_some() || executor.doom.is_some();
+            let here =
+                executor.connection.is_some() || executor.doom.is_some() || executor.is_pod();
             ensure(awaited == usize::from(!here), || at("it is away without one deadline"))?;
         }
         for (connection, key) in &self.connections {
@@ -126,7 +147,7 @@ impl Core {
                 Owner::Task(key) => self
                     .tasks
                     .get(key)
-                    .is_some_and(|task| task.is_live() && task.home == Home::Command(id.clone())),
+                    .is_some_and(|task| task.is_live() && task.home.container() == Some(id)),
                 Owner::Executor(key) => {
                     self.executors.get(key).is_some_and(|executor| executor.container == *id)
                 }
@@ -144,6 +165,9 @@ impl Core {
                 Timer::Kill(key) | Timer::Completion(key) => {
                     self.tasks.get(key).is_some_and(|task| task.is_live())
                 }
+                Timer::Probe(key, _) => self.tasks.get(key).is_some_and(|task| {
+                    task.stage == Stage::Running && task.kill.is_none() && task.checks.is_some()
+                }),
                 Timer::Registration(key)
                 | Timer::Reregistration(key)
                 | Timer::Disconnected(key)

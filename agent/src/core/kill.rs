@@ -7,11 +7,12 @@ use mezz_proto::{
     ids::{ExecutorId, FrameworkId, TaskId},
     mezz::v1 as mezz,
     time::Time,
-    v1::{self, TaskState, framework_info::capability::Type as Capability},
+    v1::{self, TaskState, framework_info::capability::Type as Capability, task_status::Reason},
 };
 
 use super::{
     Core, Effect, Effects, ExecutorKey, TaskKey,
+    admission::is_docker,
     environment::nanoseconds,
     state::{Home, KillCause, Stage},
     timers::Timer,
@@ -20,6 +21,9 @@ use super::{
 
 /// On every machine that we run on.
 const SIGTERM: i32 = 15;
+
+/// Rule 59.
+const DOCKER_GRACE: Duration = Duration::from_secs(5);
 
 impl Core {
     pub(super) fn on_kill_task(&mut self, now: Time, kill: &mezz::KillTask, out: &mut Effects) {
@@ -30,7 +34,7 @@ impl Core {
         self.kill(now, &key, KillCause::Request, kill.kill_policy.as_ref(), out);
     }
 
-    fn kill(
+    pub(super) fn kill(
         &mut self,
         now: Time,
         key: &TaskKey,
@@ -40,14 +44,18 @@ impl Core {
     ) {
         let Some(task) = self.tasks.get(key).filter(|task| task.is_live()) else { return };
         match (task.home.clone(), task.stage) {
-            (Home::Command(_), Stage::Running) => {
-                let grace = self.kill_grace(policy.or(task.info.kill_policy.as_ref()));
+            (Home::Command(_) | Home::Member { .. }, Stage::Running) => {
+                let policy_of = policy.or(task.info.kill_policy.as_ref());
+                let grace = self.kill_grace(&task.info, policy_of);
                 self.kill_command(now, key, cause, policy, grace, out);
             }
-            (Home::Command(_), _) => {
+            (Home::Member { executor, .. }, Stage::Queued) => {
+                self.kill_queued(now, key, &executor, cause, out);
+            }
+            (Home::Command(_) | Home::Member { .. }, _) => {
                 self.kill_command(now, key, cause, policy, Duration::ZERO, out);
             }
-            (Home::Executor(id), Stage::Queued) => self.kill_queued(now, key, &id, out),
+            (Home::Executor(id), Stage::Queued) => self.kill_queued(now, key, &id, cause, out),
             (Home::Executor(id), _) => {
                 self.mark_kill(key, cause, policy, None, out);
                 self.ask_executor_to_kill(&key.executor(&id), key, out);
@@ -56,10 +64,18 @@ impl Core {
         }
     }
 
-    pub(super) fn kill_grace(&self, policy: Option<&v1::KillPolicy>) -> Duration {
-        policy
-            .and_then(|policy| policy.grace_period.as_ref())
-            .map_or(self.options.kill_grace, nanoseconds)
+    /// Between SIGTERM and SIGKILL: what the policy says, or the default, which is
+    /// longer for Docker (rule 59).
+    pub(super) fn kill_grace(
+        &self,
+        task: &v1::TaskInfo,
+        policy: Option<&v1::KillPolicy>,
+    ) -> Duration {
+        let given = policy.and_then(|policy| policy.grace_period.as_ref()).map(nanoseconds);
+        given.unwrap_or_else(|| match is_docker(task.container.as_ref()) {
+            true => self.options.kill_grace.max(DOCKER_GRACE),
+            false => self.options.kill_grace,
+        })
     }
 
     /// Notes a kill, so that it goes on after a restart of the agent.
@@ -97,16 +113,18 @@ impl Core {
             return;
         }
         self.mark_kill(key, cause, policy, Some(at), out);
+        self.stop_checks(key);
         let tells = first
             && running
-            && cause == KillCause::Request
+            && cause.is_told()
             && self
                 .frameworks
                 .get(&key.framework)
                 .is_some_and(|framework| framework.has(Capability::TaskKillingState));
         if tells {
-            let verdict =
-                Verdict { state: TaskState::TaskKilling, reason: None, message: String::new() };
+            let reason = matches!(cause, KillCause::Drain | KillCause::Gone)
+                .then_some(Reason::AgentDraining);
+            let verdict = Verdict { state: TaskState::TaskKilling, reason, message: String::new() };
             self.report(now, key, verdict, out);
         }
         if first || at <= now {
@@ -119,10 +137,8 @@ impl Core {
     /// SIGTERM, and SIGKILL at `at`. Both behind the store: a task that is gone by
     /// them must not be found failed by the next agent.
     pub(super) fn terminate(&mut self, now: Time, key: &TaskKey, at: Time, out: &mut Effects) {
-        let Some(Home::Command(container)) = self.tasks.get(key).map(|task| task.home.clone())
-        else {
-            return;
-        };
+        let task = self.tasks.get(key);
+        let Some(container) = task.and_then(|task| task.home.container()).cloned() else { return };
         if at <= now {
             self.timers.cancel(&Timer::Kill(key.clone()));
             out.after_persist.push(Effect::Destroy { container });
@@ -133,20 +149,27 @@ impl Core {
     }
 
     pub(super) fn on_kill_grace_over(&mut self, key: &TaskKey, out: &mut Effects) {
-        if let Some(Home::Command(container)) = self.tasks.get(key).map(|task| &task.home) {
+        if let Some(container) = self.tasks.get(key).and_then(|task| task.home.container()) {
             out.after_persist.push(Effect::Destroy { container: container.clone() });
         }
     }
 
     pub(super) fn on_max_completion(&mut self, now: Time, key: &TaskKey, out: &mut Effects) {
         let Some(task) = self.tasks.get(key).filter(|task| task.is_live()) else { return };
-        if task.kill.is_none() && matches!(task.home, Home::Command(_)) {
+        if task.kill.is_none() && task.home.container().is_some() {
             self.kill_command(now, key, KillCause::MaxCompletion, None, Duration::ZERO, out);
         }
     }
 
     /// The task has not reached its executor: it ends here, with its group.
-    fn kill_queued(&mut self, now: Time, key: &TaskKey, id: &ExecutorId, out: &mut Effects) {
+    fn kill_queued(
+        &mut self,
+        now: Time,
+        key: &TaskKey,
+        id: &ExecutorId,
+        cause: KillCause,
+        out: &mut Effects,
+    ) {
         let executor_key = key.executor(id);
         let Some(executor) = self.executors.get(&executor_key) else { return };
         let group: Vec<TaskId> = executor
@@ -156,8 +179,12 @@ impl Core {
             .map(|pending| pending.tasks.clone())
             .unwrap_or_default();
         for task in group {
-            let verdict = Self::killed(KillCause::Request, false);
-            self.report(now, &executor_key.task(&task), verdict, out);
+            let key = executor_key.task(&task);
+            let verdict = match cause {
+                KillCause::Executor => self.doom_of(&key),
+                cause => self.killed(&key, cause, false),
+            };
+            self.report(now, &key, verdict, out);
         }
         let useless = self
             .executors
@@ -200,7 +227,7 @@ impl Core {
             let home = task.home.clone();
             self.timers.cancel(&Timer::Retry(key.clone()));
             // An executor ends its own tasks when it is told to shut down.
-            if let Home::Command(_) = home {
+            if home.container().is_some() {
                 self.kill(now, &key, KillCause::Framework, None, out);
             }
         }

@@ -1,23 +1,22 @@
 //! Taking tasks in.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 
 use mezz_proto::{
     ids::{ContainerId, ExecutorId, FrameworkId, TaskId},
     mezz::v1 as mezz,
-    resources::Resources,
     time::Time,
-    v1::{self, TaskState, executor_info, task_status::Reason},
+    v1::{self, TaskState, task_status::Reason},
 };
 
 use super::{
     Change, Core, Effect, Effects, ExecutorKey, Launch, SandboxRecord, StoreOp, TaskKey,
-    admission::{check_container, parse},
-    environment::{Inhabitant, program, uris},
+    admission::{is_docker, parse},
+    check,
+    environment::{Inhabitant, image_program, program, uris},
     limits::limits,
     sandbox,
-    state::{Container, Executor, Framework, Home, Limits, Owner, Pending, Stage, Task, Token},
-    timers::Timer,
+    state::{Container, Framework, Home, Owner, Stage, Task},
     update::Verdict,
 };
 use crate::containerizer::ContainerSpec;
@@ -134,8 +133,14 @@ impl Core {
         let command = info.command.as_ref().ok_or_else(|| {
             invalid("neither command nor executor is set: there is nothing to run".to_owned())
         })?;
+        self.check_container(info.container.as_ref())?;
         let resources = parse(&info.resources)?;
-        let program = program(command).map_err(invalid)?;
+        let program = match is_docker(info.container.as_ref()) {
+            true => image_program(command),
+            false => program(command),
+        };
+        let program = program.map_err(invalid)?;
+        let checks = check::parse(info).map_err(invalid)?;
         let Some(framework) = self.frameworks.get(&key.framework) else { return Ok(()) };
         let id = self.ids.container();
         let sandbox = self.sandbox(&key.framework, key.task.as_str(), &id);
@@ -160,151 +165,17 @@ impl Core {
             pod: None,
         };
         let home = Home::Command(id.clone());
-        self.add_task(key, Task::new(info.clone(), resources, home, Stage::Launching), out);
-        let executor = key.task.as_str();
-        self.add_container(&key.framework, executor, Owner::Task(key.clone()), &spec, out);
+        let task = Task::new(info.clone(), resources, home, Stage::Launching);
+        self.add_task(key, Task { checks, ..task }, out);
+        let filed = key.executor(&ExecutorId::new(key.task.as_str()));
+        self.add_container(&filed, Owner::Task(key.clone()), &spec, out);
         self.place(key, &id, out);
-        out.now.push(Effect::Launch(Box::new(Launch { spec, uris: uris(command) })));
+        let uris = uris(command);
+        out.now.push(Effect::Launch(Box::new(Launch { spec, uris, link: None })));
         Ok(())
     }
 
-    /// Hands tasks to their executor, which is started first if need be.
-    fn launch_on_executor(
-        &mut self,
-        now: Time,
-        framework: &FrameworkId,
-        tasks: Vec<v1::TaskInfo>,
-        executor: v1::ExecutorInfo,
-        group: bool,
-        out: &mut Effects,
-    ) -> Result<(), Verdict> {
-        self.admit(framework, &tasks)?;
-        let id = ExecutorId::from(&executor.executor_id);
-        let key = ExecutorKey { framework: framework.clone(), executor: id.clone() };
-        let parsed: Vec<Resources> =
-            tasks.iter().map(|task| parse(&task.resources)).collect::<Result<_, _>>()?;
-        if self.executors.get(&key).is_some_and(|executor| executor.doom.is_some()) {
-            return Err(Verdict::new(
-                self.lost_or(framework, TaskState::TaskDropped),
-                Reason::ExecutorTerminated,
-                format!("executor {id} is ending"),
-            ));
-        }
-        let launch = match self.executors.contains_key(&key) {
-            true => None,
-            false => Some(self.prepare_executor(&key, &executor, &tasks)?),
-        };
-        let mut ids = Vec::with_capacity(tasks.len());
-        for (info, resources) in tasks.into_iter().zip(parsed) {
-            let task_key = key.task(&TaskId::from(&info.task_id));
-            ids.push(task_key.task.clone());
-            let task = Task::new(info, resources, Home::Executor(id.clone()), Stage::Queued);
-            self.add_task(&task_key, task, out);
-        }
-        if let Some((executor, launch)) = launch {
-            self.start_executor(now, &key, executor, ids.clone(), launch, out);
-        } else if let Some(executor) = self.executors.get_mut(&key) {
-            executor.tasks.extend(ids.iter().cloned());
-        }
-        if let Some(executor) = self.executors.get_mut(&key) {
-            let container = executor.container.clone();
-            executor.pending.push_back(Pending { group, tasks: ids.clone() });
-            for task in &ids {
-                self.place(&key.task(task), &container, out);
-            }
-        }
-        self.update_limits(&key, out);
-        self.deliver_pending(&key, out);
-        Ok(())
-    }
-
-    /// The executor and what starts it; nothing is changed yet.
-    fn prepare_executor(
-        &mut self,
-        key: &ExecutorKey,
-        info: &v1::ExecutorInfo,
-        tasks: &[v1::TaskInfo],
-    ) -> Result<(Executor, Launch), Verdict> {
-        let failed = |message: String| {
-            Verdict::new(TaskState::TaskFailed, Reason::ContainerLaunchFailed, message)
-        };
-        if info.r#type() == executor_info::Type::Default {
-            return Err(failed(
-                "executor.type DEFAULT (task groups run by the agent itself) is not supported yet; \
-                 use a CUSTOM executor, or command tasks"
-                    .to_owned(),
-            ));
-        }
-        check_container(info.container.as_ref())?;
-        let resources = parse(&info.resources)?;
-        let command = info
-            .command
-            .as_ref()
-            .ok_or_else(|| failed("executor.command is not set: nothing to run".to_owned()))?;
-        let program = program(command).map_err(|error| failed(format!("executor.{error}")))?;
-        let Some(framework) = self.frameworks.get(&key.framework) else {
-            return Err(failed("the framework is not known to the agent".to_owned()));
-        };
-        let id = self.ids.container();
-        let token = Token(self.ids.token());
-        let sandbox = self.sandbox(&key.framework, key.executor.as_str(), &id);
-        let of = tasks.first().map_or(&info.resources, |task| &task.resources);
-        let inhabitant = Inhabitant::Executor(&key.executor, info, &token);
-        let environment = self
-            .environment(&framework.info, &inhabitant, of, command, &sandbox)
-            .map_err(|error| failed(format!("executor.{error}")))?;
-        let spec = ContainerSpec {
-            id: id.clone(),
-            program,
-            environment,
-            user: self.user(&framework.info, command),
-            sandbox,
-            resources: Resources::new(),
-            limits: BTreeMap::new(),
-            info: info.container.clone().map(Box::new),
-            pod: None,
-        };
-        let executor = Executor {
-            info: info.clone(),
-            resources,
-            held: Limits::default(),
-            container: id,
-            token,
-            connection: None,
-            subscribed_once: false,
-            pending: VecDeque::new(),
-            tasks: BTreeSet::new(),
-            doom: None,
-        };
-        Ok((executor, Launch { spec, uris: uris(command) }))
-    }
-
-    fn start_executor(
-        &mut self,
-        now: Time,
-        key: &ExecutorKey,
-        mut executor: Executor,
-        tasks: Vec<TaskId>,
-        mut launch: Launch,
-        out: &mut Effects,
-    ) {
-        executor.tasks.extend(tasks);
-        self.executors.insert(key.clone(), executor);
-        self.persist_executor(key, out);
-        let held = self.limits_of(key);
-        launch.spec.resources = held.resources.clone();
-        launch.spec.limits = held.limits.clone();
-        if let Some(executor) = self.executors.get_mut(key) {
-            executor.held = held;
-        }
-        let owner = Owner::Executor(key.clone());
-        self.add_container(&key.framework, key.executor.as_str(), owner, &launch.spec, out);
-        let timeout = now + self.options.executor_registration_timeout;
-        self.timers.set(Timer::Registration(key.clone()), timeout);
-        out.now.push(Effect::Launch(Box::new(launch)));
-    }
-
-    fn sandbox(
+    pub(super) fn sandbox(
         &self,
         framework: &FrameworkId,
         executor: &str,
@@ -315,30 +186,30 @@ impl Core {
         sandbox::path(&self.options.work_dir, &agent, framework, executor, container)
     }
 
-    fn add_container(
+    pub(super) fn add_container(
         &mut self,
-        framework: &FrameworkId,
-        executor: &str,
+        filed: &ExecutorKey,
         owner: Owner,
         spec: &ContainerSpec,
         out: &mut Effects,
     ) {
         let record = SandboxRecord {
             container_id: spec.id.to_string(),
-            framework_id: framework.to_string(),
-            executor_id: executor.to_owned(),
+            framework_id: filed.framework.to_string(),
+            executor_id: filed.executor.to_string(),
             path: spec.sandbox.display().to_string(),
             ended_at: None,
         };
         let sandbox = spec.sandbox.clone();
-        let container = Container { owner, sandbox, running: false, rebooted: false };
+        let executor = filed.clone();
+        let container = Container { owner, executor, sandbox, running: false, rebooted: false };
         self.containers.insert(spec.id.clone(), container);
         out.persist.push(StoreOp::PutSandbox(record.clone()));
         out.now.push(Effect::Change(Change::ContainerAdded(record)));
     }
 
     /// Tells where a task's files are.
-    fn place(&self, key: &TaskKey, container: &ContainerId, out: &mut Effects) {
+    pub(super) fn place(&self, key: &TaskKey, container: &ContainerId, out: &mut Effects) {
         out.persist.push(StoreOp::PutSandboxTask(container.clone(), key.clone()));
         let change = Change::TaskAdded { task: key.clone(), container: container.clone() };
         out.now.push(Effect::Change(change));

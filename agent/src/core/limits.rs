@@ -7,10 +7,14 @@ use mezz_proto::{resources::Resources, v1};
 use super::{Core, Effect, Effects, ExecutorKey, state::Limits};
 
 impl Core {
-    /// The executor's own and its live tasks' (rule 63).
+    /// The executor's own and its live tasks' (rule 63); a pod's members have
+    /// containers of their own.
     pub(super) fn limits_of(&self, key: &ExecutorKey) -> Limits {
         let Some(executor) = self.executors.get(key) else { return Limits::default() };
         let mut sum = Limits { resources: executor.resources.clone(), limits: BTreeMap::new() };
+        if executor.is_pod() {
+            return sum;
+        }
         let tasks: Vec<_> =
             executor.tasks.iter().filter_map(|task| self.tasks.get(&key.task(task))).collect();
         for task in &tasks {

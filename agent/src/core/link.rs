@@ -9,7 +9,7 @@ use mezz_proto::{
     v1,
 };
 
-use super::{Change, Core, Effect, Effects, LinkId, StoreOp, state::Home, timers::Timer};
+use super::{Change, Core, Effect, Effects, LinkId, StoreOp, timers::Timer};
 
 /// Version of the `AgentLink` protocol that this agent speaks.
 const PROTOCOL: u32 = 1;
@@ -162,6 +162,8 @@ impl Core {
             Message::UpdateFramework(update) => {
                 self.on_update_framework(now, update.framework, out);
             }
+            Message::Drain(drain) => self.on_drain(now, &drain, out),
+            Message::Reactivate(_) => self.draining = false,
             Message::Registered(_) | Message::Refused(_) => {}
         }
     }
@@ -192,6 +194,7 @@ impl Core {
             return;
         }
         self.agent_id = Some(id.clone());
+        self.draining = false;
         out.persist.push(StoreOp::PutAgent(Box::new(self.agent_info())));
         let silence =
             Duration::from_millis(registered.ping_interval_ms).saturating_mul(MISSED_PINGS);
@@ -201,6 +204,9 @@ impl Core {
         out.now.push(Effect::Change(Change::Registered { agent_id: id, master }));
         for framework in &registered.completed_frameworks {
             self.shutdown_framework(now, &FrameworkId::from(framework), out);
+        }
+        if let Some(drain) = &registered.drain {
+            self.on_drain(now, drain, out);
         }
         self.send_all(now, out);
         // Behind the updates of their tasks, as ever.
@@ -268,10 +274,7 @@ impl Core {
                 name: task.info.name.clone(),
                 task_id: task.info.task_id.clone(),
                 framework_id: (&key.framework).into(),
-                executor_id: match &task.home {
-                    Home::Executor(id) => Some(id.into()),
-                    Home::Command(_) | Home::None => None,
-                },
+                executor_id: task.home.executor().map(Into::into),
                 agent_id: self.agent_id.as_ref().map(Into::into).unwrap_or_default(),
                 state: task.latest.into(),
                 resources: task.info.resources.clone(),

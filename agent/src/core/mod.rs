@@ -7,12 +7,15 @@
 
 mod admission;
 mod backlog;
+mod check;
 mod container;
 mod doom;
+mod drain;
 mod effect;
 mod environment;
 mod event;
 mod executor;
+mod executor_launch;
 mod ids;
 mod invariants;
 mod kill;
@@ -20,6 +23,7 @@ mod launch;
 mod limits;
 mod link;
 mod outcome;
+mod pod;
 mod records;
 mod recovery;
 mod sandbox;
@@ -38,14 +42,17 @@ use mezz_proto::{
     v1,
 };
 
+pub(crate) use self::{environment::DEFAULT_PATH, executor::check_update, ids::same_secret};
 use self::{
     backlog::Backlog,
     ids::IdSource,
     link::Link,
+    outcome::End,
     state::{Container, Executor, Framework, Task},
     timers::{Timer, Timers},
 };
 pub use self::{
+    check::{Answer, Probe, ProbeId},
     effect::{CallError, Change, Effect, Effects, Launch},
     event::{ConnectionId, Event, LinkId},
     invariants::Violation,
@@ -70,6 +77,8 @@ pub struct CoreOptions {
     pub work_dir: PathBuf,
     /// Whether containers can run as another user than the agent's own.
     pub switch_user: bool,
+    /// What containers it can run.
+    pub abilities: Abilities,
     /// Between SIGTERM and SIGKILL where no policy says.
     pub kill_grace: Duration,
     /// An executor that has not subscribed after this is killed.
@@ -84,6 +93,17 @@ pub struct CoreOptions {
     pub max_tasks: usize,
     /// Ids, uuids and tokens are drawn from it: random for each start.
     pub seed: [u8; 32],
+}
+
+/// What containers an agent can run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Abilities {
+    /// `ContainerInfo.type` DOCKER.
+    pub docker: bool,
+    /// `ContainerInfo.mesos.image`: there is a folder of unpacked images.
+    pub images: bool,
+    /// Namespaces, mounts and capabilities: the agent is root.
+    pub isolation: bool,
 }
 
 /// The agent's state machine.
@@ -102,6 +122,10 @@ pub struct Core {
     backlog: Backlog,
     /// Tasks that have not ended; what `max_tasks` bounds.
     live_tasks: usize,
+    /// The number of the last attempt of a check.
+    last_probe: u64,
+    /// The master wants it empty, and starts nothing here.
+    draining: bool,
     /// What [`Event::Started`] has to look at.
     lost: recovery::Lost,
 }
@@ -126,8 +150,12 @@ impl Core {
             Event::LaunchFailed { container, error } => {
                 self.on_launch_failed(now, &container, error, out);
             }
-            Event::ContainerEnded { container, termination, stderr_tail, limitation: _ } => {
-                self.on_container_ended(now, &container, &termination, stderr_tail, out);
+            Event::ContainerEnded { container, termination, stderr_tail, limitation } => {
+                let end = End { termination, stderr_tail, limitation };
+                self.on_container_ended(now, &container, &end, out);
+            }
+            Event::Probed { container, probe, outcome } => {
+                self.on_probed(now, &container, probe, &outcome, out);
             }
         }
     }
@@ -148,7 +176,8 @@ impl Core {
                 Timer::Disconnected(executor) => {
                     self.on_executor_away_too_long(now, &executor, out);
                 }
-                Timer::Shutdown(executor) => self.on_shutdown_grace_over(&executor, out),
+                Timer::Shutdown(executor) => self.on_shutdown_grace_over(now, &executor, out),
+                Timer::Probe(task, kind) => self.on_probe_due(&task, kind, out),
             }
         }
     }

@@ -3,7 +3,14 @@
 use mezz_proto::v1::{TaskState, task_status::Reason};
 
 use super::update::Verdict;
-use crate::containerizer::{OutOfMemory, Termination};
+use crate::containerizer::{Limitation, LimitationKind, OutOfMemory, Termination};
+
+/// How a container ended, as far as the shell knows.
+pub(super) struct End {
+    pub(super) termination: Termination,
+    pub(super) stderr_tail: Option<String>,
+    pub(super) limitation: Option<Limitation>,
+}
 
 /// How a process ended, from what `waitpid` tells.
 enum Exit {
@@ -23,8 +30,9 @@ const UNSEEN: &str = "its exit status is unknown: its launcher was killed, or th
                       end is lost";
 
 /// For a command task that nobody asked to end.
-pub(super) fn command(termination: &Termination, stderr_tail: Option<&str>) -> Verdict {
-    if let Some(verdict) = out_of_memory(termination, stderr_tail) {
+pub(super) fn command(end: &End) -> Verdict {
+    let termination = &end.termination;
+    if let Some(verdict) = limited(end) {
         return verdict;
     }
     if let Some(failure) = &termination.failure {
@@ -45,8 +53,9 @@ pub(super) fn command(termination: &Termination, stderr_tail: Option<&str>) -> V
 }
 
 /// For the tasks that an executor leaves behind (rule 40).
-pub(super) fn executor(termination: &Termination, stderr_tail: Option<&str>) -> Verdict {
-    if let Some(verdict) = out_of_memory(termination, stderr_tail) {
+pub(super) fn executor(end: &End) -> Verdict {
+    let termination = &end.termination;
+    if let Some(verdict) = limited(end) {
         return verdict;
     }
     let message = match (&termination.failure, termination.wait_status.map(exit)) {
@@ -57,14 +66,36 @@ pub(super) fn executor(termination: &Termination, stderr_tail: Option<&str>) -> 
     Verdict::new(TaskState::TaskFailed, Reason::ExecutorTerminated, message)
 }
 
-fn out_of_memory(termination: &Termination, stderr_tail: Option<&str>) -> Option<Verdict> {
-    let OutOfMemory { limit_bytes, peak_bytes } = termination.out_of_memory?;
+/// It had more than it may.
+fn limited(end: &End) -> Option<Verdict> {
+    let Some(limitation) = &end.limitation else { return out_of_memory(end) };
+    let reason = match limitation.kind {
+        LimitationKind::Disk => Reason::ContainerLimitationDisk,
+        LimitationKind::Ports => Reason::ContainerLimitation,
+    };
+    Some(Verdict::new(TaskState::TaskFailed, reason, &limitation.message))
+}
+
+/// Whether it ended for what it had taken, which is told whatever else is known.
+pub(super) fn is_limitation(reason: Option<Reason>) -> bool {
+    matches!(
+        reason,
+        Some(
+            Reason::ContainerLimitation
+                | Reason::ContainerLimitationDisk
+                | Reason::ContainerLimitationMemory
+        )
+    )
+}
+
+fn out_of_memory(end: &End) -> Option<Verdict> {
+    let OutOfMemory { limit_bytes, peak_bytes } = end.termination.out_of_memory?;
     let mut message = format!(
         "out of memory: the limit is {}, the peak was {}",
         mebibytes(limit_bytes),
         mebibytes(peak_bytes)
     );
-    if let Some(tail) = stderr_tail.filter(|tail| !tail.is_empty()) {
+    if let Some(tail) = end.stderr_tail.as_deref().filter(|tail| !tail.is_empty()) {
         message.push_str("; the end of stderr:\n");
         message.push_str(tail);
     }
@@ -129,18 +160,23 @@ fn name(signal: i32) -> Option<&'static str> {
 mod tests {
     use super::*;
 
-    fn ended(wait_status: i32) -> Termination {
-        Termination { wait_status: Some(wait_status), out_of_memory: None, failure: None }
+    fn of(termination: Termination, tail: Option<&str>) -> End {
+        End { termination, stderr_tail: tail.map(Into::into), limitation: None }
+    }
+
+    fn ended(wait_status: i32) -> End {
+        let wait_status = Some(wait_status);
+        of(Termination { wait_status, out_of_memory: None, failure: None }, None)
     }
 
     #[test]
     fn exit_status_decides() {
-        assert_eq!(command(&ended(0), None).state, TaskState::TaskFinished);
-        let failed = command(&ended(3 << 8), None);
+        assert_eq!(command(&ended(0)).state, TaskState::TaskFinished);
+        let failed = command(&ended(3 << 8));
         assert_eq!(failed.state, TaskState::TaskFailed);
         assert_eq!(failed.message, "exited with status 3");
-        assert!(command(&ended(9), None).message.contains("killed by signal SIGKILL"));
-        assert!(command(&ended(64), None).message.contains("killed by signal 64"));
+        assert!(command(&ended(9)).message.contains("killed by signal SIGKILL"));
+        assert!(command(&ended(64)).message.contains("killed by signal 64"));
     }
 
     #[test]
@@ -150,10 +186,10 @@ mod tests {
             out_of_memory: Some(OutOfMemory { limit_bytes: 64 << 20, peak_bytes: 65 << 20 }),
             failure: None,
         };
-        let verdict = command(&termination, Some("boom"));
+        let verdict = command(&of(termination.clone(), Some("boom")));
         assert_eq!(verdict.reason, Some(Reason::ContainerLimitationMemory));
         let exited = Termination { wait_status: Some(0), ..termination };
-        assert_eq!(command(&exited, Some("boom")).state, TaskState::TaskFailed);
+        assert_eq!(command(&of(exited, Some("boom"))).state, TaskState::TaskFailed);
         assert_eq!(
             verdict.message,
             "out of memory: the limit is 64.0 MiB, the peak was 65.0 MiB; the end of stderr:\nboom"
@@ -161,14 +197,31 @@ mod tests {
     }
 
     #[test]
+    fn a_limitation_is_told_before_the_signal_that_it_took() {
+        for (kind, reason) in [
+            (LimitationKind::Disk, Reason::ContainerLimitationDisk),
+            (LimitationKind::Ports, Reason::ContainerLimitation),
+        ] {
+            let limitation = Some(Limitation { kind, message: "too much".into() });
+            let end = End { limitation, ..ended(9) };
+            for verdict in [command(&end), executor(&end)] {
+                assert_eq!(verdict.state, TaskState::TaskFailed);
+                assert_eq!(verdict.reason, Some(reason));
+                assert_eq!(verdict.message, "too much");
+                assert!(is_limitation(verdict.reason));
+            }
+        }
+    }
+
+    #[test]
     fn an_unseen_end_is_a_failure() {
         let termination = Termination { wait_status: None, out_of_memory: None, failure: None };
-        let verdict = command(&termination, None);
+        let verdict = command(&of(termination.clone(), None));
         assert_eq!(verdict.state, TaskState::TaskFailed);
         assert_eq!(verdict.reason, Some(Reason::ExecutorTerminated));
         assert!(verdict.message.contains("exit status is unknown"), "{}", verdict.message);
         let never = Termination { failure: Some("no such file".into()), ..termination.clone() };
-        assert_eq!(command(&never, None).reason, Some(Reason::ContainerLaunchFailed));
-        assert!(executor(&termination, None).message.contains("exit status is unknown"));
+        assert_eq!(command(&of(never, None)).reason, Some(Reason::ContainerLaunchFailed));
+        assert!(executor(&of(termination, None)).message.contains("exit status is unknown"));
     }
 }

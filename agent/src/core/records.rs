@@ -20,12 +20,16 @@ pub struct TaskRecord {
     /// What the framework asked for.
     #[prost(message, required, tag = "2")]
     pub info: v1::TaskInfo,
-    /// The executor that runs it; absent for a command task.
+    /// The executor that runs it, or whose member it is; absent for a command task.
     #[prost(string, optional, tag = "3")]
     pub executor_id: Option<String>,
-    /// The container of a command task; absent when it never got one.
+    /// The container of a command task or of a pod's member; absent when it never
+    /// got one.
     #[prost(string, optional, tag = "4")]
     pub container_id: Option<String>,
+    /// What the members of one group have in common.
+    #[prost(string, optional, tag = "5")]
+    pub group: Option<String>,
 }
 
 impl TaskRecord {
@@ -50,7 +54,9 @@ pub struct TaskStateRecord {
     /// Uuids of the newest updates that were acknowledged.
     #[prost(bytes = "vec", repeated, tag = "3")]
     pub acknowledged: Vec<Vec<u8>>,
-    /// Set when it is to end: 1 asked for, 2 out of time, 3 its framework's end.
+    /// Set when it is to end: 1 asked for, 2 out of time, 3 its framework's end,
+    /// 4 unhealthy, 5 its group's end, 6 the agent is drained, 7 its executor's end,
+    /// 8 the agent is drained for good.
     #[prost(uint32, optional, tag = "4")]
     pub kill: Option<u32>,
     /// Since when it runs, in nanoseconds since the epoch.
@@ -63,6 +69,15 @@ pub struct TaskStateRecord {
     /// since the epoch.
     #[prost(uint64, optional, tag = "7")]
     pub kill_at: Option<u64>,
+    /// What its health check said last.
+    #[prost(bool, optional, tag = "8")]
+    pub healthy: Option<bool>,
+    /// How often in a row its health check failed.
+    #[prost(uint32, optional, tag = "9")]
+    pub health_failures: Option<u32>,
+    /// What its check said last.
+    #[prost(message, optional, tag = "10")]
+    pub check_status: Option<v1::CheckStatusInfo>,
 }
 
 /// Why and when an executor is ended.

@@ -13,12 +13,14 @@ use mezz_proto::{
 };
 
 use super::{
-    Change, Core, CoreOptions, Effect, Effects, ExecutorRecord, SandboxRecord, StoreOp, TaskKey,
-    TaskRecord, TaskStateRecord,
+    Change, Core, CoreOptions, Effect, Effects, ExecutorKey, ExecutorRecord, SandboxRecord,
+    StoreOp, TaskKey, TaskRecord, TaskStateRecord,
     backlog::Backlog,
+    check,
     environment::nanoseconds,
     ids::IdSource,
     link::Link,
+    pod::is_default,
     sandbox,
     state::{
         Container, Doom, Executor, Framework, Home, KillCause, Limits, Owner, Stage, Task, Token,
@@ -84,6 +86,8 @@ impl Core {
             timers: Timers::default(),
             backlog: Backlog::default(),
             live_tasks: 0,
+            last_probe: 0,
+            draining: false,
             lost: Lost { containers: Vec::new(), rebooted: recovered.rebooted },
         };
         for info in recovered.frameworks {
@@ -109,26 +113,23 @@ impl Core {
     ) {
         let key = record.key();
         let container = ContainerId::from(record.container_id);
-        self.recover_container(
-            Owner::Executor(key.clone()),
-            &key.framework,
-            key.executor.as_str(),
-            &container,
-            found,
-        );
+        self.recover_container(Owner::Executor(key.clone()), &key, None, &container, found);
         let doom = record.doom.map(Doom::from_record).map(|mut doom| {
             // A wall clock that was set back gives no more than the whole grace.
             doom.at = doom.at.min(now + self.shutdown_grace(&record.info));
             doom
         });
-        let (timer, at) = match &doom {
-            Some(doom) => (Timer::Shutdown(key.clone()), doom.at),
+        let timer = match &doom {
+            Some(doom) => Some((Timer::Shutdown(key.clone()), doom.at)),
+            None if is_default(&record.info) => None,
             None => {
                 let timeout = now + self.options.executor_reregistration_timeout;
-                (Timer::Reregistration(key.clone()), timeout)
+                Some((Timer::Reregistration(key.clone()), timeout))
             }
         };
-        self.timers.set(timer, at);
+        if let Some((timer, at)) = timer {
+            self.timers.set(timer, at);
+        }
         let executor = Executor {
             resources: Resources::from_proto(&record.info.resources).unwrap_or_default(),
             info: record.info,
@@ -140,6 +141,7 @@ impl Core {
             pending: Default::default(),
             tasks: BTreeSet::new(),
             doom,
+            gone: None,
         };
         self.executors.insert(key, executor);
     }
@@ -154,13 +156,18 @@ impl Core {
         let key = record.key();
         let latest = state.latest();
         let home = match (&record.container_id, &record.executor_id) {
-            (Some(container), _) => Home::Command(ContainerId::new(container)),
+            (Some(container), Some(executor)) => Home::Member {
+                executor: ExecutorId::new(executor),
+                container: ContainerId::new(container),
+            },
+            (Some(container), None) => Home::Command(ContainerId::new(container)),
             (None, Some(executor)) => Home::Executor(ExecutorId::new(executor)),
             (None, None) => Home::None,
         };
         let stage = match latest {
             latest if latest.is_terminal() => Stage::Ended,
             TaskState::TaskStaging => Stage::Launching,
+            TaskState::TaskStarting if home.container().is_some() => Stage::Launching,
             _ => Stage::Running,
         };
         let resources = Resources::from_proto(&record.info.resources).unwrap_or_default();
@@ -170,11 +177,12 @@ impl Core {
         task.acknowledged = state.acknowledged.into();
         task.kill = state.kill.map(KillCause::from_record);
         task.kill_policy = state.kill_policy;
-        task.kill_at = task.kill.filter(|_| matches!(task.home, Home::Command(_))).map(|cause| {
+        task.kill_at = task.kill.filter(|_| task.home.container().is_some()).map(|cause| {
             let grace = match cause {
-                KillCause::MaxCompletion => Duration::ZERO,
-                KillCause::Request | KillCause::Framework => {
-                    self.kill_grace(task.kill_policy.as_ref().or(task.info.kill_policy.as_ref()))
+                KillCause::MaxCompletion | KillCause::Executor => Duration::ZERO,
+                _ => {
+                    let policy = task.kill_policy.as_ref().or(task.info.kill_policy.as_ref());
+                    self.kill_grace(&task.info, policy)
                 }
             };
             // A wall clock that was set back gives no more than the whole grace.
@@ -182,13 +190,30 @@ impl Core {
             state.kill_at.map_or(whole, |at| whole.min(Time::from_nanos(at)))
         });
         task.running_since = state.running_since.map(Time::from_nanos);
+        task.group = record.group.clone();
+        if task.home.container().is_some() {
+            // What is stored was looked at when it was taken in.
+            task.checks = check::parse(&record.info).unwrap_or_default();
+        }
+        if let Some(checks) = &mut task.checks {
+            checks.restore(state.check_status, state.healthy, state.health_failures);
+        }
         if task.is_live() {
             self.live_tasks += 1;
             match &task.home {
                 Home::Command(container) => {
                     let owner = Owner::Task(key.clone());
-                    let executor = key.task.as_str();
-                    self.recover_container(owner, &key.framework, executor, container, found);
+                    let filed = key.executor(&ExecutorId::new(key.task.as_str()));
+                    self.recover_container(owner, &filed, None, container, found);
+                }
+                Home::Member { executor, container } => {
+                    let filed = key.executor(executor);
+                    let holder = self.executors.get_mut(&filed).map(|executor| {
+                        executor.tasks.insert(key.task.clone());
+                        executor.container.clone()
+                    });
+                    let owner = Owner::Task(key.clone());
+                    self.recover_container(owner, &filed, holder.as_ref(), container, found);
                 }
                 Home::Executor(id) => {
                     if let Some(executor) = self.executors.get_mut(&key.executor(id)) {
@@ -208,19 +233,23 @@ impl Core {
     fn recover_container(
         &mut self,
         owner: Owner,
-        framework: &FrameworkId,
-        executor: &str,
+        filed: &ExecutorKey,
+        pod: Option<&ContainerId>,
         container: &ContainerId,
         found: &BTreeSet<ContainerId>,
     ) {
-        let agent = self.agent_id.clone().unwrap_or_else(|| "".into());
-        let sandbox = sandbox::path(&self.options.work_dir, &agent, framework, executor, container);
+        let of = |id: &ContainerId| self.sandbox(&filed.framework, filed.executor.as_str(), id);
+        let sandbox = match pod {
+            Some(pod) => sandbox::member(&of(pod), container),
+            None => of(container),
+        };
         let exists = found.contains(container);
         if !exists {
             self.lost.containers.push(container.clone());
         }
         let rebooted = self.lost.rebooted;
-        let entry = Container { owner, sandbox, running: exists, rebooted };
+        let executor = filed.clone();
+        let entry = Container { owner, executor, sandbox, running: exists, rebooted };
         self.containers.insert(container.clone(), entry);
     }
 
@@ -247,21 +276,17 @@ impl Core {
     /// Tells readers what there is.
     fn announce(&self, out: &mut Effects) {
         for (id, container) in &self.containers {
-            let (framework, executor) = match &container.owner {
-                Owner::Task(key) => (&key.framework, key.task.as_str()),
-                Owner::Executor(key) => (&key.framework, key.executor.as_str()),
-            };
             out.now.push(Effect::Change(Change::ContainerAdded(SandboxRecord {
                 container_id: id.to_string(),
-                framework_id: framework.to_string(),
-                executor_id: executor.to_owned(),
+                framework_id: container.executor.framework.to_string(),
+                executor_id: container.executor.executor.to_string(),
                 path: container.sandbox.display().to_string(),
                 ended_at: None,
             })));
         }
         for (key, task) in self.tasks.iter().filter(|(_, task)| task.is_live()) {
             let container = match &task.home {
-                Home::Command(container) => Some(container),
+                Home::Command(container) | Home::Member { container, .. } => Some(container),
                 Home::Executor(id) => {
                     self.executors.get(&key.executor(id)).map(|executor| &executor.container)
                 }
@@ -304,6 +329,9 @@ impl Core {
             .filter(|(_, task)| task.is_live())
             .filter(|(key, task)| match &task.home {
                 Home::Executor(id) => !self.executors.contains_key(&key.executor(id)),
+                Home::Member { executor, .. } => {
+                    !self.executors.contains_key(&key.executor(executor))
+                }
                 Home::None => true,
                 Home::Command(_) => false,
             })
@@ -323,11 +351,17 @@ impl Core {
     fn take_up(&mut self, now: Time, id: &ContainerId, out: &mut Effects) {
         let Some(container) = self.containers.get(id) else { return };
         let sandbox = container.sandbox.clone();
-        out.now.push(Effect::Watch { container: id.clone(), sandbox });
+        let resources = match &container.owner {
+            Owner::Task(key) => self.tasks.get(key).map(|task| task.resources.clone()),
+            Owner::Executor(key) => Some(self.limits_of(key).resources),
+        };
+        let resources = resources.unwrap_or_default();
+        out.now.push(Effect::Watch { container: id.clone(), sandbox, resources });
         let Owner::Task(key) = container.owner.clone() else { return };
         let Some(task) = self.tasks.get(&key) else { return };
         match task.kill_at {
             Some(at) => self.terminate(now, &key, at, out),
+            None if task.stage == Stage::Running => self.start_checks(now, &key),
             None => self.task_runs(now, &key, out),
         }
     }

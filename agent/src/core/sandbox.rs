@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use mezz_proto::ids::{AgentId, ContainerId, FrameworkId};
+use mezz_proto::ids::{AgentId, ContainerId, FrameworkId, TaskId};
 
 /// A name for one folder that stands for `id` and for nothing else: letters,
 /// digits, `-`, `_`, `:`, `@` and `.` stay (but not a leading `.`), each other
@@ -44,6 +44,16 @@ pub(super) fn path(
     path.push("runs");
     path.push(escape(container.as_str()));
     path
+}
+
+/// A member's, inside of its pod's.
+pub(super) fn member(pod: &Path, container: &ContainerId) -> PathBuf {
+    pod.join("containers").join(escape(container.as_str()))
+}
+
+/// Where a member's sandbox is found by the task's id.
+pub(super) fn member_link(pod: &Path, task: &TaskId) -> PathBuf {
+    pod.join("tasks").join(escape(task.as_str()))
 }
 
 #[cfg(test)]

@@ -14,7 +14,10 @@ use mezz_proto::{
     v1::{self, TaskState, framework_info::capability::Type as Capability, task_status::Reason},
 };
 
-use super::{ConnectionId, DoomRecord, ExecutorRecord, TaskRecord, TaskStateRecord};
+use super::{
+    ConnectionId, DoomRecord, ExecutorRecord, TaskRecord, TaskStateRecord, check::Checks,
+    pod::is_default,
+};
 
 /// Names a task on this agent.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -66,10 +69,30 @@ impl Framework {
 pub(super) enum Home {
     /// In a container of its own.
     Command(ContainerId),
+    /// In a container of its own, with others of this executor, which is the
+    /// agent's own.
+    Member { executor: ExecutorId, container: ContainerId },
     /// By this executor.
     Executor(ExecutorId),
     /// Nowhere: it was refused.
     None,
+}
+
+impl Home {
+    /// The task's own container, started or not.
+    pub(super) fn container(&self) -> Option<&ContainerId> {
+        match self {
+            Home::Command(container) | Home::Member { container, .. } => Some(container),
+            Home::Executor(_) | Home::None => None,
+        }
+    }
+
+    pub(super) fn executor(&self) -> Option<&ExecutorId> {
+        match self {
+            Home::Member { executor, .. } | Home::Executor(executor) => Some(executor),
+            Home::Command(_) | Home::None => None,
+        }
+    }
 }
 
 /// How far a task is.
@@ -94,6 +117,16 @@ pub(super) enum KillCause {
     MaxCompletion,
     /// Its framework is torn down.
     Framework,
+    /// Its health check failed too often.
+    Unhealthy,
+    /// Another task of its group failed or was killed.
+    Group,
+    /// The agent is being drained.
+    Drain,
+    /// And does not come back.
+    Gone,
+    /// Its executor, which is the agent's own, is gone.
+    Executor,
 }
 
 impl KillCause {
@@ -102,6 +135,23 @@ impl KillCause {
             KillCause::Request => 1,
             KillCause::MaxCompletion => 2,
             KillCause::Framework => 3,
+            KillCause::Unhealthy => 4,
+            KillCause::Group => 5,
+            KillCause::Drain => 6,
+            KillCause::Executor => 7,
+            KillCause::Gone => 8,
+        }
+    }
+
+    /// Whether a task that is to end for it is said to be killed.
+    pub(super) fn is_told(self) -> bool {
+        match self {
+            KillCause::Request
+            | KillCause::Unhealthy
+            | KillCause::Group
+            | KillCause::Drain
+            | KillCause::Gone => true,
+            KillCause::MaxCompletion | KillCause::Framework | KillCause::Executor => false,
         }
     }
 
@@ -109,6 +159,11 @@ impl KillCause {
         match record {
             2 => KillCause::MaxCompletion,
             3 => KillCause::Framework,
+            4 => KillCause::Unhealthy,
+            5 => KillCause::Group,
+            6 => KillCause::Drain,
+            7 => KillCause::Executor,
+            8 => KillCause::Gone,
             _ => KillCause::Request,
         }
     }
@@ -133,6 +188,10 @@ pub(super) struct Task {
     /// When the container of a killed command task is destroyed.
     pub(super) kill_at: Option<Time>,
     pub(super) running_since: Option<Time>,
+    /// Of a pod's member: what the tasks of its group have in common.
+    pub(super) group: Option<String>,
+    /// Made by the agent; `None` also for an executor's task.
+    pub(super) checks: Option<Box<Checks>>,
 }
 
 impl Task {
@@ -150,6 +209,8 @@ impl Task {
             kill_policy: None,
             kill_at: None,
             running_since: None,
+            group: None,
+            checks: None,
         }
     }
 
@@ -161,14 +222,9 @@ impl Task {
         TaskRecord {
             framework_id: framework.to_string(),
             info: self.info.clone(),
-            executor_id: match &self.home {
-                Home::Executor(id) => Some(id.to_string()),
-                Home::Command(_) | Home::None => None,
-            },
-            container_id: match &self.home {
-                Home::Command(id) => Some(id.to_string()),
-                Home::Executor(_) | Home::None => None,
-            },
+            executor_id: self.home.executor().map(ToString::to_string),
+            container_id: self.home.container().map(ToString::to_string),
+            group: self.group.clone(),
         }
     }
 
@@ -181,6 +237,9 @@ impl Task {
             running_since: self.running_since.map(Time::as_nanos),
             kill_policy: self.kill_policy,
             kill_at: self.kill_at.map(Time::as_nanos),
+            healthy: self.checks.as_ref().and_then(|checks| checks.healthy()),
+            health_failures: self.checks.as_ref().and_then(|checks| checks.failures()),
+            check_status: self.checks.as_ref().and_then(|checks| checks.status().cloned()),
         }
     }
 }
@@ -257,9 +316,16 @@ pub(super) struct Executor {
     /// Live tasks, those in `pending` included.
     pub(super) tasks: BTreeSet<TaskId>,
     pub(super) doom: Option<Doom>,
+    /// Its container has ended, with this status, before its members did.
+    pub(super) gone: Option<i32>,
 }
 
 impl Executor {
+    /// Whether it is the agent's own, which has members in place of a process.
+    pub(super) fn is_pod(&self) -> bool {
+        is_default(&self.info)
+    }
+
     pub(super) fn record(&self, key: &ExecutorKey) -> ExecutorRecord {
         ExecutorRecord {
             framework_id: key.framework.to_string(),
@@ -281,6 +347,8 @@ pub(super) enum Owner {
 #[derive(Debug)]
 pub(super) struct Container {
     pub(super) owner: Owner,
+    /// The executor, or the command task, that the sandbox is filed under.
+    pub(super) executor: ExecutorKey,
     pub(super) sandbox: PathBuf,
     /// Its first process was started.
     pub(super) running: bool,

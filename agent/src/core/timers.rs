@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mezz_proto::time::Time;
 
-use super::{ExecutorKey, TaskKey};
+use super::{ExecutorKey, TaskKey, check::CheckKind};
 
 /// What is due at a deadline.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,6 +25,8 @@ pub(super) enum Timer {
     Disconnected(ExecutorKey),
     /// The executor should have ended.
     Shutdown(ExecutorKey),
+    /// A check is to be made.
+    Probe(TaskKey, CheckKind),
 }
 
 #[derive(Debug, Default)]

@@ -97,6 +97,7 @@ impl Core {
             self.live_tasks -= 1;
             self.timers.cancel(&Timer::Kill(key.clone()));
             self.timers.cancel(&Timer::Completion(key.clone()));
+            self.stop_checks(key);
         }
         // Nobody listens to the tasks of a removed framework.
         if !self.is_shutting_down(&key.framework) {
@@ -111,7 +112,7 @@ impl Core {
             self.send_head(now, key, out);
         }
         if state.is_terminal() {
-            self.leave_executor(key, out);
+            self.leave_executor(now, key, state, out);
             if self.is_shutting_down(&key.framework) {
                 self.forget_task(key, out);
             }
@@ -122,6 +123,10 @@ impl Core {
     fn complete(&self, now: Time, key: &TaskKey, status: &mut TaskStatus) {
         let container = match self.tasks.get(key).map(|task| &task.home) {
             Some(Home::Command(container)) => Some(container),
+            Some(Home::Member { executor, container }) => {
+                status.executor_id = Some(executor.into());
+                Some(container)
+            }
             Some(Home::Executor(id)) => {
                 status.executor_id = Some(id.into());
                 self.executors.get(&key.executor(id)).map(|executor| &executor.container)
@@ -134,6 +139,21 @@ impl Core {
             let known = &mut status.container_status.get_or_insert_default().container_id;
             known.get_or_insert_with(|| container.into());
         }
+        self.add_checks(key, status);
+    }
+
+    /// What the agent's own checks say of the task (rule 61): each status tells of the
+    /// check; health is told while the task runs, and when it ends it.
+    fn add_checks(&self, key: &TaskKey, status: &mut TaskStatus) {
+        let Some(task) = self.tasks.get(key) else { return };
+        let Some(checks) = &task.checks else { return };
+        status.check_status = checks.status().cloned();
+        let unhealthy = task.kill == Some(KillCause::Unhealthy);
+        status.healthy = match status.state() {
+            TaskState::TaskRunning => checks.healthy(),
+            TaskState::TaskKilled | TaskState::TaskKilling => unhealthy.then_some(false),
+            _ => None,
+        };
     }
 
     pub(super) fn is_shutting_down(&self, framework: &FrameworkId) -> bool {
@@ -279,19 +299,34 @@ impl Core {
     }
 
     /// What a task is told that was to end and did.
-    pub(super) fn killed(cause: KillCause, ran: bool) -> Verdict {
+    pub(super) fn killed(&self, key: &TaskKey, cause: KillCause, ran: bool) -> Verdict {
         match (cause, ran) {
             (KillCause::MaxCompletion, _) => Verdict::new(
                 TaskState::TaskFailed,
                 Reason::MaxCompletionTimeReached,
                 "max_completion_time is over",
             ),
-            (KillCause::Request | KillCause::Framework, false) => Verdict::new(
+            (KillCause::Drain | KillCause::Gone, _) => Verdict::new(
+                self.drained_state(key, cause),
+                Reason::AgentDraining,
+                "killed: the agent is being drained",
+            ),
+            (KillCause::Group, ran) => Verdict {
+                state: TaskState::TaskKilled,
+                reason: (!ran).then_some(Reason::TaskKilledDuringLaunch),
+                message: "killed: another task of its group failed or was killed".to_owned(),
+            },
+            (_, false) => Verdict::new(
                 TaskState::TaskKilled,
                 Reason::TaskKilledDuringLaunch,
                 "killed before it was started",
             ),
-            (KillCause::Request | KillCause::Framework, true) => Verdict {
+            (KillCause::Unhealthy, true) => Verdict {
+                state: TaskState::TaskKilled,
+                reason: None,
+                message: "killed: its health check failed too often".to_owned(),
+            },
+            (_, true) => Verdict {
                 state: TaskState::TaskKilled,
                 reason: None,
                 message: "killed on request".to_owned(),

@@ -1,7 +1,7 @@
 //! The life of containers: a task for each, from its sandbox to its end.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     fs::Permissions,
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, symlink},
     path::{Path, PathBuf},
@@ -10,14 +10,19 @@ use std::{
 };
 
 use mezz_proto::{error::chain, ids::ContainerId, resources::Resources};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::Input;
+use super::{
+    Input,
+    check::Checks,
+    registry::{Container, Registry},
+};
 use crate::{
-    containerizer::{Containerizer, Termination},
-    core::{Event, Launch},
+    containerizer::{Containerizer, Program, Termination},
+    core::{Event, Launch, Probe, ProbeId},
     fetcher::Fetcher,
+    metrics::Metrics,
 };
 
 /// Containers that are being started at one time; more would only take turns at
@@ -30,23 +35,18 @@ const FETCHES: usize = 16;
 /// A container that could not be destroyed or waited for is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// An ended container's statistics come within this or not at all.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
 /// So much of the end of `stderr` goes into the report of a container that used
 /// up its memory, in bytes.
 const TAIL: i64 = 2048;
-
-type Bounds = Option<(Resources, BTreeMap<String, f64>)>;
-
-/// What the core can still do to a container.
-struct Handle {
-    destroy: CancellationToken,
-    /// Only the newest bounds matter.
-    bounds: watch::Sender<Bounds>,
-}
 
 /// What all containers share.
 struct Shared {
     containerizer: Arc<dyn Containerizer>,
     fetcher: Fetcher,
+    metrics: Arc<Metrics>,
     inputs: mpsc::Sender<Input>,
     launches: Semaphore,
     fetches: Semaphore,
@@ -55,7 +55,8 @@ struct Shared {
 /// Starts and follows containers.
 pub(super) struct Runner {
     shared: Arc<Shared>,
-    handles: HashMap<ContainerId, Handle>,
+    registry: Arc<Registry>,
+    checks: Checks,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -64,57 +65,59 @@ impl Runner {
     pub(super) fn new(
         containerizer: Arc<dyn Containerizer>,
         fetcher: Fetcher,
+        registry: Arc<Registry>,
+        metrics: Arc<Metrics>,
         inputs: mpsc::Sender<Input>,
         tasks: TaskTracker,
         stop: CancellationToken,
     ) -> Self {
+        let checks =
+            Checks::new(Arc::clone(&containerizer), inputs.clone(), tasks.clone(), stop.clone());
         let shared = Shared {
             containerizer,
             fetcher,
+            metrics,
             inputs,
             launches: Semaphore::new(LAUNCHES),
             fetches: Semaphore::new(FETCHES),
         };
-        Self { shared: Arc::new(shared), handles: HashMap::new(), tasks, stop }
+        Self { shared: Arc::new(shared), registry, checks, tasks, stop }
     }
 
-    fn add(&mut self, id: ContainerId) -> (CancellationToken, watch::Receiver<Bounds>) {
-        let (bounds, changes) = watch::channel(None);
-        let destroy = CancellationToken::new();
-        self.handles.insert(id, Handle { destroy: destroy.clone(), bounds });
-        (destroy, changes)
-    }
-
-    pub(super) fn launch(&mut self, launch: Launch) {
-        let (destroy, bounds) = self.add(launch.spec.id.clone());
+    pub(super) fn launch(&self, launch: Launch) {
+        let spec = &launch.spec;
+        let (id, held) = (spec.id.clone(), spec.resources.clone());
+        let container = self.registry.add(id, spec.sandbox.clone(), held, true);
         let (shared, stop) = (Arc::clone(&self.shared), self.stop.clone());
         self.tasks.spawn(async move {
-            let id = launch.spec.id.clone();
-            let sandbox = launch.spec.sandbox.clone();
-            let event = match shared.start(launch, &destroy, &stop).await {
+            let id = container.id.clone();
+            let event = match shared.start(launch, &container.destroy, &stop).await {
                 // The agent ends; the next one finds what has become of it.
                 None => return,
-                Some(Ok(pid)) => Event::ContainerLaunched { container: id.clone(), pid },
-                Some(Err(error)) => Event::LaunchFailed { container: id.clone(), error },
+                Some(Ok(pid)) => Event::ContainerLaunched { container: id, pid },
+                Some(Err(error)) => Event::LaunchFailed { container: id, error },
             };
             let running = matches!(event, Event::ContainerLaunched { .. });
+            if running {
+                container.runs();
+            }
             if shared.inputs.send(Input::Core(event)).await.is_ok() && running {
-                stop.run_until_cancelled(shared.follow(id, sandbox, destroy, bounds)).await;
+                stop.run_until_cancelled(shared.follow(&container)).await;
             }
         });
     }
 
-    pub(super) fn watch(&mut self, id: ContainerId, sandbox: PathBuf) {
-        let (destroy, bounds) = self.add(id.clone());
+    pub(super) fn watch(&self, id: ContainerId, sandbox: PathBuf, held: Resources) {
+        let container = self.registry.add(id, sandbox, held, false);
         let (shared, stop) = (Arc::clone(&self.shared), self.stop.clone());
         self.tasks.spawn(async move {
-            stop.run_until_cancelled(shared.follow(id, sandbox, destroy, bounds)).await;
+            stop.run_until_cancelled(shared.follow(&container)).await;
         });
     }
 
     pub(super) fn destroy(&self, id: &ContainerId) {
-        if let Some(handle) = self.handles.get(id) {
-            handle.destroy.cancel();
+        if let Some(container) = self.registry.get(id) {
+            container.destroy.cancel();
         }
     }
 
@@ -124,9 +127,7 @@ impl Runner {
         resources: Resources,
         limits: BTreeMap<String, f64>,
     ) {
-        if let Some(handle) = self.handles.get(id) {
-            handle.bounds.send_replace(Some((resources, limits)));
-        }
+        self.registry.update(id, resources, limits);
     }
 
     pub(super) fn signal(&self, id: ContainerId, signal: i32) {
@@ -139,9 +140,20 @@ impl Runner {
         });
     }
 
+    pub(super) fn probe(
+        &self,
+        id: ContainerId,
+        probe: ProbeId,
+        what: Probe,
+        timeout: Option<Duration>,
+    ) {
+        self.checks.probe(id, probe, what, timeout);
+    }
+
     /// There is nothing left to be done to it.
-    pub(super) fn ended(&mut self, id: &ContainerId) {
-        self.handles.remove(id);
+    pub(super) fn ended(&self, id: &ContainerId) {
+        self.registry.remove(id);
+        self.checks.ended(id);
     }
 
     pub(super) fn remove(&self, id: ContainerId) {
@@ -167,9 +179,14 @@ impl Shared {
     ) -> Option<Result<u32, String>> {
         let prepared = async {
             let (sandbox, user) = (launch.spec.sandbox.clone(), launch.spec.user.clone());
+            let link = launch.link.clone();
+            let mode = match launch.spec.program {
+                Program::Hold => POD_MODE,
+                _ => SANDBOX_MODE,
+            };
             let made = tokio::task::spawn_blocking(move || {
                 user.as_deref().map_or(Ok(()), check_user)?;
-                make_sandbox(&sandbox)
+                make_sandbox(&sandbox, mode, link.as_deref())
             });
             made.await.map_err(|_| "making the sandbox was cut short".to_owned())??;
             if !launch.uris.is_empty() {
@@ -178,6 +195,8 @@ impl Shared {
                 let fetched = self.fetcher.fetch(&launch.uris, sandbox, user).await;
                 fetched.map_err(|error| format!("cannot fetch: {}", chain(&error)))?;
             }
+            let prepared = self.containerizer.prepare(&launch.spec).await;
+            prepared.map_err(|error| chain(&error))?;
             Ok::<_, String>(self.launches.acquire().await)
         };
         let early = || Err("it was ended before it was started".to_owned());
@@ -196,15 +215,13 @@ impl Shared {
     }
 
     /// Until its end, which is reported.
-    async fn follow(
-        &self,
-        id: ContainerId,
-        sandbox: PathBuf,
-        destroy: CancellationToken,
-        mut bounds: watch::Receiver<Bounds>,
-    ) {
+    async fn follow(&self, container: &Container) {
+        let id = &container.id;
+        let mut bounds = container.bounds.subscribe();
+        // What was changed before this is not lost.
+        bounds.mark_changed();
         let mut destroying = false;
-        let mut wait = self.containerizer.wait(&id);
+        let mut wait = self.containerizer.wait(id);
         let termination = loop {
             tokio::select! {
                 ended = &mut wait => match ended {
@@ -219,8 +236,8 @@ impl Shared {
                         };
                     }
                 },
-                () = destroy.cancelled(), if !destroying => {
-                    match self.containerizer.destroy(&id).await {
+                () = container.destroy.cancelled(), if !destroying => {
+                    match self.containerizer.destroy(id).await {
                         Ok(()) => destroying = true,
                         Err(error) => {
                             let error = chain(&error);
@@ -230,14 +247,11 @@ impl Shared {
                     }
                 }
                 changed = bounds.changed(), if !destroying => {
-                    if changed.is_err() {
-                        // The core has no use for it any more, nor ways to it.
-                        destroying = true;
-                        continue;
-                    }
+                    // Its sender lives as long as this.
+                    debug_assert!(changed.is_ok());
                     let newest = bounds.borrow_and_update().clone();
                     if let Some((resources, limits)) = newest
-                        && let Err(error) = self.containerizer.update(&id, resources, limits).await
+                        && let Err(error) = self.containerizer.update(id, resources, limits).await
                     {
                         let error = chain(&error);
                         tracing::warn!(container = %id, %error, "its limits were not changed");
@@ -245,11 +259,21 @@ impl Shared {
                 }
             }
         };
+        // What it used after the monitor last asked. Not worth waiting for.
+        let used = tokio::time::timeout(LAST_WORDS, self.containerizer.statistics(id)).await;
+        if let Ok(Ok(used)) = used {
+            self.metrics.container_used(container.replace_used(used).as_ref(), &used);
+        }
+        let sandbox = container.sandbox.clone();
         let stderr_tail = match termination.out_of_memory {
             Some(_) => tokio::task::spawn_blocking(move || tail(&sandbox)).await.ok().flatten(),
             None => None,
         };
-        let limitation = None;
+        let limitation = container.limitation().filter(|_| destroying);
+        if let Some(limitation) = &limitation {
+            self.metrics.limited(limitation.kind);
+        }
+        let id = id.clone();
         let ended = Event::ContainerEnded { container: id, termination, stderr_tail, limitation };
         let _ = self.inputs.send(Input::Core(ended)).await;
     }
@@ -272,6 +296,9 @@ fn tail(sandbox: &Path) -> Option<String> {
 /// machine: Spark keeps its data there.
 const SANDBOX_MODE: u32 = 0o750;
 
+/// The members of a pod, of whatever user, reach their sandboxes through its own.
+const POD_MODE: u32 = 0o711;
+
 /// Before anything is fetched for nothing.
 fn check_user(name: &str) -> Result<(), String> {
     match nix::unistd::User::from_name(name) {
@@ -281,13 +308,14 @@ fn check_user(name: &str) -> Result<(), String> {
     }
 }
 
-/// Makes the folder and the files for output, and points `latest` at it (rule 56).
+/// Makes the folder and the files for output, and points `link`, or `latest` beside it,
+/// at it (rule 56).
 /// The files are there to be read before anything runs.
 ///
 /// All of it is the agent's own, and so is what is fetched into it, so that no process
 /// of the task's user can play tricks with links meanwhile. The containerizer gives it
 /// to the user last.
-fn make_sandbox(sandbox: &Path) -> Result<(), String> {
+fn make_sandbox(sandbox: &Path, mode: u32, link: Option<&Path>) -> Result<(), String> {
     let failed = |doing: &str, error: &dyn std::error::Error| {
         format!("sandbox {}: {doing}: {}", sandbox.display(), chain(error))
     };
@@ -296,7 +324,7 @@ fn make_sandbox(sandbox: &Path) -> Result<(), String> {
         .map_or(Ok(()), std::fs::create_dir_all)
         // Never an older one, for the id is new: that might be somebody else's.
         .and_then(|()| std::fs::create_dir(sandbox))
-        .and_then(|()| std::fs::set_permissions(sandbox, Permissions::from_mode(SANDBOX_MODE)))
+        .and_then(|()| std::fs::set_permissions(sandbox, Permissions::from_mode(mode)))
         .map_err(|error| failed("cannot be made", &error))?;
     let logs = ["stdout", "stderr"].map(|name| sandbox.join(name));
     for log in &logs {
@@ -305,14 +333,24 @@ fn make_sandbox(sandbox: &Path) -> Result<(), String> {
         made.map_err(|error| failed("its logs cannot be made", &error))?;
     }
     if let (Some(runs), Some(name)) = (sandbox.parent(), sandbox.file_name()) {
+        let (link, target) = match link {
+            None => (runs.join("latest"), PathBuf::from(name)),
+            // Both are in folders of one folder.
+            Some(link) => {
+                let folder = runs.file_name().unwrap_or_default();
+                (link.to_owned(), Path::new("..").join(folder).join(name))
+            }
+        };
+        let folder = link.parent().unwrap_or(runs);
         // Replaced in one step: a reader always finds one. The helper's name is
         // the container's own, so two launches do not meet.
         let mut fresh = std::ffi::OsString::from(".latest-");
         fresh.push(name);
-        let fresh = runs.join(fresh);
-        symlink(name, &fresh)
-            .and_then(|()| std::fs::rename(&fresh, runs.join("latest")))
-            .map_err(|error| failed("the link `latest`", &error))?;
+        let fresh = folder.join(fresh);
+        std::fs::create_dir_all(folder)
+            .and_then(|()| symlink(target, &fresh))
+            .and_then(|()| std::fs::rename(&fresh, &link))
+            .map_err(|error| failed("the link to it", &error))?;
     }
     Ok(())
 }
@@ -325,13 +363,26 @@ mod tests {
     fn latest_points_at_the_newest_sandbox() {
         let folder = tempfile::tempdir().unwrap();
         for name in ["a", "b"] {
-            make_sandbox(&folder.path().join("runs").join(name)).unwrap();
+            let sandbox = folder.path().join("runs").join(name);
+            make_sandbox(&sandbox, SANDBOX_MODE, None).unwrap();
         }
         let latest = std::fs::read_link(folder.path().join("runs/latest")).unwrap();
         assert_eq!(latest, Path::new("b"));
         for name in ["stdout", "stderr"] {
             assert_eq!(std::fs::read(folder.path().join("runs/b").join(name)).unwrap(), b"");
         }
+    }
+
+    #[test]
+    fn a_members_sandbox_is_found_by_its_task() {
+        let pod = tempfile::tempdir().unwrap();
+        let link = pod.path().join("tasks/t");
+        for name in ["a", "b"] {
+            let sandbox = pod.path().join("containers").join(name);
+            make_sandbox(&sandbox, SANDBOX_MODE, Some(&link)).unwrap();
+            assert_eq!(link.canonicalize().unwrap(), sandbox.canonicalize().unwrap());
+        }
+        assert!(!pod.path().join("containers/latest").exists());
     }
 
     #[test]
@@ -343,7 +394,7 @@ mod tests {
     #[test]
     fn a_folder_that_is_there_is_no_sandbox() {
         let folder = tempfile::tempdir().unwrap();
-        let error = make_sandbox(folder.path()).unwrap_err();
+        let error = make_sandbox(folder.path(), SANDBOX_MODE, None).unwrap_err();
         assert!(error.contains("cannot be made: File exists"), "{error}");
     }
 

@@ -1,10 +1,13 @@
 //! What joins the core with the world: one task owns the core, everything else
 //! sends it events and carries out its effects.
 
+mod check;
 mod collect;
 mod container;
+mod monitor;
 mod outgoing;
 mod owner;
+mod registry;
 mod start;
 
 use std::{
@@ -18,12 +21,12 @@ use thiserror::Error;
 use tokio::{net::TcpListener, sync::mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::owner::Owner;
+use self::{collect::Collector, monitor::Monitor, owner::Owner, registry::Registry};
 use crate::{
     api::{self, Index, Peer, Served},
     containerizer::{self, ContainerError},
     core::{ConnectionId, Event, LinkId},
-    fetcher::FetchError,
+    fetcher,
     link::{self, LinkOptions},
     metrics::Metrics,
     options::AgentOptions,
@@ -99,7 +102,7 @@ pub enum AgentError {
     },
     /// The fetcher cannot be made.
     #[error("the fetcher cannot be made")]
-    Fetcher(#[source] FetchError),
+    Fetcher(#[source] fetcher::SetupError),
     /// The master refused the agent for good.
     #[error(
         "the master refused this agent for good: {0}. Its tasks, if any, were left running; to \
@@ -156,14 +159,35 @@ pub async fn serve(
     let link =
         LinkOptions { masters: options.masters.clone(), backoff: options.register_backoff, queue };
     let tasks = TaskTracker::new();
+    let registry = Arc::new(Registry::default());
     let containers = container::Runner::new(
         Arc::clone(&started.containerizer),
         started.fetcher,
+        Arc::clone(&registry),
+        Arc::clone(&metrics),
         inputs.clone(),
         tasks.clone(),
         stop.clone(),
     );
     tasks.spawn(Arc::clone(&metrics).upkeep(stop.clone()));
+    let monitor = Monitor::new(
+        &options,
+        Arc::clone(&registry),
+        Arc::clone(&started.containerizer),
+        Arc::clone(&index),
+        Arc::clone(&metrics),
+        stop.clone(),
+    );
+    monitor.start(&tasks);
+    let collector = Collector {
+        index: Arc::clone(&index),
+        registry,
+        metrics: Arc::clone(&metrics),
+        work_dir: options.work_dir.clone(),
+        retention: options.sandbox_retention,
+        interval: options.monitor.disk_watch_interval,
+        orphans: started.orphans,
+    };
     let owner = Owner::new(started.core, started.writer, containers, index, metrics);
     tasks.spawn(link::run(link, inputs, stop.clone()));
     let api = tasks.spawn({
@@ -175,7 +199,7 @@ pub async fn serve(
         }
     });
     tracing::info!(address = %local, containment = started.containerizer.name(), "agent started");
-    let ended = owner.run(events, options.sandbox_retention, &stop).await;
+    let ended = owner.run(events, collector, &stop).await;
     stop.cancel();
     tasks.close();
     tasks.wait().await;

@@ -1,6 +1,6 @@
 //! The task that owns the core.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc};
 
 use mezz_proto::{
     mezz::v1::{AgentMessage, agent_message},
@@ -13,7 +13,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use super::{AgentError, Input, collect, container::Runner, now, outgoing::Outgoing};
+use super::{AgentError, Input, collect::Collector, container::Runner, now, outgoing::Outgoing};
 use crate::{
     api::{Index, Peer},
     core::{CallError, Change, ConnectionId, Core, Effect, Effects, Event, LinkId, TaskKey},
@@ -73,11 +73,11 @@ impl Owner {
     pub(super) async fn run(
         mut self,
         mut events: mpsc::Receiver<Input>,
-        retention: Duration,
+        collector: Collector,
         stop: &CancellationToken,
     ) -> Result<(), AgentError> {
         let progress = self.writer.progress();
-        let ended = self.decide(&mut events, progress, retention, stop).await;
+        let ended = self.decide(&mut events, progress, collector, stop).await;
         self.writer.close().await;
         ended
     }
@@ -86,10 +86,10 @@ impl Owner {
         &mut self,
         events: &mut mpsc::Receiver<Input>,
         mut progress: watch::Receiver<Progress>,
-        retention: Duration,
+        collector: Collector,
         stop: &CancellationToken,
     ) -> Result<(), AgentError> {
-        let mut collected = collect::start(Arc::clone(&self.index), retention, stop.clone());
+        let mut collected = collector.start(stop.clone());
         let mut batch = Vec::with_capacity(BURST);
         self.take(Event::Started).await;
         loop {
@@ -222,11 +222,16 @@ impl Owner {
                 }
             }
             Effect::Launch(launch) => self.containers.launch(*launch),
-            Effect::Watch { container, sandbox } => self.containers.watch(container, sandbox),
+            Effect::Watch { container, sandbox, resources } => {
+                self.containers.watch(container, sandbox, resources);
+            }
             Effect::Signal { container, signal } => self.containers.signal(container, signal),
             Effect::Destroy { container } => self.containers.destroy(&container),
             Effect::Update { container, resources, limits } => {
                 self.containers.update(&container, resources, limits);
+            }
+            Effect::Probe { container, probe, what, timeout } => {
+                self.containers.probe(container, probe, *what, timeout);
             }
             Effect::Remove { container } => self.containers.remove(container),
             Effect::Change(change) => {
@@ -299,12 +304,14 @@ async fn sleep_until(deadline: Option<Instant>) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use mezz_proto::resources::Resources;
     use tokio_util::task::TaskTracker;
 
     use super::*;
     use crate::{
-        options::{AgentOptions, Containment, LauncherCommand},
+        options::{AgentOptions, Containment, FetcherOptions, LauncherCommand, MonitorOptions},
         shell::start,
     };
 
@@ -331,6 +338,10 @@ mod tests {
             register_backoff: (second, second),
             max_tasks: 1,
             max_fetch_bytes: 1,
+            docker: Default::default(),
+            isolation: Default::default(),
+            fetcher: FetcherOptions::default(),
+            monitor: MonitorOptions::default(),
         }
     }
 
@@ -341,20 +352,31 @@ mod tests {
         let started = start::start(&options, ([127, 0, 0, 1], 1).into()).await.unwrap();
         let stop = CancellationToken::new();
         let (inputs, mut events) = mpsc::channel(1);
+        let metrics = Arc::new(Metrics::new());
         let containers = Runner::new(
             started.containerizer,
             started.fetcher,
+            Arc::default(),
+            Arc::clone(&metrics),
             inputs.clone(),
             TaskTracker::new(),
             stop.clone(),
         );
         let index = Arc::new(Index::new(None, vec![], vec![]));
-        let metrics = Arc::new(Metrics::new());
+        let collector = Collector {
+            index: Arc::clone(&index),
+            registry: Arc::default(),
+            metrics: Arc::clone(&metrics),
+            work_dir: folder.path().to_owned(),
+            retention: Duration::from_secs(60),
+            interval: Duration::from_secs(60),
+            orphans: vec![],
+        };
         let mut owner = Owner::new(started.core, started.writer, containers, index, metrics);
         // As a thread that panics leaves it.
         let (report, progress) = watch::channel(Progress::Written(0));
         drop(report);
-        let ended = owner.decide(&mut events, progress, Duration::from_secs(60), &stop);
+        let ended = owner.decide(&mut events, progress, collector, &stop);
         let ended = tokio::time::timeout(Duration::from_secs(30), ended).await.expect("it ends");
         assert!(matches!(ended, Err(AgentError::StoreThread)), "{ended:?}");
     }

@@ -1,6 +1,11 @@
 //! Before the first event: options, the store, and what earlier runs left.
 
-use std::{fs, net::SocketAddr, path::Path, sync::Arc};
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use mezz_proto::{
     ids::{AgentId, ContainerId},
@@ -8,10 +13,14 @@ use mezz_proto::{
     v1,
 };
 
-use super::{AgentError, now};
+use super::{
+    AgentError,
+    collect::{self, Orphan},
+    now,
+};
 use crate::{
-    containerizer::{self, Containerizer},
-    core::{Core, CoreOptions, Recovered, SandboxRecord, TaskKey},
+    containerizer::{self, Ability, Containerizer},
+    core::{Abilities, Core, CoreOptions, Recovered, SandboxRecord, TaskKey},
     fetcher::Fetcher,
     options::AgentOptions,
     store::{Store, StoreError, Stored, Writer},
@@ -24,6 +33,7 @@ pub(super) struct Started {
     pub(super) containerizer: Arc<dyn Containerizer>,
     pub(super) fetcher: Fetcher,
     pub(super) sandboxes: Vec<SandboxRecord>,
+    pub(super) orphans: Vec<Orphan>,
     pub(super) sandbox_tasks: Vec<(ContainerId, TaskKey)>,
 }
 
@@ -57,8 +67,25 @@ pub(super) async fn start(
         containerizer.recover(recovered.containers()).await.map_err(AgentError::Recovery)?;
     recovered.found =
         recovery.known.into_iter().filter(|(_, found)| *found).map(|(id, _)| id).collect();
-    let core = Core::new(core_options(options, agent, boot_id, local), recovered, now());
-    let fetcher = Fetcher::new(options.max_fetch_bytes).map_err(AgentError::Fetcher)?;
+    let abilities = containerizer.abilities();
+    for Ability { name, version, problem } in &abilities {
+        let version = version.as_deref().unwrap_or("-");
+        match problem {
+            None => tracing::info!(name, version, "containers can be run"),
+            Some(problem) => tracing::warn!(name, version, "containers cannot be run: {problem}"),
+        }
+    }
+    let known = stored.sandboxes.iter().map(|record| PathBuf::from(&record.path)).collect();
+    let work_dir = options.work_dir.clone();
+    let orphans =
+        tokio::task::spawn_blocking(move || collect::orphans(&work_dir, &known, &recovery.unended));
+    let orphans = orphans.await.unwrap_or_default();
+    if !orphans.is_empty() {
+        tracing::info!(count = orphans.len(), "found sandboxes of containers that nobody knows");
+    }
+    let core =
+        Core::new(core_options(options, &*containerizer, agent, boot_id, local), recovered, now());
+    let fetcher = Fetcher::new(options).map_err(AgentError::Fetcher)?;
     let writer = Writer::start(store)
         .map_err(|source| AgentError::Io { doing: "starting the store's thread", source })?;
     Ok(Started {
@@ -67,6 +94,7 @@ pub(super) async fn start(
         containerizer,
         fetcher,
         sandboxes: stored.sandboxes,
+        orphans,
         sandbox_tasks: stored.sandbox_tasks,
     })
 }
@@ -78,6 +106,18 @@ fn check(options: &AgentOptions) -> Result<(), AgentError> {
     }
     if options.masters.is_empty() {
         return wrong("masters is empty: name at least one master as host:port");
+    }
+    for (name, interval) in [
+        ("disk_watch_interval", options.monitor.disk_watch_interval),
+        ("container_disk_interval", options.monitor.container_disk_interval),
+        ("container_ports_interval", options.monitor.container_ports_interval),
+    ] {
+        if interval.is_zero() {
+            return Err(AgentError::Options(format!("{name} must be more than nothing")));
+        }
+    }
+    for (scheme, command) in &options.fetcher.commands {
+        crate::fetcher::check_command(scheme, command).map_err(AgentError::Options)?;
     }
     if options.max_tasks == 0 {
         return wrong("max_tasks must be at least 1");
@@ -138,8 +178,19 @@ fn api_address(options: &AgentOptions, local: SocketAddr) -> String {
     }
 }
 
+/// For admission: what is refused with a sentence before anything is made for it.
+fn abilities(options: &AgentOptions, containerizer: &dyn Containerizer) -> Abilities {
+    Abilities {
+        // One that is away fails the launch itself, and may come back.
+        docker: containerizer.abilities().iter().any(|ability| ability.name == "docker"),
+        images: options.isolation.image_dir.is_some(),
+        isolation: nix::unistd::geteuid().is_root(),
+    }
+}
+
 fn core_options(
     options: &AgentOptions,
+    containerizer: &dyn Containerizer,
     agent: v1::AgentInfo,
     boot_id: Option<String>,
     local: SocketAddr,
@@ -152,6 +203,7 @@ fn core_options(
         work_dir: options.work_dir.clone(),
         // Only root may become somebody else; others run everything as themselves.
         switch_user: nix::unistd::geteuid().is_root(),
+        abilities: abilities(options, containerizer),
         kill_grace: options.kill_grace,
         executor_registration_timeout: options.executor_registration_timeout,
         executor_reregistration_timeout: options.executor_reregistration_timeout,

@@ -317,6 +317,7 @@ mod tests {
             info: v1::TaskInfo { task_id: v1::TaskId { value: id.into() }, ..Default::default() },
             executor_id: None,
             container_id: Some("c".into()),
+            group: None,
         };
         let state = TaskStateRecord { kill: Some(1), ..Default::default() };
         {

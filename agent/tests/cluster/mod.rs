@@ -16,7 +16,7 @@ use std::{
 
 use mezz_agent::{
     AgentError, cleanup,
-    options::{AgentOptions, Containment, LauncherCommand},
+    options::{AgentOptions, Containment, FetcherOptions, LauncherCommand, MonitorOptions},
     serve,
 };
 use mezz_proto::{
@@ -130,6 +130,7 @@ impl FakeMaster {
             master_id: "M".into(),
             ping_interval_ms: 15_000,
             completed_frameworks: vec![],
+            drain: None,
         }))
         .await;
         greeting
@@ -259,6 +260,10 @@ pub fn options(master: &FakeMaster, work_dir: PathBuf) -> AgentOptions {
         register_backoff: (Duration::from_millis(10), Duration::from_millis(100)),
         max_tasks: 100,
         max_fetch_bytes: 1 << 30,
+        isolation: Default::default(),
+        fetcher: FetcherOptions::default(),
+        monitor: MonitorOptions::default(),
+        docker: Default::default(),
     }
 }
 
@@ -285,7 +290,8 @@ impl TestAgent {
     }
 
     pub async fn start(&mut self) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        // The same port again after a stop, as executors expect it.
+        let listener = TcpListener::bind(self.address).await.unwrap();
         self.address = listener.local_addr().unwrap();
         self.stop = CancellationToken::new();
         let serving = serve(self.options.clone(), listener, self.stop.clone());
@@ -346,7 +352,9 @@ impl TestAgent {
     /// Status and body of a GET.
     pub async fn get(&self, path: &str) -> (u16, String) {
         let url = format!("http://{}{path}", self.address);
-        let response = reqwest::get(url).await.unwrap();
+        // A test's machine may have no certificates, and this needs none.
+        let client = reqwest::Client::builder().tls_certs_only([]).build().unwrap();
+        let response = client.get(url).send().await.unwrap();
         (response.status().as_u16(), response.text().await.unwrap())
     }
 }

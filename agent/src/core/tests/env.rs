@@ -21,8 +21,9 @@ pub(super) use super::builders::*;
 use crate::{
     containerizer::{ContainerSpec, Termination},
     core::{
-        ConnectionId, Core, CoreOptions, Effect, Effects, Event, ExecutorKey, ExecutorRecord,
-        LinkId, Recovered, SandboxRecord, StoreOp, TaskKey, TaskRecord, TaskStateRecord,
+        Abilities, ConnectionId, Core, CoreOptions, Effect, Effects, Event, ExecutorKey,
+        ExecutorRecord, LinkId, Recovered, SandboxRecord, StoreOp, TaskKey, TaskRecord,
+        TaskStateRecord,
     },
 };
 
@@ -107,6 +108,7 @@ pub(super) fn options() -> CoreOptions {
         api_address: "host:5051".into(),
         work_dir: PathBuf::from("/work"),
         switch_user: true,
+        abilities: Abilities::default(),
         kill_grace: Duration::from_secs(3),
         executor_registration_timeout: Duration::from_secs(60),
         executor_reregistration_timeout: Duration::from_secs(2),
@@ -160,6 +162,7 @@ impl TestEnv {
             master_id: "M".into(),
             ping_interval_ms: self.ping_interval_ms,
             completed_frameworks,
+            drain: None,
         }));
     }
 
@@ -287,7 +290,12 @@ impl TestEnv {
     pub(super) fn terminated(&mut self, container: &ContainerId, termination: Termination) {
         let stderr_tail = termination.out_of_memory.map(|_| "the tail".to_owned());
         let container = container.clone();
-        self.handle(Event::ContainerEnded { container, termination, stderr_tail, limitation: None });
+        self.handle(Event::ContainerEnded {
+            container,
+            termination,
+            stderr_tail,
+            limitation: None,
+        });
     }
 
     pub(super) fn call(&mut self, connection: u64, token: &str, call: Call) {

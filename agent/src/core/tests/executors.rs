@@ -6,7 +6,7 @@ use mezz_proto::{
     ids::ContainerId,
     mezz::v1::{self as mezz, agent_message, master_message},
     resources::Resources,
-    v1::{self, TaskState, executor_info, task_status::Reason},
+    v1::{self, TaskState, task_status::Reason},
 };
 
 use super::env::*;
@@ -209,22 +209,6 @@ fn a_group_is_launched_as_one() {
     env.call(1, &spec.environment["MEZZ_EXECUTOR_TOKEN"], subscribe());
     let events = env.events(1);
     assert_eq!(events[1].launch_group.as_ref().unwrap().task_group.tasks.len(), 2);
-}
-
-#[test]
-fn a_group_for_the_default_executor_is_refused_as_a_whole() {
-    let mut env = TestEnv::new();
-    let mut default = executor("E");
-    default.r#type = Some(executor_info::Type::Default.into());
-    default.command = None;
-    env.run_for(framework("F", &[]), vec![task("a"), task("b")], Some(default));
-    assert!(env.launches().is_empty());
-    let refused = env.updates();
-    assert_eq!(refused.len(), 2);
-    for update in refused {
-        assert_eq!(update.status.state(), TaskState::TaskFailed);
-        assert!(update.status.message.unwrap().contains("DEFAULT"));
-    }
 }
 
 #[test]

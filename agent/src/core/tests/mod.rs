@@ -1,11 +1,14 @@
 //! Tests of the core, in virtual time.
 
 mod builders;
+mod checks;
 mod commands;
+mod drain;
 mod env;
 mod executors;
 mod kills;
 mod link;
+mod pods;
 mod random;
 mod recovery;
 mod subscriptions;

@@ -10,12 +10,15 @@ use std::{
 use mezz_proto::{
     ids::ContainerId,
     mezz::v1::{self as mezz, agent_message, master_message},
-    v1::{self, TaskState, executor::event},
+    v1::{self, TaskState, executor::event, task_status::Reason},
 };
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 
-use super::env::*;
-use crate::core::{Change, ConnectionId, Effect, Event};
+use super::{checks::health, env::*, pods::default_executor};
+use crate::{
+    containerizer::{Limitation, LimitationKind, Program, Termination},
+    core::{Answer, Change, ConnectionId, Effect, Event, ProbeId},
+};
 
 /// Sequences in a normal run; `MEZZ_SEQUENCES` asks for more.
 const SEQUENCES: u64 = 400;
@@ -44,6 +47,10 @@ struct World {
     connection: u64,
     /// Of whom the newest connections are.
     peers: BTreeMap<u64, String>,
+    /// Attempts of checks that have no answer yet.
+    probes: Vec<(ContainerId, ProbeId)>,
+    /// Pods and their members.
+    pods: BTreeMap<ContainerId, BTreeSet<ContainerId>>,
     /// Tokens of executors that were told to shut down.
     shut: BTreeSet<String>,
     history: String,
@@ -66,6 +73,8 @@ impl World {
             registered: true,
             connection: 0,
             peers: BTreeMap::new(),
+            probes: Vec::new(),
+            pods: BTreeMap::new(),
             shut: BTreeSet::new(),
             history: String::new(),
         }
@@ -79,7 +88,9 @@ impl World {
                 let this = (status.uuid.clone().unwrap(), status.state());
                 let end = self.ends.entry(task.clone()).or_insert_with(|| this.clone());
                 assert_eq!(*end, this, "{task} ended twice");
-                if self.killed.contains(&task) {
+                // The end of its pod is what a member is told of.
+                let by_pod = status.reason() == Reason::ExecutorTerminated;
+                if self.killed.contains(&task) && !by_pod {
                     assert_eq!(status.state(), TaskState::TaskKilled, "{task}: {status:?}");
                 }
             } else {
@@ -111,15 +122,28 @@ impl World {
             Effect::Launch(launch) => {
                 let id = launch.spec.id.clone();
                 let environment = &launch.spec.environment;
-                if let Some(token) = environment.get("MEZZ_EXECUTOR_TOKEN") {
+                if launch.spec.program == Program::Hold {
+                    self.pods.insert(id.clone(), BTreeSet::new());
+                    self.known_executors.insert(environment["MESOS_EXECUTOR_ID"].clone());
+                } else if let Some(token) = environment.get("MEZZ_EXECUTOR_TOKEN") {
                     self.tokens.insert(id.clone(), token.clone());
                     self.known_executors.insert(environment["MESOS_EXECUTOR_ID"].clone());
                 } else {
+                    if let Some(pod) = &launch.spec.pod {
+                        // It is there, and stays as long as its members.
+                        assert_eq!(self.containers.get(pod), Some(&true), "{pod} is not there");
+                        self.pods.get_mut(pod).expect("a pod").insert(id.clone());
+                    }
                     self.tasks.insert(id.clone(), environment["MESOS_TASK_ID"].clone());
                 }
                 self.containers.insert(id, false);
             }
+            Effect::Probe { container, probe, .. } => self.probes.push((container, probe)),
             Effect::Signal { container, .. } | Effect::Destroy { container } => {
+                let members = self.pods.get(&container).into_iter().flatten();
+                let left: Vec<_> =
+                    members.filter(|member| self.containers.contains_key(*member)).collect();
+                assert!(left.is_empty(), "{container} ends before its members {left:?}");
                 self.killed.extend(self.tasks.get(&container).cloned());
             }
             Effect::SendMaster { message, .. } => match message.message {
@@ -166,8 +190,14 @@ impl World {
         self.next_task += 1;
         let id = format!("t{n}");
         let ids = [id.clone(), format!("{id}-b")];
-        match self.random.random_range(0..4) {
+        match self.random.random_range(0..6) {
             0 => self.env.run(vec![executor_task(&id)]),
+            4 => self.env.run(vec![checked(&id)]),
+            5 => {
+                let executor = default_executor(if n.is_multiple_of(3) { "P" } else { "Q" });
+                let group = vec![task(&id), checked(&ids[1])];
+                self.env.run_for(framework("F", &[]), group, Some(executor));
+            }
             1 => {
                 let group = vec![task(&id), task(&ids[1])];
                 self.env.run_for(framework("F", &[]), group, Some(executor("E")));
@@ -190,6 +220,46 @@ impl World {
         } else {
             self.containers.insert(id.clone(), true);
             self.env.launched(&id);
+        }
+    }
+
+    fn probed(&mut self) {
+        let all = self.probes.clone();
+        let Some((container, probe)) = self.pick(&all) else { return };
+        self.probes.retain(|(_, other)| *other != probe);
+        let outcome = match self.random.random_range(0..3) {
+            0 => Ok(Answer::Tcp(true)),
+            1 => Ok(Answer::Tcp(false)),
+            _ => Err("no answer".to_owned()),
+        };
+        self.env.handle(Event::Probed { container, probe, outcome });
+    }
+
+    fn limited(&mut self) {
+        let running: Vec<_> = self
+            .containers
+            .iter()
+            .filter(|(id, running)| **running && !self.pods.contains_key(*id))
+            .map(|(id, _)| id.clone())
+            .collect();
+        let Some(container) = self.pick(&running) else { return };
+        self.containers.remove(&container);
+        self.env.handle(Event::ContainerEnded {
+            container,
+            termination: Termination { wait_status: Some(9), out_of_memory: None, failure: None },
+            stderr_tail: None,
+            limitation: Some(Limitation { kind: LimitationKind::Disk, message: "much".into() }),
+        });
+    }
+
+    fn drain(&mut self) {
+        self.env.register();
+        let max_grace_period = Some(v1::DurationInfo { nanoseconds: 1_000_000_000 });
+        let drain = mezz::Drain { max_grace_period, mark_gone: None };
+        self.env.master(master_message::Message::Drain(drain));
+        self.look();
+        if self.random.random_bool(0.5) {
+            self.env.master(master_message::Message::Reactivate(mezz::Reactivate {}));
         }
     }
 
@@ -271,6 +341,8 @@ impl World {
 
     fn restart(&mut self) {
         let mut gone = Vec::new();
+        // They have lost who asked.
+        self.probes.clear();
         for id in self.containers.keys().cloned().collect::<Vec<_>>() {
             // Only what was not seen running can have failed to start.
             if !self.containers[&id] && self.random.random_bool(0.5) {
@@ -281,7 +353,8 @@ impl World {
         for running in self.containers.values_mut() {
             *running = true;
         }
-        self.env.restart(|id| !gone.contains(id), false);
+        let there: BTreeSet<_> = self.containers.keys().cloned().collect();
+        self.env.restart(|id| there.contains(id), false);
         self.registered = false;
         self.unacknowledged.clear();
         self.connection += 1;
@@ -299,8 +372,11 @@ impl World {
                     self.env.ack(&status);
                 }
             }
-            75..82 => self.kill(),
-            82..89 => {
+            75..80 => self.kill(),
+            80..84 => self.probed(),
+            84..85 => self.limited(),
+            85..86 if self.random.random_bool(0.2) => self.drain(),
+            85..89 => {
                 let ms = self.random.random_range(0..20_000);
                 self.env.advance(Duration::from_millis(ms));
             }
@@ -334,10 +410,14 @@ impl World {
         self.env.register();
         self.look();
         for _ in 0..20 {
-            while let Some((id, running)) = self.containers.pop_first() {
+            while let Some((id, running)) = self.containers.first_key_value() {
+                let (id, running) = (id.clone(), *running);
                 if !running {
+                    self.containers.insert(id.clone(), true);
                     self.env.launched(&id);
+                    self.look();
                 }
+                self.containers.remove(&id);
                 self.env.ended(&id, 0);
                 self.look();
             }
@@ -346,7 +426,7 @@ impl World {
                 self.look();
             }
         }
-        assert!(self.env.store.tasks.is_empty(), "{:?}", self.env.store.tasks);
+        assert!(self.env.store.tasks.is_empty(), "{:?}", self.env.store.states);
         assert!(self.env.store.executors.is_empty());
         assert!(self.env.store.frameworks.is_empty());
         assert_eq!(self.env.core.live_tasks(), 0);
@@ -355,6 +435,11 @@ impl World {
         }
         assert!(self.known_executors.is_empty(), "{:?} live on", self.known_executors);
     }
+}
+
+/// Whose health check kills it after the second failure.
+fn checked(id: &str) -> v1::TaskInfo {
+    v1::TaskInfo { health_check: Some(health(2)), ..task(id) }
 }
 
 fn play(seed: u64) -> String {

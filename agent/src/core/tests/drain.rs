@@ -1,0 +1,198 @@
+//! Draining, and what an agent cannot run.
+
+use std::time::Duration;
+
+use mezz_proto::{
+    mezz::v1::{self as mezz, master_message},
+    v1::{
+        self, TaskState, container_info, framework_info::capability::Type as Capability,
+        task_status::Reason,
+    },
+};
+
+use super::{commands::signals, env::*, executors::subscribed};
+use crate::{
+    containerizer::{Limitation, LimitationKind, Program, Termination},
+    core::{Abilities, CoreOptions, Event},
+};
+
+fn drain(env: &mut TestEnv, grace: Option<u64>, mark_gone: bool) {
+    let max_grace_period = grace.map(|secs| v1::DurationInfo {
+        nanoseconds: i64::try_from(Duration::from_secs(secs).as_nanos()).unwrap(),
+    });
+    let mark_gone = Some(mark_gone);
+    env.master(master_message::Message::Drain(mezz::Drain { max_grace_period, mark_gone }));
+}
+
+#[test]
+fn kills_what_runs_and_takes_nothing_more() {
+    let mut env = TestEnv::new();
+    env.run_for(framework("F", &[Capability::TaskKillingState]), vec![task("t")], None);
+    let running = env.launch();
+    env.launched(&running);
+    env.expect(TaskState::TaskRunning);
+    env.run_for(framework("F", &[Capability::TaskKillingState]), vec![task("u")], None);
+    let starting = env.launch();
+    drain(&mut env, None, false);
+    let killing = env.expect(TaskState::TaskKilling);
+    reason(&killing, Reason::AgentDraining);
+    assert_eq!(signals(&env.take()), [15, 9]);
+    env.handle(Event::LaunchFailed { container: starting, error: "ended".into() });
+    reason(&env.expect(TaskState::TaskKilled), Reason::AgentDraining);
+    env.ended(&running, 15);
+    reason(&env.expect(TaskState::TaskKilled), Reason::AgentDraining);
+    env.run(vec![task("late")]);
+    reason(&env.expect(TaskState::TaskLost), Reason::AgentDraining);
+    env.run_for(framework("F", &[Capability::PartitionAware]), vec![task("late")], None);
+    reason(&env.expect(TaskState::TaskDropped), Reason::AgentDraining);
+    env.master(master_message::Message::Reactivate(mezz::Reactivate {}));
+    env.running(task("after"));
+}
+
+#[test]
+fn grace_is_only_shortened() {
+    for (own, longest, expected) in [(8, Some(2), 2), (1, Some(5), 1), (8, None, 8)] {
+        let mut env = TestEnv::new();
+        let kill_policy = Some(policy(Duration::from_secs(own)));
+        env.running(v1::TaskInfo { kill_policy, ..task("t") });
+        drain(&mut env, longest, false);
+        env.take();
+        env.advance(Duration::from_millis(expected * 1000 - 1));
+        assert!(signals(&env.take()).is_empty());
+        env.advance(Duration::from_millis(1));
+        assert_eq!(signals(&env.take()), [9], "{own} {longest:?}");
+    }
+}
+
+#[test]
+fn lasts_as_long_as_the_master_says_and_its_kills_longer() {
+    let mut env = TestEnv::new();
+    let container = env.running(task("t"));
+    drain(&mut env, None, false);
+    env.restart(|_| true, false);
+    env.link_up();
+    env.master(master_message::Message::Registered(mezz::Registered {
+        agent_id: v1::AgentId { value: AGENT.into() },
+        master_id: "M".into(),
+        ping_interval_ms: 0,
+        completed_frameworks: vec![],
+        drain: Some(mezz::Drain::default()),
+    }));
+    env.take();
+    env.run(vec![task("late")]);
+    reason(&env.expect(TaskState::TaskLost), Reason::AgentDraining);
+    env.ended(&container, 15);
+    reason(&env.expect(TaskState::TaskKilled), Reason::AgentDraining);
+    // One that an operator ended meanwhile is over.
+    env.register();
+    env.running(task("after"));
+}
+
+#[test]
+fn a_task_of_an_agent_that_does_not_come_back_is_gone_for_whoever_knows() {
+    for (capabilities, state) in [
+        (&[Capability::PartitionAware][..], TaskState::TaskGoneByOperator),
+        (&[], TaskState::TaskKilled),
+    ] {
+        let mut env = TestEnv::new();
+        env.run_for(framework("F", capabilities), vec![task("t")], None);
+        let container = env.launch();
+        env.launched(&container);
+        env.expect(TaskState::TaskRunning);
+        drain(&mut env, None, true);
+        env.ended(&container, 15);
+        reason(&env.expect(state), Reason::AgentDraining);
+    }
+}
+
+#[test]
+fn executors_are_asked_and_what_they_say_gets_the_reason() {
+    let mut env = TestEnv::new();
+    subscribed(&mut env);
+    env.call(1, "", update(status("a", TaskState::TaskRunning, 1)));
+    env.expect(TaskState::TaskRunning);
+    drain(&mut env, Some(1), false);
+    let kill = env.events(1).into_iter().find_map(|event| event.kill).unwrap();
+    assert_eq!(kill.kill_policy, Some(policy(Duration::from_secs(1))));
+    env.call(1, "", update(status("a", TaskState::TaskKilled, 2)));
+    reason(&env.expect(TaskState::TaskKilled), Reason::AgentDraining);
+}
+
+#[test]
+fn what_waits_for_its_executor_is_killed_at_once() {
+    let mut env = TestEnv::new();
+    env.run(vec![executor_task("a")]);
+    env.launch();
+    drain(&mut env, None, false);
+    reason(&env.expect(TaskState::TaskKilled), Reason::AgentDraining);
+}
+
+#[test]
+fn one_that_took_too_much_is_told_so() {
+    for (kind, expected) in [
+        (LimitationKind::Disk, Reason::ContainerLimitationDisk),
+        (LimitationKind::Ports, Reason::ContainerLimitation),
+    ] {
+        let mut env = TestEnv::new();
+        let container = env.running(task("t"));
+        let limitation = Some(Limitation { kind, message: "2 GB of 1 GB".into() });
+        let termination = Termination { wait_status: Some(9), out_of_memory: None, failure: None };
+        let stderr_tail = None;
+        env.handle(Event::ContainerEnded { container, termination, stderr_tail, limitation });
+        let failed = env.expect(TaskState::TaskFailed);
+        reason(&failed, expected);
+        assert_eq!(failed.message.as_deref(), Some("2 GB of 1 GB"));
+    }
+}
+
+fn with(abilities: Abilities) -> TestEnv {
+    let mut env = TestEnv::unlinked(CoreOptions { abilities, ..options() });
+    env.register();
+    env
+}
+
+fn docker(id: &str) -> v1::TaskInfo {
+    v1::TaskInfo {
+        container: Some(v1::ContainerInfo {
+            r#type: container_info::Type::Docker.into(),
+            docker: Some(container_info::DockerInfo { image: "i".into(), ..Default::default() }),
+            ..Default::default()
+        }),
+        ..task(id)
+    }
+}
+
+#[test]
+fn what_the_agent_can_do_is_taken_in_as_it_is() {
+    let mut env = with(Abilities { docker: true, images: true, isolation: true });
+    env.run(vec![docker("t")]);
+    let spec = env.launches().remove(0);
+    assert_eq!(spec.info.as_deref(), docker("t").container.as_ref());
+    assert_eq!(spec.program, Program::Shell("true".into()));
+    let mut own = docker("u");
+    own.command = Some(v1::CommandInfo {
+        shell: Some(false),
+        value: Some("serve".into()),
+        arguments: vec!["-v".into()],
+        ..Default::default()
+    });
+    env.run(vec![own.clone()]);
+    let argv = vec!["serve".to_owned(), "-v".to_owned()];
+    assert_eq!(env.launches()[0].program, Program::Image { argv });
+    own.task_id.value = "v".into();
+    own.command = Some(v1::CommandInfo { shell: Some(false), ..Default::default() });
+    env.run(vec![own]);
+    assert_eq!(env.launches()[0].program, Program::Image { argv: vec![] });
+}
+
+#[test]
+fn docker_has_more_grace() {
+    let mut env = with(Abilities { docker: true, ..Default::default() });
+    env.running(docker("t"));
+    env.kill("t", None);
+    env.take();
+    env.advance(Duration::from_millis(4999));
+    assert!(signals(&env.take()).is_empty());
+    env.advance(Duration::from_millis(1));
+    assert_eq!(signals(&env.take()), [9]);
+}
