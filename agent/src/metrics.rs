@@ -8,7 +8,10 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use mezz_proto::v1::TaskState;
 use tokio_util::sync::CancellationToken;
 
-use crate::core::Change;
+use crate::{
+    containerizer::{LimitationKind, Statistics},
+    core::Change,
+};
 
 const UPKEEP: Duration = Duration::from_secs(5);
 
@@ -21,6 +24,16 @@ const EVENT_SECONDS: &str = "mezz_agent_event_seconds";
 const EVENT_QUEUE: &str = "mezz_agent_event_queue_length";
 const STORE_WAIT: &str = "mezz_agent_store_batches_waiting";
 const UPDATES_SENT: &str = "mezz_agent_status_updates_sent_total";
+const CPU_SECONDS: &str = "mezz_agent_containers_cpu_seconds";
+const THROTTLED_SECONDS: &str = "mezz_agent_containers_cpu_throttled_seconds";
+const THROTTLED: &str = "mezz_agent_containers_cpu_throttled_periods_total";
+const OOM_KILLS: &str = "mezz_agent_containers_oom_kills_total";
+const MEMORY: &str = "mezz_agent_containers_memory_rss_bytes";
+const PROCESSES: &str = "mezz_agent_containers_processes";
+const DISK: &str = "mezz_agent_containers_disk_used_bytes";
+const RUNNING: &str = "mezz_agent_containers_running";
+const LIMITED: &str = "mezz_agent_containers_limited_total";
+const DISK_USE: &str = "mezz_agent_work_dir_disk_used_ratio";
 
 /// All terminal states; the label `state` of ended tasks.
 const ENDS: [TaskState; 8] = [
@@ -45,6 +58,24 @@ pub(crate) struct Metrics {
     pub(crate) event_queue: Gauge,
     pub(crate) store_waiting: Gauge,
     pub(crate) updates_sent: Counter,
+    cpu_user: Gauge,
+    cpu_system: Gauge,
+    throttled_seconds: Gauge,
+    throttled: Counter,
+    oom_kills: Counter,
+    pub(crate) containers: ContainerTotals,
+    limited_disk: Counter,
+    limited_ports: Counter,
+    pub(crate) disk_use: Gauge,
+}
+
+/// Sums over the containers that run.
+pub(crate) struct ContainerTotals {
+    pub(crate) memory: Gauge,
+    pub(crate) processes: Gauge,
+    pub(crate) disk: Gauge,
+    pub(crate) by_launcher: Gauge,
+    pub(crate) by_docker: Gauge,
 }
 
 impl Metrics {
@@ -65,8 +96,48 @@ impl Metrics {
             metrics::describe_gauge!(EVENT_QUEUE, "Events that wait for the core");
             metrics::describe_gauge!(STORE_WAIT, "Batches that are not yet on the disk");
             metrics::describe_counter!(UPDATES_SENT, "Status updates sent, repetitions included");
+            metrics::describe_gauge!(
+                CPU_SECONDS,
+                Unit::Seconds,
+                "Processor time of all containers since the agent's start; only grows"
+            );
+            metrics::describe_gauge!(
+                THROTTLED_SECONDS,
+                Unit::Seconds,
+                "Time that containers were kept from running by their quota, since the agent's \
+                 start; only grows"
+            );
+            metrics::describe_counter!(THROTTLED, "Periods in which a quota was used up");
+            metrics::describe_counter!(OOM_KILLS, "Processes killed for their container's memory");
+            metrics::describe_gauge!(MEMORY, Unit::Bytes, "Resident memory of all that run");
+            metrics::describe_gauge!(PROCESSES, "Processes of all containers that run");
+            metrics::describe_gauge!(DISK, Unit::Bytes, "Disk used by sandboxes of all that run");
+            metrics::describe_gauge!(RUNNING, "Containers that run, by what runs them");
+            metrics::describe_counter!(
+                LIMITED,
+                "Containers that the agent ended for what they had taken"
+            );
+            metrics::describe_gauge!(
+                DISK_USE,
+                "Share of the work folder's disk that is in use, from 0 to 1"
+            );
             Self {
                 handle,
+                cpu_user: metrics::gauge!(CPU_SECONDS, "mode" => "user"),
+                cpu_system: metrics::gauge!(CPU_SECONDS, "mode" => "system"),
+                throttled_seconds: metrics::gauge!(THROTTLED_SECONDS),
+                throttled: metrics::counter!(THROTTLED),
+                oom_kills: metrics::counter!(OOM_KILLS),
+                containers: ContainerTotals {
+                    memory: metrics::gauge!(MEMORY),
+                    processes: metrics::gauge!(PROCESSES),
+                    disk: metrics::gauge!(DISK),
+                    by_launcher: metrics::gauge!(RUNNING, "containerizer" => "process"),
+                    by_docker: metrics::gauge!(RUNNING, "containerizer" => "docker"),
+                },
+                limited_disk: metrics::counter!(LIMITED, "resource" => "disk"),
+                limited_ports: metrics::counter!(LIMITED, "resource" => "ports"),
+                disk_use: metrics::gauge!(DISK_USE),
                 tasks_launched: metrics::counter!(TASKS_LAUNCHED),
                 tasks_ended: ENDS
                     .map(|state| {
@@ -112,6 +183,30 @@ impl Metrics {
                     ended.increment(1);
                 }
             }
+        }
+    }
+
+    /// What a container has used since `before`; nothing when that is not known.
+    pub(crate) fn container_used(&self, before: Option<&Statistics>, now: &Statistics) {
+        let Some(before) = before else { return };
+        let seconds = |gauge: &Gauge, before: Option<f64>, now: Option<f64>| {
+            let more = now.unwrap_or(0.0) - before.unwrap_or(0.0);
+            gauge.increment(more.max(0.0));
+        };
+        let count = |counter: &Counter, before: Option<u64>, now: Option<u64>| {
+            counter.increment(now.unwrap_or(0).saturating_sub(before.unwrap_or(0)));
+        };
+        seconds(&self.cpu_user, before.cpus_user_secs, now.cpus_user_secs);
+        seconds(&self.cpu_system, before.cpus_system_secs, now.cpus_system_secs);
+        seconds(&self.throttled_seconds, before.cpus_throttled_secs, now.cpus_throttled_secs);
+        count(&self.throttled, before.cpus_nr_throttled, now.cpus_nr_throttled);
+        count(&self.oom_kills, before.oom_kills, now.oom_kills);
+    }
+
+    pub(crate) fn limited(&self, kind: LimitationKind) {
+        match kind {
+            LimitationKind::Disk => self.limited_disk.increment(1),
+            LimitationKind::Ports => self.limited_ports.increment(1),
         }
     }
 

@@ -1,8 +1,14 @@
 //! Settings of an agent, with their defaults.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    time::Duration,
+};
 
 use mezz_proto::{resources::Resources, v1};
+
+use crate::containerizer::{EngineAddress, cgroup::MAX_PIDS};
 
 /// What holds containers to their limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,4 +75,132 @@ pub struct AgentOptions {
     /// One fetched file may be so large, in bytes, and so may be all that an
     /// archive holds.
     pub max_fetch_bytes: u64,
+    /// How files are fetched.
+    pub fetcher: FetcherOptions,
+    /// What is measured and bounded while containers run, and what is kept of them.
+    pub monitor: MonitorOptions,
+    /// How far containers are kept apart.
+    pub isolation: IsolationOptions,
+    /// Where Docker containers run.
+    pub docker: DockerOptions,
+}
+
+/// Where Docker containers run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DockerOptions {
+    /// The engine, on this machine; without one, tasks with such containers are refused.
+    pub engine: Option<EngineAddress>,
+    /// The file that `docker login` writes, with credentials for registries; read at
+    /// each pull.
+    pub config: Option<PathBuf>,
+}
+
+/// How files are fetched for tasks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FetcherOptions {
+    /// For URIs of these schemes (in small letters): a program and its arguments
+    /// between blanks, in which `{uri}` stands for the URI and `{path}` for the file
+    /// to be written. No shell reads them.
+    pub commands: BTreeMap<String, String>,
+    /// Files kept for URIs with `cache` take so much of the disk, in bytes
+    /// (rule 57: 2 GB); what is in use stays, even beyond.
+    pub cache_bytes: u64,
+}
+
+impl Default for FetcherOptions {
+    fn default() -> Self {
+        Self { commands: BTreeMap::new(), cache_bytes: 2 << 30 }
+    }
+}
+
+/// What is measured and bounded while containers run, and what is kept of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MonitorOptions {
+    /// Between two looks for sandboxes to be removed, and at how full their disk is
+    /// (rule 56: 1 min).
+    pub disk_watch_interval: Duration,
+    /// Between two measurements of what containers use: of their sandboxes' disk
+    /// (rule 64: 15 s), and of processor time and memory for the metrics.
+    pub container_disk_interval: Duration,
+    /// End containers whose sandbox holds more than their `disk` resource. Those
+    /// without one are not measured against anything.
+    pub enforce_disk_quota: bool,
+    /// Between two looks at the ports on which containers listen (rule 64: 30 s).
+    pub container_ports_interval: Duration,
+    /// End containers that listen on TCP ports that they do not hold.
+    pub enforce_ports: bool,
+    /// Look only at ports that the agent offers; otherwise at all.
+    pub check_agent_port_range_only: bool,
+    /// `stdout` and `stderr` of a container are each put aside when they are larger
+    /// than this, in bytes; 0 lets them grow.
+    pub log_max_bytes: u64,
+}
+
+impl Default for MonitorOptions {
+    fn default() -> Self {
+        Self {
+            disk_watch_interval: Duration::from_secs(60),
+            container_disk_interval: Duration::from_secs(15),
+            enforce_disk_quota: false,
+            container_ports_interval: Duration::from_secs(30),
+            enforce_ports: false,
+            check_agent_port_range_only: false,
+            log_max_bytes: 100 << 20,
+        }
+    }
+}
+
+/// How far containers that are processes of this machine are kept apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IsolationOptions {
+    /// What every container gets, whether its framework asks for it or not.
+    pub always: BTreeSet<Isolator>,
+    /// Unpacked images: a container with the image `a/b` has the folder `a/b` below it
+    /// as its root. Images are refused when absent.
+    pub image_dir: Option<PathBuf>,
+    /// Processes and threads of one container, at most; at least 1.
+    pub pids_limit: u64,
+}
+
+impl Default for IsolationOptions {
+    fn default() -> Self {
+        Self { always: BTreeSet::new(), image_dir: None, pids_limit: MAX_PIDS }
+    }
+}
+
+/// One thing in which containers are kept apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Isolator {
+    /// `pid`: a container sees and signals its own processes only.
+    Pid,
+    /// `mount`: mounts of its own, and a `/tmp` in its sandbox.
+    Mount,
+    /// `ipc`: System V IPC, message queues and `/dev/shm` of its own.
+    Ipc,
+    /// `uts`: a hostname of its own.
+    Uts,
+    /// `network`: no network but a loopback device; executors cannot reach their agent
+    /// then.
+    Network,
+    /// `no-new-privs`: programs such as `su` give no rights.
+    NoNewPrivileges,
+    /// `read-only-root`: only the sandbox, `/tmp` (in the sandbox) and volumes can be
+    /// written.
+    ReadOnlyRoot,
+    /// `devices`: only harmless devices, and GPUs as held (cgroup v1 only).
+    Devices,
+}
+
+impl Isolator {
+    /// All, by name.
+    pub const NAMES: [(&str, Self); 8] = [
+        ("pid", Self::Pid),
+        ("mount", Self::Mount),
+        ("ipc", Self::Ipc),
+        ("uts", Self::Uts),
+        ("network", Self::Network),
+        ("no-new-privs", Self::NoNewPrivileges),
+        ("read-only-root", Self::ReadOnlyRoot),
+        ("devices", Self::Devices),
+    ];
 }

@@ -9,10 +9,14 @@ use std::{
 
 use thiserror::Error;
 
-use super::{create_new, inside, make_directories};
+use super::place::{create_new, inside, make_directories};
 
 /// No archive creates more files and directories than this.
 const MAX_ENTRIES: u64 = 1_000_000;
+
+/// What an xz file may make us set aside, in KiB: its strongest setting needs 65 MiB, while
+/// a hostile one could ask for 4 GiB.
+const XZ_MEMORY_KIB: u32 = 128 << 10;
 
 /// A link's text in a zip is read up to this (Linux' own limit).
 const MAX_LINK_BYTES: u64 = 4096;
@@ -20,12 +24,6 @@ const MAX_LINK_BYTES: u64 = 4096;
 /// Why an archive is not unpacked.
 #[derive(Debug, Error)]
 pub enum ArchiveError {
-    /// Known, but not to us.
-    #[error(
-        "{0} archives cannot be extracted; repack it as .tar.gz, .tar.zst or .zip, or set \
-             extract to false"
-    )]
-    Unsupported(&'static str),
     /// A name or link that leads out of the sandbox.
     #[error("`{entry}`: {problem}")]
     Hostile {
@@ -53,6 +51,8 @@ pub enum ArchiveError {
 pub(super) enum Format {
     Tar,
     TarGz,
+    TarXz,
+    TarBz2,
     TarZst,
     Zip,
     Gz,
@@ -60,47 +60,48 @@ pub(super) enum Format {
 
 impl Format {
     /// By the file's name. None: it is no archive.
-    pub(super) fn of(name: &str) -> Result<Option<Self>, ArchiveError> {
+    pub(super) fn of(name: &str) -> Option<Self> {
         let name = name.to_ascii_lowercase();
-        let ends = |suffixes: &[&str]| suffixes.iter().any(|s| name.ends_with(s));
-        if ends(&[".tar.bz2", ".tbz2"]) {
-            Err(ArchiveError::Unsupported(".tar.bz2"))
-        } else if ends(&[".tar.xz", ".txz"]) {
-            Err(ArchiveError::Unsupported(".tar.xz"))
-        } else if ends(&[".tar.gz", ".tgz"]) {
-            Ok(Some(Self::TarGz))
-        } else if ends(&[".tar.zst", ".tzst"]) {
-            Ok(Some(Self::TarZst))
-        } else if ends(&[".tar"]) {
-            Ok(Some(Self::Tar))
-        } else if ends(&[".zip"]) {
-            Ok(Some(Self::Zip))
-        } else if ends(&[".gz"]) {
-            Ok(Some(Self::Gz))
-        } else {
-            Ok(None)
-        }
+        let (_, format) =
+            BY_NAME.iter().find(|(suffixes, _)| suffixes.iter().any(|s| name.ends_with(s)))?;
+        Some(*format)
     }
 }
 
-/// Unpacks an archive into the directory in which it is; all paths stay below
-/// `sandbox`.
+/// The first that fits is it.
+const BY_NAME: [(&[&str], Format); 7] = [
+    (&[".tar.gz", ".tgz"], Format::TarGz),
+    (&[".tar.xz", ".txz"], Format::TarXz),
+    (&[".tar.bz2", ".tbz2"], Format::TarBz2),
+    (&[".tar.zst", ".tzst"], Format::TarZst),
+    (&[".tar"], Format::Tar),
+    (&[".zip"], Format::Zip),
+    (&[".gz"], Format::Gz),
+];
+
+/// Unpacks an archive beside `named`, which is below `sandbox` and its name there; all
+/// paths stay below `sandbox`.
 pub(super) fn extract(
     format: Format,
     archive: &Path,
+    named: &Path,
     sandbox: &Path,
     max_bytes: u64,
 ) -> Result<(), ArchiveError> {
-    let into = archive.parent().unwrap_or(sandbox);
+    let into = named.parent().unwrap_or(sandbox);
     let mut out = Unpacker { root: into, left: max_bytes, max_bytes, entries: 0, links: vec![] };
     let file = BufReader::new(File::open(archive)?);
     match format {
         Format::Tar => out.tar(file)?,
         Format::TarGz => out.tar(flate2::read::MultiGzDecoder::new(file))?,
+        Format::TarXz => {
+            out.tar(lzma_rust2::XzReader::new_mem_limit(file, true, XZ_MEMORY_KIB))?;
+        }
+        Format::TarBz2 => out.tar(bzip2::read::MultiBzDecoder::new(file))?,
         Format::TarZst => out.tar(zstd::Decoder::with_buffer(file)?)?,
         Format::Zip => out.zip(file)?,
         Format::Gz => {
-            let name = archive.file_stem().map(PathBuf::from).unwrap_or_default();
+            let name = named.file_stem().map(PathBuf::from).unwrap_or_default();
             out.file(&name, flate2::read::MultiGzDecoder::new(file), 0o644)?;
         }
     }
