@@ -6,6 +6,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 . scripts/lib.sh
+. scripts/docker.sh
 
 fast=false
 case "${1:-}" in
@@ -26,6 +27,10 @@ if ! $fast; then
   ensure_spark $SPARK_4
   ensure_spark $SPARK_3
   ensure_vm
+  ensure_docker
+  trap stop_docker EXIT
+  ensure_registry
+  ensure_test_image
   ensure_bridge "$PWD/target/debug/mezz-spark-bridge.jar"
   MEZZ_TEST_SPARK_HOME=$(spark_home $SPARK_4)
   MEZZ_TEST_SPARK_3_HOME=$(spark_home $SPARK_3)

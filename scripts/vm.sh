@@ -12,7 +12,7 @@ set -euo pipefail
 [ $# -ge 2 ] || { echo "usage: scripts/vm.sh FOLDER PROGRAM [ARGUMENT...]" >&2; exit 2; }
 folder=$1
 shift
-tools="sh bash ls cat sleep env grep sort id head tail mount umount mkdir setsid nohup stat tr seq true false dd kill ps nproc rm chmod chown ln touch mv cp test ip sed"
+tools="sh bash ls cat sleep env grep sort id head tail mount umount mkdir setsid nohup stat tr seq true false dd kill ps nproc rm chmod chown ln touch mv cp test ip sed stty tty chroot"
 
 mkdir -p "$folder"
 if [ ! -e "$folder/vmlinuz" ]; then
@@ -58,9 +58,19 @@ done
   cat <<'INIT'
 #!/bin/sh
 export PATH=/usr/local/bin:/usr/bin:/bin HOME=/root RUST_BACKTRACE=1
+# A root that can be left by pivot_root, which the first one cannot.
+if [ ! -d /again ]; then
+  mkdir /again
+  mount --bind / /again
+  cd /again
+  mount --move . /
+  exec chroot . /init
+fi
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
+mkdir -p /dev/pts
+mount -t devpts pts /dev/pts
 mount -t cgroup2 cgroup /sys/fs/cgroup
 mount -t tmpfs -o mode=1777 tmp /tmp
 ip link set lo up

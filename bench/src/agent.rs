@@ -10,6 +10,7 @@ use mezz_sdk::scheduler::Event;
 
 use crate::{
     cluster::{Process, mezz_program},
+    containment::Containment,
     framework::Framework,
     report::{Measurement, Report},
 };
@@ -26,9 +27,9 @@ pub struct AgentArgs {
     /// Tasks one after the other, for the time from accept to TASK_RUNNING
     #[arg(long, default_value_t = 300)]
     samples: usize,
-    /// What holds the tasks: `cgroup` or `none`
-    #[arg(long, value_delimiter = ',', default_value = "none,cgroup")]
-    containment: Vec<String>,
+    /// What holds the tasks
+    #[arg(long, value_delimiter = ',', value_enum, default_value = "none,cgroup,namespaces")]
+    containment: Vec<Containment>,
     /// The `mezz` program [default: the one beside this program]
     #[arg(long)]
     mezz: Option<PathBuf>,
@@ -38,12 +39,12 @@ impl AgentArgs {
     /// Measures.
     pub async fn run(&self, report: &mut Report) -> Result<()> {
         for containment in &self.containment {
-            self.one(containment, report).await?;
+            self.one(*containment, report).await?;
         }
         Ok(())
     }
 
-    async fn one(&self, containment: &str, report: &mut Report) -> Result<()> {
+    async fn one(&self, containment: Containment, report: &mut Report) -> Result<()> {
         let mezz = mezz_program(self.mezz.as_deref())?;
         let folder = tempfile::tempdir()?;
         let work_dir = folder.path().to_string_lossy().into_owned();
@@ -52,7 +53,7 @@ impl AgentArgs {
             "--resources",
             "cpus:64;mem:65536",
             "--containment",
-            containment,
+            containment.of_agent(),
             "--work-dir",
             &work_dir,
             "--cgroup-root",
@@ -60,7 +61,8 @@ impl AgentArgs {
         ];
         let _agent = Process::agent(&mezz, &master.address, &args).await?;
         let task = Resources::parse("cpus:1;mem:64")?;
-        let mut framework = Framework::connect(&master.address, "bench", task, Some("true"))?;
+        let mut framework =
+            Framework::connect(&master.address, "bench", task)?.container(containment.container());
         let mut rates = Vec::new();
         for _ in 0..self.rounds {
             framework.scheduler.revive(&[]).await?;
@@ -69,7 +71,7 @@ impl AgentArgs {
         }
         report.add(
             Measurement::new("agent.rate", "tasks/s", rates)
-                .with("containment", containment)
+                .with("containment", containment.name())
                 .with("tasks", self.tasks),
         );
 
@@ -102,7 +104,7 @@ impl AgentArgs {
         }
         report.add(
             Measurement::new("agent.accept_to_running", "ms", millis)
-                .with("containment", containment),
+                .with("containment", containment.name()),
         );
         Ok(())
     }

@@ -17,18 +17,14 @@ pub struct Framework {
     /// To hear.
     pub events: Events,
     resources: Resources,
-    command: Option<v1::CommandInfo>,
+    command: v1::CommandInfo,
+    container: Option<v1::ContainerInfo>,
     launched: usize,
 }
 
 impl Framework {
-    /// Subscribes with `name`; each task asks for `resources`.
-    pub fn connect(
-        master: &str,
-        name: &str,
-        resources: Resources,
-        command: Option<&str>,
-    ) -> Result<Self> {
+    /// Subscribes with `name`; each task asks for `resources` and runs `true`.
+    pub fn connect(master: &str, name: &str, resources: Resources) -> Result<Self> {
         let framework = v1::FrameworkInfo {
             user: "root".to_owned(),
             name: name.to_owned(),
@@ -45,12 +41,32 @@ impl Framework {
         };
         let (scheduler, events) =
             connect(SchedulerOptions::new(vec![master.to_owned()], framework))?;
-        let command = command.map(|text| v1::CommandInfo {
-            value: Some(text.to_owned()),
+        let framework = Self {
+            scheduler,
+            events,
+            resources,
+            command: v1::CommandInfo::default(),
+            container: None,
+            launched: 0,
+        };
+        Ok(framework.command("true", &[]))
+    }
+
+    /// Has each task run this program.
+    pub fn command(mut self, program: &str, arguments: &[&str]) -> Self {
+        self.command = v1::CommandInfo {
+            value: Some(program.to_owned()),
             shell: Some(false),
+            arguments: [program].iter().chain(arguments).map(ToString::to_string).collect(),
             ..Default::default()
-        });
-        Ok(Self { scheduler, events, resources, command, launched: 0 })
+        };
+        self
+    }
+
+    /// Has each task run in such a container.
+    pub fn container(mut self, container: Option<v1::ContainerInfo>) -> Self {
+        self.container = container;
+        self
     }
 
     /// The next event.
@@ -90,10 +106,8 @@ impl Framework {
             task_id: v1::TaskId { value: format!("t{}", self.launched) },
             agent_id: offer.agent_id.clone(),
             resources: self.resources.to_proto(Dialect::Refined, role),
-            command: Some(self.command.clone().unwrap_or_else(|| v1::CommandInfo {
-                value: Some("true".to_owned()),
-                ..Default::default()
-            })),
+            command: Some(self.command.clone()),
+            container: self.container.clone(),
             ..Default::default()
         }
     }

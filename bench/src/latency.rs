@@ -55,12 +55,8 @@ impl LatencyArgs {
         busy.wait_registered(self.agents).await?;
         let measured = agents::start(&one, None)?;
         measured.wait_registered(1).await?;
-        let mut framework = Framework::connect(
-            &master.address,
-            "bench",
-            Resources::parse("cpus:1;mem:1024")?,
-            None,
-        )?;
+        let mut framework =
+            Framework::connect(&master.address, "bench", Resources::parse("cpus:1;mem:1024")?)?;
         let mut millis = Vec::with_capacity(self.samples);
         let mut freed = None;
         while millis.len() < self.samples {

@@ -116,8 +116,7 @@ impl LaunchArgs {
         };
         let agents = agents::start(&options, None)?;
         agents.wait_registered(self.agents).await?;
-        let framework =
-            Framework::connect(&master.address, "bench", Resources::parse(task)?, None)?;
+        let framework = Framework::connect(&master.address, "bench", Resources::parse(task)?)?;
         Ok((master, agents, framework))
     }
 }

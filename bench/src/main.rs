@@ -8,6 +8,8 @@ mod agent;
 mod agents;
 mod allocator;
 mod cluster;
+mod containers;
+mod containment;
 mod framework;
 mod latency;
 mod launch;
@@ -43,6 +45,8 @@ enum Workload {
     Launch(launch::LaunchArgs),
     /// No-op tasks on one real agent
     Agent(agent::AgentArgs),
+    /// Many containers alive at once on one real agent
+    Containers(containers::ContainersArgs),
     /// From a freed resource to the next offer
     Latency(latency::LatencyArgs),
     /// Agents that come back to a restarted master
@@ -73,6 +77,7 @@ fn run() -> Result<()> {
         Workload::Allocator(args) => args.run(report),
         Workload::Launch(args) => runtime.block_on(args.run(report)),
         Workload::Agent(args) => runtime.block_on(args.run(report)),
+        Workload::Containers(args) => runtime.block_on(args.run(report)),
         Workload::Latency(args) => runtime.block_on(args.run(report)),
         Workload::Reregister(args) => runtime.block_on(args.run(report)),
         Workload::Spark(args) => runtime.block_on(args.run(report)),

@@ -115,7 +115,7 @@ impl Kind {
 
     /// What one task asks for.
     pub fn resources() -> Resources {
-        Resources::cpus_mem(0.05, 32.0)
+        Resources::parse("cpus:0.05;mem:32;disk:1").unwrap_or_default()
     }
 
     /// The tasks of one of it.

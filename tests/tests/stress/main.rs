@@ -35,7 +35,7 @@ fn every_task_is_accounted_for_and_nothing_is_left() -> Result<()> {
     let before = left::Machine::look()?;
     let mut cluster = Cluster::start(ClusterOptions {
         agents: 2,
-        resources: "cpus:4;mem:4096".to_owned(),
+        resources: "cpus:4;mem:4096;disk:1000".to_owned(),
         master_args: vec!["--registry".to_owned(), "file".to_owned()],
         ..Default::default()
     })?;

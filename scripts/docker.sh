@@ -1,0 +1,79 @@
+# A Docker engine and an image for the tests. Sourced after scripts/lib.sh, not run.
+#
+#   ensure_docker       starts an engine if none answers; MEZZ_DOCKER_PID is set if it did
+#   ensure_test_image   makes MEZZ_TEST_DOCKER_IMAGE from Debian's static busybox, without a registry
+#   ensure_registry     installs the registry that the tests of pulling start
+#   stop_docker         ends the engine again, if ensure_docker started it
+
+MEZZ_TEST_DOCKER_IMAGE=mezz-test:latest
+MEZZ_DOCKER_PID=
+
+docker_answers() {
+  timeout 10 docker version --format '{{.Server.Version}}' >/dev/null 2>&1
+}
+
+ensure_docker() {
+  if ! command -v dockerd >/dev/null || ! command -v docker >/dev/null; then
+    apt_install docker.io
+  fi
+  if docker_answers; then return; fi
+  [ "$(id -u)" = 0 ] || die "no Docker engine answers, and only root can start one"
+  mkdir -p "$MEZZ_HOME/log"
+  note "starting a Docker engine"
+  # A process group of its own, so that Ctrl-C ends the tests first.
+  setsid dockerd >"$MEZZ_HOME/log/dockerd.log" 2>&1 </dev/null &
+  MEZZ_DOCKER_PID=$!
+  local end=$((SECONDS + 60))
+  until docker_answers; do
+    if ! kill -0 "$MEZZ_DOCKER_PID" 2>/dev/null || [ $SECONDS -ge $end ]; then
+      tail -n 20 "$MEZZ_HOME/log/dockerd.log" >&2
+      stop_docker
+      die "the Docker engine does not start; its log is $MEZZ_HOME/log/dockerd.log"
+    fi
+    sleep 0.2
+  done
+}
+
+stop_docker() {
+  [ -n "$MEZZ_DOCKER_PID" ] || return 0
+  kill "$MEZZ_DOCKER_PID" 2>/dev/null || true
+  wait "$MEZZ_DOCKER_PID" 2>/dev/null || true
+  MEZZ_DOCKER_PID=
+}
+
+# The tests of pulling run a registry of their own.
+ensure_registry() {
+  if command -v docker-registry >/dev/null && command -v htpasswd >/dev/null; then return; fi
+  # The package would start a service on port 5000, which nobody wants.
+  local policy=/usr/sbin/policy-rc.d made=false
+  if [ ! -e $policy ]; then
+    printf '#!/bin/sh\nexit 101\n' >$policy
+    chmod 755 $policy
+    made=true
+  fi
+  apt_install docker-registry apache2-utils
+  if $made; then rm -f $policy; fi
+}
+
+ensure_test_image() {
+  local busybox=/bin/busybox root applet
+  dpkg-query -W -f '${Status}' busybox-static 2>/dev/null | grep -q ' installed$' || apt_install busybox-static
+  export MEZZ_TEST_DOCKER_IMAGE
+  if docker image inspect "$MEZZ_TEST_DOCKER_IMAGE" >/dev/null 2>&1; then return; fi
+  root=$(mktemp -d)
+  mkdir -p "$root"/bin "$root"/etc "$root"/tmp "$root"/root "$root"/srv
+  chmod 1777 "$root/tmp"
+  cp $busybox "$root/bin/busybox"
+  for applet in $("$busybox" --list); do
+    [ "$applet" = busybox ] || ln -s busybox "$root/bin/$applet"
+  done
+  printf 'root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n' >"$root/etc/passwd"
+  printf 'root:x:0:\nnogroup:x:65534:\n' >"$root/etc/group"
+  # The image says what it runs, as whom it does not, and where.
+  tar -C "$root" --owner=0 --group=0 --numeric-owner -c . |
+    docker import \
+      --change 'ENV PATH=/image/bin:/bin' --change 'ENV FROM_IMAGE=yes' \
+      --change 'WORKDIR /srv' --change 'ENTRYPOINT ["/bin/echo", "entrypoint"]' --change 'CMD ["of the image"]' \
+      - "$MEZZ_TEST_DOCKER_IMAGE" >/dev/null
+  rm -rf "$root"
+}
