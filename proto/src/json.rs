@@ -96,7 +96,7 @@ pub fn descriptors() -> &'static DescriptorPool {
     &POOL
 }
 
-fn descriptor<M: Name>() -> MessageDescriptor {
+pub(crate) fn descriptor<M: Name>() -> MessageDescriptor {
     let name = M::full_name();
     match descriptors().get_message_by_name(&name) {
         Some(descriptor) => descriptor,

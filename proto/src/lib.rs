@@ -8,8 +8,10 @@ pub mod codec;
 pub mod error;
 pub mod ids;
 pub mod json;
+pub mod recordio;
 pub mod resources;
 mod states;
+pub mod strict;
 mod text;
 pub mod time;
 

@@ -11,12 +11,14 @@ use mezz_proto::{
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::{
     Served,
+    attach::attach,
+    exec::exec,
     files::{FileError, Reader, list},
-    index::{Entry, Files},
+    index::{DiskUse, Entry, Files},
 };
 use crate::{containerizer::Statistics, core::TaskKey};
 
@@ -54,6 +56,8 @@ pub(super) fn no_files(framework: &str, task: &str) -> String {
 #[tonic::async_trait]
 impl agent_server::Agent for Service {
     type ReadSandboxStream = ReceiverStream<Result<wire::FileChunk, Status>>;
+    type ExecStream = ReceiverStream<Result<wire::ExecOutput, Status>>;
+    type AttachStream = ReceiverStream<Result<wire::AttachOutput, Status>>;
 
     async fn get_agent(
         &self,
@@ -73,7 +77,7 @@ impl agent_server::Agent for Service {
         _: Request<wire::ListContainersRequest>,
     ) -> Result<Response<wire::ListContainersResponse>, Status> {
         let mut containers = Vec::new();
-        for Entry { record, pid, .. } in self.0.index.running() {
+        for Entry { record, pid, disk, .. } in self.0.index.running() {
             let id = ContainerId::new(&record.container_id);
             // One that has just ended has none any more.
             let statistics = self.0.containerizer.statistics(&id).await.ok();
@@ -83,7 +87,7 @@ impl agent_server::Agent for Service {
                 executor_id: record.executor_id,
                 pid,
                 sandbox: record.path,
-                statistics: statistics.map(to_wire),
+                statistics: statistics.map(|statistics| to_wire(statistics, disk)),
             });
         }
         Ok(Response::new(wire::ListContainersResponse { containers }))
@@ -96,7 +100,12 @@ impl agent_server::Agent for Service {
         let request = request.into_inner();
         let (key, files) = self.files(&request.framework_id, &request.task_id)?;
         let (path, offset, follow) = (request.path.clone(), request.offset(), request.follow());
-        let open = move || Reader::open(&files.sandbox, &path, offset);
+        let open = move || {
+            let reader = Reader::open(&files.sandbox, &path, offset)?;
+            // Only these are put aside by the agent.
+            let rotated = follow && matches!(&*path, "stdout" | "stderr");
+            Ok(if rotated { reader.over_rotations(&files.sandbox) } else { reader })
+        };
         let reader = blocking(open).await?;
         let limit = request.limit.unwrap_or(u64::MAX);
         let (sender, parts) = mpsc::channel(PARTS);
@@ -118,14 +127,31 @@ impl agent_server::Agent for Service {
         let entries = blocking(move || list(&files.sandbox, &path)).await?;
         Ok(Response::new(wire::ListSandboxResponse { entries }))
     }
+
+    async fn exec(
+        &self,
+        request: Request<Streaming<wire::ExecInput>>,
+    ) -> Result<Response<Self::ExecStream>, Status> {
+        let outputs = exec(&self.0, request.into_inner()).await?;
+        Ok(Response::new(ReceiverStream::new(outputs)))
+    }
+
+    async fn attach(
+        &self,
+        request: Request<wire::AttachRequest>,
+    ) -> Result<Response<Self::AttachStream>, Status> {
+        let outputs = attach(&self.0, request.into_inner()).await?;
+        Ok(Response::new(ReceiverStream::new(outputs)))
+    }
 }
 
-struct Follow {
-    served: Arc<Served>,
-    key: TaskKey,
+pub(super) struct Follow {
+    pub(super) served: Arc<Served>,
+    pub(super) key: TaskKey,
 }
 
-async fn send(
+/// Passes a file's parts on, until its end or, when it is followed, that of its task.
+pub(super) async fn send(
     mut reader: Reader,
     mut limit: u64,
     follow: Option<Follow>,
@@ -136,7 +162,6 @@ async fn send(
         let live = follow.as_ref().is_some_and(|follow| {
             follow.served.index.files(&follow.key).is_some_and(|files| files.live)
         });
-        let offset = reader.offset;
         let read = blocking(move || {
             let part = reader.next(limit);
             part.map(|part| (part, reader))
@@ -162,6 +187,8 @@ async fn send(
             continue;
         }
         limit = limit.saturating_sub(part.len() as u64);
+        // Counted back, for a log that was put aside starts again.
+        let offset = reader.offset - part.len() as u64;
         if sender.send(Ok(wire::FileChunk { offset, data: part })).await.is_err() {
             return;
         }
@@ -169,7 +196,7 @@ async fn send(
 }
 
 /// Files are read where waiting for a disk holds nobody up.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, FileError> + Send + 'static,
 ) -> Result<T, Status> {
     match tokio::task::spawn_blocking(work).await {
@@ -189,7 +216,7 @@ fn to_status(error: &FileError) -> Status {
     }
 }
 
-fn to_wire(statistics: Statistics) -> wire::ContainerStatistics {
+fn to_wire(statistics: Statistics, disk: Option<DiskUse>) -> wire::ContainerStatistics {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     wire::ContainerStatistics {
         timestamp: now.as_secs_f64(),
@@ -201,5 +228,10 @@ fn to_wire(statistics: Statistics) -> wire::ContainerStatistics {
         mem_limit_bytes: statistics.mem_limit_bytes,
         oom_kills: statistics.oom_kills,
         pids: statistics.pids,
+        cpus_nr_periods: statistics.cpus_nr_periods,
+        cpus_throttled_time_secs: statistics.cpus_throttled_secs,
+        mem_swap_bytes: statistics.mem_swap_bytes,
+        disk_used_bytes: disk.map(|disk| disk.used),
+        disk_limit_bytes: disk.and_then(|disk| disk.limit),
     }
 }

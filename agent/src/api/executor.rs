@@ -11,7 +11,7 @@ use std::{
 use mezz_proto::{mezz::v1::executor_server, v1::executor as wire};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::sync::DropGuard;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Served;
@@ -34,6 +34,14 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
+    /// Its end cancels `open`, and nothing else may be meant by that.
+    pub(super) fn new(
+        events: mpsc::Sender<Result<wire::Event, Status>>,
+        open: &CancellationToken,
+    ) -> Self {
+        Self { events, _open: open.clone().drop_guard() }
+    }
+
     /// False when the executor is gone, or reads so slowly that its queue is full.
     pub(crate) fn send(&self, event: Result<wire::Event, Status>) -> bool {
         self.events.try_send(event).is_ok()
@@ -42,12 +50,13 @@ impl Peer {
 
 pub(super) struct Service {
     served: Arc<Served>,
-    connections: AtomicU64,
+    connections: Arc<AtomicU64>,
 }
 
 impl Service {
-    pub(super) fn new(served: Arc<Served>) -> Self {
-        Self { served, connections: AtomicU64::new(0) }
+    /// `connections` numbers those of HTTP, too.
+    pub(super) fn new(served: Arc<Served>, connections: Arc<AtomicU64>) -> Self {
+        Self { served, connections }
     }
 }
 
@@ -77,7 +86,7 @@ impl executor_server::Executor for Service {
         let calls = request.into_inner();
         tokio::spawn(async move {
             let open = stop.child_token();
-            let peer = Peer { events: sender, _open: open.clone().drop_guard() };
+            let peer = Peer::new(sender, &open);
             if inputs.send(Input::ExecutorOpened { connection, peer }).await.is_err() {
                 return;
             }

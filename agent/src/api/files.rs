@@ -7,7 +7,10 @@
 use std::{
     ffi::OsStr,
     fs::File,
-    os::{fd::OwnedFd, unix::fs::FileExt},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{FileExt, MetadataExt as _},
+    },
     path::{Component, Path, PathBuf},
 };
 
@@ -142,6 +145,26 @@ pub(crate) struct Reader {
     path: String,
     /// Of the next byte.
     pub(crate) offset: u64,
+    rotations: Option<Rotations>,
+}
+
+/// A log that is too long is put aside as `path.1` and cut to nothing, in this order.
+#[derive(Debug)]
+struct Rotations {
+    sandbox: PathBuf,
+    old: String,
+    /// The file that was put aside last.
+    last: Option<FileId>,
+    /// One that is yet to be read to its end.
+    unread: Option<File>,
+}
+
+/// Device, inode and the time of its last change.
+type FileId = (u64, u64, i64, i64);
+
+fn id_of(file: &File) -> Option<FileId> {
+    let meta = file.metadata().ok()?;
+    Some((meta.dev(), meta.ino(), meta.mtime(), meta.mtime_nsec()))
 }
 
 impl Reader {
@@ -153,21 +176,63 @@ impl Reader {
             Ok(offset) => offset,
             Err(_) => size.saturating_sub(offset.unsigned_abs()),
         };
-        Ok(Self { file, path: path.to_owned(), offset })
+        Ok(Self { file, path: path.to_owned(), offset, rotations: None })
+    }
+
+    /// From what comes next on.
+    pub(crate) fn open_at_end(sandbox: &Path, path: &str) -> Result<Self, FileError> {
+        let mut reader = Self::open(sandbox, path, 0)?;
+        reader.offset = reader.file.metadata().map_or(0, |metadata| metadata.len());
+        Ok(reader)
+    }
+
+    /// Reads on where the file starts anew when it is put aside, without losing the
+    /// end of what was put aside. The offset starts anew too.
+    pub(crate) fn over_rotations(mut self, sandbox: &Path) -> Self {
+        let old = format!("{}.1", self.path);
+        let aside = open_file(sandbox, &old).ok();
+        let last = aside.as_ref().and_then(id_of);
+        // Who comes back to where the file no longer is: it was put aside meanwhile.
+        let unread = aside.filter(|_| self.file.metadata().is_ok_and(|m| m.len() < self.offset));
+        self.rotations = Some(Rotations { sandbox: sandbox.to_owned(), old, last, unread });
+        self
     }
 
     /// The next part; empty at the file's end.
     pub(crate) fn next(&mut self, most: u64) -> Result<Vec<u8>, FileError> {
-        let most = usize::try_from(most).unwrap_or(CHUNK).min(CHUNK);
-        let mut part = vec![0; most];
-        let read = self
-            .file
-            .read_at(&mut part, self.offset)
-            .map_err(|source| FileError::Io { path: self.path.clone(), source })?;
-        part.truncate(read);
-        self.offset += read as u64;
+        if let Some(rotations) = &mut self.rotations {
+            if rotations.unread.is_none()
+                && let Ok(aside) = open_file(&rotations.sandbox, &rotations.old)
+                && let id = id_of(&aside)
+                && id != rotations.last
+            {
+                rotations.last = id;
+                rotations.unread = Some(aside);
+            }
+            if let Some(aside) = &rotations.unread {
+                let part = read_part(aside, &self.path, self.offset, most)?;
+                if !part.is_empty() {
+                    self.offset += part.len() as u64;
+                    return Ok(part);
+                }
+                rotations.unread = None;
+                self.offset = 0;
+            }
+        }
+        let part = read_part(&self.file, &self.path, self.offset, most)?;
+        self.offset += part.len() as u64;
         Ok(part)
     }
+}
+
+fn read_part(file: &File, path: &str, offset: u64, most: u64) -> Result<Vec<u8>, FileError> {
+    let most = usize::try_from(most).unwrap_or(CHUNK).min(CHUNK);
+    let mut part = vec![0; most];
+    let read = file
+        .read_at(&mut part, offset)
+        .map_err(|source| FileError::Io { path: path.to_owned(), source })?;
+    part.truncate(read);
+    Ok(part)
 }
 
 #[cfg(test)]
@@ -202,6 +267,35 @@ mod tests {
         assert_eq!(tail.next(2).unwrap(), b"78");
         assert_eq!(tail.next(100).unwrap(), b"9");
         assert_eq!(tail.next(100).unwrap(), b"");
+    }
+
+    #[test]
+    fn a_follower_reads_over_rotations() {
+        let folder = sandbox();
+        let root = folder.path().join("sandbox");
+        let follow = |offset| Reader::open(&root, "stdout", offset).unwrap().over_rotations(&root);
+        let rotate = |more: &str, fresh: &str| {
+            let text = fs::read_to_string(root.join("stdout")).unwrap();
+            fs::write(root.join("aside"), text + more).unwrap();
+            fs::write(root.join("stdout"), fresh).unwrap();
+            fs::rename(root.join("aside"), root.join("stdout.1")).unwrap();
+        };
+        let mut reader = follow(8);
+        assert_eq!(reader.next(100).unwrap(), b"89");
+        rotate("ab", "c");
+        assert_eq!(reader.next(1).unwrap(), b"a");
+        assert_eq!(reader.next(100).unwrap(), b"b");
+        assert_eq!((reader.next(100).unwrap(), reader.offset), (b"c".to_vec(), 1));
+        // Longer than before already.
+        rotate("d", "efgh");
+        assert_eq!(reader.next(100).unwrap(), b"d");
+        assert_eq!(reader.next(100).unwrap(), b"efgh");
+        assert_eq!(reader.next(100).unwrap(), b"");
+        // One that comes back, with a byte unread.
+        rotate("ijkl", "m");
+        let mut reader = follow(7);
+        assert_eq!(reader.next(100).unwrap(), b"l");
+        assert_eq!(reader.next(100).unwrap(), b"m");
     }
 
     #[test]

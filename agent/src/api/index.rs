@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{PoisonError, RwLock},
     time::Duration,
 };
@@ -25,7 +25,17 @@ const MAX_ENDED: usize = 20_000;
 pub(crate) struct Entry {
     pub(crate) record: SandboxRecord,
     pub(crate) pid: Option<u32>,
+    /// When it was last measured.
+    pub(crate) disk: Option<DiskUse>,
     tasks: Vec<TaskKey>,
+}
+
+/// What a sandbox holds, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct DiskUse {
+    pub(crate) used: u64,
+    /// What it may hold, if its tasks have disk at all.
+    pub(crate) limit: Option<u64>,
 }
 
 /// Where a task's files are, and whether more may come.
@@ -130,6 +140,15 @@ impl Index {
         })
     }
 
+    /// The container that a task runs in, unless it has ended.
+    pub(crate) fn container(&self, task: &TaskKey) -> Option<ContainerId> {
+        self.read(|state| {
+            let container = state.tasks.get(task).filter(|_| state.live.contains(task))?;
+            let entry = state.containers.get(container)?;
+            entry.record.ended_at.is_none().then(|| container.clone())
+        })
+    }
+
     /// Sandboxes whose time is over, the oldest first.
     pub(crate) fn expired(&self, now: Time, retention: Duration) -> Vec<SandboxRecord> {
         let before = (now - retention).as_nanos();
@@ -140,6 +159,29 @@ impl Index {
                 .filter_map(|(_, (_, container))| state.containers.get(container))
                 .map(|entry| entry.record.clone())
                 .collect()
+        })
+    }
+
+    pub(crate) fn measured(&self, container: &ContainerId, disk: DiskUse) {
+        let mut state = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = state.containers.get_mut(container) {
+            entry.disk = Some(disk);
+        }
+    }
+
+    /// Every sandbox, alive or not yet collected.
+    pub(crate) fn sandboxes(&self) -> HashSet<PathBuf> {
+        self.read(|state| {
+            let all = state.containers.values();
+            all.map(|entry| PathBuf::from(&entry.record.path)).collect()
+        })
+    }
+
+    /// Whether a sandbox that is not collected is in this folder.
+    pub(crate) fn has_below(&self, folder: &Path) -> bool {
+        self.read(|state| {
+            let mut all = state.containers.values();
+            all.any(|entry| Path::new(&entry.record.path).starts_with(folder))
         })
     }
 
@@ -168,7 +210,7 @@ impl State {
         match self.containers.get_mut(&container) {
             Some(known) => known.record = record,
             None => {
-                let entry = Entry { record, pid: None, tasks: Vec::new() };
+                let entry = Entry { record, pid: None, disk: None, tasks: Vec::new() };
                 self.containers.insert(container, entry);
             }
         }
@@ -210,6 +252,19 @@ mod tests {
 
     fn task() -> TaskKey {
         TaskKey { framework: "f".into(), task: "t".into() }
+    }
+
+    #[test]
+    fn only_a_task_that_runs_has_a_container() {
+        let tasks = vec![("a".into(), task())];
+        let index = Index::new(None, vec![record("a", None)], tasks);
+        assert_eq!(index.container(&task()), None, "it is not known to be alive");
+        let added = Change::TaskAdded { task: task(), container: "a".into() };
+        index.apply(added);
+        assert_eq!(index.container(&task()), Some("a".into()));
+        let state = mezz_proto::v1::TaskState::TaskKilled;
+        index.apply(Change::TaskUpdated { task: task(), state });
+        assert_eq!(index.container(&task()), None);
     }
 
     #[test]

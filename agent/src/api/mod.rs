@@ -2,18 +2,30 @@
 //! frameworks, and a little HTTP.
 
 mod agent;
+mod attach;
+mod exec;
 mod executor;
+mod executor_http;
 mod files;
 mod http;
 mod index;
 
-use std::{future::IntoFuture, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    future::IntoFuture,
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use mezz_proto::mezz::v1::{agent_server::AgentServer, executor_server::ExecutorServer};
 use tokio::{net::TcpListener, sync::mpsc};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::{executor::Peer, files::Reader, index::Index};
+pub(crate) use self::{
+    executor::Peer,
+    files::Reader,
+    index::{DiskUse, Index},
+};
 use crate::{containerizer::Containerizer, metrics::Metrics, shell::Input};
 
 /// Largest message that a peer may send, in bytes.
@@ -38,7 +50,11 @@ const GOODBYE: Duration = Duration::from_secs(1);
 /// Serves until `stop`. Connections are told to go then: executors and readers
 /// come back to the next agent.
 pub(crate) async fn serve(listener: TcpListener, served: Arc<Served>) -> std::io::Result<()> {
-    let executors = ExecutorServer::new(executor::Service::new(Arc::clone(&served)))
+    let connections = Arc::new(AtomicU64::new(0));
+    let executors = ExecutorServer::new(executor::Service::new(
+        Arc::clone(&served),
+        Arc::clone(&connections),
+    ))
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(usize::MAX);
     let agents = AgentServer::new(agent::Service::new(Arc::clone(&served)))
@@ -47,6 +63,7 @@ pub(crate) async fn serve(listener: TcpListener, served: Arc<Served>) -> std::io
     let routes = tonic::service::Routes::new(executors)
         .add_service(agents)
         .into_axum_router()
+        .merge(executor_http::routes(Arc::clone(&served), connections))
         .merge(http::routes(served));
     // Small messages both ways: waiting to fill a packet would only delay them.
     let listener = axum::serve::ListenerExt::tap_io(listener, |stream| {

@@ -135,8 +135,14 @@ impl FakeAgent {
                     self.frameworks.insert(id.value.clone(), update.framework);
                 }
             }
-            // No executor runs here that could read it. A refusal ends the link.
-            M::ExecutorMessage(_) | M::Refused(_) => {}
+            M::Drain(_) => {
+                for key in self.tasks.keys().cloned().collect::<Vec<_>>() {
+                    self.end_task(now, &key, TaskState::TaskKilled, "drained", None, out);
+                }
+            }
+            // No executor runs here that could read it. A refusal ends the link. A
+            // drain kills what runs; that nothing comes later is the master's part.
+            M::ExecutorMessage(_) | M::Refused(_) | M::Reactivate(_) => {}
         }
     }
 

@@ -145,4 +145,25 @@ impl Operator for OperatorService {
         self.order(OperatorCommand::UpdateWeights(request.into_inner())).await?;
         Ok(Response::new(UpdateWeightsResponse {}))
     }
+
+    async fn drain_agent(&self, request: Request<DrainAgentRequest>) -> Reply<DrainAgentResponse> {
+        self.order(OperatorCommand::DrainAgent(request.into_inner())).await?;
+        Ok(Response::new(DrainAgentResponse {}))
+    }
+
+    async fn deactivate_agent(
+        &self,
+        request: Request<DeactivateAgentRequest>,
+    ) -> Reply<DeactivateAgentResponse> {
+        self.order(OperatorCommand::DeactivateAgent(request.into_inner())).await?;
+        Ok(Response::new(DeactivateAgentResponse {}))
+    }
+
+    async fn reactivate_agent(
+        &self,
+        request: Request<ReactivateAgentRequest>,
+    ) -> Reply<ReactivateAgentResponse> {
+        self.order(OperatorCommand::ReactivateAgent(request.into_inner())).await?;
+        Ok(Response::new(ReactivateAgentResponse {}))
+    }
 }

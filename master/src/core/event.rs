@@ -62,4 +62,10 @@ pub enum OperatorCommand {
     UpdateWeights(mezz::UpdateWeightsRequest),
     /// All roles with shares.
     ListRoles,
+    /// Empty an agent.
+    DrainAgent(mezz::DrainAgentRequest),
+    /// Offer no more of an agent.
+    DeactivateAgent(mezz::DeactivateAgentRequest),
+    /// Offer an agent again.
+    ReactivateAgent(mezz::ReactivateAgentRequest),
 }

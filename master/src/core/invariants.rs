@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use super::{
     Core,
-    state::{AgentLink, Charge, FrameworkLink, Timer},
+    state::{AgentLink, Charge, Duty, FrameworkLink, Timer},
 };
 
 /// A rule of the core that does not hold: a bug.
@@ -56,12 +56,23 @@ impl Core {
             } else {
                 ensure!(agent.offers.is_empty(), "agent {id} is away but offered");
             }
+            if agent.duty != Duty::Active {
+                ensure!(agent.offers.is_empty(), "agent {id} is {:?} but offered", agent.duty);
+            }
+            if let Duty::Draining(_) = &agent.duty {
+                let drained = agent.duty.is_drained();
+                ensure!(!drained || agent.tasks.is_empty(), "agent {id} is drained with tasks");
+                let waits = agent.connection().is_none() || !agent.tasks.is_empty();
+                ensure!(drained || waits, "agent {id} is empty but not drained");
+            }
+            ensure!(!self.gone.contains_key(id), "agent {id} is gone and there");
             if !agent.is_allocated() {
                 ensure!(agent.executors.is_empty(), "agent {id} is away but has executors");
             }
             self.check_agent_resources(key, agent)?;
         }
         ensure!(linked == self.agent_links.len(), "agent_links has strangers");
+        ensure!(self.perhaps_drained.is_empty(), "a drain was not looked at");
         Ok(())
     }
 

@@ -77,6 +77,10 @@ pub struct Core {
     agents: Slab<AgentKey, Agent>,
     agent_ids: BTreeMap<AgentId, AgentKey>,
     agent_links: BTreeMap<ConnectionId, AgentKey>,
+    /// Agents that operators have given up, and when: none of them may come back.
+    gone: BTreeMap<AgentId, Time>,
+    /// Agents that drain and whose last task may have ended in this call.
+    perhaps_drained: Vec<AgentKey>,
     frameworks: Slab<FrameworkKey, Framework>,
     framework_ids: BTreeMap<FrameworkId, FrameworkKey>,
     framework_links: BTreeMap<ConnectionId, FrameworkKey>,
@@ -158,8 +162,10 @@ impl Core {
         &self.counters
     }
 
-    /// What ends every call: the allocation that the changes ask for.
+    /// What ends every call: drains that are done, and the allocation that the
+    /// changes ask for.
     fn settle(&mut self, now: Time, out: &mut Effects) {
+        self.finish_drains(now, out);
         self.allocate_if_due(now, out);
         self.counters.tasks_live = self.tasks.len() as u64;
         self.counters.offers_outstanding = self.offers.len() as u64;

@@ -11,7 +11,7 @@ use super::{
     Change, Core,
     offers::AllocationClock,
     state::{
-        Agent, AgentLink, CompletedFramework, Counters, FrameworkLink, Interner, Slab, Timers,
+        Agent, AgentLink, CompletedFramework, Counters, Duty, FrameworkLink, Interner, Slab, Timers,
     },
     validate::framework::Subscription,
 };
@@ -35,6 +35,8 @@ impl Core {
             agents: Slab::default(),
             agent_ids: Default::default(),
             agent_links: Default::default(),
+            gone: Default::default(),
+            perhaps_drained: Vec::new(),
             frameworks: Slab::default(),
             framework_ids: Default::default(),
             framework_links: Default::default(),
@@ -76,11 +78,16 @@ impl Core {
     }
 
     fn recover_agent(&mut self, record: mezz::AgentRecord, now: Time) {
-        let mut info = record.agent;
-        let Some(id) = info.id.as_ref().map(AgentId::from) else { return };
+        let Some(id) = record.agent.id.as_ref().map(AgentId::from) else { return };
         if self.agent_ids.contains_key(&id) {
             return;
         }
+        if let Some(at) = &record.gone_time {
+            self.remember_gone(id, Time::from_proto(at));
+            return;
+        }
+        let duty = Duty::from_record(&record);
+        let mut info = record.agent;
         // The agent tells its resources anew when it comes back.
         let total = Resources::from_proto(&info.resources).unwrap_or_default();
         info.resources.clear();
@@ -97,6 +104,7 @@ impl Core {
             registered: None,
             reregistered: None,
             link,
+            duty,
             overcommitted: false,
             tasks: Default::default(),
             executors: Default::default(),

@@ -17,6 +17,7 @@ fn agent(id: &str, hostname: &str) -> mezz::AgentRecord {
             ..Default::default()
         },
         unreachable_time: None,
+        ..Default::default()
     }
 }
 

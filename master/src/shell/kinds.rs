@@ -40,6 +40,9 @@ pub const EVENT_KINDS: &[&str] = &[
     "operator_teardown",
     "operator_update_weights",
     "operator_list_roles",
+    "operator_drain_agent",
+    "operator_deactivate_agent",
+    "operator_reactivate_agent",
     "deadline",
 ];
 
@@ -48,7 +51,7 @@ const AGENT: usize = 19;
 const AGENT_DISCONNECTED: usize = 27;
 const OPERATOR: usize = 28;
 /// The kind of a call of `on_deadline`.
-pub const DEADLINE: usize = 33;
+pub const DEADLINE: usize = 36;
 
 /// Index in [`EVENT_KINDS`].
 pub fn event_kind(event: &Event) -> usize {
@@ -83,6 +86,9 @@ pub fn event_kind(event: &Event) -> usize {
                     OperatorCommand::Teardown(_) => 2,
                     OperatorCommand::UpdateWeights(_) => 3,
                     OperatorCommand::ListRoles => 4,
+                    OperatorCommand::DrainAgent(_) => 5,
+                    OperatorCommand::DeactivateAgent(_) => 6,
+                    OperatorCommand::ReactivateAgent(_) => 7,
                 }
         }
     }

@@ -1,17 +1,26 @@
 //! One log line for each agent or framework that comes or goes, from the same
 //! changes that readers see.
 
-use mezz_proto::{ids::AgentId, mezz::v1 as mezz, v1};
+use mezz_proto::{ids::AgentId, mezz::v1 as mezz, v1, v1::DrainState};
 use tracing::{debug, info, warn};
 
 /// An agent's record changed.
 pub fn agent(old: Option<&mezz::AgentState>, new: &mezz::AgentState) {
     use mezz::agent_state::Status;
+    let agent_id = new.agent.id.as_ref().map_or("", |id| &id.value);
+    let hostname = new.agent.hostname.as_str();
+    let duty = |state: &mezz::AgentState| (state.drain.map(|d| d.state()), state.deactivated());
+    if old.map_or((None, false), duty) != duty(new) {
+        match duty(new) {
+            (Some(DrainState::Drained), _) => info!(agent_id, hostname, "agent is drained"),
+            (Some(_), _) => info!(agent_id, hostname, "agent drains"),
+            (None, true) => info!(agent_id, hostname, "agent is deactivated"),
+            (None, false) => info!(agent_id, hostname, "agent is reactivated"),
+        }
+    }
     if old.map(mezz::AgentState::status) == Some(new.status()) {
         return;
     }
-    let agent_id = new.agent.id.as_ref().map_or("", |id| &id.value);
-    let hostname = new.agent.hostname.as_str();
     match new.status() {
         Status::Active if new.reregistered_time.is_some() => {
             info!(agent_id, hostname, "agent is back");

@@ -13,7 +13,9 @@ pub(super) fn message(message: &DynamicMessage) -> Value {
         let declared = field.field_descriptor_proto();
         let has_default = declared.default_value.is_some()
             && !declared.options.as_ref().is_some_and(|o| o.deprecated());
-        if !message.has_field(&field) && !has_default {
+        // A typed message always has its required fields, but prost leaves a map's
+        // value that is all zeros out.
+        if !message.has_field(&field) && !has_default && !field.is_required() {
             continue;
         }
         out.insert(field.name().to_owned(), value(&message.get_field(&field), &field));

@@ -1,5 +1,6 @@
 //! Agents: their messages, their coming and going.
 
+mod duty;
 mod liveness;
 mod membership;
 mod register;
@@ -10,6 +11,9 @@ use mezz_proto::{
     mezz::v1::{self as mezz, agent_message::Message},
     time::Time,
 };
+
+#[cfg(test)]
+pub(in crate::core) use duty::MAX_GONE;
 
 use super::{ConnectionId, Core, Effects};
 

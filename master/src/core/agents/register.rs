@@ -12,7 +12,7 @@ use crate::{
     core::{
         ConnectionId, Core, Effect, Effects,
         effect::master,
-        state::{Agent, AgentLink},
+        state::{Agent, AgentLink, Duty},
         validate::agent::{Described, Refusal, described},
     },
     registry::RegistryOp,
@@ -111,6 +111,7 @@ impl Core {
             registered: None,
             reregistered: None,
             link: AgentLink::Unreachable { since: Time::ZERO },
+            duty: Duty::Active,
             overcommitted: false,
             tasks: Default::default(),
             executors: Default::default(),
@@ -155,7 +156,7 @@ impl Core {
             // Rule 12.
             let id = AgentId::from(format!("{}-S{}", self.options.master_id, self.next_agent));
             self.next_agent += 1;
-            if !self.agent_ids.contains_key(&id) {
+            if !self.agent_ids.contains_key(&id) && !self.is_gone(&id) {
                 return id;
             }
         }

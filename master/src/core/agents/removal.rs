@@ -1,10 +1,12 @@
 //! Agents that are lost: for now, or for good.
 
 use mezz_proto::{
+    mezz::v1 as mezz,
     time::Time,
     v1::{self, TaskState, task_status::Reason},
 };
 
+use super::reregister::gone;
 use crate::{
     allocator::AgentKey,
     core::{
@@ -67,6 +69,25 @@ impl Core {
         self.tell_agent_lost(key, out);
         out.persist.push(RegistryOp::RemoveAgent(self.agents[key].id.clone()));
         self.forget_agent(key, out);
+    }
+
+    /// A drained agent is given up: it is told to stop, and its id is burnt. It has
+    /// no tasks.
+    pub(super) fn mark_gone(&mut self, now: Time, key: AgentKey, out: &mut Effects) {
+        let id = self.agents[key].id.clone();
+        if let Some(connection) = self.agents[key].connection() {
+            out.after_persist_on(connection);
+            self.refuse_agent(connection, gone(&id), out);
+        }
+        let record =
+            mezz::AgentRecord { gone_time: Some(now.to_proto()), ..self.agents[key].record() };
+        self.detach_agent(now, key, out);
+        self.set_agent_link(key, AgentLink::Unreachable { since: now });
+        self.counters.agents_removed += 1;
+        self.tell_agent_lost(key, out);
+        self.forget_agent(key, out);
+        out.persist.push(RegistryOp::PutAgent(record));
+        out.persist.extend(self.remember_gone(id, now).map(RegistryOp::RemoveAgent));
     }
 
     /// An unreachable agent is forgotten, to make room or for its age. Its tasks were reported

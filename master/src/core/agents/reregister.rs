@@ -14,7 +14,7 @@ use crate::{
     core::{
         Change, ConnectionId, Core, Effect, Effects,
         effect::{master, shutdown_framework},
-        state::{Agent, AgentLink, Charge, Executor, Task, TaskKey},
+        state::{Agent, AgentLink, Charge, Duty, Executor, Task, TaskKey},
         tasks::MasterStatus,
         validate::{
             agent::{Described, Refusal, described},
@@ -41,6 +41,9 @@ impl Core {
                 )
             })?;
             ids::id("description.agent.id", id.as_str()).map_err(Refusal::permanent)?;
+            if self.is_gone(&id) {
+                return Err(gone(&id));
+            }
             let known = |f: &FrameworkId| self.framework_ids.contains_key(f);
             let ended = |f: &FrameworkId| self.completed.contains_key(f);
             let report = report(message, known, ended)?;
@@ -145,10 +148,10 @@ impl Core {
         let spec = agent.spec();
         if was_allocated {
             self.allocator.update_agent(key, spec);
-            self.allocator.set_agent_active(key, true);
         } else {
             self.allocator.add_agent(key, spec);
         }
+        self.allocator.set_agent_active(key, self.agents[key].duty == Duty::Active);
         self.counters.agent_reregistrations += 1;
 
         // The agent's answer comes first: what follows must find it registered.
@@ -170,6 +173,7 @@ impl Core {
 
         self.take_executors(key, executors, out);
         self.take_tasks(now, key, connection, tasks, was_lost, out);
+        self.drain_anew(key, out);
         self.publish_agent(key, out);
         self.wake_allocator(now);
     }
@@ -377,4 +381,12 @@ fn describe(agent: &mut Agent, described: Described) {
     agent.total = described.total;
     agent.version = described.version;
     agent.api_address = described.api_address;
+}
+
+/// What an agent is told that an operator has given up.
+pub(super) fn gone(id: &AgentId) -> Refusal {
+    Refusal::permanent(format!(
+        "description.agent.id: an operator has marked agent `{id}` as gone; to let this machine \
+         join as a new agent, stop it and remove work_dir/meta"
+    ))
 }

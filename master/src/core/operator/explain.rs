@@ -12,7 +12,9 @@ use crate::{
     allocator::{FrameworkKey, Reason, ReasonCode},
     core::{
         Core, OperatorError,
-        state::{AgentLink, CompletedTask, Framework, FrameworkLink, Task, TaskKey, state_name},
+        state::{
+            AgentLink, CompletedTask, Duty, Framework, FrameworkLink, Task, TaskKey, state_name,
+        },
         validate::check_role,
     },
 };
@@ -177,6 +179,10 @@ impl Core {
                 hints.push(format!("look after agent `{}` on {}", agent.id, agent.info.hostname));
             }
         }
+        if let Duty::Draining(_) = &agent.duty {
+            let text = "an operator drains its agent, which ends it";
+            reasons.push(reason("agent_draining", 1, text, place.clone()));
+        }
         match task.state {
             TaskState::TaskStaging => {
                 let text = "the agent has been told to start it and has not reported it running: it fetches, starts the container, or waits for the executor";
@@ -227,7 +233,9 @@ impl Core {
                     "start an agent: `mezz agent --master <host:port>`".to_owned()
                 }
                 ReasonCode::InactiveAgent => {
-                    "bring the agents back; `mezz agents` shows which are away".to_owned()
+                    "bring the agents back, or reactivate them; `mezz agents` shows which are away, \
+                     drained or deactivated"
+                        .to_owned()
                 }
                 ReasonCode::Suppressed => {
                     "let the framework send REVIVE for the suppressed roles".to_owned()

@@ -37,6 +37,15 @@ impl Core {
                 self.update_weights(now, request, out).map(|()| OperatorReply::Done)
             }
             OperatorCommand::ListRoles => Ok(OperatorReply::Roles(self.list_roles())),
+            OperatorCommand::DrainAgent(request) => {
+                self.drain_agent(now, request, out).map(|()| OperatorReply::Done)
+            }
+            OperatorCommand::DeactivateAgent(request) => {
+                self.deactivate_agent(now, &request, out).map(|()| OperatorReply::Done)
+            }
+            OperatorCommand::ReactivateAgent(request) => {
+                self.reactivate_agent(now, &request, out).map(|()| OperatorReply::Done)
+            }
         }
     }
 

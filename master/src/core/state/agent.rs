@@ -38,6 +38,8 @@ pub(in crate::core) struct Agent {
     pub reregistered: Option<Time>,
     /// Where it stands.
     pub link: AgentLink,
+    /// What an operator wants of it.
+    pub duty: Duty,
     /// At its last return it had more in use than it has. That happens when the
     /// resources of a torn down framework were offered before its tasks had
     /// ended, and the master restarted; or when an agent came back smaller.
@@ -48,6 +50,51 @@ pub(in crate::core) struct Agent {
     pub executors: BTreeMap<(FrameworkKey, ExecutorId), Executor>,
     /// Outstanding offers of it.
     pub offers: BTreeSet<OfferKey>,
+}
+
+/// What an operator wants of an agent (rule 50). Kept by the registry.
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::core) enum Duty {
+    /// To be offered while it is connected.
+    Active,
+    /// Not to be offered.
+    Deactivated,
+    /// Not to be offered, and to be emptied; or it is empty.
+    Draining(v1::DrainInfo),
+}
+
+impl Duty {
+    /// As the registry has it.
+    pub fn from_record(record: &mezz::AgentRecord) -> Self {
+        match record.drain {
+            Some(drain) => Self::Draining(drain),
+            None if record.deactivated() => Self::Deactivated,
+            None => Self::Active,
+        }
+    }
+
+    /// It was drained, and has no task left.
+    pub fn is_drained(&self) -> bool {
+        matches!(self, Self::Draining(drain) if drain.state() == v1::DrainState::Drained)
+    }
+
+    /// What the agent is to do about it.
+    pub fn order(&self) -> Option<mezz::Drain> {
+        let Self::Draining(drain) = self else { return None };
+        let v1::DrainConfig { max_grace_period, mark_gone } = drain.config;
+        Some(mezz::Drain { max_grace_period, mark_gone })
+    }
+
+    fn drain(&self) -> Option<v1::DrainInfo> {
+        match self {
+            Self::Draining(drain) => Some(*drain),
+            _ => None,
+        }
+    }
+
+    fn deactivated(&self) -> Option<bool> {
+        (*self == Self::Deactivated).then_some(true)
+    }
 }
 
 /// Where an agent stands. Only a connected one is offered.
@@ -132,7 +179,13 @@ impl Agent {
             AgentLink::Unreachable { since } => Some(since.to_proto()),
             _ => None,
         };
-        mezz::AgentRecord { agent: self.full_info(), unreachable_time }
+        mezz::AgentRecord {
+            agent: self.full_info(),
+            unreachable_time,
+            drain: self.duty.drain(),
+            deactivated: self.duty.deactivated(),
+            gone_time: None,
+        }
     }
 
     /// For readers.
@@ -153,6 +206,8 @@ impl Agent {
             registered_time: self.registered.map(Time::as_secs_f64),
             reregistered_time: self.reregistered.map(Time::as_secs_f64),
             total: self.total.to_proto(Dialect::Refined, None),
+            drain: self.duty.drain(),
+            deactivated: self.duty.deactivated(),
             ..Default::default()
         }
     }

@@ -10,7 +10,7 @@ use mezz_proto::{
 use super::MasterStatus;
 use crate::core::{
     Change, Core, Effects,
-    state::{Charge, CompletedTask, StatusRecord, Task, TaskKey},
+    state::{Charge, CompletedTask, Duty, StatusRecord, Task, TaskKey},
 };
 
 impl Core {
@@ -134,6 +134,9 @@ impl Core {
         self.counters.tasks_ended.count(task.state);
         let agent = &mut self.agents[task.agent];
         agent.tasks.remove(&key);
+        if agent.tasks.is_empty() && matches!(agent.duty, Duty::Draining(_)) {
+            self.perhaps_drained.push(task.agent);
+        }
         let ended = CompletedTask {
             number: self.next_completed,
             state: task.state,

@@ -63,7 +63,9 @@ impl Core {
             .as_ref()
             .and_then(|id| self.agent_ids.get(id))
             .map(|agent| &self.agents[*agent].link);
+        let gone = agent.as_ref().is_some_and(|id| self.is_gone(id));
         let (state, since) = match (&agent, link) {
+            _ if gone => (TaskState::TaskGoneByOperator, None),
             // An agent that may still bring the task: silence.
             (Some(_), Some(AgentLink::Recovering { .. })) => return,
             (None, _) if self.counters.agents_recovering > 0 => return,
@@ -80,6 +82,7 @@ impl Core {
                 Reason::Reconciliation,
                 match state {
                     TaskState::TaskUnreachable => "the task's agent is unreachable",
+                    TaskState::TaskGoneByOperator => "an operator has given up the task's agent",
                     TaskState::TaskGone => "the agent does not have this task",
                     _ => "the master does not know this task",
                 },

@@ -42,6 +42,8 @@ pub struct AgentSide {
     pub frameworks: BTreeMap<String, v1::FrameworkInfo>,
     pub executors: BTreeMap<(String, String), v1::ExecutorInfo>,
     pub answers_pings: bool,
+    /// The master will not have it back.
+    pub refused: bool,
 }
 
 /// A framework's side of its subscription.
@@ -213,6 +215,7 @@ impl Env {
                     agent.forget(&framework.value);
                 }
             }
+            Message::Refused(m) if m.permanent => agent.refused = true,
             Message::ShutdownFramework(m) => agent.forget(&m.framework_id.value),
             Message::UpdateFramework(m) => {
                 let id = m.framework.id.clone().unwrap().value;

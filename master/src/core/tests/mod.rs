@@ -2,6 +2,7 @@
 
 mod agents;
 mod bounds;
+mod drain;
 mod env;
 mod frameworks;
 mod offers;

@@ -52,6 +52,11 @@ struct History {
     offers: Vec<(String, v1::Offer)>,
     /// Updates that frameworks have seen, likewise.
     updates: Vec<(String, v1::TaskStatus)>,
+    /// Drains and the like that were done, that were refused, and agents that were
+    /// given up.
+    orders: u64,
+    refusals: u64,
+    gone: u64,
 }
 
 impl History {
@@ -87,7 +92,16 @@ impl History {
             }
             info.failover_timeout = Some([0.0, 60.0, 3600.0][dice.roll(3) as usize]);
         }
-        let mut history = Self { env, dice, tasks: 0, offers: Vec::new(), updates: Vec::new() };
+        let mut history = Self {
+            env,
+            dice,
+            tasks: 0,
+            offers: Vec::new(),
+            updates: Vec::new(),
+            orders: 0,
+            refusals: 0,
+            gone: 0,
+        };
         // Most histories begin in the midst of things.
         for (agent, framework) in AGENTS.into_iter().zip(FRAMEWORKS) {
             if history.dice.roll(4) > 0 {
@@ -120,6 +134,13 @@ impl History {
                 }
             }
         }
+        for agent in AGENTS {
+            // One that is given up begins anew.
+            if std::mem::take(&mut self.env.agents.get_mut(agent).unwrap().refused) {
+                self.gone += 1;
+                self.lose(agent);
+            }
+        }
         let keep = self.offers.len().saturating_sub(8);
         self.offers.drain(..keep);
         let keep = self.updates.len().saturating_sub(8);
@@ -135,8 +156,8 @@ impl History {
             57..65 => self.agent_comes_or_goes(),
             65..72 => self.framework_comes_or_goes(),
             72..82 => self.time_passes(),
-            82..95 => self.other_call(),
-            95..98 => self.operator(),
+            82..93 => self.other_call(),
+            93..98 => self.operator(),
             _ => self.restart(),
         }
     }
@@ -345,8 +366,9 @@ impl History {
         let id =
             self.env.frameworks[framework].info.id.clone().map_or_else(String::new, |i| i.value);
         let task_id = format!("t{}", self.dice.roll(self.tasks.max(1) + 1));
-        let command = match self.dice.roll(5) {
+        let command = match self.dice.roll(9) {
             0 => OperatorCommand::ListRoles,
+            5..9 => return self.duty(),
             1 => OperatorCommand::KillTask(mezz::OperatorKillTaskRequest {
                 task_id,
                 framework_id: None,
@@ -369,6 +391,27 @@ impl History {
         };
         // Whatever the answer, there is one.
         drop(self.env.operator(command));
+    }
+
+    fn duty(&mut self) {
+        let agent = *self.dice.pick(&AGENTS);
+        let agent_id = self.env.agents[agent].id.clone().unwrap_or_default();
+        let command = match self.dice.roll(6) {
+            0..3 => {
+                let nanoseconds = *self.dice.pick(&[-1, 0, 5_000_000_000]);
+                OperatorCommand::DrainAgent(mezz::DrainAgentRequest {
+                    agent_id,
+                    max_grace_period: Some(v1::DurationInfo { nanoseconds }),
+                    mark_gone: Some(self.dice.roll(4) == 0),
+                })
+            }
+            3 => OperatorCommand::DeactivateAgent(mezz::DeactivateAgentRequest { agent_id }),
+            _ => OperatorCommand::ReactivateAgent(mezz::ReactivateAgentRequest { agent_id }),
+        };
+        match self.env.operator(command) {
+            Ok(_) => self.orders += 1,
+            Err(_) => self.refusals += 1,
+        }
     }
 
     /// With the registry, or with an empty one (registry `memory`).
@@ -435,9 +478,13 @@ fn the_same_seed_gives_the_same_bytes() {
 #[test]
 fn random_histories_are_varied() {
     let mut seen = crate::core::Counters::default();
+    let (mut orders, mut refusals, mut gone) = (0, 0, 0);
     for seed in 0..300 {
         let mut history = History::new(seed, false);
         history.run(30);
+        orders += history.orders;
+        refusals += history.refusals;
+        gone += history.gone;
         let c = history.env.core.counters();
         seen.tasks_launched += c.tasks_launched;
         seen.tasks_recovered += c.tasks_recovered;
@@ -459,6 +506,9 @@ fn random_histories_are_varied() {
         seen.offers_rescinded,
         seen.accepts_invalid,
         seen.tasks_live,
+        orders,
+        refusals,
+        gone,
     ];
     assert!(all.iter().all(|n| *n > 0), "{seen:?}");
 }
