@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    agent::AgentArgs, explain::ExplainArgs, framework::FrameworkArgs, frameworks::FrameworksArgs,
-    local::LocalArgs, logs::LogsArgs, master::MasterArgs, run::RunArgs, spark::SparkArgs,
-    task::TaskArgs, tasks::TasksArgs,
+    agent::AgentArgs, attach::AttachArgs, exec::ExecArgs, explain::ExplainArgs,
+    framework::FrameworkArgs, frameworks::FrameworksArgs, local::LocalArgs, logs::LogsArgs,
+    master::MasterArgs, run::RunArgs, spark::SparkArgs, task::TaskArgs, tasks::TasksArgs,
 };
 use crate::{client::ClientArgs, output::OutputArgs};
 
@@ -56,6 +56,8 @@ pub enum Command {
     Task(TaskArgs),
     Framework(FrameworkArgs),
     Logs(LogsArgs),
+    Exec(ExecArgs),
+    Attach(AttachArgs),
     Explain(ExplainArgs),
     /// The Spark driver's helper, started by the Spark plugin.
     #[command(hide = true)]
@@ -116,6 +118,8 @@ mod tests {
             "fair_sharing_excluded",
             "work_dir",
             "master",
+            "fetcher_command",
+            "docker_config",
         ];
         for name in ["master", "agent", "local"] {
             let sub = command.find_subcommand(name).unwrap();

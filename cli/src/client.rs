@@ -114,8 +114,8 @@ fn operator(channel: Channel) -> Operator {
 pub async fn agent(address: &str) -> anyhow::Result<AgentClient<Channel>> {
     let channel = connect(address).await.map_err(|error| {
         anyhow!(
-            "cannot reach the agent at {address} ({error})\nLogs are read from the agent itself: is \
-             it running, and can this machine reach it? An agent tells another address with \
+            "cannot reach the agent at {address} ({error})\nLogs are read and commands run at the \
+             agent itself: is it running, and can this machine reach it? An agent tells another address with \
              `mezz agent --advertise HOST:PORT`."
         )
     })?;

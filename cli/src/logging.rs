@@ -13,7 +13,7 @@ pub enum LogFormat {
 }
 
 /// Options of every server.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Logging")]
 pub struct LogArgs {
     /// What to log: error, warn, info, debug or trace, also per module, like

@@ -14,6 +14,7 @@ mod output;
 mod resources;
 mod sandbox;
 mod server;
+mod terminal;
 #[cfg(test)]
 mod testing;
 mod text;
@@ -74,7 +75,10 @@ fn run(parsed: &Parsed) -> anyhow::Result<ExitCode> {
             use_small_pages();
             serve(commands::master::run(args, &sources))
         }
-        Command::Agent(args) => serve(commands::agent::run(args, &sources)),
+        Command::Agent(args) => match &args.command {
+            Some(command) => list(commands::agent::command(command)),
+            None => serve(commands::agent::run(args, &sources)),
+        },
         Command::Local(args) => serve(commands::local::run(args, &sources)),
         Command::Spark(args) => commands::spark::run(args),
         Command::SparkSidecar => block_on(commands::spark::sidecar()),
@@ -87,6 +91,8 @@ fn run(parsed: &Parsed) -> anyhow::Result<ExitCode> {
         Command::Task(args) => list(commands::task::run(args)),
         Command::Framework(args) => list(commands::framework::run(args)),
         Command::Logs(args) => list(commands::logs::run(args)),
+        Command::Exec(args) => ask(commands::exec::run(args)),
+        Command::Attach(args) => list(commands::attach::run(args)),
         Command::Explain(args) => list(commands::explain::run(args)),
     }
 }

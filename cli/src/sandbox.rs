@@ -105,7 +105,9 @@ async fn attempt(
     *trouble_since = None;
     while let Some(chunk) = stream.message().await? {
         sink(&chunk.data).map_err(|error| Trouble::Final(error.into()))?;
-        *offset += i64::try_from(chunk.data.len()).unwrap_or(i64::MAX);
+        // Not counted here: a log that is put aside starts again.
+        let end = chunk.offset.saturating_add(chunk.data.len() as u64);
+        *offset = i64::try_from(end).unwrap_or(i64::MAX);
     }
     Ok(())
 }

@@ -1,15 +1,22 @@
 //! `mezz agent`.
 
+mod duty;
+mod isolation;
+
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum};
 use mezz_agent::{
-    detect,
-    options::{AgentOptions, Containment, LauncherCommand},
+    containerizer::EngineAddress,
+    detect, fetcher,
+    options::{
+        AgentOptions, Containment, DockerOptions, FetcherOptions, LauncherCommand, MonitorOptions,
+    },
 };
 use mezz_proto::{resources::Resources, v1};
 use tokio_util::sync::CancellationToken;
 
+pub use self::duty::{AgentCommand, run as command};
 use crate::{
     commands::launch,
     config::{Checker, Problems, Sources},
@@ -43,12 +50,17 @@ impl From<ContainmentArg> for Containment {
     }
 }
 
-/// Run an agent on this machine.
+/// Run an agent on this machine, or command one of the cluster.
 ///
 /// It offers the machine's resources and runs the tasks that frameworks launch on
 /// them. Tasks outlive the agent: it can be restarted, and finds them again.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct AgentArgs {
+    /// Something else, to an agent that runs somewhere.
+    #[command(subcommand)]
+    pub command: Option<AgentCommand>,
+
     /// The masters, between commas, in the order in which they are tried
     #[arg(
         long,
@@ -137,7 +149,8 @@ pub struct AgentArgs {
     #[arg(long, env = "MEZZ_REGISTER_BACKOFF_MAX", value_name = "TIME", default_value = "1m")]
     pub register_backoff_max: String,
 
-    /// Sandboxes of ended tasks are removed after this time
+    /// Sandboxes of ended tasks are removed after this time on an empty disk; on one
+    /// that is full by the share U, after this time multiplied by 0.9 - U
     #[arg(long, env = "MEZZ_SANDBOX_RETENTION", value_name = "TIME", default_value = "7d")]
     pub sandbox_retention: String,
     /// More live tasks than this are refused
@@ -147,6 +160,85 @@ pub struct AgentArgs {
     /// unpack to
     #[arg(long, env = "MEZZ_MAX_FETCH_SIZE", value_name = "SIZE", default_value = "16GiB")]
     pub max_fetch_size: String,
+    /// Programs that fetch what is neither http, https nor file, between `;`:
+    /// `hdfs=hadoop fs -copyToLocal {uri} {path}`. They run as the task's user,
+    /// without a shell [default: none]
+    #[arg(
+        long,
+        env = "MEZZ_FETCHER_COMMAND",
+        value_name = "SCHEME=COMMAND",
+        value_delimiter = ';'
+    )]
+    pub fetcher_command: Vec<String>,
+    /// Disk for files that are kept for tasks that fetch them again (`cache` of a
+    /// URI)
+    #[arg(long, env = "MEZZ_FETCHER_CACHE_SIZE", value_name = "SIZE", default_value = "2GiB")]
+    pub fetcher_cache_size: String,
+
+    /// How often to look for sandboxes to be removed, and at how full their disk is
+    #[arg(long, env = "MEZZ_DISK_WATCH_INTERVAL", value_name = "TIME", default_value = "1m")]
+    pub disk_watch_interval: String,
+    /// How often to measure what running tasks use: the disk of their sandboxes, and
+    /// for the metrics also processor time and memory
+    #[arg(
+        long,
+        env = "MEZZ_CONTAINER_DISK_WATCH_INTERVAL",
+        value_name = "TIME",
+        default_value = "15s"
+    )]
+    pub container_disk_watch_interval: String,
+    /// End tasks whose sandbox holds more than their disk resource; otherwise they
+    /// are reported in the log
+    #[arg(long, env = "MEZZ_ENFORCE_DISK_QUOTA", value_name = "BOOL", default_value = "false")]
+    pub enforce_disk_quota: String,
+    /// How often to look at the TCP ports on which tasks listen
+    #[arg(
+        long,
+        env = "MEZZ_CONTAINER_PORTS_WATCH_INTERVAL",
+        value_name = "TIME",
+        default_value = "30s"
+    )]
+    pub container_ports_watch_interval: String,
+    /// End tasks that listen on TCP ports of this machine that they do not hold;
+    /// otherwise they are reported in the log
+    #[arg(
+        long,
+        env = "MEZZ_ENFORCE_CONTAINER_PORTS",
+        value_name = "BOOL",
+        default_value = "false"
+    )]
+    pub enforce_container_ports: String,
+    /// Look only at ports that the agent offers, so that tasks may listen on others
+    #[arg(
+        long,
+        env = "MEZZ_CHECK_AGENT_PORT_RANGE_ONLY",
+        value_name = "BOOL",
+        default_value = "false"
+    )]
+    pub check_agent_port_range_only: String,
+    /// stdout and stderr of a task are each put aside when they are larger, and two
+    /// old ones kept; `none` lets them grow
+    #[arg(long, env = "MEZZ_LOG_MAX_SIZE", value_name = "SIZE", default_value = "100MiB")]
+    pub log_max_size: String,
+
+    /// Docker engine for tasks with containers of type DOCKER: unix:///PATH,
+    /// http://HOST:PORT (it has to be on this machine), or `none` to refuse them. It
+    /// may be started later than the agent
+    #[arg(
+        long,
+        env = "MEZZ_DOCKER",
+        value_name = "ADDRESS",
+        default_value = "unix:///var/run/docker.sock"
+    )]
+    pub docker: String,
+    /// File with credentials for image registries, as `docker login` writes it
+    /// [default: none]
+    #[arg(long, env = "MEZZ_DOCKER_CONFIG", value_name = "FILE")]
+    pub docker_config: Option<PathBuf>,
+
+    /// How far containers are kept apart.
+    #[command(flatten)]
+    pub isolation: isolation::IsolationArgs,
 
     /// Logging.
     #[command(flatten)]
@@ -160,6 +252,9 @@ pub struct Agent {
     listen: Listen,
     options: AgentOptions,
 }
+
+/// Where Docker listens if its operator said nothing.
+const DOCKER: &str = "unix:///var/run/docker.sock";
 
 /// The options of an agent whose user said nothing.
 pub fn default_options(work_dir: PathBuf, launcher: LauncherCommand) -> AgentOptions {
@@ -184,6 +279,10 @@ pub fn default_options(work_dir: PathBuf, launcher: LauncherCommand) -> AgentOpt
         register_backoff: (Duration::from_secs(1), Duration::from_secs(60)),
         max_tasks: 10_000,
         max_fetch_bytes: 16 << 30,
+        isolation: Default::default(),
+        fetcher: FetcherOptions::default(),
+        monitor: MonitorOptions::default(),
+        docker: DockerOptions { engine: EngineAddress::parse(DOCKER).ok(), config: None },
     }
 }
 
@@ -246,11 +345,26 @@ impl AgentArgs {
             ("register-backoff-min", &self.register_backoff_min, &mut o.register_backoff.0),
             ("register-backoff-max", &self.register_backoff_max, &mut o.register_backoff.1),
             ("sandbox-retention", &self.sandbox_retention, &mut o.sandbox_retention),
+            ("disk-watch-interval", &self.disk_watch_interval, &mut o.monitor.disk_watch_interval),
+            (
+                "container-disk-watch-interval",
+                &self.container_disk_watch_interval,
+                &mut o.monitor.container_disk_interval,
+            ),
+            (
+                "container-ports-watch-interval",
+                &self.container_ports_watch_interval,
+                &mut o.monitor.container_ports_interval,
+            ),
         ] {
             check.set(option, text, units::duration, target);
         }
+        o.isolation = self.isolation.check(o.containment, &mut check);
         check.set("max-tasks", &self.max_tasks, units::count, &mut o.max_tasks);
         check.set("max-fetch-size", &self.max_fetch_size, units::size, &mut o.max_fetch_bytes);
+        self.files(&mut check, o);
+        check.set("docker", &self.docker, docker_engine, &mut o.docker.engine);
+        o.docker.config.clone_from(&self.docker_config);
         let mut filter = None;
         check.set("log-level", &self.log.log_level, |t| logging::filter(t).map(Some), &mut filter);
         o.domain = self.domain(&mut check);
@@ -259,6 +373,34 @@ impl AgentArgs {
         }
         check.finish()?;
         Ok(Agent { listen, options })
+    }
+
+    fn files(&self, check: &mut Checker<'_>, o: &mut AgentOptions) {
+        let mut commands = Vec::new();
+        check.set_all("fetcher-command", &self.fetcher_command, fetcher_command, &mut commands);
+        for (scheme, command) in commands {
+            if o.fetcher.commands.insert(scheme.clone(), command).is_some() {
+                check.problem("fetcher-command", &format!("two commands for `{scheme}`"));
+            }
+        }
+        let size = &self.fetcher_cache_size;
+        check.set("fetcher-cache-size", size, units::size, &mut o.fetcher.cache_bytes);
+        for (option, text, target) in [
+            ("enforce-disk-quota", &self.enforce_disk_quota, &mut o.monitor.enforce_disk_quota),
+            (
+                "enforce-container-ports",
+                &self.enforce_container_ports,
+                &mut o.monitor.enforce_ports,
+            ),
+            (
+                "check-agent-port-range-only",
+                &self.check_agent_port_range_only,
+                &mut o.monitor.check_agent_port_range_only,
+            ),
+        ] {
+            check.set(option, text, units::boolean, target);
+        }
+        check.set("log-max-size", &self.log_max_size, size_or_none, &mut o.monitor.log_max_bytes);
     }
 
     fn domain(&self, check: &mut Checker<'_>) -> Option<v1::DomainInfo> {
@@ -299,6 +441,28 @@ fn cgroup_name(text: &str) -> Result<String, String> {
     }
 }
 
+/// A scheme and what fetches its URIs.
+fn fetcher_command(text: &str) -> Result<(String, String), String> {
+    let (scheme, command) =
+        text.split_once('=').ok_or_else(|| format!("`{text}` is no SCHEME=COMMAND"))?;
+    let (scheme, command) = (scheme.trim().to_ascii_lowercase(), command.trim().to_owned());
+    fetcher::check_command(&scheme, &command)?;
+    Ok((scheme, command))
+}
+
+/// 0 is `none`.
+fn size_or_none(text: &str) -> Result<u64, String> {
+    if text == "none" { Ok(0) } else { units::size(text) }
+}
+
+/// An engine, or `none`.
+fn docker_engine(text: &str) -> Result<Option<EngineAddress>, String> {
+    match text {
+        "none" => Ok(None),
+        _ => EngineAddress::parse(text).map(Some).map_err(|why| format!("{why}; or none")),
+    }
+}
+
 /// What makes sense only together.
 fn check_relations(check: &mut Checker<'_>, options: &AgentOptions) {
     for (option, (first, longest)) in
@@ -314,6 +478,13 @@ fn check_relations(check: &mut Checker<'_>, options: &AgentOptions) {
                 units::show_duration(first)
             )
         });
+    }
+    for (option, interval) in [
+        ("disk-watch-interval", options.monitor.disk_watch_interval),
+        ("container-disk-watch-interval", options.monitor.container_disk_interval),
+        ("container-ports-watch-interval", options.monitor.container_ports_interval),
+    ] {
+        check.require(!interval.is_zero(), option, || "it has to be more than 0".to_owned());
     }
     check.require(
         !options.executor_registration_timeout.is_zero(),

@@ -2,7 +2,7 @@
 
 use mezz_proto::{
     mezz::v1::{AgentState, ListAgentsRequest, agent_state::Status},
-    v1,
+    v1::{self, DrainState},
 };
 use serde::Serialize;
 
@@ -22,6 +22,8 @@ pub struct AgentRow {
     short_id: String,
     hostname: String,
     status: &'static str,
+    /// What an operator wants of it.
+    duty: Option<&'static str>,
     tasks: u32,
     total: Amounts,
     allocated: Amounts,
@@ -59,7 +61,10 @@ impl Row for AgentRow {
             self.short_id.clone(),
             self.id.clone(),
             self.hostname.clone(),
-            self.status.to_owned(),
+            match self.duty {
+                Some(duty) if duty != self.status => format!("{} ({duty})", self.status),
+                _ => self.status.to_owned(),
+            },
             self.tasks.to_string(),
             self.allocated.cpus_of(&self.total),
             self.allocated.mem_of(&self.total),
@@ -74,12 +79,22 @@ impl Row for AgentRow {
     }
 }
 
-fn status(state: &AgentState) -> &'static str {
-    match state.status() {
-        Status::Active => "active",
-        Status::Disconnected => "disconnected",
-        Status::Unreachable => "unreachable",
-        Status::Recovering => "recovering",
+/// Where it stands, and what an operator wants of it if that is something.
+pub fn status(state: &AgentState) -> &'static str {
+    match (state.status(), duty(state)) {
+        (Status::Active, Some(duty)) => duty,
+        (Status::Active, None) => "active",
+        (Status::Disconnected, _) => "disconnected",
+        (Status::Unreachable, _) => "unreachable",
+        (Status::Recovering, _) => "recovering",
+    }
+}
+
+fn duty(state: &AgentState) -> Option<&'static str> {
+    match state.drain.map(|drain| drain.state()) {
+        Some(DrainState::Drained) => Some("drained"),
+        Some(_) => Some("draining"),
+        None => state.deactivated().then_some("deactivated"),
     }
 }
 
@@ -97,6 +112,7 @@ pub fn rows(agents: &[AgentState], now: f64) -> Vec<AgentRow> {
                 id,
                 hostname: a.agent.hostname.clone(),
                 status: status(a),
+                duty: duty(a),
                 tasks: a.tasks,
                 total: Amounts::of(&a.total),
                 allocated: Amounts::of(&a.allocated),
@@ -170,6 +186,8 @@ mod tests {
             allocated: wire("cpus:1.5;mem:1536"),
             offered: wire("cpus:2.5"),
             tasks: 3,
+            drain: None,
+            deactivated: None,
         };
         vec![
             agent("8d5d0f6c-S1", "web2", Status::Unreachable),
@@ -187,6 +205,27 @@ S0  web1  active           3  1.5/4  1.5 GiB/8 GiB  0 MiB/100 GiB   5m
 S1  web2  unreachable      3  1.5/4  1.5 GiB/8 GiB  0 MiB/100 GiB   5m
 "
         );
+    }
+
+    #[test]
+    fn what_operators_want_is_shown() {
+        let shown = |status: Status, drain: Option<DrainState>, deactivated: bool| {
+            let drain = drain.map(|state| v1::DrainInfo {
+                state: state as i32,
+                config: v1::DrainConfig::default(),
+            });
+            let mut agent = agents().remove(1);
+            agent.set_status(status);
+            agent.drain = drain;
+            agent.deactivated = deactivated.then_some(true);
+            rows(&[agent], 0.0)[0].cells()[3].clone()
+        };
+        use DrainState::{Drained, Draining};
+        assert_eq!(shown(Status::Active, Some(Draining), false), "draining");
+        assert_eq!(shown(Status::Active, Some(Drained), false), "drained");
+        assert_eq!(shown(Status::Active, None, true), "deactivated");
+        assert_eq!(shown(Status::Disconnected, Some(Draining), false), "disconnected (draining)");
+        assert_eq!(shown(Status::Unreachable, None, false), "unreachable");
     }
 
     #[test]
@@ -210,7 +249,8 @@ S1  web2  unreachable      3  1.5/4  1.5 GiB/8 GiB  0 MiB/100 GiB   5m
         assert_eq!(
             json,
             serde_json::json!([{
-                "id": "8d5d0f6c-S0", "hostname": "web1", "status": "active", "tasks": 3,
+                "id": "8d5d0f6c-S0", "hostname": "web1", "status": "active", "duty": null,
+                "tasks": 3,
                 "total": {"cpus": 4.0, "disk": 102400.0, "mem": 8192.0, "ports": "[31000-32000]"},
                 "allocated": {"cpus": 1.5, "mem": 1536.0}, "offered": {"cpus": 2.5},
                 "attributes": ["rack:r1", "gen:4", "p:[1-2]"],

@@ -2,6 +2,8 @@
 
 pub mod agent;
 pub mod agents;
+pub mod attach;
+pub mod exec;
 pub mod explain;
 pub mod framework;
 pub mod frameworks;

@@ -95,26 +95,32 @@ impl ConfigFile {
     #[must_use]
     pub fn apply(&self, command: Command) -> Command {
         command.mut_subcommands(|sub| {
-            let values = self.values.get(table_of(sub.get_name()));
-            match values {
-                Some(values) => set_defaults(sub, values),
-                None => sub,
-            }
+            let table = table_of(sub.get_name()).to_owned();
+            let sub = self.set_defaults(sub, &table);
+            // `mezz agent drain` asks a master, as all commands do that are not
+            // servers themselves.
+            sub.mut_subcommands(|nested| self.set_all_defaults(nested, CLIENT))
         })
+    }
+}
+
+impl ConfigFile {
+    fn set_defaults(&self, command: Command, table: &str) -> Command {
+        let Some(values) = self.values.get(table) else { return command };
+        command.mut_args(|arg| match values.get(arg.get_id().as_str()) {
+            Some(texts) => arg.required(false).default_values(texts.clone()),
+            None => arg,
+        })
+    }
+
+    fn set_all_defaults(&self, command: Command, table: &str) -> Command {
+        let command = self.set_defaults(command, table);
+        command.mut_subcommands(|nested| self.set_all_defaults(nested, table))
     }
 }
 
 fn table_of(subcommand: &str) -> &str {
     if SERVERS.contains(&subcommand) { subcommand } else { CLIENT }
-}
-
-fn set_defaults(command: Command, values: &BTreeMap<String, Vec<String>>) -> Command {
-    command
-        .mut_args(|arg| match values.get(arg.get_id().as_str()) {
-            Some(texts) => arg.required(false).default_values(texts.clone()),
-            None => arg,
-        })
-        .mut_subcommands(|sub| set_defaults(sub, values))
 }
 
 struct FileOption {

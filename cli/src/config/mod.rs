@@ -156,6 +156,11 @@ mod tests {
         let parsed = parse_ok(&format!("mezz task kill x --config {path}"), None);
         let Command::Task(task) = &parsed.cli.command else { panic!("not a task") };
         assert_eq!(task.client().master, ["c:5050"]);
+        let parsed = parse_ok(&format!("mezz agent drain x --config {path}"), None);
+        let (_, matches) = parsed.subcommand();
+        let (_, drain) = matches.subcommand().unwrap();
+        let masters: Vec<&String> = drain.get_many("master").unwrap().collect();
+        assert_eq!(masters, ["c:5050"]);
     }
 
     #[test]

@@ -89,6 +89,12 @@ impl Running {
         wait_line(&self.stdout, &mut self.out, part)
     }
 
+    /// Whether such a line of stdout has come.
+    pub fn has_out(&mut self, part: &str) -> bool {
+        self.out.extend(self.stdout.try_iter());
+        self.out.iter().any(|line| line.contains(part))
+    }
+
     /// Waits for a line of stderr that holds `part`.
     pub fn wait_err(&mut self, part: &str) -> String {
         wait_line(&self.stderr, &mut self.err, part)

@@ -1,3 +1,5 @@
+use mezz_agent::options::{IsolationOptions, Isolator};
+
 use super::*;
 use crate::testing::check_args;
 
@@ -25,7 +27,10 @@ fn every_option_arrives() {
          --cgroup-cpu-quota true --kill-grace 1s --executor-registration-timeout 2s \
          --executor-reregistration-timeout 3s --executor-shutdown-grace 4s --update-retry-min 5s \
          --update-retry-max 6s --register-backoff-min 7s --register-backoff-max 8s \
-         --sandbox-retention 9s --max-tasks 10 --max-fetch-size 11MiB",
+         --isolation pid,mount --image-dir /i --pids-limit 99 --sandbox-retention 9s --max-tasks 10 --max-fetch-size 11MiB \
+         --fetcher-cache-size 12MiB --disk-watch-interval 13s --container-disk-watch-interval 14s \
+         --enforce-disk-quota true --container-ports-watch-interval 15s \
+         --enforce-container-ports true --check-agent-port-range-only true --log-max-size 16MiB",
     )
     .unwrap();
     let o = agent.options;
@@ -42,6 +47,43 @@ fn every_option_arrives() {
     assert_eq!(o.update_retry, (secs(5), secs(6)));
     assert_eq!(o.register_backoff, (secs(7), secs(8)));
     assert_eq!((o.sandbox_retention, o.max_tasks, o.max_fetch_bytes), (secs(9), 10, 11 << 20));
+    let expected = IsolationOptions {
+        always: [Isolator::Pid, Isolator::Mount].into(),
+        image_dir: Some("/i".into()),
+        pids_limit: 99,
+    };
+    assert_eq!(o.isolation, expected);
+    assert_eq!(o.fetcher.cache_bytes, 12 << 20);
+    let expected = MonitorOptions {
+        disk_watch_interval: secs(13),
+        container_disk_interval: secs(14),
+        enforce_disk_quota: true,
+        container_ports_interval: secs(15),
+        enforce_ports: true,
+        check_agent_port_range_only: true,
+        log_max_bytes: 16 << 20,
+    };
+    assert_eq!(o.monitor, expected);
+    assert_eq!(check("--log-max-size none").unwrap().options.monitor.log_max_bytes, 0);
+}
+
+#[test]
+fn fetcher_commands_are_split_and_checked() {
+    let (scheme, command) = fetcher_command("HDFS = hadoop fs -get {uri} {path}").unwrap();
+    assert_eq!((&*scheme, &*command), ("hdfs", "hadoop fs -get {uri} {path}"));
+    for (bad, why) in [
+        ("hdfs", "`hdfs` is no SCHEME=COMMAND"),
+        ("h:=x {uri} {path}", "is no scheme"),
+        ("hdfs=x {uri}", "hold {uri} and {path}"),
+        ("hdfs={uri} {path}", "must be a program"),
+    ] {
+        let problem = fetcher_command(bad).unwrap_err();
+        assert!(problem.contains(why), "{problem}");
+    }
+    // Without blanks, for these are split at them.
+    let found = check("--fetcher-command a=x{uri}{path};b=y").unwrap_err().problems;
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found.iter().all(|problem| problem.starts_with("--fetcher-command: ")), "{found:?}");
 }
 
 #[test]
@@ -64,8 +106,19 @@ fn every_bad_text_names_its_option_and_all_are_reported_together() {
         ("--register-backoff-min", "x"),
         ("--register-backoff-max", "x"),
         ("--sandbox-retention", "x"),
+        ("--isolation", "pid,jail"),
+        ("--pids-limit", "0"),
         ("--max-tasks", "0"),
         ("--max-fetch-size", "1"),
+        ("--fetcher-command", "x"),
+        ("--fetcher-cache-size", "x"),
+        ("--disk-watch-interval", "x"),
+        ("--container-disk-watch-interval", "x"),
+        ("--enforce-disk-quota", "on"),
+        ("--container-ports-watch-interval", "x"),
+        ("--enforce-container-ports", "on"),
+        ("--check-agent-port-range-only", "on"),
+        ("--log-max-size", "x"),
         ("--log-level", "a=b=c"),
     ];
     for (option, text) in bad {
@@ -81,6 +134,9 @@ fn every_bad_text_names_its_option_and_all_are_reported_together() {
 fn relations_are_checked() {
     for (line, option) in [
         ("--zone z", "zone"),
+        ("--disk-watch-interval 0s", "disk-watch-interval"),
+        ("--container-disk-watch-interval 0s", "container-disk-watch-interval"),
+        ("--container-ports-watch-interval 0s", "container-ports-watch-interval"),
         ("--update-retry-min 11m", "update-retry-max"),
         ("--register-backoff-min 0s", "register-backoff-min"),
         ("--executor-registration-timeout 0s", "executor-registration-timeout"),
@@ -90,4 +146,19 @@ fn relations_are_checked() {
         assert_eq!(problems.len(), 1, "{line}: {problems:?}");
         assert!(problems[0].starts_with(&format!("--{option}: ")), "{problems:?}");
     }
+}
+
+#[test]
+fn docker_is_the_machines_own_another_or_none() {
+    let docker = |line: &str| check(line).unwrap().options.docker;
+    let own = docker("");
+    assert_eq!(own.engine.unwrap().as_str(), "unix:///var/run/docker.sock");
+    assert_eq!(own.config, None);
+    let other = docker("--docker http://localhost:2375 --docker-config /root/.docker/config.json");
+    assert_eq!(other.engine.unwrap().as_str(), "http://localhost:2375");
+    assert_eq!(other.config, Some("/root/.docker/config.json".into()));
+    assert_eq!(docker("--docker none").engine, None);
+    let problems = check("--docker tcp://h:1").unwrap_err().problems;
+    let all = format!("{problems:?}");
+    assert!(all.contains("docker") && all.contains("unix:///PATH"), "{all}");
 }
