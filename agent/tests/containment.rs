@@ -372,9 +372,27 @@ async fn a_fork_bomb_dies() {
     agent.remove(&id).await;
 }
 
+/// There is one for each container.
+#[tokio::test]
+async fn a_launcher_is_small() {
+    const MOST_KIB: u64 = 2048;
+    let agent = Agent::new(Containment::Cgroup);
+    let id = agent.run("exec sleep 1000").await;
+    let path = format!("/proc/{}/status", agent.launcher_pid(&id));
+    let resident = || {
+        let text = fs::read_to_string(&path).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+    };
+    until("it has given back what it does not need", || resident() <= MOST_KIB).await;
+    agent.it.destroy(&id).await.unwrap();
+}
+
 #[tokio::test]
 async fn limits_are_in_force() {
-    let agent = Agent::new(Containment::Cgroup);
+    let mut options = support::options(Containment::Cgroup);
+    options.1.isolation.pids_limit = 1234;
+    let agent = Agent::with(options);
     let mut spec = agent.spec("exec sleep 1000");
     spec.resources = Resources::cpus_mem(0.5, 64.0);
     spec.limits = BTreeMap::from([("cpus".into(), 1.5)]);
@@ -387,7 +405,7 @@ async fn limits_are_in_force() {
             ("memory", "memory.limit_in_bytes", "67108864"),
             ("memory", "memory.soft_limit_in_bytes", "67108864"),
             ("memory", "memory.memsw.limit_in_bytes", "67108864"),
-            ("pids", "pids.max", "16384"),
+            ("pids", "pids.max", "1234"),
         ]
     } else {
         &[
@@ -395,7 +413,9 @@ async fn limits_are_in_force() {
             ("", "cpu.max", "150000 100000"),
             ("", "memory.max", "67108864"),
             ("", "memory.low", "67108864"),
-            ("", "pids.max", "16384"),
+            ("", "memory.swap.max", "0"),
+            ("", "memory.oom.group", "1"),
+            ("", "pids.max", "1234"),
         ]
     };
     for (controller, file, value) in expected {
@@ -421,6 +441,10 @@ async fn limits_are_in_force() {
     assert_eq!(used.pids, Some(1));
     assert!(used.mem_peak_bytes.is_some_and(|peak| peak > 0), "{used:?}");
     assert!(used.cpus_system_secs.is_some() && used.cpus_user_secs.is_some(), "{used:?}");
+    assert_eq!(used.oom_kills, Some(0));
+    assert!(used.mem_rss_bytes.is_some_and(|rss| rss > 0), "{used:?}");
+    // Where the kernel counts swap at all.
+    assert_eq!(used.mem_swap_bytes.unwrap_or_default(), 0);
     agent.it.destroy(&id).await.unwrap();
     agent.remove(&id).await;
 }
@@ -435,12 +459,28 @@ async fn a_quota_throttles() {
     loop {
         let used = agent.it.statistics(&id).await.unwrap();
         if used.cpus_nr_throttled.is_some_and(|n| n > 0) {
+            assert!(used.cpus_nr_periods >= used.cpus_nr_throttled, "{used:?}");
+            assert!(used.cpus_throttled_secs.is_some_and(|secs| secs > 0.0), "{used:?}");
             break;
         }
         assert!(tokio::time::Instant::now() < end, "never throttled: {used:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     agent.it.destroy(&id).await.unwrap();
+}
+
+/// The limit is one of all processes and threads together.
+#[tokio::test]
+async fn too_many_processes_are_not_made() {
+    let mut options = support::options(Containment::Cgroup);
+    options.1.isolation.pids_limit = 5;
+    let agent = Agent::with(options);
+    let many = "for i in 1 2 3 4 5 6 7 8; do sleep 1000 & done; echo all; wait";
+    let id = agent.run(many).await;
+    until("it fails", || agent.output(&id, "stderr").to_lowercase().contains("fork")).await;
+    assert!(agent.living(&id).len() <= 5);
+    agent.it.destroy(&id).await.unwrap();
+    agent.remove(&id).await;
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! The JSON dialect against what a real Mesos wrote, and against itself.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 use mezz_proto::{
     json::{descriptors, from_value, to_value},
     strict, v1,

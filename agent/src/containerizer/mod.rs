@@ -1,6 +1,8 @@
 //! Starting, watching and ending containers, behind one trait.
 
 pub mod cgroup;
+mod choose;
+mod docker;
 mod process;
 
 use std::{
@@ -17,9 +19,10 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::{io::AsyncWrite, sync::mpsc};
 
+pub use docker::EngineAddress;
 pub(crate) use process::look_up_user;
 
-use crate::options::{AgentOptions, Containment};
+use crate::options::{AgentOptions, Containment, Isolator};
 
 /// What runs in a container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -246,6 +249,12 @@ pub trait Containerizer: Send + Sync + 'static {
     /// Stands in `GetAgentResponse.containment`: `cgroup-v1`, `cgroup-v2`, `none`.
     fn name(&self) -> &'static str;
 
+    /// Does what may take minutes and needs no place among those that start: fetches an
+    /// image. May be dropped at any time.
+    fn prepare(&self, _spec: &ContainerSpec) -> BoxFuture<'_, Result<(), ContainerError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     /// Starts it; returns the pid of its first process once that runs. What goes
     /// wrong later (no such program) comes by [`wait`](Containerizer::wait).
     fn launch(&self, spec: ContainerSpec) -> BoxFuture<'_, Result<u32, ContainerError>>;
@@ -324,6 +333,7 @@ pub enum OpenError {
 }
 
 /// The containerizer that the options ask for. [`Containerizer::recover`] comes next.
+/// To be called in a runtime, on which the Docker engine is watched.
 ///
 /// # Errors
 /// [`OpenError`], which tells what to do; nothing runs without limits unless
@@ -334,7 +344,18 @@ pub fn open(options: &AgentOptions) -> Result<Arc<dyn Containerizer>, OpenError>
         Containment::Cgroup if !cgroup::is_plain_name(&options.cgroup_root) => {
             return Err(OpenError::CgroupRoot(options.cgroup_root.clone()));
         }
-        Containment::Cgroup => Some(cgroup::open(&options.cgroup_root)?),
+        Containment::Cgroup => Some(open_cgroups(options)?),
     };
-    Ok(Arc::new(process::Processes::open(options, cgroups)?))
+    let processes = process::Processes::open(options, cgroups)?;
+    let docker = match options.docker.engine.clone() {
+        Some(engine) => Some(docker::DockerContainers::open(options, engine)?),
+        None => None,
+    };
+    Ok(Arc::new(choose::Choice::new(processes, docker)))
+}
+
+fn open_cgroups(options: &AgentOptions) -> Result<Box<dyn cgroup::Cgroups>, cgroup::SetupError> {
+    let isolation = &options.isolation;
+    let devices = isolation.always.contains(&Isolator::Devices);
+    cgroup::open(&options.cgroup_root, isolation.pids_limit, devices)
 }

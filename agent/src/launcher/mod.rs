@@ -11,8 +11,16 @@
 //! older one started.
 
 mod child;
+pub mod enter;
+mod init;
+pub mod isolation;
+mod memory;
+mod mounts;
+mod namespaces;
 pub mod plan;
+mod privileges;
 pub mod process;
+mod program;
 pub mod record;
 mod supervise;
 
@@ -50,6 +58,9 @@ pub enum LaunchError {
     /// The agent recovered meanwhile and gave this container up.
     #[error("the launch was cancelled by the agent's recovery")]
     Cancelled,
+    /// The container cannot be kept apart as wanted.
+    #[error("{0}")]
+    Isolation(String),
     /// A system call failed.
     #[error("{doing}: {source}")]
     System {
@@ -67,17 +78,20 @@ impl LaunchError {
     }
 }
 
-/// Runs a launcher: the arguments are the path of a plan and nothing else. To be
-/// called before the process has a second thread.
+/// Runs a launcher: the arguments are the path of a plan and nothing else; or
+/// [`enter::WORD`], which runs one more program in a container. To be called before the
+/// process has a second thread.
 ///
-/// Ends when the container has, with status 0 if its end is on record, 1 if
-/// nothing could be started, 64 for wrong arguments.
+/// Ends when the container or the program has, with status 0 if its end is on record or
+/// told, 1 if nothing could be started, 64 for wrong arguments.
 pub fn run(mut args: impl Iterator<Item = OsString>) -> ExitCode {
     let (Some(plan), None) = (args.next(), args.next()) else {
-        say("usage: launch <plan>: the path of a plan that an agent wrote");
+        say("usage: launch <plan>: the path of a plan that an agent wrote, or the word exec");
         return ExitCode::from(USAGE);
     };
-    match supervise::supervise(&PathBuf::from(plan)) {
+    let done =
+        if plan == enter::WORD { enter::run() } else { supervise::supervise(&PathBuf::from(plan)) };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say(&error.to_string());

@@ -9,19 +9,24 @@ use std::{
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::isolation::Isolation;
 use crate::containerizer::Program;
 
 /// The plan's name in the runtime directory.
 pub const FILE: &str = "plan.json";
 
-/// The only version there is. Raised when an old launcher would misread a new
-/// plan; a new field that may be ignored does not raise it.
-pub const VERSION: u32 = 1;
+/// The version that is written. Raised when an old launcher would misread a new
+/// plan; a new field that may be ignored does not raise it. 2 brought
+/// [`Plan::isolation`].
+pub const VERSION: u32 = 2;
+
+/// The oldest version that is understood.
+const OLDEST: u32 = 1;
 
 /// Everything that a launcher needs to know.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
-    /// [`VERSION`].
+    /// [`VERSION`], or an older one.
     pub v: u32,
     /// What runs.
     pub program: Program,
@@ -29,15 +34,18 @@ pub struct Plan {
     pub environment: BTreeMap<String, String>,
     /// Who it runs as; the launcher's own user when absent.
     pub user: Option<Credentials>,
-    /// Its working directory.
+    /// Its working directory, as it sees it.
     pub directory: PathBuf,
-    /// Appended to.
+    /// Appended to; as it sees it.
     pub stdout: PathBuf,
-    /// Appended to.
+    /// Appended to; as it sees it.
     pub stderr: PathBuf,
     /// Files that a `0` is written to before the program runs, which moves the
     /// writer into that cgroup.
     pub join: Vec<PathBuf>,
+    /// How far it is kept apart.
+    #[serde(default, skip_serializing_if = "Isolation::is_none")]
+    pub isolation: Isolation,
 }
 
 /// A user, as numbers: the launcher looks up no names.
@@ -73,7 +81,10 @@ pub enum PlanError {
         source: serde_json::Error,
     },
     /// Written by another version of Mezz.
-    #[error("plan {path} has version {found}, but this launcher knows only version {VERSION}")]
+    #[error(
+        "plan {path} has version {found}, but this program knows only versions {OLDEST} to \
+         {VERSION}; run the newer one"
+    )]
     Version {
         /// Which file.
         path: PathBuf,
@@ -96,7 +107,7 @@ impl Plan {
         let text = fs::read(path).map_err(|source| PlanError::Read { path: at(), source })?;
         let malformed = |source| PlanError::Malformed { path: at(), source };
         let Version { v } = serde_json::from_slice(&text).map_err(malformed)?;
-        if v != VERSION {
+        if !(OLDEST..=VERSION).contains(&v) {
             return Err(PlanError::Version { path: at(), found: v });
         }
         serde_json::from_slice(&text).map_err(malformed)
@@ -128,6 +139,7 @@ mod tests {
             stdout: "/tmp/stdout".into(),
             stderr: "/tmp/stderr".into(),
             join: vec!["/sys/fs/cgroup/x/tasks".into()],
+            isolation: Isolation { pid: true, effective: Some(3), ..Isolation::default() },
         }
     }
 
@@ -142,10 +154,10 @@ mod tests {
     fn a_plan_of_another_version_is_refused_whatever_else_it_holds() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(FILE);
-        fs::write(&path, r#"{"v": 2, "teleport": true}"#).unwrap();
+        fs::write(&path, r#"{"v": 7, "teleport": true}"#).unwrap();
         let error = Plan::read(&path).unwrap_err().to_string();
         assert!(
-            error.ends_with("has version 2, but this launcher knows only version 1"),
+            error.contains("has version 7, but this program knows only versions 1 to 2"),
             "{error}"
         );
     }

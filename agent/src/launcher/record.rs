@@ -120,6 +120,10 @@ fn beginning(directory: &Path) -> Result<Option<Beginning>, RecordError> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(RecordError { path, source }),
     };
+    let newer = |source: &io::Error| source.kind() == io::ErrorKind::Unsupported;
+    if let Some(source) = check_version(&text).err().filter(newer) {
+        return Err(RecordError { path, source });
+    }
     if serde_json::from_slice::<Cancelled>(&text).is_ok_and(|c| c.cancelled) {
         return Ok(Some(Beginning::Cancelled));
     }
@@ -196,8 +200,33 @@ fn read<T: DeserializeOwned>(path: PathBuf) -> Result<Option<T>, RecordError> {
 }
 
 fn parse<T: DeserializeOwned>(path: PathBuf, text: &[u8]) -> Result<T, RecordError> {
-    let malformed = |e| io::Error::new(io::ErrorKind::InvalidData, e);
+    match check_version(text) {
+        Ok(()) => {}
+        Err(source) => return Err(RecordError { path, source }),
+    }
     serde_json::from_slice(text).map_err(|e| RecordError { path, source: malformed(e) })
+}
+
+fn malformed(error: serde_json::Error) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+/// A record of a newer version is not malformed: a newer agent understands it, and
+/// until one does nothing is done to its container.
+fn check_version(text: &[u8]) -> io::Result<()> {
+    #[derive(Deserialize)]
+    struct Version {
+        v: u32,
+    }
+    let Version { v } = serde_json::from_slice(text).map_err(malformed)?;
+    if v <= VERSION {
+        return Ok(());
+    }
+    let text = format!(
+        "it has version {v}, but this agent knows only versions up to {VERSION}; start the newer \
+         agent again"
+    );
+    Err(io::Error::new(io::ErrorKind::Unsupported, text))
 }
 
 /// A hard link, unlike a rename, fails where a file is: exactly one of launcher and

@@ -19,11 +19,12 @@ use nix::{
 use rustix::process::{WaitOptions, wait as wait_any};
 
 use super::{
-    KILL_ALL, LaunchError, Plan, STARTED, child,
+    KILL_ALL, LaunchError, Plan, STARTED, child, memory, namespaces,
     process::{self, Process},
     record::{self, Ended, Started},
     runtime_directory, say,
 };
+use crate::containerizer::Program;
 
 /// Does all of a launcher's work.
 pub(super) fn supervise(plan: &Path) -> Result<(), LaunchError> {
@@ -36,15 +37,18 @@ pub(super) fn supervise(plan: &Path) -> Result<(), LaunchError> {
     let system = LaunchError::system;
     let (errors, child_errors) = unistd::pipe2(OFlag::O_CLOEXEC).map_err(system("pipe"))?;
     let (child_go, go) = unistd::pipe2(OFlag::O_CLOEXEC).map_err(system("pipe"))?;
+    let (status, child_status) = status_pipe(&plan)?;
+    namespaces::of_the_child(&plan.isolation).map_err(LaunchError::Isolation)?;
     // SAFETY: this process has one thread (see `run`), so the child may do anything.
     let pid = match unsafe { unistd::fork() }.map_err(system("fork"))? {
         ForkResult::Child => {
-            drop((errors, go));
-            child::run(&plan, child_go, child_errors)
+            drop((errors, go, status));
+            let ties = child::Ties { go: child_go, errors: child_errors, status: child_status };
+            child::run(&plan, ties)
         }
         ForkResult::Parent { child } => child.as_raw(),
     };
-    drop((child_go, child_errors));
+    drop((child_go, child_errors, child_status));
     drop(plan);
 
     if !record_start(&directory, pid)? {
@@ -53,9 +57,10 @@ pub(super) fn supervise(plan: &Path) -> Result<(), LaunchError> {
     let failure = let_go(go, errors)?;
     say(&format!("{STARTED}{pid}"));
     close_stdout()?;
+    memory::give_back();
 
-    let status = wait(&signals, pid)?;
-    let wait_status = if failure.is_some() { None } else { status };
+    let first = wait(&signals, pid)?;
+    let wait_status = if failure.is_some() { None } else { told(status).or(first) };
     // Whatever becomes of the record, nothing of the container stays.
     let written = end.write(&Ended { v: record::VERSION, wait_status, failure });
     end_all(pid, &mut None)?;
@@ -89,6 +94,22 @@ fn block_signals() -> Result<SigSet, LaunchError> {
     }
     signals.thread_block().map_err(LaunchError::system("blocking signals"))?;
     Ok(signals)
+}
+
+/// By which an init tells the status of the program below it: its own end says little.
+fn status_pipe(plan: &Plan) -> Result<(Option<OwnedFd>, Option<OwnedFd>), LaunchError> {
+    if !plan.isolation.pid || plan.program == Program::Hold {
+        return Ok((None, None));
+    }
+    let (reader, writer) = unistd::pipe2(OFlag::O_CLOEXEC).map_err(LaunchError::system("pipe"))?;
+    Ok((Some(reader), Some(writer)))
+}
+
+/// What an init that has ended told; nothing if it was killed.
+fn told(status: Option<OwnedFd>) -> Option<i32> {
+    let mut bytes = [0; 4];
+    File::from(status?).read_exact(&mut bytes).ok()?;
+    Some(i32::from_ne_bytes(bytes))
 }
 
 fn record_start(directory: &Path, child: i32) -> Result<bool, LaunchError> {
@@ -141,7 +162,7 @@ fn wait(signals: &SigSet, first: i32) -> Result<Option<i32>, LaunchError> {
 
 /// Kills whatever descends from this process, until nothing does. Whoever is orphaned
 /// becomes a child of the launcher, so none gets away.
-fn end_all(first: i32, status: &mut Option<i32>) -> Result<(), LaunchError> {
+pub(super) fn end_all(first: i32, status: &mut Option<i32>) -> Result<(), LaunchError> {
     let me = unistd::getpid().as_raw();
     while reap(first, status, WaitOptions::NOHANG)? {
         let descendants = process::descendants(me)
@@ -157,7 +178,11 @@ fn end_all(first: i32, status: &mut Option<i32>) -> Result<(), LaunchError> {
 }
 
 /// Reaps all that have ended. Whether there are more children.
-fn reap(first: i32, status: &mut Option<i32>, how: WaitOptions) -> Result<bool, LaunchError> {
+pub(super) fn reap(
+    first: i32,
+    status: &mut Option<i32>,
+    how: WaitOptions,
+) -> Result<bool, LaunchError> {
     loop {
         match wait_any(how) {
             Ok(Some((pid, end))) => note(first, status, pid.as_raw_nonzero().get(), end.as_raw()),

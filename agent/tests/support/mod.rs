@@ -17,7 +17,7 @@ use std::{
 use mezz_agent::{
     containerizer::{self, ContainerSpec, Containerizer, Program, Termination},
     launcher::{process, record},
-    options::{AgentOptions, Containment, LauncherCommand},
+    options::{AgentOptions, Containment, FetcherOptions, LauncherCommand, MonitorOptions},
 };
 use mezz_proto::{ids::ContainerId, resources::Resources};
 use tempfile::TempDir;
@@ -64,6 +64,10 @@ pub fn options(containment: Containment) -> (TempDir, AgentOptions) {
         register_backoff: (Duration::from_secs(1), Duration::from_secs(60)),
         max_tasks: 100,
         max_fetch_bytes: 1 << 30,
+        isolation: Default::default(),
+        fetcher: FetcherOptions::default(),
+        monitor: MonitorOptions::default(),
+        docker: Default::default(),
     };
     (dir, options)
 }
@@ -180,6 +184,12 @@ impl Agent {
         fs::read_to_string(&found[0]).unwrap().trim().to_owned()
     }
 
+    /// How many processes and threads are in its cgroup.
+    pub fn control_pids(&self, id: &ContainerId) -> usize {
+        let controller = if self.it.name() == "cgroup-v1" { "pids" } else { "" };
+        self.control(controller, id, "pids.current").parse().unwrap()
+    }
+
     /// Whether the kernel has killed in it for memory.
     pub fn out_of_memory(&self, id: &ContainerId) -> bool {
         let (controller, file) = match self.it.name() {
@@ -200,7 +210,7 @@ impl Agent {
 }
 
 /// Every directory of this name right below a cgroup mount.
-fn cgroups(name: &str) -> Vec<PathBuf> {
+pub fn cgroups(name: &str) -> Vec<PathBuf> {
     fs::read_to_string("/proc/self/mounts")
         .unwrap()
         .lines()

@@ -182,7 +182,7 @@ impl Books {
         if operations.is_empty() {
             self.scheduler.decline(vec![offer.id], Some(Duration::from_millis(200))).await?;
         } else {
-            let filters = v1::Filters { refuse_seconds: Some(0.0), ..Default::default() };
+            let filters = v1::Filters { refuse_seconds: Some(0.0) };
             self.scheduler.accept(vec![offer.id], operations, Some(filters)).await?;
         }
         Ok(())

@@ -30,6 +30,8 @@ pub struct Bounds {
     pub memory_soft: u64,
     /// Bytes above which it is killed; none: no bound.
     pub memory_hard: Option<u64>,
+    /// GPUs, which are whole; what is above is cut off.
+    pub gpus: usize,
 }
 
 impl Bounds {
@@ -48,7 +50,8 @@ impl Bounds {
             Some(mem) => finite(mem).map(memory_bytes),
             None => Some(memory_soft),
         };
-        Self { cpus, cpu_quota_micros, memory_soft, memory_hard }
+        let gpus = resources.scalar("gpus").to_f64() as usize;
+        Self { cpus, cpu_quota_micros, memory_soft, memory_hard, gpus }
     }
 }
 

@@ -11,6 +11,9 @@ use std::{
 /// v1 controllers that containers need.
 pub const V1_CONTROLLERS: [&str; 5] = ["cpu", "cpuacct", "memory", "pids", "freezer"];
 
+/// A v1 controller that is used when asked for.
+pub const DEVICES: &str = "devices";
+
 /// v2 controllers that containers need.
 pub const V2_CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
 
@@ -28,7 +31,7 @@ pub struct Mounts {
 pub enum Usable {
     /// A unified hierarchy with all [`V2_CONTROLLERS`].
     V2(PathBuf),
-    /// All [`V1_CONTROLLERS`].
+    /// All [`V1_CONTROLLERS`], and maybe [`DEVICES`].
     V1(BTreeMap<&'static str, PathBuf>),
     /// Neither; these are missing, as v1 or v2 calls them.
     Missing(Vec<&'static str>),
@@ -47,7 +50,7 @@ impl Mounts {
                 Some("cgroup2") => _ = mounts.v2.get_or_insert(point),
                 Some("cgroup") => {
                     let options = after.nth(1).unwrap_or_default();
-                    for name in V1_CONTROLLERS {
+                    for name in V1_CONTROLLERS.into_iter().chain([DEVICES]) {
                         if options.split(',').any(|o| o == name) {
                             mounts.v1.entry(name).or_insert_with(|| point.clone());
                         }

@@ -15,7 +15,7 @@ use std::{fs, io, os::fd::OwnedFd, path::PathBuf};
 pub use bounds::{Bounds, LEAST_MEMORY_BYTES, MAX_PIDS};
 pub use file::CgroupError;
 pub use hierarchy::is_plain_name;
-use hierarchy::{Mounts, Usable};
+use hierarchy::{DEVICES, Mounts, Usable};
 use thiserror::Error;
 
 use super::{OutOfMemory, Statistics};
@@ -72,6 +72,12 @@ pub enum SetupError {
         .0.join(", ")
     )]
     Missing(Vec<&'static str>),
+    /// Devices cannot be confined.
+    #[error(
+        "isolation: `devices` needs the devices controller of cgroup v1, which this machine does \
+         not have mounted (cgroup v2 has none); leave `devices` out"
+    )]
+    Devices,
     /// They are there but not ours to use.
     #[error(
         "cgroups cannot be set up: {0}; start the agent as root or with a delegated cgroup \
@@ -81,15 +87,19 @@ pub enum SetupError {
     Denied(#[from] CgroupError),
 }
 
-/// The cgroups of an agent with this name, of whichever version the machine has.
+/// The cgroups of an agent with this name, of whichever version the machine has. A
+/// container may have `most_pids` processes and threads, and with `devices` open only
+/// harmless devices and the GPUs that it holds.
 ///
 /// # Errors
 /// [`SetupError`] when controllers or rights are missing.
-pub fn open(agent: &str) -> Result<Box<dyn Cgroups>, SetupError> {
+pub fn open(agent: &str, most_pids: u64, devices: bool) -> Result<Box<dyn Cgroups>, SetupError> {
     let text = fs::read_to_string("/proc/self/mountinfo").map_err(SetupError::Mounts)?;
     match Mounts::parse(&text).usable() {
-        Usable::V2(root) => Ok(Box::new(v2::V2::open(&root, agent)?)),
-        Usable::V1(mounts) => Ok(Box::new(v1::V1::open(&mounts, agent)?)),
+        Usable::V2(_) if devices => Err(SetupError::Devices),
+        Usable::V2(root) => Ok(Box::new(v2::V2::open(&root, agent, most_pids)?)),
+        Usable::V1(mounts) if devices && !mounts.contains_key(DEVICES) => Err(SetupError::Devices),
+        Usable::V1(mounts) => Ok(Box::new(v1::V1::open(&mounts, agent, most_pids, devices)?)),
         Usable::Missing(controllers) => Err(SetupError::Missing(controllers)),
     }
 }

@@ -17,7 +17,7 @@ use crate::launcher::Credentials;
 ///
 /// # Errors
 /// When the sandbox is somebody else's, or as the disk fails.
-pub(super) fn hand_over(sandbox: &Path, user: &Credentials) -> io::Result<()> {
+pub(crate) fn hand_over(sandbox: &Path, user: &Credentials) -> io::Result<()> {
     let sandbox_is = fs::symlink_metadata(sandbox)?;
     if sandbox_is.uid() == user.uid {
         return Ok(());

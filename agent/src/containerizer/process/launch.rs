@@ -17,12 +17,20 @@ use tokio::{io::AsyncReadExt as _, net::unix::pipe};
 use super::{
     ContainerError, ContainerSpec, Inner, blocking,
     container::{Container, Launcher, State},
-    hand_over, user, watch,
+    hand_over,
+    isolation::{Pod, isolation},
+    user, watch,
 };
 use crate::{
-    containerizer::cgroup::{Bounds, is_plain_name},
-    launcher::{Plan, STARTED, plan, record},
+    containerizer::{
+        Program,
+        cgroup::{Bounds, is_plain_name},
+    },
+    launcher::{Plan, STARTED, isolation::SANDBOX, plan, record},
 };
+
+/// Tells a program where its sandbox is.
+const SANDBOX_VARIABLE: &str = "MESOS_SANDBOX";
 
 /// A launcher that has not started its program by then is given up. Long, since a
 /// machine out of breath is no reason to fail a task.
@@ -90,8 +98,10 @@ impl Inner {
         container: &Arc<Container>,
     ) -> Result<u32, ContainerError> {
         let id = spec.id.clone();
+        let pod = spec.pod.as_ref().map(|pod| self.container(pod)).transpose()?;
         let inner = Arc::clone(&self);
-        let spawned = tokio::task::spawn_blocking(move || inner.prepare_and_spawn(&spec))
+        let prepare = move || inner.prepare_and_spawn(&spec, pod.as_deref());
+        let spawned = tokio::task::spawn_blocking(prepare)
             .await
             .unwrap_or_else(|e| Err(failed(&id, "preparing it")(io::Error::other(e))))?;
         let launcher = spawned.launcher;
@@ -127,8 +137,22 @@ impl Inner {
         }
     }
 
-    fn prepare_and_spawn(&self, spec: &ContainerSpec) -> Result<Spawned, ContainerError> {
+    fn prepare_and_spawn(
+        &self,
+        spec: &ContainerSpec,
+        pod: Option<&Container>,
+    ) -> Result<Spawned, ContainerError> {
         let id = &spec.id;
+        let unsupported = |what| ContainerError::Unsupported { id: id.clone(), what };
+        if matches!(spec.program, Program::Image { .. }) {
+            let what = "command: only DOCKER images say what runs in them; set its value";
+            return Err(unsupported(what.to_owned()));
+        }
+        let pod = pod.map(|pod| self.pod(pod)).transpose();
+        let pod = pod.map_err(failed(id, "looking for its pod"))?;
+        let isolation =
+            isolation(&self.isolation, spec.info.as_deref(), &spec.sandbox, pod.as_ref())
+                .map_err(unsupported)?;
         let credentials = spec
             .user
             .as_deref()
@@ -153,18 +177,40 @@ impl Inner {
             }
             None => Vec::new(),
         };
+        let image = isolation.mounts.as_ref().is_some_and(|mounts| mounts.root.is_some());
+        let mut environment = spec.environment.clone();
+        let sandbox = if image { PathBuf::from(SANDBOX) } else { spec.sandbox.clone() };
+        if image && let Some(told) = environment.get_mut(SANDBOX_VARIABLE) {
+            *told = SANDBOX.to_owned();
+        }
         let plan = Plan {
             v: plan::VERSION,
             program: spec.program.clone(),
-            environment: spec.environment.clone(),
+            environment,
             user: credentials,
-            directory: spec.sandbox.clone(),
-            stdout: spec.sandbox.join("stdout"),
-            stderr: spec.sandbox.join("stderr"),
+            stdout: sandbox.join("stdout"),
+            stderr: sandbox.join("stderr"),
+            directory: sandbox,
             join,
+            isolation,
         };
         let plan = plan.write(&directory).map_err(failed(id, "writing its plan"))?;
         self.spawn(&directory, plan).map_err(failed(id, "starting its launcher"))
+    }
+
+    /// What the others of a pod need to know of its holder.
+    fn pod(&self, holder: &Container) -> io::Result<Pod> {
+        let gone = || io::Error::new(io::ErrorKind::NotFound, "the pod has ended");
+        if holder.has_ended() {
+            return Err(gone());
+        }
+        let process = holder.started().ok_or_else(gone)?.child;
+        let plan = self.directory.join(holder.id.as_str()).join(plan::FILE);
+        let plan = Plan::read(&plan).map_err(io::Error::other)?;
+        let mounts = plan.isolation.mounts;
+        let shm = mounts.as_ref().is_some_and(|mounts| mounts.shm_bytes.is_some());
+        let sandbox = mounts.map_or(plan.directory, |mounts| mounts.sandbox);
+        Ok(Pod { process, sandbox, shm })
     }
 
     /// No closure runs between fork and exec, so that std can use `posix_spawn`: the

@@ -5,10 +5,14 @@
 //! an agent that comes back knows as much as the one before.
 
 mod container;
+mod exec;
 mod hand_over;
+mod isolation;
 mod launch;
 mod recover;
+mod terminal;
 mod user;
+mod volume;
 mod watch;
 
 use std::{
@@ -24,6 +28,7 @@ use std::{
 use container::{Container, State};
 use mezz_proto::{ids::ContainerId, resources::Resources};
 
+pub(crate) use hand_over::hand_over;
 pub(crate) use user::look_up as look_up_user;
 
 use super::{
@@ -33,7 +38,7 @@ use super::{
 };
 use crate::{
     launcher::process,
-    options::{AgentOptions, LauncherCommand},
+    options::{AgentOptions, IsolationOptions, LauncherCommand},
 };
 
 /// How long a killed container may take to be gone; a process in the hands of a
@@ -52,6 +57,7 @@ struct Inner {
     directory: PathBuf,
     launcher: LauncherCommand,
     cpu_quota: bool,
+    isolation: IsolationOptions,
     containers: Mutex<BTreeMap<ContainerId, Arc<Container>>>,
 }
 
@@ -72,6 +78,7 @@ impl Processes {
                     directory,
                     launcher: options.launcher.clone(),
                     cpu_quota: options.cgroup_cpu_quota,
+                    isolation: options.isolation.clone(),
                     containers: Mutex::default(),
                 }))
             })
@@ -223,6 +230,20 @@ impl Inner {
     }
 }
 
+/// The network namespace of a container that runs, when it is another than ours.
+fn network(container: &Container) -> io::Result<Option<PathBuf>> {
+    let Some(started) = container.started().filter(|_| !container.has_ended()) else {
+        return Ok(None);
+    };
+    let path = PathBuf::from(format!("/proc/{}/ns/net", started.child.pid));
+    let theirs = fs::read_link(&path);
+    // Looked at last: until now the pid was that of the container.
+    if !started.child.exists()? {
+        return Ok(None);
+    }
+    Ok((theirs? != fs::read_link("/proc/self/ns/net")?).then_some(path))
+}
+
 /// A folder that is not there is no error.
 fn remove_all(folder: &Path) -> io::Result<()> {
     match fs::remove_dir_all(folder) {
@@ -286,18 +307,25 @@ impl Containerizer for Processes {
     }
 
     fn network(&self, id: &ContainerId) -> BoxFuture<'_, Result<Option<PathBuf>, ContainerError>> {
-        let container = self.0.container(id);
-        Box::pin(async move { container.map(|_| None) })
+        let (inner, id) = (Arc::clone(&self.0), id.clone());
+        Box::pin(async move {
+            let container = inner.container(&id)?;
+            blocking(move || network(&container))
+                .await
+                .map_err(operation(&id, "looking for its network"))
+        })
     }
 
     fn exec(
         &self,
         id: &ContainerId,
-        _spec: ExecSpec,
+        spec: ExecSpec,
     ) -> BoxFuture<'_, Result<Exec, ContainerError>> {
         let id = id.clone();
+        // A task of its own, as for a launch: then what was started is ended too.
+        let task = tokio::spawn(Arc::clone(&self.0).exec(id.clone(), spec));
         Box::pin(async move {
-            Err(ContainerError::Unsupported { id, what: "programs cannot be run in it".into() })
+            task.await.unwrap_or_else(|e| Err(operation(&id, exec::DOING)(io::Error::other(e))))
         })
     }
 

@@ -89,7 +89,13 @@ impl Inner {
                         Some(started) => Launcher::of(started.launcher)?,
                         None => None,
                     };
-                    found.push(Found { id, started, launcher });
+                    // What cannot be read now is not to be taken for no record later.
+                    match record::ended(&entry.path()) {
+                        Err(e) if !e.is_malformed() => {
+                            return Err(io::Error::new(e.source.kind(), e));
+                        }
+                        _ => found.push(Found { id, started, launcher }),
+                    }
                 }
                 Ok(Beginning::Cancelled) => _ = others.insert(id, Vec::new()),
                 Err(error) if error.is_malformed() => {

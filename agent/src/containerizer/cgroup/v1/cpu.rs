@@ -15,6 +15,8 @@ const STAT: &str = "cpu.stat";
 
 const SHARES_PER_CPU: f64 = 1024.0;
 
+const NANOS: f64 = 1e9;
+
 /// The kernel's own least.
 const LEAST_SHARES: u64 = 2;
 
@@ -37,7 +39,10 @@ fn bounded(directory: &Path) -> bool {
 }
 
 pub(super) fn statistics(directory: &Path, into: &mut Statistics) {
+    into.cpus_nr_periods = file::keyed(directory, STAT, "nr_periods");
     into.cpus_nr_throttled = file::keyed(directory, STAT, "nr_throttled");
+    let nanos = file::keyed(directory, STAT, "throttled_time");
+    into.cpus_throttled_secs = nanos.map(|nanos| nanos as f64 / NANOS);
 }
 
 #[cfg(test)]
@@ -47,7 +52,7 @@ mod tests {
     use super::*;
 
     fn bounds(cpus: f64, cpu_quota_micros: Option<u64>) -> Bounds {
-        Bounds { cpus, cpu_quota_micros, memory_soft: 0, memory_hard: None }
+        Bounds { cpus, cpu_quota_micros, memory_soft: 0, memory_hard: None, gpus: 0 }
     }
 
     fn folder() -> tempfile::TempDir {
@@ -89,10 +94,14 @@ mod tests {
     #[test]
     fn throttling_is_read() {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join(STAT), "nr_periods 9\nnr_throttled 4\nthrottled_time 7\n")
-            .unwrap();
+        fs::write(
+            dir.path().join(STAT),
+            "nr_periods 9\nnr_throttled 4\nthrottled_time 2500000000\n",
+        )
+        .unwrap();
         let mut all = Statistics::default();
         statistics(dir.path(), &mut all);
-        assert_eq!(all.cpus_nr_throttled, Some(4));
+        assert_eq!((all.cpus_nr_periods, all.cpus_nr_throttled), (Some(9), Some(4)));
+        assert_eq!(all.cpus_throttled_secs, Some(2.5));
     }
 }

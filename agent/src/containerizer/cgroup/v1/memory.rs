@@ -70,6 +70,7 @@ fn limit(directory: &Path) -> Option<u64> {
 
 pub(super) fn statistics(directory: &Path, into: &mut Statistics) {
     into.mem_rss_bytes = file::keyed(directory, STAT, "total_rss");
+    into.mem_swap_bytes = file::keyed(directory, STAT, "total_swap");
     into.mem_peak_bytes = file::number(directory, PEAK);
     into.mem_limit_bytes = limit(directory);
     into.oom_kills = file::keyed(directory, OOM, "oom_kill");
@@ -142,6 +143,7 @@ mod tests {
             cpu_quota_micros: None,
             memory_soft: 1 << 25,
             memory_hard: Some(1 << 26),
+            gpus: 0,
         };
         set(dir.path(), &bounds).unwrap();
         assert_eq!(file::number(dir.path(), SOFT), Some(1 << 25));

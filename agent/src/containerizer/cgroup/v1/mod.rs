@@ -2,6 +2,7 @@
 
 mod cpu;
 mod cpuacct;
+mod devices;
 mod freezer;
 mod memory;
 mod pids;
@@ -10,9 +11,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     os::fd::OwnedFd,
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
 };
 
-use super::{Bounds, CgroupError, Cgroups, file};
+use super::{Bounds, CgroupError, Cgroups, file, hierarchy::DEVICES};
 use crate::containerizer::{OutOfMemory, Statistics};
 
 /// The agent's directory in the hierarchy of each controller.
@@ -22,12 +24,22 @@ pub(super) struct V1 {
     memory: PathBuf,
     pids: PathBuf,
     freezer: PathBuf,
+    /// Where that controller is there.
+    devices: Option<PathBuf>,
+    /// Whether devices are to be confined.
+    confine: bool,
+    /// Held while one container's devices are chosen, so that no two get the same.
+    choosing: Mutex<()>,
+    /// Processes and threads that a container may have.
+    most_pids: u64,
 }
 
 impl V1 {
     pub(super) fn open(
         mounts: &BTreeMap<&'static str, PathBuf>,
         agent: &str,
+        most_pids: u64,
+        devices: bool,
     ) -> Result<Self, CgroupError> {
         let at = |name| mounts.get(name).map(|m| m.join(agent)).unwrap_or_default();
         let all = Self {
@@ -36,20 +48,31 @@ impl V1 {
             memory: at("memory"),
             pids: at("pids"),
             freezer: at("freezer"),
+            devices: mounts.contains_key(DEVICES).then(|| at(DEVICES)),
+            confine: devices,
+            choosing: Mutex::default(),
+            most_pids,
         };
-        for directory in all.distinct() {
+        for directory in all.made() {
             file::make(directory)?;
         }
         memory::count_hierarchically(&all.memory)?;
         Ok(all)
     }
 
-    /// Some hierarchies hold two controllers (`cpu,cpuacct`).
-    fn distinct(&self) -> BTreeSet<&Path> {
+    /// Where a container has a cgroup. Some hierarchies hold two controllers
+    /// (`cpu,cpuacct`).
+    fn made(&self) -> BTreeSet<&Path> {
         [&self.cpu, &self.cpuacct, &self.memory, &self.pids, &self.freezer]
             .into_iter()
+            .chain(self.devices.as_ref().filter(|_| self.confine))
             .map(PathBuf::as_path)
             .collect()
+    }
+
+    /// Where it may have one, since an agent with other options made it.
+    fn all(&self) -> BTreeSet<&Path> {
+        self.made().into_iter().chain(self.devices.as_deref()).collect()
     }
 }
 
@@ -60,14 +83,18 @@ impl Cgroups for V1 {
 
     fn create(&self, id: &str, bounds: &Bounds) -> Result<Vec<PathBuf>, CgroupError> {
         let mut join = Vec::new();
-        for directory in self.distinct() {
+        for directory in self.made() {
             let directory = directory.join(id);
             file::make(&directory)?;
             // A thread that moves itself by `tasks` spares the kernel a lock over all
             // processes, which `cgroup.procs` takes.
             join.push(directory.join("tasks"));
         }
-        pids::limit(&self.pids.join(id))?;
+        pids::limit(&self.pids.join(id), self.most_pids)?;
+        if let Some(agent) = self.devices.as_ref().filter(|_| self.confine) {
+            let _choosing = self.choosing.lock().unwrap_or_else(PoisonError::into_inner);
+            devices::confine(agent, id, bounds.gpus, Path::new("/dev"))?;
+        }
         self.update(id, bounds)?;
         Ok(join)
     }
@@ -103,12 +130,12 @@ impl Cgroups for V1 {
     }
 
     fn remove(&self, id: &str) -> Result<(), CgroupError> {
-        self.distinct().into_iter().try_for_each(|directory| file::remove(&directory.join(id)))
+        self.all().into_iter().try_for_each(|directory| file::remove(&directory.join(id)))
     }
 
     fn list(&self) -> Result<Vec<String>, CgroupError> {
         let mut found = BTreeSet::new();
-        for directory in self.distinct() {
+        for directory in self.all() {
             found.extend(file::children(directory)?);
         }
         Ok(found.into_iter().collect())

@@ -2,17 +2,14 @@
 
 use std::path::Path;
 
-use super::super::{
-    bounds::MAX_PIDS,
-    file::{self, CgroupError},
-};
+use super::super::file::{self, CgroupError};
 use crate::containerizer::Statistics;
 
 const MAX: &str = "pids.max";
 const CURRENT: &str = "pids.current";
 
-pub(super) fn limit(directory: &Path) -> Result<(), CgroupError> {
-    file::write(directory, MAX, MAX_PIDS)
+pub(super) fn limit(directory: &Path, most: u64) -> Result<(), CgroupError> {
+    file::write(directory, MAX, most)
 }
 
 pub(super) fn statistics(directory: &Path, into: &mut Statistics) {
@@ -30,9 +27,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(MAX), "").unwrap();
         fs::write(dir.path().join(CURRENT), "3\n").unwrap();
-        limit(dir.path()).unwrap();
+        limit(dir.path(), 77).unwrap();
         let mut all = Statistics::default();
         statistics(dir.path(), &mut all);
-        assert_eq!((file::number(dir.path(), MAX), all.pids), (Some(MAX_PIDS), Some(3)));
+        assert_eq!((file::number(dir.path(), MAX), all.pids), (Some(77), Some(3)));
     }
 }

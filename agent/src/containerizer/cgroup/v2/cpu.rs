@@ -30,5 +30,7 @@ pub(super) fn statistics(directory: &Path, into: &mut Statistics) {
     let seconds = |key| file::keyed(directory, STAT, key).map(|micros| micros as f64 / MICROS);
     into.cpus_user_secs = seconds("user_usec");
     into.cpus_system_secs = seconds("system_usec");
+    into.cpus_throttled_secs = seconds("throttled_usec");
+    into.cpus_nr_periods = file::keyed(directory, STAT, "nr_periods");
     into.cpus_nr_throttled = file::keyed(directory, STAT, "nr_throttled");
 }

@@ -11,6 +11,7 @@ use crate::containerizer::{OutOfMemory, Statistics};
 const LOW: &str = "memory.low";
 const MAX: &str = "memory.max";
 const SWAP: &str = "memory.swap.max";
+const SWAPPED: &str = "memory.swap.current";
 const GROUP_KILL: &str = "memory.oom.group";
 const CURRENT: &str = "memory.current";
 const PEAK: &str = "memory.peak";
@@ -46,6 +47,7 @@ pub(super) fn set(directory: &Path, bounds: &Bounds) -> Result<(), CgroupError> 
 
 pub(super) fn statistics(directory: &Path, into: &mut Statistics) {
     into.mem_rss_bytes = file::keyed(directory, STAT, "anon");
+    into.mem_swap_bytes = file::number(directory, SWAPPED);
     into.mem_peak_bytes = peak(directory);
     into.mem_limit_bytes = file::number(directory, MAX);
     into.oom_kills = file::keyed(directory, EVENTS, "oom_kill");

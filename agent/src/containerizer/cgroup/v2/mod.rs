@@ -16,15 +16,17 @@ use crate::containerizer::{OutOfMemory, Statistics};
 /// The agent's cgroup.
 pub(super) struct V2 {
     agent: PathBuf,
+    /// Processes and threads that a container may have.
+    most_pids: u64,
 }
 
 impl V2 {
-    pub(super) fn open(root: &Path, agent: &str) -> Result<Self, CgroupError> {
+    pub(super) fn open(root: &Path, agent: &str, most_pids: u64) -> Result<Self, CgroupError> {
         let agent = root.join(agent);
         tree::enable_controllers(root)?;
         file::make(&agent)?;
         tree::enable_controllers(&agent)?;
-        Ok(Self { agent })
+        Ok(Self { agent, most_pids })
     }
 }
 
@@ -36,7 +38,7 @@ impl Cgroups for V2 {
     fn create(&self, id: &str, bounds: &Bounds) -> Result<Vec<PathBuf>, CgroupError> {
         let directory = self.agent.join(id);
         file::make(&directory)?;
-        pids::limit(&directory)?;
+        pids::limit(&directory, self.most_pids)?;
         memory::prepare(&directory)?;
         self.update(id, bounds)?;
         Ok(vec![directory.join(tree::PROCESSES)])

@@ -2,17 +2,14 @@
 
 use std::path::Path;
 
-use super::super::{
-    bounds::MAX_PIDS,
-    file::{self, CgroupError},
-};
+use super::super::file::{self, CgroupError};
 use crate::containerizer::Statistics;
 
 const MAX: &str = "pids.max";
 const CURRENT: &str = "pids.current";
 
-pub(super) fn limit(directory: &Path) -> Result<(), CgroupError> {
-    file::write(directory, MAX, MAX_PIDS)
+pub(super) fn limit(directory: &Path, most: u64) -> Result<(), CgroupError> {
+    file::write(directory, MAX, most)
 }
 
 pub(super) fn statistics(directory: &Path, into: &mut Statistics) {

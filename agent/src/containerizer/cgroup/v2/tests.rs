@@ -35,7 +35,7 @@ impl Folder {
     }
 
     fn open(&self) -> V2 {
-        V2::open(self.0.path(), "mezz").unwrap()
+        V2::open(self.0.path(), "mezz", 77).unwrap()
     }
 }
 
@@ -71,7 +71,7 @@ fn a_new_container_gets_its_limits() {
         ("memory.max", "67108864"),
         ("memory.swap.max", "0"),
         ("memory.oom.group", "1"),
-        ("pids.max", "16384"),
+        ("pids.max", "77"),
     ] {
         assert_eq!(folder.text(&format!("mezz/c/{name}")), value, "{name}");
     }
@@ -114,22 +114,25 @@ fn only_a_kill_is_out_of_memory() {
 #[test]
 fn statistics_are_read_from_all_controllers() {
     let folder = Folder::new();
-    folder.put("mezz/c/cpu.stat", "usage_usec 3\nuser_usec 2500000\nsystem_usec 500000\n");
+    folder.put("mezz/c/cpu.stat", "usage_usec 3\nuser_usec 2500000\nsystem_usec 500000\nnr_periods 9\nnr_throttled 4\nthrottled_usec 1500000\n");
     folder.put("mezz/c/memory.stat", "anon 4096\nfile 8192\n");
     folder.put("mezz/c/memory.max", "max\n");
     folder.put("mezz/c/memory.current", "12288\n");
+    folder.put("mezz/c/memory.swap.current", "512\n");
     folder.put("mezz/c/memory.events", "oom_kill 0\n");
     folder.put("mezz/c/pids.current", "2\n");
     let expected = Statistics {
         cpus_user_secs: Some(2.5),
         cpus_system_secs: Some(0.5),
-        cpus_nr_throttled: None,
+        cpus_nr_periods: Some(9),
+        cpus_nr_throttled: Some(4),
+        cpus_throttled_secs: Some(1.5),
         mem_rss_bytes: Some(4096),
         mem_peak_bytes: Some(12288),
+        mem_swap_bytes: Some(512),
         mem_limit_bytes: None,
         oom_kills: Some(0),
         pids: Some(2),
-        ..Statistics::default()
     };
     assert_eq!(folder.open().statistics("c"), expected);
 }

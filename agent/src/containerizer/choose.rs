@@ -1,0 +1,130 @@
+//! Which containerizer a container belongs to: by its type when it is started, and by who
+//! knows it from then on.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use mezz_proto::{ids::ContainerId, resources::Resources, v1::container_info};
+
+use super::{
+    Ability, BoxFuture, ContainerError, ContainerSpec, Containerizer, Exec, ExecSpec, Recovery,
+    Statistics, Termination, docker::DockerContainers, process::Processes,
+};
+
+/// All containers of one agent.
+pub(super) struct Choice {
+    processes: Processes,
+    docker: Option<DockerContainers>,
+}
+
+impl Choice {
+    pub(super) fn new(processes: Processes, docker: Option<DockerContainers>) -> Self {
+        Self { processes, docker }
+    }
+
+    fn of(&self, id: &ContainerId) -> &dyn Containerizer {
+        match &self.docker {
+            Some(docker) if docker.has(id) => docker,
+            _ => &self.processes,
+        }
+    }
+
+    fn for_spec(&self, spec: &ContainerSpec) -> Result<&dyn Containerizer, ContainerError> {
+        let docker = container_info::Type::Docker;
+        if spec.info.as_ref().is_none_or(|info| info.r#type() != docker) {
+            return Ok(&self.processes);
+        }
+        match &self.docker {
+            Some(docker) => Ok(docker),
+            None => Err(ContainerError::Unsupported {
+                id: spec.id.clone(),
+                what: "container.type is DOCKER, and this agent was started without a Docker \
+                       engine (option `docker`)"
+                    .to_owned(),
+            }),
+        }
+    }
+}
+
+impl Containerizer for Choice {
+    fn name(&self) -> &'static str {
+        self.processes.name()
+    }
+
+    fn prepare(&self, spec: &ContainerSpec) -> BoxFuture<'_, Result<(), ContainerError>> {
+        match self.for_spec(spec) {
+            Ok(containerizer) => containerizer.prepare(spec),
+            Err(error) => Box::pin(std::future::ready(Err(error))),
+        }
+    }
+
+    fn launch(&self, spec: ContainerSpec) -> BoxFuture<'_, Result<u32, ContainerError>> {
+        match self.for_spec(&spec) {
+            Ok(containerizer) => containerizer.launch(spec),
+            Err(error) => Box::pin(std::future::ready(Err(error))),
+        }
+    }
+
+    fn wait(&self, id: &ContainerId) -> BoxFuture<'_, Result<Termination, ContainerError>> {
+        self.of(id).wait(id)
+    }
+
+    fn signal(&self, id: &ContainerId, signal: i32) -> BoxFuture<'_, Result<(), ContainerError>> {
+        self.of(id).signal(id, signal)
+    }
+
+    fn destroy(&self, id: &ContainerId) -> BoxFuture<'_, Result<(), ContainerError>> {
+        self.of(id).destroy(id)
+    }
+
+    fn update(
+        &self,
+        id: &ContainerId,
+        resources: Resources,
+        limits: BTreeMap<String, f64>,
+    ) -> BoxFuture<'_, Result<(), ContainerError>> {
+        self.of(id).update(id, resources, limits)
+    }
+
+    fn statistics(&self, id: &ContainerId) -> BoxFuture<'_, Result<Statistics, ContainerError>> {
+        self.of(id).statistics(id)
+    }
+
+    fn processes(&self, id: &ContainerId) -> BoxFuture<'_, Result<Vec<i32>, ContainerError>> {
+        self.of(id).processes(id)
+    }
+
+    fn network(&self, id: &ContainerId) -> BoxFuture<'_, Result<Option<PathBuf>, ContainerError>> {
+        self.of(id).network(id)
+    }
+
+    fn exec(
+        &self,
+        id: &ContainerId,
+        spec: ExecSpec,
+    ) -> BoxFuture<'_, Result<Exec, ContainerError>> {
+        self.of(id).exec(id, spec)
+    }
+
+    fn abilities(&self) -> Vec<Ability> {
+        let docker = self.docker.iter().flat_map(DockerContainers::abilities);
+        self.processes.abilities().into_iter().chain(docker).collect()
+    }
+
+    fn recover(&self, known: Vec<ContainerId>) -> BoxFuture<'_, Result<Recovery, ContainerError>> {
+        Box::pin(async move {
+            let Some(docker) = &self.docker else { return self.processes.recover(known).await };
+            let (processes, docker) =
+                tokio::join!(self.processes.recover(known.clone()), docker.recover(known));
+            let (mut all, docker) = (processes?, docker?);
+            for (id, found) in docker.known {
+                *all.known.entry(id).or_default() |= found;
+            }
+            all.unended.extend(docker.unended);
+            Ok(all)
+        })
+    }
+
+    fn remove(&self, id: &ContainerId) -> BoxFuture<'_, Result<(), ContainerError>> {
+        self.of(id).remove(id)
+    }
+}

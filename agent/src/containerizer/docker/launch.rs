@@ -1,0 +1,184 @@
+//! Starting a container.
+
+use std::{fs, io, sync::Arc};
+
+use bollard::query_parameters::{CreateContainerOptionsBuilder, StartContainerOptions};
+use mezz_proto::{ids::ContainerId, v1};
+
+use super::{
+    ContainerError, ContainerSpec, Inner,
+    container::{Container, State},
+    engine::EngineError,
+    logs::Sink,
+    spec::{self, Context, Request},
+    watch,
+};
+use crate::{
+    containerizer::{
+        cgroup::is_plain_name,
+        process::{hand_over, look_up_user},
+    },
+    launcher::Credentials,
+};
+
+/// An error on the way to a running container.
+pub(super) fn failed(
+    id: &ContainerId,
+    doing: &str,
+) -> impl FnOnce(io::Error) -> ContainerError + use<> {
+    let (id, doing) = (id.clone(), doing.to_owned());
+    move |source| ContainerError::Launch { id, doing, source }
+}
+
+fn unsupported(id: &ContainerId) -> impl FnOnce(String) -> ContainerError + use<> {
+    let id = id.clone();
+    move |what| ContainerError::Unsupported { id, what }
+}
+
+impl Inner {
+    /// Fetches the image, which may take long.
+    pub(super) async fn prepare(
+        &self,
+        id: &ContainerId,
+        info: Option<&v1::ContainerInfo>,
+    ) -> Result<(), ContainerError> {
+        let Some(info) = info else { return Ok(()) };
+        let (image, force) = spec::image(info).map_err(unsupported(id))?;
+        self.pulls
+            .ensure(&image, force)
+            .await
+            .map_err(|why| failed(id, "getting its image")(io::Error::other(why)))
+    }
+
+    pub(super) async fn launch(
+        self: Arc<Self>,
+        spec: ContainerSpec,
+    ) -> Result<u32, ContainerError> {
+        let id = spec.id.clone();
+        let container = self.enter(&id)?;
+        let result = Arc::clone(&self).start(spec, &container).await;
+        if result.is_err() {
+            container.set(State::Failed);
+            self.containers().remove(&id);
+            self.forget_record(&id);
+        }
+        result
+    }
+
+    /// Makes room for a container that has never been.
+    fn enter(&self, id: &ContainerId) -> Result<Arc<Container>, ContainerError> {
+        let refuse = |kind, text| Err(failed(id, "its id")(io::Error::new(kind, text)));
+        if !is_plain_name(id.as_str()) {
+            return refuse(
+                io::ErrorKind::InvalidInput,
+                "must be one path component of at most 200 bytes",
+            );
+        }
+        let mut containers = self.containers();
+        if containers.contains_key(id) {
+            return refuse(io::ErrorKind::AlreadyExists, "there is a container with this id");
+        }
+        let container = Container::new(id.clone(), State::Starting);
+        containers.insert(id.clone(), Arc::clone(&container));
+        Ok(container)
+    }
+
+    async fn start(
+        self: Arc<Self>,
+        spec: ContainerSpec,
+        container: &Arc<Container>,
+    ) -> Result<u32, ContainerError> {
+        let id = &spec.id;
+        let inner = Arc::clone(&self);
+        let (of_task, name) = (spec.clone(), id.clone());
+        let (request, sink) = tokio::task::spawn_blocking(move || inner.prepare_folder(&of_task))
+            .await
+            .unwrap_or_else(|e| Err(failed(&name, "preparing it")(io::Error::other(e))))?;
+        // Set once: the container is new.
+        let _ = container.sink.set(sink.clone());
+
+        let made =
+            self.create(&request).await.map_err(failed(id, "creating it in the Docker engine"))?;
+        let name = &made;
+        let started =
+            self.engine
+                .call(|link| async move {
+                    link.start_container(name, None::<StartContainerOptions>).await
+                })
+                .await;
+        if let Err(error) = started {
+            // Not by its name, which may be another's.
+            if let Err(error) = self.withdraw(&made).await {
+                tracing::debug!(container = %id, %error, "a failed container is removed later");
+            }
+            return Err(failed(id, "starting it in the Docker engine")(error.into()));
+        }
+        if let Err(error) = sink.set_started() {
+            tracing::warn!(container = %id, %error, "its start is not on record");
+        }
+        container.set(State::Running);
+        watch::watch(Arc::clone(&self), Arc::clone(container));
+        // A program that has already ended has none.
+        let state = self.inspect(container).await.ok().and_then(|now| now.state);
+        Ok(state.and_then(|state| state.pid?.try_into().ok()).unwrap_or_default())
+    }
+
+    /// All that blocks.
+    fn prepare_folder(&self, spec: &ContainerSpec) -> Result<(Request, Sink), ContainerError> {
+        let id = &spec.id;
+        let user = spec
+            .user
+            .as_deref()
+            .map(look_up_user)
+            .transpose()
+            .map_err(failed(id, "looking up its user"))?
+            .filter(|user| user.uid != nix::unistd::geteuid().as_raw());
+        let ids = user.as_ref().map(|user: &Credentials| (user.uid, user.gid));
+        let context = Context {
+            agent: &self.agent,
+            cpu_quota: self.cpu_quota,
+            pids_limit: self.pids_limit,
+            user: ids,
+        };
+        let request = spec::translate(spec, &context).map_err(unsupported(id))?;
+        for folder in &request.folders {
+            // What was fetched may be a file already.
+            if !folder.exists() {
+                fs::create_dir_all(folder)
+                    .map_err(failed(id, &format!("creating {}", folder.display())))?;
+            }
+        }
+        if let Some(user) = &user {
+            hand_over(&spec.sandbox, user).map_err(failed(id, "giving the sandbox to its user"))?;
+        }
+        let sink = Sink::create(&self.record(id), &spec.sandbox)
+            .map_err(failed(id, "recording it in docker/ of the work_dir"))?;
+        Ok((request, sink))
+    }
+
+    /// The engine's id of a new container. The image may have been removed since it was
+    /// looked for.
+    async fn create(&self, request: &Request) -> io::Result<String> {
+        match self.create_once(request).await {
+            Err(error) if error.is_not_found() && error.to_string().contains("No such image") => {
+                self.pulls.ensure(&request.image, false).await.map_err(io::Error::other)?;
+                Ok(self.create_once(request).await?)
+            }
+            other => Ok(other?),
+        }
+    }
+
+    async fn create_once(&self, request: &Request) -> Result<String, EngineError> {
+        let options = CreateContainerOptionsBuilder::new().name(&request.name).build();
+        let body = request.body.clone();
+        self.engine
+            .call(|link| async move { link.create_container(Some(options), body).await })
+            .await
+            .map(|made| {
+                for warning in made.warnings {
+                    tracing::debug!(container = request.name, warning, "the Docker engine warns");
+                }
+                made.id
+            })
+    }
+}

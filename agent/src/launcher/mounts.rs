@@ -1,0 +1,356 @@
+//! A container's own mounts: `/tmp`, `/proc`, volumes, and an image as the root.
+
+use std::{
+    fs,
+    io::{self, ErrorKind},
+    os::{
+        fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd},
+        unix::fs::{PermissionsExt as _, symlink},
+    },
+    path::{Component, Path, PathBuf},
+};
+
+use nix::{
+    libc,
+    sched::{CloneFlags, setns, unshare},
+    sys::stat::{Mode, SFlag, makedev, mknod},
+};
+use rustix::{
+    fs::{self as rfs, CWD, OFlags, ResolveFlags},
+    mount::{
+        MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount,
+        mount_bind, mount_change, mount_remount, move_mount, open_tree, unmount,
+    },
+    process::{chdir, pivot_root},
+};
+
+use super::{
+    Credentials,
+    isolation::{Isolation, Mounts, SANDBOX, Source, TMP, Volume},
+    namespaces::Opened,
+    process::Process,
+};
+
+/// Devices that every program may expect: name, major and minor number.
+const DEVICES: [(&str, u64, u64); 6] = [
+    ("null", 1, 3),
+    ("zero", 1, 5),
+    ("full", 1, 7),
+    ("random", 1, 8),
+    ("urandom", 1, 9),
+    ("tty", 5, 0),
+];
+
+const LINKS: [(&str, &str); 5] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("ptmx", "pts/ptmx"),
+];
+
+const TMP_FOLDER: &str = "/tmp";
+
+type Done<T = ()> = Result<T, String>;
+
+fn failed<E: std::fmt::Display>(what: impl std::fmt::Display) -> impl FnOnce(E) -> String {
+    move |error| format!("cannot {what}: {error}")
+}
+
+/// A mount that stands nowhere yet.
+struct Tree {
+    fd: OwnedFd,
+    folder: bool,
+}
+
+/// Gives this process mounts of its own, after its pid namespace.
+pub(super) fn set_up(mounts: &Mounts, isolation: &Isolation, user: Option<&Credentials>) -> Done {
+    // Before there are own mounts, from which no way leads back.
+    let joined = match &isolation.join {
+        Some(join) if mounts.join_shm => Some(shm_of(join.process)?),
+        _ => None,
+    };
+    unshare(CloneFlags::CLONE_NEWNS)
+        .map_err(|e| format!("cannot make a mount namespace: {}", e.desc()))?;
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+        .map_err(failed("make the mounts private"))?;
+
+    // All taken before the root changes, and before it cannot be written.
+    let sandbox = Tree::host(&mounts.sandbox)?;
+    let tmp = if mounts.tmp {
+        let tree = Tree::beneath(&mounts.sandbox, Path::new(TMP), user)?;
+        rfs::chmodat(&tree.fd, ".", 0o1777.into(), rfs::AtFlags::empty())
+            .map_err(failed("open /tmp for all"))?;
+        Some(tree)
+    } else {
+        None
+    };
+    let volumes = mounts
+        .volumes
+        .iter()
+        .map(|volume| Tree::volume(volume, user).map(|tree| (volume, tree)))
+        .collect::<Done<Vec<_>>>()?;
+    let shm = match mounts.shm_bytes {
+        _ if joined.is_some() => joined,
+        None if mounts.read_only && mounts.root.is_none() => {
+            Path::new("/dev/shm").is_dir().then(|| Tree::host(Path::new("/dev/shm"))).transpose()?
+        }
+        _ => None,
+    };
+
+    if let Some(root) = &mounts.root {
+        enter(root)?;
+    } else if mounts.read_only {
+        let root = open(CWD, Path::new("/"), OFlags::PATH | OFlags::DIRECTORY)
+            .map_err(failed("open the root"))?;
+        set_read_only(root.as_fd()).map_err(failed("make the root read-only"))?;
+    }
+    let image = mounts.root.is_some();
+    if isolation.pid || isolation.join.as_ref().is_some_and(|join| join.pid) || image {
+        mount_new(
+            "proc",
+            "/proc",
+            MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC,
+            "",
+        )?;
+    }
+    if image {
+        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        mount_new("sysfs", "/sys", flags | MountFlags::RDONLY, "")?;
+        devices()?;
+    }
+    if let Some(shm) = shm {
+        make(Path::new("/dev/shm"), true)?;
+        shm.put(Path::new("/dev/shm"))?;
+    } else if image || mounts.shm_bytes.is_some() {
+        let size = mounts.shm_bytes.unwrap_or_default();
+        let data = if size > 0 { format!("mode=1777,size={size}") } else { "mode=1777".to_owned() };
+        mount_new("tmpfs", "/dev/shm", MountFlags::NOSUID | MountFlags::NODEV, &data)?;
+    }
+    let inside = if image { PathBuf::from(SANDBOX) } else { mounts.sandbox.clone() };
+    if image {
+        make(&inside, true)?;
+        make(Path::new(TMP_FOLDER), true)?;
+    }
+    let hides = tmp.is_some();
+    if let Some(tmp) = tmp {
+        tmp.put(Path::new(TMP_FOLDER))?;
+    }
+    match inside.strip_prefix(TMP_FOLDER) {
+        // It was there, and must be there again.
+        Ok(rest) if hides && !image => {
+            sandbox.put_at(beneath(Path::new(TMP_FOLDER), rest, true, None)?.as_fd(), &inside)?;
+        }
+        _ if image || mounts.read_only => sandbox.put(&inside)?,
+        _ => {}
+    }
+    for (volume, tree) in volumes {
+        put_volume(volume, tree, image, &inside, user)?;
+    }
+    if image {
+        mount_remount("/", MountFlags::BIND | MountFlags::RDONLY, c"")
+            .map_err(failed("make the image read-only"))?;
+    }
+    Ok(())
+}
+
+/// The `/dev/shm` of another container.
+fn shm_of(process: Process) -> Done<Tree> {
+    let ours = fs::File::open("/proc/self/ns/mnt").map_err(failed("open the own mounts"))?;
+    Opened::of(process, CloneFlags::CLONE_NEWNS)?.enter()?;
+    let shm = Tree::host(Path::new("/dev/shm"));
+    setns(ours, CloneFlags::CLONE_NEWNS).map_err(failed("return to the own mounts"))?;
+    shm
+}
+
+fn put_volume(
+    volume: &Volume,
+    tree: Tree,
+    image: bool,
+    sandbox: &Path,
+    user: Option<&Credentials>,
+) -> Done {
+    if volume.to.is_relative() {
+        // The sandbox may hold links that somebody planted.
+        let point = beneath(sandbox, &volume.to, tree.folder, user)?;
+        return tree.put_at(point.as_fd(), &volume.to);
+    }
+    if image {
+        make(&volume.to, tree.folder)?;
+    }
+    tree.put(&volume.to)
+}
+
+impl Tree {
+    fn host(path: &Path) -> Done<Self> {
+        let what = || format!("take {} as a volume", path.display());
+        let fd = open(CWD, path, OFlags::PATH).map_err(failed(what()))?;
+        Self::of(fd.as_fd()).map_err(failed(what()))
+    }
+
+    fn beneath(base: &Path, path: &Path, user: Option<&Credentials>) -> Done<Self> {
+        let fd = beneath(base, path, true, user)?;
+        Self::of(fd.as_fd()).map_err(failed(format!(
+            "take {} of {}",
+            path.display(),
+            base.display()
+        )))
+    }
+
+    fn volume(volume: &Volume, user: Option<&Credentials>) -> Done<Self> {
+        let tree = match &volume.from {
+            Source::Host(path) => Self::host(path)?,
+            Source::Sandbox { base, path } => Self::beneath(base, path, user)?,
+        };
+        if volume.read_only {
+            set_read_only(tree.fd.as_fd()).map_err(failed("make a volume read-only"))?;
+        }
+        Ok(tree)
+    }
+
+    fn of(fd: BorrowedFd<'_>) -> io::Result<Self> {
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE
+            | OpenTreeFlags::OPEN_TREE_CLOEXEC
+            | OpenTreeFlags::AT_EMPTY_PATH
+            | OpenTreeFlags::AT_RECURSIVE;
+        let folder = rfs::FileType::from_raw_mode(rfs::fstat(fd)?.st_mode).is_dir();
+        Ok(Self { fd: open_tree(fd, c"", flags)?, folder })
+    }
+
+    fn put(self, to: &Path) -> Done {
+        let point = open(CWD, to, OFlags::PATH)
+            .map_err(failed(format!("mount something at {}", to.display())))?;
+        self.put_at(point.as_fd(), to)
+    }
+
+    fn put_at(self, point: BorrowedFd<'_>, name: &Path) -> Done {
+        let flags =
+            MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+        move_mount(&self.fd, c"", point, c"", flags)
+            .map_err(failed(format!("mount something at {}", name.display())))
+    }
+}
+
+fn open(at: BorrowedFd<'_>, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
+    Ok(rfs::openat(at, path, flags | OFlags::CLOEXEC, rfs::Mode::empty())?)
+}
+
+/// Opens a path in a folder of somebody else, out of which it cannot lead. What is
+/// missing is made, for the user.
+fn beneath(base: &Path, path: &Path, folder: bool, user: Option<&Credentials>) -> Done<OwnedFd> {
+    let what = || format!("open {} in {}", path.display(), base.display());
+    let base = open(CWD, base, OFlags::PATH | OFlags::DIRECTORY).map_err(failed(what()))?;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    let look = |path: &Path| {
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        rfs::openat2(&base, path, flags, rfs::Mode::empty(), resolve)
+    };
+    let mut so_far = PathBuf::new();
+    let mut parent = look(Path::new(".")).map_err(failed(what()))?;
+    let names: Vec<_> = path.components().filter(|c| !matches!(c, Component::CurDir)).collect();
+    for (n, name) in names.iter().enumerate() {
+        so_far.push(name);
+        parent = match look(&so_far) {
+            Err(rustix::io::Errno::NOENT) => {
+                create(&parent, Path::new(name), folder || n + 1 < names.len(), user)
+                    .map_err(failed(what()))?;
+                look(&so_far).map_err(failed(what()))?
+            }
+            found => found.map_err(failed(what()))?,
+        };
+    }
+    Ok(parent)
+}
+
+fn create(
+    parent: &OwnedFd,
+    name: &Path,
+    folder: bool,
+    user: Option<&Credentials>,
+) -> io::Result<()> {
+    if folder {
+        rfs::mkdirat(parent, name, 0o755.into())?;
+    } else {
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+        rfs::openat(parent, name, flags, 0o644.into())?;
+    }
+    let Some(user) = user else { return Ok(()) };
+    let (uid, gid) = (rfs::Uid::from_raw(user.uid), rfs::Gid::from_raw(user.gid));
+    Ok(rfs::chownat(parent, name, Some(uid), Some(gid), rfs::AtFlags::SYMLINK_NOFOLLOW)?)
+}
+
+/// Makes an image the root. Its own mounts, if it has any, stay behind.
+fn enter(root: &Path) -> Done {
+    let what = || format!("make {} the root", root.display());
+    mount_bind(root, root).map_err(failed(what()))?;
+    chdir(root).map_err(failed(what()))?;
+    // The old root lies on top of the new one then.
+    pivot_root(".", ".").map_err(failed(what()))?;
+    unmount(".", UnmountFlags::DETACH).map_err(failed("leave the machine's root"))?;
+    chdir("/").map_err(failed(what()))
+}
+
+fn mount_new(kind: &str, to: &str, flags: MountFlags, data: &str) -> Done {
+    let what = || format!("mount {kind} at {to}");
+    make(Path::new(to), true)?;
+    let data = std::ffi::CString::new(data).map_err(failed(what()))?;
+    mount(kind, to, kind, flags, Some(data.as_c_str())).map_err(failed(what()))
+}
+
+fn devices() -> Done {
+    mount_new("tmpfs", "/dev", MountFlags::NOSUID, "mode=0755,size=64k")?;
+    let all = Mode::from_bits_truncate(0o666);
+    for (name, major, minor) in DEVICES {
+        let path = Path::new("/dev").join(name);
+        mknod(&path, SFlag::S_IFCHR, all, makedev(major, minor))
+            .map_err(io::Error::from)
+            // The mask for new files may have taken some of it.
+            .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o666)))
+            .map_err(failed(format!("make {}", path.display())))?;
+    }
+    for (name, to) in LINKS {
+        symlink(to, Path::new("/dev").join(name)).map_err(failed(format!("make /dev/{name}")))?;
+    }
+    let flags = MountFlags::NOSUID | MountFlags::NOEXEC;
+    mount_new("devpts", "/dev/pts", flags, "newinstance,ptmxmode=0666,mode=0620,gid=5")
+}
+
+/// Makes a place for a mount where there is none.
+fn make(path: &Path, folder: bool) -> Done {
+    let made = match fs::metadata(path) {
+        Ok(_) => Ok(()),
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
+        Err(_) if folder => fs::create_dir_all(path),
+        Err(_) => path
+            .parent()
+            .map_or(Ok(()), fs::create_dir_all)
+            .and_then(|()| fs::File::create(path).map(drop)),
+    };
+    made.map_err(failed(format!("make {}", path.display())))
+}
+
+/// A mount and all below it.
+fn set_read_only(of: BorrowedFd<'_>) -> io::Result<()> {
+    #[repr(C)]
+    struct Attributes {
+        set: u64,
+        clear: u64,
+        propagation: u64,
+        userns: u64,
+    }
+    const READ_ONLY: u64 = 1;
+    let attributes = Attributes { set: READ_ONLY, clear: 0, propagation: 0, userns: 0 };
+    let flags = libc::AT_EMPTY_PATH | libc::AT_RECURSIVE;
+    // SAFETY: reads an empty name and a structure of the size that is given.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            of.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &raw const attributes,
+            size_of::<Attributes>(),
+        )
+    };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
