@@ -119,6 +119,8 @@ mod tests {
             "work_dir",
             "master",
             "fetcher_command",
+            "isolation",
+            "image_dir",
             "docker_config",
         ];
         for name in ["master", "agent", "local"] {
