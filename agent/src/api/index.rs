@@ -169,11 +169,13 @@ impl Index {
         }
     }
 
-    /// Every sandbox, alive or not yet collected.
-    pub(crate) fn sandboxes(&self) -> HashSet<PathBuf> {
+    /// Whether this folder is a sandbox that is not collected.
+    pub(crate) fn is_sandbox(&self, folder: &Path) -> bool {
+        // A sandbox has its container's id as its name.
+        let Some(name) = folder.file_name().and_then(|name| name.to_str()) else { return false };
         self.read(|state| {
-            let all = state.containers.values();
-            all.map(|entry| PathBuf::from(&entry.record.path)).collect()
+            let entry = state.containers.get(&ContainerId::new(name));
+            entry.is_some_and(|entry| Path::new(&entry.record.path) == folder)
         })
     }
 

@@ -51,12 +51,10 @@ const GOODBYE: Duration = Duration::from_secs(1);
 /// come back to the next agent.
 pub(crate) async fn serve(listener: TcpListener, served: Arc<Served>) -> std::io::Result<()> {
     let connections = Arc::new(AtomicU64::new(0));
-    let executors = ExecutorServer::new(executor::Service::new(
-        Arc::clone(&served),
-        Arc::clone(&connections),
-    ))
-        .max_decoding_message_size(MAX_MESSAGE)
-        .max_encoding_message_size(usize::MAX);
+    let executors =
+        ExecutorServer::new(executor::Service::new(Arc::clone(&served), Arc::clone(&connections)))
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(usize::MAX);
     let agents = AgentServer::new(agent::Service::new(Arc::clone(&served)))
         .max_decoding_message_size(MAX_MESSAGE);
     let stop = served.stop.clone();

@@ -287,11 +287,8 @@ pub trait Containerizer: Send + Sync + 'static {
     fn network(&self, id: &ContainerId) -> BoxFuture<'_, Result<Option<PathBuf>, ContainerError>>;
 
     /// Runs one more program in it: same namespaces, limits, user and directory.
-    fn exec(
-        &self,
-        id: &ContainerId,
-        spec: ExecSpec,
-    ) -> BoxFuture<'_, Result<Exec, ContainerError>>;
+    fn exec(&self, id: &ContainerId, spec: ExecSpec)
+    -> BoxFuture<'_, Result<Exec, ContainerError>>;
 
     /// What works now, never empty.
     fn abilities(&self) -> Vec<Ability>;

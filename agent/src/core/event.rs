@@ -2,7 +2,7 @@
 
 use mezz_proto::{ids::ContainerId, mezz::v1 as mezz, v1};
 
-use super::check::{Answer, ProbeId};
+use super::check::{Answer, NoAnswer, ProbeId};
 use crate::containerizer::{Limitation, Termination};
 
 /// One connection of an executor. Numbered by the shell, never reused.
@@ -85,7 +85,7 @@ pub enum Event {
         container: ContainerId,
         /// Which attempt.
         probe: ProbeId,
-        /// What, or why nothing could be found out: a sentence.
-        outcome: Result<Answer, String>,
+        /// What, or why there is no answer.
+        outcome: Result<Answer, NoAnswer>,
     },
 }

@@ -42,7 +42,6 @@ use mezz_proto::{
     v1,
 };
 
-pub(crate) use self::{environment::DEFAULT_PATH, executor::check_update, ids::same_secret};
 use self::{
     backlog::Backlog,
     ids::IdSource,
@@ -52,7 +51,7 @@ use self::{
     timers::{Timer, Timers},
 };
 pub use self::{
-    check::{Answer, Probe, ProbeId},
+    check::{Answer, NoAnswer, Probe, ProbeId},
     effect::{CallError, Change, Effect, Effects, Launch},
     event::{ConnectionId, Event, LinkId},
     invariants::Violation,
@@ -61,6 +60,7 @@ pub use self::{
     sandbox::escape,
     state::{ExecutorKey, TaskKey},
 };
+pub(crate) use self::{environment::DEFAULT_PATH, executor::check_update, ids::same_secret};
 
 /// What the core needs to know of its surroundings.
 #[derive(Clone, Debug)]

@@ -28,8 +28,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::Input;
 use crate::{
-    containerizer::{Containerizer, ExecSpec},
-    core::{Answer, Event, Probe, ProbeId},
+    containerizer::{ContainerError, Containerizer, ExecSpec},
+    core::{Answer, Event, NoAnswer, Probe, ProbeId},
 };
 
 /// Attempts that are made at one time; others wait, and their time does not run yet.
@@ -85,8 +85,14 @@ impl Checks {
         self.tasks.spawn(async move {
             let outcome = ended.run_until_cancelled(shared.attempt(&container, what, timeout));
             let Some(outcome) = outcome.await else { return };
-            if let Err(error) = &outcome {
-                tracing::debug!(%container, error, "a check could not be made");
+            match &outcome {
+                Ok(_) => {}
+                Err(NoAnswer::Failed(error)) => {
+                    tracing::debug!(%container, error, "a check found no answer");
+                }
+                Err(NoAnswer::NotMade(error)) => {
+                    tracing::warn!(%container, error, "a check could not be made");
+                }
             }
             let event = Event::Probed { container, probe, outcome };
             let _ = shared.inputs.send(Input::Core(event)).await;
@@ -107,31 +113,37 @@ impl Shared {
         container: &ContainerId,
         what: Probe,
         timeout: Option<Duration>,
-    ) -> Result<Answer, String> {
+    ) -> Result<Answer, NoAnswer> {
         // One that may take for ever must not keep others from being made.
         let Some(timeout) = timeout else { return self.find_out(container, what).await };
         let _slot = self.attempts.acquire().await;
         tokio::time::timeout(timeout, self.find_out(container, what))
             .await
-            .unwrap_or_else(|_| Err(format!("no answer within {timeout:?}")))
+            .unwrap_or_else(|_| Err(NoAnswer::Failed(format!("no answer within {timeout:?}"))))
     }
 
-    async fn find_out(&self, container: &ContainerId, what: Probe) -> Result<Answer, String> {
+    async fn find_out(&self, container: &ContainerId, what: Probe) -> Result<Answer, NoAnswer> {
         match what {
             Probe::Command(spec) => self.run(container, spec).await,
             Probe::Http { port, path, tls, ipv6 } => {
                 let stream = self.connect(container, port, ipv6).await?;
-                let stream = stream.map_err(|error| cannot_connect(port, &error))?;
+                let stream =
+                    stream.map_err(|error| NoAnswer::Failed(cannot_connect(port, &error)))?;
                 let host = if ipv6 { "[::1]" } else { "127.0.0.1" };
                 let status = if tls {
                     let name = ServerName::IpAddress(address(0, ipv6).ip().into());
                     let stream = self.tls.connect(name, stream).await;
-                    status(stream.map_err(|error| format!("TLS: {error}"))?, host, port, &path)
-                        .await
+                    status(
+                        stream.map_err(|error| NoAnswer::Failed(format!("TLS: {error}")))?,
+                        host,
+                        port,
+                        &path,
+                    )
+                    .await
                 } else {
                     status(stream, host, port, &path).await
                 };
-                status.map(Answer::Http)
+                status.map(Answer::Http).map_err(NoAnswer::Failed)
             }
             Probe::Tcp { port, ipv6 } => {
                 let stream = self.connect(container, port, ipv6).await?;
@@ -141,15 +153,16 @@ impl Shared {
     }
 
     /// What it writes goes nowhere, as with Mesos.
-    async fn run(&self, container: &ContainerId, spec: ExecSpec) -> Result<Answer, String> {
+    async fn run(&self, container: &ContainerId, spec: ExecSpec) -> Result<Answer, NoAnswer> {
         let started = self.containerizer.exec(container, spec).await;
-        let mut exec = started.map_err(|error| chain(&error))?;
+        let mut exec = started.map_err(|error| NoAnswer::NotMade(chain(&error)))?;
         let mut ended = exec.ended;
+        let failed = |error: ContainerError| NoAnswer::Failed(chain(&error));
         let status = loop {
             tokio::select! {
-                status = &mut ended => break status.map_err(|error| chain(&error))?,
+                status = &mut ended => break status.map_err(failed)?,
                 output = exec.output.recv() => if output.is_none() {
-                    break ended.await.map_err(|error| chain(&error))?;
+                    break ended.await.map_err(failed)?;
                 },
             }
         };
@@ -159,23 +172,48 @@ impl Shared {
         }))
     }
 
-    /// As the container's own processes would. The outer error: its network cannot be
-    /// entered.
+    /// As the container's own processes would. The inner error: nobody listens there, or
+    /// does not answer. The outer error: it could not be tried.
     async fn connect(
         &self,
         container: &ContainerId,
         port: u16,
         ipv6: bool,
-    ) -> Result<io::Result<TcpStream>, String> {
+    ) -> Result<io::Result<TcpStream>, NoAnswer> {
         let network = self.containerizer.network(container).await;
-        let network = network.map_err(|error| chain(&error))?;
+        let network = network.map_err(|error| NoAnswer::NotMade(chain(&error)))?;
         let socket = match network {
             None => socket(ipv6),
             Some(path) => socket_in(path, ipv6).await,
         };
-        let socket = socket.map_err(|error| format!("its network cannot be entered: {error}"))?;
-        Ok(socket.connect(address(port, ipv6)).await)
+        let socket = socket.map_err(|error| {
+            NoAnswer::NotMade(format!("its network cannot be entered: {error}"))
+        })?;
+        match socket.connect(address(port, ipv6)).await {
+            Err(error) if !is_answer(&error) => {
+                Err(NoAnswer::NotMade(cannot_connect(port, &error)))
+            }
+            tried => Ok(tried),
+        }
     }
+}
+
+/// Whether a connection that did not come about tells of the other side. Otherwise it
+/// is ours: ports, memory or file descriptors are short.
+fn is_answer(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable,
+        TimedOut,
+    };
+    matches!(
+        error.kind(),
+        ConnectionRefused
+            | ConnectionReset
+            | ConnectionAborted
+            | TimedOut
+            | HostUnreachable
+            | NetworkUnreachable
+    )
 }
 
 fn cannot_connect(port: u16, error: &io::Error) -> String {
@@ -330,6 +368,23 @@ mod tests {
         let (status, request) = tokio::join!(status(ours, "127.0.0.1", 80, "/a?b"), server);
         assert!(request.starts_with("GET /a?b HTTP/1.1\r\nHost: 127.0.0.1:80\r\n"), "{request}");
         status
+    }
+
+    #[test]
+    fn only_what_the_other_side_does_is_an_answer() {
+        use nix::errno::Errno;
+        for of_it in [
+            Errno::ECONNREFUSED,
+            Errno::ECONNRESET,
+            Errno::ETIMEDOUT,
+            Errno::EHOSTUNREACH,
+            Errno::ENETUNREACH,
+        ] {
+            assert!(is_answer(&of_it.into()), "{of_it}");
+        }
+        for of_us in [Errno::EADDRNOTAVAIL, Errno::EMFILE, Errno::ENOBUFS, Errno::EPERM] {
+            assert!(!is_answer(&of_us.into()), "{of_us}");
+        }
     }
 
     #[tokio::test]

@@ -220,7 +220,7 @@ impl Shared {
         let mut bounds = container.bounds.subscribe();
         // What was changed before this is not lost.
         bounds.mark_changed();
-        let mut destroying = false;
+        let (mut destroying, mut refused) = (false, false);
         let mut wait = self.containerizer.wait(id);
         let termination = loop {
             tokio::select! {
@@ -253,8 +253,17 @@ impl Shared {
                     if let Some((resources, limits)) = newest
                         && let Err(error) = self.containerizer.update(id, resources, limits).await
                     {
-                        let error = chain(&error);
-                        tracing::warn!(container = %id, %error, "its limits were not changed");
+                        if !refused {
+                            let error = chain(&error);
+                            tracing::warn!(
+                                container = %id, %error, "its limits are not changed yet"
+                            );
+                        }
+                        refused = true;
+                        tokio::time::sleep(AGAIN).await;
+                        bounds.mark_changed();
+                    } else {
+                        refused = false;
                     }
                 }
             }

@@ -56,6 +56,16 @@ pub enum Answer {
     Tcp(bool),
 }
 
+/// Why an attempt found nothing: a sentence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoAnswer {
+    /// The task did not answer, or not in time: as bad as a bad answer.
+    Failed(String),
+    /// It was not asked, for what is short or broken on the agent's side. Says nothing
+    /// of the task, and is tried again after the interval.
+    NotMade(String),
+}
+
 /// Which of a task's two checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum CheckKind {

@@ -6,7 +6,7 @@ use mezz_proto::{
     v1::{TaskState, task_status::Reason},
 };
 
-use super::{Answer, CheckKind, HealthChange, Probe, ProbeId};
+use super::{Answer, CheckKind, HealthChange, NoAnswer, Probe, ProbeId};
 use crate::core::{
     Core, Effect, Effects, TaskKey,
     state::{KillCause, Owner, Stage},
@@ -29,13 +29,13 @@ fn good(answer: Answer) -> bool {
     }
 }
 
-fn words(outcome: &Result<Answer, String>) -> String {
+fn words(outcome: &Result<Answer, NoAnswer>) -> String {
     match outcome {
         Ok(Answer::Exit(code)) => format!("the command exited with status {code}"),
         Ok(Answer::Http(code)) => format!("the response had status {code}"),
         Ok(Answer::Tcp(true)) => "the port was open".to_owned(),
         Ok(Answer::Tcp(false)) => "nobody listened on the port".to_owned(),
-        Err(error) => error.clone(),
+        Err(NoAnswer::Failed(error) | NoAnswer::NotMade(error)) => error.clone(),
     }
 }
 
@@ -46,6 +46,9 @@ impl Core {
         let (Some(since), Some(checks)) = (task.running_since, task.checks.as_mut()) else {
             return;
         };
+        // A wall clock that was set back puts no check off, nor makes its grace longer.
+        let since = since.min(now);
+        task.running_since = Some(since);
         for kind in BOTH {
             let Some(prober) = checks.prober(kind) else { continue };
             let first = since + prober.delay;
@@ -91,7 +94,7 @@ impl Core {
         now: Time,
         container: &ContainerId,
         probe: ProbeId,
-        outcome: &Result<Answer, String>,
+        outcome: &Result<Answer, NoAnswer>,
         out: &mut Effects,
     ) {
         let Some(Owner::Task(key)) = self.containers.get(container).map(|found| &found.owner)
@@ -117,6 +120,9 @@ impl Core {
         }
         let Some((kind, next)) = asked else { return };
         self.timers.set(Timer::Probe(key.clone(), kind), next);
+        if matches!(outcome, Err(NoAnswer::NotMade(_))) {
+            return;
+        }
         let (change, reason) = match (kind, &mut checks.check, &mut checks.health) {
             (CheckKind::Check, Some(check), _) => {
                 let changed = check.take(outcome.as_ref().ok().copied());

@@ -9,11 +9,11 @@ use mezz_proto::v1::{
 use super::{commands::signals, env::*};
 use crate::{
     containerizer::Program,
-    core::{Answer, Effect, Event, Probe, ProbeId},
+    core::{Answer, Effect, Event, NoAnswer, Probe, ProbeId},
 };
 
-pub(super) const BAD: Result<Answer, String> = Ok(Answer::Tcp(false));
-pub(super) const GOOD: Result<Answer, String> = Ok(Answer::Tcp(true));
+pub(super) const BAD: Result<Answer, NoAnswer> = Ok(Answer::Tcp(false));
+pub(super) const GOOD: Result<Answer, NoAnswer> = Ok(Answer::Tcp(true));
 
 /// TCP, at once and each second, with no grace.
 pub(super) fn health(consecutive_failures: u32) -> HealthCheck {
@@ -60,7 +60,7 @@ fn answer(
     env: &mut TestEnv,
     container: &mezz_proto::ids::ContainerId,
     wait: u64,
-    outcome: Result<Answer, String>,
+    outcome: Result<Answer, NoAnswer>,
 ) {
     env.advance(Duration::from_secs(wait));
     let due = probes(env);
@@ -119,7 +119,7 @@ fn success_is_told_first_and_after_failures() {
         (GOOD, Some(true)),
         (GOOD, None),
         (BAD, Some(false)),
-        (Err("no answer".to_owned()), Some(false)),
+        (Err(NoAnswer::Failed("no answer".to_owned())), Some(false)),
         (GOOD, Some(true)),
         (BAD, Some(false)),
         (BAD, Some(false)),
@@ -134,6 +134,66 @@ fn success_is_told_first_and_after_failures() {
         }
     }
     assert!(signals(&env.take()).is_empty(), "never three in a row");
+}
+
+#[test]
+fn a_check_that_could_not_be_made_says_nothing_of_the_task() {
+    let mut env = TestEnv::new();
+    let info = v1::TaskInfo { check: Some(check()), ..healthy_task(health(2)) };
+    let container = env.running(info);
+    // In turns, of both checks: the attempt of the first kind that is out.
+    let mut made = |tcp: Result<Answer, NoAnswer>, exit: Result<Answer, NoAnswer>| {
+        env.advance(Duration::from_secs(1));
+        let due = probes(&mut env);
+        assert_eq!(due.len(), 2, "each is tried again after its interval: {due:?}");
+        for (probe, what, _) in due {
+            let outcome = if matches!(what, Probe::Tcp { .. }) { &tcp } else { &exit };
+            let (container, outcome) = (container.clone(), outcome.clone());
+            env.handle(Event::Probed { container, probe, outcome });
+        }
+        let mut told = Vec::new();
+        while let Some(update) = env.updates().pop() {
+            env.ack(&update.status);
+            let exit_code = update.status.check_status.and_then(|check| check.command?.exit_code);
+            told.push((update.status.healthy, exit_code));
+        }
+        (told, signals(&env.take()))
+    };
+    let not_made = || Err(NoAnswer::NotMade("too many open files".to_owned()));
+    for _ in 0..5 {
+        assert_eq!(made(not_made(), not_made()), (vec![], vec![]));
+    }
+    let (told, killed) = made(BAD, Ok(Answer::Exit(0)));
+    assert_eq!((told.last(), killed), (Some(&(Some(false), Some(0))), vec![]));
+    for _ in 0..5 {
+        assert_eq!(made(not_made(), not_made()), (vec![], vec![]));
+    }
+    // It makes nobody healthy either: this is the second failure in a row.
+    let (told, killed) = made(BAD, Ok(Answer::Exit(0)));
+    assert_eq!((told, killed), (vec![(Some(false), Some(0))], vec![15]));
+}
+
+#[test]
+fn a_clock_that_is_set_back_puts_no_check_off() {
+    let mut env = TestEnv::new();
+    let info = HealthCheck { grace_period_seconds: Some(5.0), ..health(2) };
+    let info = HealthCheck { delay_seconds: Some(2.0), ..info };
+    let container = env.running(healthy_task(info));
+    env.now = env.now - Duration::from_secs(600);
+    env.restart(|_| true, false);
+    env.register();
+    assert!(probes(&mut env).is_empty(), "not all at once");
+    answer(&mut env, &container, 2, BAD);
+    assert!(env.updates().is_empty(), "in its grace");
+    for _ in 0..3 {
+        answer(&mut env, &container, 1, BAD);
+        assert!(env.updates().is_empty(), "in its grace");
+    }
+    answer(&mut env, &container, 1, BAD);
+    assert_eq!(env.expect(TaskState::TaskRunning).healthy, Some(false), "after its grace");
+    answer(&mut env, &container, 1, BAD);
+    env.expect(TaskState::TaskRunning);
+    assert_eq!(signals(&env.take()), [15]);
 }
 
 #[test]
@@ -178,8 +238,8 @@ fn a_check_tells_changes_and_kills_nobody() {
         (Ok(Answer::Exit(0)), Some(Some(0))),
         (Ok(Answer::Exit(0)), None),
         (Ok(Answer::Exit(3)), Some(Some(3))),
-        (Err("no answer".to_owned()), Some(None)),
-        (Err("no answer".to_owned()), None),
+        (Err(NoAnswer::Failed("no answer".to_owned())), Some(None)),
+        (Err(NoAnswer::Failed("no answer".to_owned())), None),
     ] {
         env.advance(Duration::from_secs(1));
         let due = probes(&mut env);

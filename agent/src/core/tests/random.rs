@@ -17,7 +17,7 @@ use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 use super::{checks::health, env::*, pods::default_executor};
 use crate::{
     containerizer::{Limitation, LimitationKind, Program, Termination},
-    core::{Answer, Change, ConnectionId, Effect, Event, ProbeId},
+    core::{Answer, Change, ConnectionId, Effect, Event, NoAnswer, ProbeId},
 };
 
 /// Sequences in a normal run; `MEZZ_SEQUENCES` asks for more.
@@ -227,10 +227,11 @@ impl World {
         let all = self.probes.clone();
         let Some((container, probe)) = self.pick(&all) else { return };
         self.probes.retain(|(_, other)| *other != probe);
-        let outcome = match self.random.random_range(0..3) {
+        let outcome = match self.random.random_range(0..4) {
             0 => Ok(Answer::Tcp(true)),
             1 => Ok(Answer::Tcp(false)),
-            _ => Err("no answer".to_owned()),
+            2 => Err(NoAnswer::Failed("no answer".to_owned())),
+            _ => Err(NoAnswer::NotMade("too many open files".to_owned())),
         };
         self.env.handle(Event::Probed { container, probe, outcome });
     }

@@ -36,14 +36,14 @@ pub(super) fn run(monitor: Arc<Monitor>) -> BoxFuture<'static, ()> {
     Box::pin(async move {
         loop {
             tokio::time::sleep(monitor.options.container_disk_interval).await;
-            let others = Arc::new(monitor.index.sandboxes());
             let mut total = 0;
             for container in monitor.registry.running() {
                 let begun = Instant::now();
-                let (sandbox, others) = (container.sandbox.clone(), Arc::clone(&others));
-                let stop = monitor.stop.clone();
-                let measured =
-                    tokio::task::spawn_blocking(move || measure(&sandbox, &others, &stop));
+                let (sandbox, asked) = (container.sandbox.clone(), Arc::clone(&monitor));
+                // Asked at each folder: members may come to a pod while it is measured.
+                let measured = tokio::task::spawn_blocking(move || {
+                    measure(&sandbox, &|folder| asked.index.is_sandbox(folder), &asked.stop)
+                });
                 match measured.await {
                     Ok(Ok(used)) => {
                         total += used;
@@ -97,11 +97,10 @@ struct Folder {
     entries: Dir,
 }
 
-/// Bytes on the disk of all that is below `sandbox`, without the sandboxes of `others`,
-/// other file systems, and what links point to. Files with several names count once.
+/// Bytes on the disk of all that is below `sandbox`, without sandboxes of others, other file systems, and what links point to. Files with several names count once.
 fn measure(
     sandbox: &Path,
-    others: &HashSet<PathBuf>,
+    is_other: &dyn Fn(&Path) -> bool,
     stop: &CancellationToken,
 ) -> Result<u64, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -141,7 +140,7 @@ fn measure(
         }
         let path =
             is_folder.then(|| folder.path.join(std::ffi::OsStr::from_bytes(name.to_bytes())));
-        if path.as_ref().is_some_and(|path| others.contains(path)) {
+        if path.as_deref().is_some_and(is_other) {
             continue;
         }
         used += u64::try_from(stat.st_blocks).unwrap_or(0) * BLOCK;
@@ -174,11 +173,12 @@ mod tests {
         fs::hard_link(sandbox.join("a/b/file"), sandbox.join("again")).unwrap();
         symlink(folder.path(), sandbox.join("up")).unwrap();
         symlink(folder.path().join("outside"), sandbox.join("out")).unwrap();
-        let others = HashSet::from([sandbox.join("tasks/t")]);
+        let other = sandbox.join("tasks/t");
+        let others = |folder: &Path| folder == other;
         let stop = CancellationToken::new();
         let used = measure(&sandbox, &others, &stop).unwrap();
         assert!((1 << 20..(1 << 20) + (64 << 10)).contains(&used), "{used}");
-        assert!(measure(&sandbox, &HashSet::new(), &stop).unwrap() >= 2 << 20);
+        assert!(measure(&sandbox, &|_| false, &stop).unwrap() >= 2 << 20);
         assert_eq!(measure(&folder.path().join("gone"), &others, &stop), Err(Errno::NOENT));
         stop.cancel();
         assert_eq!(measure(&sandbox, &others, &stop), Err(Errno::CANCELED));
