@@ -550,6 +550,26 @@ async fn an_image_is_the_root() {
 }
 
 #[tokio::test]
+async fn nothing_in_a_container_leads_to_root_of_the_machine() {
+    let (agent, _images) = with_images();
+    for (user, no_new) in [(None, 0), (Some("nobody".to_owned()), 1)] {
+        let show = "test -w /proc/sys/kernel/core_pattern && echo writable; \
+                    test -w /proc/sysrq-trigger && echo writable; \
+                    find() { while read name value; do test $name = $1 && echo $value; done; }; \
+                    find CapEff: < /proc/1/status; find NoNewPrivs: < /proc/self/status; exit 0";
+        let mut spec = ContainerSpec { user, ..with(&agent, show, image("tools/one")) };
+        let info = spec.info.as_mut().unwrap();
+        info.linux_info =
+            Some(LinuxInfo { share_pid_namespace: Some(false), ..Default::default() });
+        let id = agent.start(spec).await;
+        agent.wait(&id).await;
+        let expected = format!("0000000000000000\n{no_new}\n");
+        assert_eq!(agent.output(&id, "stdout"), expected, "{}", agent.output(&id, "stderr"));
+        agent.remove(&id).await;
+    }
+}
+
+#[tokio::test]
 async fn an_image_with_everything_of_its_own() {
     let (agent, images) = with_images();
     let mut spec =

@@ -14,12 +14,17 @@ use nix::{
 };
 use rustix::process::{WaitOptions, wait};
 
+use super::privileges;
+
 /// Stands by until the program ends, tells its status, and ends; with it everything
 /// in its namespace does.
 ///
 /// Signals are not passed on: the agent sends them to every process of a container.
 pub(super) fn stand_by(program: i32, status: Option<OwnedFd>, null: &File) -> ! {
     detach(null, status.as_ref());
+    if privileges::renounce().is_err() {
+        end(1);
+    }
     let Some(status) = status else { end(0) };
     loop {
         if let Some(end) = reap(program) {
@@ -34,6 +39,9 @@ pub(super) fn stand_by(program: i32, status: Option<OwnedFd>, null: &File) -> ! 
 /// Holds what a pod's containers share, until it is told to end.
 pub(super) fn hold(null: &File) -> ! {
     detach(null, None);
+    if privileges::renounce().is_err() {
+        end(1);
+    }
     loop {
         let _ = reap(0);
         if let Ok(Signal::SIGTERM | Signal::SIGINT | Signal::SIGQUIT) = awaited().wait() {

@@ -72,8 +72,9 @@ pub(super) fn set_up(mounts: &Mounts, isolation: &Isolation, user: Option<&Crede
     };
     unshare(CloneFlags::CLONE_NEWNS)
         .map_err(|e| format!("cannot make a mount namespace: {}", e.desc()))?;
-    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
-        .map_err(failed("make the mounts private"))?;
+    // What the host unmounts goes away here too, or a long task would pin it.
+    mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
+        .map_err(failed("make the mounts its own"))?;
 
     // All taken before the root changes, and before it cannot be written.
     let sandbox = Tree::host(&mounts.sandbox)?;
@@ -103,7 +104,8 @@ pub(super) fn set_up(mounts: &Mounts, isolation: &Isolation, user: Option<&Crede
     } else if mounts.read_only {
         let root = open(CWD, Path::new("/"), OFlags::PATH | OFlags::DIRECTORY)
             .map_err(failed("open the root"))?;
-        set_read_only(root.as_fd()).map_err(failed("make the root read-only"))?;
+        set_read_only(root.as_fd(), libc::AT_RECURSIVE)
+            .map_err(failed("make the root read-only"))?;
     }
     let image = mounts.root.is_some();
     if isolation.pid || isolation.join.as_ref().is_some_and(|join| join.pid) || image {
@@ -118,6 +120,9 @@ pub(super) fn set_up(mounts: &Mounts, isolation: &Isolation, user: Option<&Crede
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
         mount_new("sysfs", "/sys", flags | MountFlags::RDONLY, "")?;
         devices()?;
+    }
+    if image || mounts.read_only || isolation.effective.is_some() {
+        guard_proc()?;
     }
     if let Some(shm) = shm {
         make(Path::new("/dev/shm"), true)?;
@@ -148,8 +153,9 @@ pub(super) fn set_up(mounts: &Mounts, isolation: &Isolation, user: Option<&Crede
         put_volume(volume, tree, image, &inside, user)?;
     }
     if image {
-        mount_remount("/", MountFlags::BIND | MountFlags::RDONLY, c"")
-            .map_err(failed("make the image read-only"))?;
+        let root = open(CWD, Path::new("/"), OFlags::PATH | OFlags::DIRECTORY)
+            .map_err(failed("open the root"))?;
+        set_read_only(root.as_fd(), 0).map_err(failed("make the image read-only"))?;
     }
     Ok(())
 }
@@ -203,7 +209,8 @@ impl Tree {
             Source::Sandbox { base, path } => Self::beneath(base, path, user)?,
         };
         if volume.read_only {
-            set_read_only(tree.fd.as_fd()).map_err(failed("make a volume read-only"))?;
+            set_read_only(tree.fd.as_fd(), libc::AT_RECURSIVE)
+                .map_err(failed("make a volume read-only"))?;
         }
         Ok(tree)
     }
@@ -297,6 +304,28 @@ fn mount_new(kind: &str, to: &str, flags: MountFlags, data: &str) -> Done {
     mount(kind, to, kind, flags, Some(data.as_c_str())).map_err(failed(what()))
 }
 
+/// The kernel lets uid 0 write its settings whatever capabilities it lacks, and one of
+/// them is a program that it runs as root of the machine (`core_pattern`).
+fn guard_proc() -> Done {
+    for name in ["sys", "irq", "bus", "fs", "sysrq-trigger"] {
+        let path = Path::new("/proc").join(name);
+        if path.exists() {
+            let what = || format!("guard {}", path.display());
+            mount_bind(&path, &path).map_err(failed(what()))?;
+            let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+            mount_remount(&path, MountFlags::BIND | MountFlags::RDONLY | flags, c"")
+                .map_err(failed(what()))?;
+        }
+    }
+    for name in ["kcore", "keys", "timer_list"] {
+        let path = Path::new("/proc").join(name);
+        if path.exists() {
+            mount_bind("/dev/null", &path).map_err(failed(format!("hide {}", path.display())))?;
+        }
+    }
+    Ok(())
+}
+
 fn devices() -> Done {
     mount_new("tmpfs", "/dev", MountFlags::NOSUID, "mode=0755,size=64k")?;
     let all = Mode::from_bits_truncate(0o666);
@@ -329,8 +358,9 @@ fn make(path: &Path, folder: bool) -> Done {
     made.map_err(failed(format!("make {}", path.display())))
 }
 
-/// A mount and all below it.
-fn set_read_only(of: BorrowedFd<'_>) -> io::Result<()> {
+/// A mount, with `AT_RECURSIVE` also all below it. What else it is (`nosuid`, `nodev`)
+/// stays.
+fn set_read_only(of: BorrowedFd<'_>, flags: libc::c_int) -> io::Result<()> {
     #[repr(C)]
     struct Attributes {
         set: u64,
@@ -340,7 +370,7 @@ fn set_read_only(of: BorrowedFd<'_>) -> io::Result<()> {
     }
     const READ_ONLY: u64 = 1;
     let attributes = Attributes { set: READ_ONLY, clear: 0, propagation: 0, userns: 0 };
-    let flags = libc::AT_EMPTY_PATH | libc::AT_RECURSIVE;
+    let flags = libc::AT_EMPTY_PATH | flags;
     // SAFETY: reads an empty name and a structure of the size that is given.
     let done = unsafe {
         libc::syscall(

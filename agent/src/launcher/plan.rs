@@ -2,7 +2,9 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs::{self, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -120,7 +122,10 @@ impl Plan {
     pub fn write(&self, directory: &Path) -> io::Result<PathBuf> {
         let path = directory.join(FILE);
         // Not synced: after a power cut there is nobody to carry it out.
-        fs::write(&path, serde_json::to_vec(self)?)?;
+        // Environments hold secrets.
+        let mut options = OpenOptions::new();
+        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+        file.write_all(&serde_json::to_vec(self)?)?;
         Ok(path)
     }
 }

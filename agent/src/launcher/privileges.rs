@@ -65,11 +65,24 @@ pub(super) fn become_user(user: Option<&Credentials>, isolation: &Isolation) -> 
             prctl(libc::PR_CAP_AMBIENT, ambient, capability, "pass on a capability")?;
         }
     }
-    if isolation.no_new_privileges {
+    // Who can choose what stands in /etc must not become root by a program that asks there.
+    let plain = user.is_some_and(|user| user.uid != 0);
+    if isolation.no_new_privileges || (plain && isolation.mounts.is_some()) {
         prctl::set_no_new_privs()
             .map_err(|e| format!("cannot give up new privileges: {}", e.desc()))?;
     }
     Ok(())
+}
+
+/// For a process of ours that tasks can see: whoever gets hold of it gains nothing.
+pub(super) fn renounce() -> Result<(), String> {
+    if unistd::geteuid().is_root() {
+        bound(0)?;
+        set_capabilities(0)?;
+    }
+    prctl::set_no_new_privs()
+        .and_then(|()| prctl::set_dumpable(false))
+        .map_err(|e| format!("cannot give up privileges: {}", e.desc()))
 }
 
 fn bits(mask: u64) -> impl Iterator<Item = libc::c_ulong> {
