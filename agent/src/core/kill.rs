@@ -171,14 +171,16 @@ impl Core {
         out: &mut Effects,
     ) {
         let executor_key = key.executor(id);
-        let Some(executor) = self.executors.get(&executor_key) else { return };
-        let group: Vec<TaskId> = executor
-            .pending
-            .iter()
-            .find(|pending| pending.tasks.contains(&key.task))
-            .map(|pending| pending.tasks.clone())
-            .unwrap_or_default();
-        for task in group {
+        let Some(executor) = self.executors.get_mut(&executor_key) else { return };
+        let at = executor.pending.iter().position(|pending| pending.tasks.contains(&key.task));
+        let Some(pending) = at.and_then(|at| executor.pending.remove(at)) else { return };
+        // They end for this cause, each on its own: none ends the others.
+        for task in &pending.tasks {
+            if let Some(task) = self.tasks.get_mut(&executor_key.task(task)) {
+                task.group = None;
+            }
+        }
+        for task in pending.tasks {
             let key = executor_key.task(&task);
             let verdict = match cause {
                 KillCause::Executor => self.doom_of(&key),

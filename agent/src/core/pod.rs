@@ -134,9 +134,11 @@ impl Core {
         out: &mut Effects,
     ) {
         let gone = self.executors.get(pod).is_none_or(|executor| executor.gone.is_some());
+        // None once the group was ended as a whole, before it was started.
+        let group = self.tasks.get(key).and_then(|task| task.group.clone());
+        let fatal = matches!(state, TaskState::TaskFailed | TaskState::TaskKilled);
         // With the pod gone they all end for that.
-        if !gone && matches!(state, TaskState::TaskFailed | TaskState::TaskKilled) {
-            let group = self.tasks.get(key).and_then(|task| task.group.clone());
+        if !gone && fatal && group.is_some() {
             let others: Vec<TaskKey> = self
                 .live_tasks_of(pod)
                 .into_iter()

@@ -1,6 +1,7 @@
 //! Unpacking, on the assumption that the archive is hostile.
 
 use std::{
+    cell::Cell,
     fs::{self, File},
     io::{self, BufReader, Read},
     os::unix::fs::{PermissionsExt as _, symlink},
@@ -9,10 +10,17 @@ use std::{
 
 use thiserror::Error;
 
-use super::place::{create_new, inside, make_directories};
+use super::{
+    meter::{MAX_HEADER_BYTES, Meter},
+    place::{create_new, inside, make_directories},
+};
 
 /// No archive creates more files and directories than this.
 const MAX_ENTRIES: u64 = 1_000_000;
+
+/// All that a tar holds beside its entries' data is at most this: room for as many
+/// entries as there may be, each with a long name.
+const MAX_TAR_HEADER_BYTES: u64 = MAX_ENTRIES * 4096;
 
 /// What an xz file may make us set aside, in KiB: its strongest setting needs 65 MiB, while
 /// a hostile one could ask for 4 GiB.
@@ -38,12 +46,25 @@ pub enum ArchiveError {
     /// Too many entries.
     #[error("it has more than {MAX_ENTRIES} entries")]
     TooMany,
+    /// An entry's name, link or attributes are too long.
+    #[error(
+        "it is hostile or broken: the name, link and attributes of one entry take more than \
+         {MAX_HEADER_BYTES} bytes"
+    )]
+    LongHeader,
     /// It is broken, or the disk is.
     #[error(transparent)]
-    Io(#[from] io::Error),
+    Io(io::Error),
     /// It is broken.
     #[error(transparent)]
     Zip(#[from] zip::result::ZipError),
+}
+
+impl From<io::Error> for ArchiveError {
+    fn from(error: io::Error) -> Self {
+        // Those of the meter come through the reader of tars.
+        error.downcast().unwrap_or_else(Self::Io)
+    }
 }
 
 /// What can be unpacked.
@@ -122,9 +143,17 @@ fn hostile(entry: &Path, problem: impl Into<String>) -> ArchiveError {
 
 impl Unpacker<'_> {
     fn tar(&mut self, reader: impl Read) -> Result<(), ArchiveError> {
-        let mut archive = tar::Archive::new(reader);
+        let allowed = Cell::new(MAX_HEADER_BYTES);
+        let mut archive = tar::Archive::new(Meter {
+            from: reader,
+            allowed: &allowed,
+            left: self.max_bytes.saturating_add(MAX_TAR_HEADER_BYTES),
+            max_bytes: self.max_bytes,
+        });
         for entry in archive.entries()? {
             let entry = entry?;
+            let size = entry.size();
+            allowed.set(size.saturating_add(MAX_HEADER_BYTES));
             let path = entry.path()?.into_owned();
             let mode = entry.header().mode().unwrap_or(0o644);
             let kind = entry.header().entry_type();
@@ -144,10 +173,16 @@ impl Unpacker<'_> {
                 }
                 _ if kind.is_file() || kind.is_contiguous() || kind.is_gnu_sparse() => {
                     self.file(&path, entry, mode)?;
+                    // Of a sparse file less was read than its size.
+                    allowed.set(MAX_HEADER_BYTES);
+                    continue;
                 }
                 _ if kind.is_pax_global_extensions() || kind.is_pax_local_extensions() => {}
                 _ => return Err(hostile(&path, "devices, fifos and the like are not allowed")),
             }
+            // Its data is skipped, which takes as long as a file's.
+            self.left =
+                self.left.checked_sub(size).ok_or(ArchiveError::TooLarge(self.max_bytes))?;
         }
         Ok(())
     }

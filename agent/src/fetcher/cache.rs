@@ -6,6 +6,7 @@
 use std::{
     collections::HashMap,
     fs, io,
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -68,7 +69,8 @@ pub(super) struct InUse {
 
 impl Cache {
     pub(super) fn new(folder: PathBuf, limit: u64) -> io::Result<Self> {
-        fs::create_dir(&folder)?;
+        // What is read with one user's rights is no other user's to read.
+        fs::DirBuilder::new().mode(0o700).create(&folder)?;
         Ok(Self { folder, limit, state: Mutex::default() })
     }
 
@@ -104,6 +106,8 @@ impl Cache {
             };
             let partial = super::place::Partial { path: path.clone() };
             fetch(&path).await?;
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600))
+                .map_err(file_error("making it private"))?;
             let size = fs::metadata(&path).map_err(file_error("looking at it"))?.len();
             partial.keep();
             Ok((path, size))

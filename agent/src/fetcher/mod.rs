@@ -9,6 +9,7 @@ mod cache;
 mod command;
 mod download;
 mod error;
+mod meter;
 mod place;
 mod source;
 

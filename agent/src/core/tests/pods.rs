@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 
 use mezz_proto::{
     ids::ContainerId,
-    mezz::v1::{agent_message, master_message},
+    mezz::v1::{self as mezz, agent_message, master_message},
     resources::Resources,
     v1::{self, TaskState, container_info, executor_info, task_status::Reason},
 };
@@ -283,6 +283,32 @@ fn a_removed_frameworks_pod_ends_without_a_word() {
     assert!(env.updates().is_empty());
     assert_eq!(env.terminated_with(), None);
     env.nothing_is_left();
+}
+
+#[test]
+fn a_group_that_waits_ends_at_once_for_one_cause() {
+    let ids: Vec<String> = (0..2_000).map(|id| format!("t{id}")).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    let max_tasks = ids.len();
+    for (drains, why) in [(false, Reason::TaskKilledDuringLaunch), (true, Reason::AgentDraining)] {
+        let mut env = TestEnv::unlinked(CoreOptions { max_tasks, ..options() });
+        env.register();
+        env.run_group(&ids);
+        let holder = env.launch();
+        match drains {
+            true => env.master(master_message::Message::Drain(mezz::Drain::default())),
+            false => env.kill("t7", None),
+        }
+        let told = env.updates();
+        assert_eq!(told.len(), ids.len());
+        for update in &told {
+            let status = &update.status;
+            assert_eq!(status.state(), TaskState::TaskKilled);
+            reason(status, why);
+            assert_eq!(status.message, told[0].status.message, "one cause");
+        }
+        assert!(env.is_destroyed(&holder), "it has no task any more");
+    }
 }
 
 #[test]

@@ -27,6 +27,25 @@ async fn many_tasks_share_one_download() {
 }
 
 #[tokio::test]
+async fn cached_files_are_the_agents_alone() {
+    let (url, _) = counting(|_| (200, "secret")).await;
+    let (dir, fetcher) = fetcher(FetcherOptions::default());
+    let place = Place::new();
+    let path = place.put("local", "secret");
+    let uris = [cached(&url), cached(path.display())];
+    fetcher.fetch(&uris, &place.sandbox(), Some("nobody")).await.unwrap();
+    let folder = dir.path().join("fetch/cache");
+    let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
+    assert_eq!(mode(&folder), 0o700);
+    let files: Vec<_> = fs::read_dir(&folder).unwrap().map(|e| e.unwrap().path()).collect();
+    assert_eq!(files.len(), 2);
+    for file in files {
+        assert_eq!(mode(&file), 0o600, "{}", file.display());
+    }
+    assert_eq!(mode(&place.sandbox().join("local")), 0o644, "as without a cache");
+}
+
+#[tokio::test]
 async fn a_failure_is_shared_and_not_kept() {
     let (url, count) = counting(|n| if n == 1 { (404, "") } else { (200, "there") }).await;
     let (_dir, fetcher) = fetcher(FetcherOptions::default());
