@@ -224,6 +224,29 @@ async fn a_command_is_run_where_the_task_is() {
     agent.finish().await;
 }
 
+#[test_log::test(tokio::test)]
+async fn a_program_that_is_not_there_fails_its_check() {
+    let mut master = FakeMaster::start().await;
+    let agent = TestAgent::joined(&mut master).await;
+    let nothing = v1::CommandInfo {
+        shell: Some(false),
+        value: Some("/no/such/check".into()),
+        ..Default::default()
+    };
+    let health = HealthCheck {
+        r#type: Some(health_check::Type::Command.into()),
+        command: Some(nothing),
+        http: None,
+        ..by_http(1, "http")
+    };
+    master.run(vec![with_health("exec sleep 1000", health)]).await;
+    assert_eq!(master.expect("t", TaskState::TaskRunning).await.healthy, None);
+    assert_eq!(master.expect("t", TaskState::TaskRunning).await.healthy, Some(false));
+    master.kill("t", Some(Duration::ZERO)).await;
+    master.expect("t", TaskState::TaskKilled).await;
+    agent.finish().await;
+}
+
 /// Processes with `text` in their command line.
 fn processes(text: &str) -> usize {
     let all = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);

@@ -155,7 +155,7 @@ impl Shared {
     /// What it writes goes nowhere, as with Mesos.
     async fn run(&self, container: &ContainerId, spec: ExecSpec) -> Result<Answer, NoAnswer> {
         let started = self.containerizer.exec(container, spec).await;
-        let mut exec = started.map_err(|error| NoAnswer::NotMade(chain(&error)))?;
+        let mut exec = started.map_err(not_started)?;
         let mut ended = exec.ended;
         let failed = |error: ContainerError| NoAnswer::Failed(chain(&error));
         let status = loop {
@@ -338,6 +338,20 @@ impl ServerCertVerifier for Anyone {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// A program that is not there fails its check; what the agent lacks says nothing of the
+/// task.
+fn not_started(error: ContainerError) -> NoAnswer {
+    let text = chain(&error);
+    match &error {
+        ContainerError::Operation { source, .. } | ContainerError::Launch { source, .. }
+            if source.kind() == io::ErrorKind::InvalidInput =>
+        {
+            NoAnswer::Failed(text)
+        }
+        _ => NoAnswer::NotMade(text),
     }
 }
 

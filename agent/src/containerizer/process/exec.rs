@@ -102,7 +102,8 @@ impl Inner {
             other => {
                 tokio::spawn(async move { watch::until_dead(&launcher).await });
                 return Err(failed(match other {
-                    Ok(Answer::Failed(text)) => io::Error::other(text),
+                    // The program's fault: to be told from the agent's own troubles.
+                    Ok(Answer::Failed(text)) => io::Error::new(io::ErrorKind::InvalidInput, text),
                     Ok(_) => io::ErrorKind::InvalidData.into(),
                     Err(error) => error,
                 }));
