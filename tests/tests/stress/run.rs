@@ -60,8 +60,7 @@ impl Run {
                     .failover_timeout(Duration::from_secs(600))
                     .checkpoint(true)
                     .build();
-                let (scheduler, events) =
-                    connect(SchedulerOptions::new(vec![master], framework))?;
+                let (scheduler, events) = connect(SchedulerOptions::new(vec![master], framework))?;
                 let mut books = Books {
                     scheduler,
                     events,
