@@ -259,8 +259,11 @@ fn beneath(base: &Path, path: &Path, folder: bool, user: Option<&Credentials>) -
         so_far.push(name);
         parent = match look(&so_far) {
             Err(rustix::io::Errno::NOENT) => {
-                create(&parent, Path::new(name), folder || n + 1 < names.len(), user)
-                    .map_err(failed(what()))?;
+                match create(&parent, Path::new(name), folder || n + 1 < names.len(), user) {
+                    // Another member of the pod was faster.
+                    Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                    created => created.map_err(failed(what()))?,
+                }
                 look(&so_far).map_err(failed(what()))?
             }
             found => found.map_err(failed(what()))?,

@@ -114,16 +114,22 @@ pub(super) fn isolation(
     let tmp = read_only || root.is_some() || always(Isolator::Mount);
     let shares_pids = join.as_ref().is_some_and(|join| join.pid);
     let join_shm = !ipc && pod.is_some_and(|pod| pod.shm);
-    let mounts =
-        (tmp || join_shm || pid || shares_pids || ipc || !volumes.is_empty()).then(|| Mounts {
-            root,
-            read_only,
-            sandbox: sandbox.to_path_buf(),
-            tmp,
-            shm_bytes: ipc.then(|| u64::from(linux.shm_size.unwrap_or_default()) << 20),
-            join_shm,
-            volumes,
-        });
+    let mounts = (tmp
+        || join_shm
+        || pid
+        || shares_pids
+        || ipc
+        || effective.is_some()
+        || !volumes.is_empty())
+    .then(|| Mounts {
+        root,
+        read_only,
+        sandbox: sandbox.to_path_buf(),
+        tmp,
+        shm_bytes: ipc.then(|| u64::from(linux.shm_size.unwrap_or_default()) << 20),
+        join_shm,
+        volumes,
+    });
     Ok(Isolation {
         pid,
         ipc,

@@ -10,7 +10,7 @@ use crate::{config::Checker, units};
 /// How far containers are kept apart.
 #[derive(Clone, Debug, Args)]
 pub struct IsolationArgs {
-    /// What every container gets, whether it asks for it or not, between commas: pid,
+    /// What every container that is not Docker's gets, whether it asks for it or not, between commas: pid,
     /// mount, ipc, uts, network, no-new-privs, read-only-root, devices (cgroup v1
     /// only). With network no executor can reach its agent
     #[arg(long, env = "MEZZ_ISOLATION", value_name = "NAMES", value_delimiter = ',')]
