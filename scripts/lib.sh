@@ -91,13 +91,13 @@ ensure_vm() {
 }
 
 # The test programs of the agent that deal with the kernel, run where cgroup v2 is. Docker, Python
-# and archivers are not there.
+# and archivers are not there; `users` reads its process's log, which here is that of all its tests.
 tests_in_vm() {
   local program programs
   programs=$(cargo nextest list --package mezz-agent --locked --list-type binaries-only --message-format json |
     python3 -c 'import json, sys
 for id, it in json.load(sys.stdin)["rust-binaries"].items():
-    if it["kind"] == "test" and it["binary-name"] not in ("docker", "executor_http", "fetcher"): print(it["binary-path"])')
+    if it["kind"] == "test" and it["binary-name"] not in ("docker", "executor_http", "fetcher", "users"): print(it["binary-path"])')
   for program in $programs; do
     note "$(basename "$program")"
     MEZZ_VM_FILES="$PWD/target/debug/mezz-launcher" quietly "$MEZZ_HOME/log/vm-$(basename "$program").log" \
