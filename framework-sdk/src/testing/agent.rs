@@ -118,6 +118,9 @@ impl FakeAgent {
                     task.resend = (!task.unacknowledged.is_empty()).then_some(now);
                 }
                 self.on_deadline(now, out);
+                if let Some(drain) = registered.drain {
+                    self.drain(now, drain, out);
+                }
             }
             M::Ping(ping) => out.push(Message::Pong(mezz::Pong { number: ping.number })),
             M::RunTasks(run) => self.run_tasks(now, run, script, out),
@@ -135,15 +138,26 @@ impl FakeAgent {
                     self.frameworks.insert(id.value.clone(), update.framework);
                 }
             }
-            M::Drain(_) => {
-                for key in self.tasks.keys().cloned().collect::<Vec<_>>() {
-                    self.end_task(now, &key, TaskState::TaskKilled, "drained", None, out);
-                }
-            }
+            M::Drain(drain) => self.drain(now, drain, out),
             // No executor runs here that could read it. A refusal ends the link. A
             // drain kills what runs; that nothing comes later is the master's part.
             M::ExecutorMessage(_) | M::Refused(_) | M::Reactivate(_) => {}
         }
+    }
+
+    /// All ends at once here, and so is this order carried out at once.
+    fn drain(&mut self, now: Time, drain: mezz::Drain, out: &mut Vec<Message>) {
+        for key in self.tasks.keys().cloned().collect::<Vec<_>>() {
+            self.end_task(now, &key, TaskState::TaskKilled, "drained", None, out);
+        }
+        for (framework_id, executor_id) in std::mem::take(&mut self.executors).into_keys() {
+            out.push(Message::ExecutorTerminated(mezz::ExecutorTerminated {
+                framework_id: v1::FrameworkId { value: framework_id },
+                executor_id: v1::ExecutorId { value: executor_id },
+                status: 0,
+            }));
+        }
+        out.push(Message::Drained(mezz::Drained { number: drain.number }));
     }
 
     pub fn on_deadline(&mut self, now: Time, out: &mut Vec<Message>) {

@@ -62,10 +62,12 @@ impl Core {
             if let Duty::Draining(_) = &agent.duty {
                 let drained = agent.duty.is_drained();
                 ensure!(!drained || agent.tasks.is_empty(), "agent {id} is drained with tasks");
-                let waits = agent.connection().is_none() || !agent.tasks.is_empty();
+                let empty = agent.emptied && agent.tasks.is_empty();
+                let waits = agent.connection().is_none() || !empty;
                 ensure!(drained || waits, "agent {id} is empty but not drained");
             }
             ensure!(!self.gone.contains_key(id), "agent {id} is gone and there");
+            ensure!(!self.kept_duties.contains_key(id), "agent {id} is forgotten and there");
             if !agent.is_allocated() {
                 ensure!(agent.executors.is_empty(), "agent {id} is away but has executors");
             }

@@ -58,8 +58,8 @@ use crate::{
 };
 use offers::AllocationClock;
 use state::{
-    Agent, CompletedFramework, Framework, Interner, Offer, OfferKey, Slab, Task, TaskKey, Timer,
-    Timers,
+    Agent, CompletedFramework, Duty, Framework, Interner, Offer, OfferKey, Slab, Task, TaskKey,
+    Timer, Timers,
 };
 
 /// Version of the agent link's protocol that this master speaks.
@@ -79,6 +79,9 @@ pub struct Core {
     agent_links: BTreeMap<ConnectionId, AgentKey>,
     /// Agents that operators have given up, and when: none of them may come back.
     gone: BTreeMap<AgentId, Time>,
+    /// What operators want of agents that were away too long and are forgotten,
+    /// and since when; for their return.
+    kept_duties: BTreeMap<AgentId, (Time, Duty)>,
     /// Agents that drain and whose last task may have ended in this call.
     perhaps_drained: Vec<AgentKey>,
     frameworks: Slab<FrameworkKey, Framework>,
@@ -148,6 +151,16 @@ impl Core {
             losses += usize::from(unreachable != self.counters.agents_unreachable);
         }
         self.settle(now, out);
+    }
+
+    /// Does of what has fallen due only what writes nothing and waits for no answer:
+    /// the heartbeats of frameworks. For as long as nothing else may be done, so that
+    /// frameworks do not take this master for dead.
+    pub fn on_heartbeats(&mut self, now: Time, out: &mut Effects) {
+        out.begin();
+        for framework in self.timers.pop_due_heartbeats(now) {
+            self.heartbeat_due(now, framework, out);
+        }
     }
 
     /// When [`on_deadline`](Core::on_deadline) must be called at the latest.

@@ -36,6 +36,7 @@ impl Core {
             agent_ids: Default::default(),
             agent_links: Default::default(),
             gone: Default::default(),
+            kept_duties: Default::default(),
             perhaps_drained: Vec::new(),
             frameworks: Slab::default(),
             framework_ids: Default::default(),
@@ -87,6 +88,10 @@ impl Core {
             return;
         }
         let duty = Duty::from_record(&record);
+        if let Some(at) = &record.given_up_time {
+            self.keep_duty(id, Time::from_proto(at), duty);
+            return;
+        }
         let mut info = record.agent;
         // The agent tells its resources anew when it comes back.
         let total = Resources::from_proto(&info.resources).unwrap_or_default();
@@ -105,6 +110,8 @@ impl Core {
             reregistered: None,
             link,
             duty,
+            drain_order: 0,
+            emptied: false,
             overcommitted: false,
             tasks: Default::default(),
             executors: Default::default(),

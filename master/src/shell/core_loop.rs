@@ -11,7 +11,7 @@ use super::{
     clock::Clock,
     dispatch::{Answer, Changes, Dispatch, Peer},
     kinds::{DEADLINE, EVENT_KINDS, event_kind},
-    limits::{CORE_BATCH, PENDING_WRITES},
+    limits::{CORE_BATCH, PENDING_WRITES, STALLED_LOOK},
     metrics::Metrics,
     writer::Write,
 };
@@ -72,6 +72,8 @@ pub trait Machine: Send + 'static {
     fn handle(&mut self, now: Time, event: Event, out: &mut Effects);
     /// See [`Core::on_deadline`].
     fn on_deadline(&mut self, now: Time, out: &mut Effects);
+    /// See [`Core::on_heartbeats`].
+    fn on_heartbeats(&mut self, now: Time, out: &mut Effects);
     /// See [`Core::next_deadline`].
     fn next_deadline(&self) -> Option<Time>;
     /// See [`Core::counters`].
@@ -85,6 +87,10 @@ impl Machine for Core {
 
     fn on_deadline(&mut self, now: Time, out: &mut Effects) {
         self.on_deadline(now, out);
+    }
+
+    fn on_heartbeats(&mut self, now: Time, out: &mut Effects) {
+        self.on_heartbeats(now, out);
     }
 
     fn next_deadline(&self) -> Option<Time> {
@@ -122,7 +128,8 @@ impl<M: Machine> CoreLoop<M> {
         let ended = loop {
             let now = self.clock.now();
             let wait = self.core.next_deadline().map(|at| at.since(now));
-            // With too many writes under way only the registry is listened to.
+            // With too many writes under way only the registry is listened to, and
+            // frameworks hear that there is a master.
             let free = self.dispatch.writes_under_way() < PENDING_WRITES;
             tokio::select! {
                 biased;
@@ -141,6 +148,7 @@ impl<M: Machine> CoreLoop<M> {
                 }
                 // Last, for due deadlines are run below whatever woke the loop.
                 () = sleep_for(wait), if free => {}
+                () = tokio::time::sleep(STALLED_LOOK), if !free => self.run_heartbeats(),
             }
             self.metrics.hot.queue_depth.set(inputs.len() as f64);
             for input in batch.drain(..) {
@@ -198,6 +206,12 @@ impl<M: Machine> CoreLoop<M> {
             self.core.on_deadline(now, &mut self.out);
             self.finish(DEADLINE, now);
         }
+    }
+
+    fn run_heartbeats(&mut self) {
+        let now = self.clock.now();
+        self.core.on_heartbeats(now, &mut self.out);
+        self.finish(DEADLINE, now);
     }
 
     /// Counts a call of the core that began at `began`, and sends its effects.

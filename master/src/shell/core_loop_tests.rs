@@ -66,6 +66,12 @@ impl Machine for Script {
         out.now.push(say("deadline".to_owned()));
     }
 
+    fn on_heartbeats(&mut self, _: Time, out: &mut Effects) {
+        let kind = Some(v1::scheduler::event::Type::Heartbeat as i32);
+        let event = Box::new(v1::scheduler::Event { r#type: kind, ..Default::default() });
+        out.now.push(Effect::SendScheduler { connection: A, event });
+    }
+
     fn next_deadline(&self) -> Option<Time> {
         self.deadlines.front().copied()
     }
@@ -122,7 +128,8 @@ async fn world() -> World {
     let core_loop = CoreLoop::new(Script::default(), Clock::start(), outputs, metrics);
     let stop = CancellationToken::new();
     let ended = tokio::spawn(core_loop.run(receiver, stop.clone()));
-    let outbox = Outbox::new(1 << 20);
+    // For all that thousands of writes have said.
+    let outbox = Outbox::new(16 << 20);
     inputs.send(Input::Open(A, Peer::Scheduler(outbox.clone()))).await.unwrap();
     World { inputs, stop, ended, writer, stream: OutboxStream::new(outbox), gate, sizes }
 }
@@ -138,7 +145,7 @@ impl World {
     async fn hear(&mut self) -> String {
         let item = timeout(LIMIT, self.stream.next()).await.unwrap();
         match item {
-            Some(Ok(event)) => event.error.unwrap().message,
+            Some(Ok(event)) => event.error.map_or("heartbeat".to_owned(), |error| error.message),
             Some(Err(status)) => format!("{:?}", status.code()),
             None => "end".to_owned(),
         }
@@ -217,6 +224,33 @@ async fn stopping_writes_what_was_decided() {
         written += size;
     }
     assert_eq!(written, 2);
+}
+
+#[tokio::test]
+async fn heartbeats_go_out_while_the_registry_stalls() {
+    let mut w = world().await;
+    let closed = w.gate.clone().lock_owned().await;
+    w.call("hello").await;
+    assert_eq!(w.hear().await, "hello");
+    for n in 0..PENDING_WRITES {
+        w.call(&format!("persist-{n}")).await;
+    }
+    w.call("too much").await;
+    assert_eq!(w.hear().await, "heartbeat");
+    assert_eq!(w.hear().await, "heartbeat", "and they go on");
+    drop(closed);
+    let mut said = 0;
+    loop {
+        match w.hear().await.as_str() {
+            "heartbeat" => {}
+            "too much" => break,
+            text => {
+                assert!(text.contains("persist"), "{text}");
+                said += 1;
+            }
+        }
+    }
+    assert_eq!(said, 2 * PENDING_WRITES, "each before and after its write");
 }
 
 #[tokio::test]

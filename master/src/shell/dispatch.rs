@@ -2,7 +2,7 @@
 //! for the registry.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::Arc,
 };
 
@@ -99,6 +99,8 @@ fn key(effect: &Effect) -> Option<Key> {
 pub struct Dispatch {
     metrics: Arc<Metrics>,
     peers: HashMap<ConnectionId, Peer>,
+    /// Frameworks that have heard nothing yet.
+    fresh: HashSet<ConnectionId>,
     requests: HashMap<RequestId, oneshot::Sender<Answer>>,
     last_request: u64,
     /// Effects that wait for a write: those of write `first_held`, then of the
@@ -120,6 +122,7 @@ impl Dispatch {
         Self {
             metrics,
             peers: HashMap::new(),
+            fresh: HashSet::new(),
             requests: HashMap::new(),
             last_request: 0,
             held: VecDeque::new(),
@@ -134,6 +137,9 @@ impl Dispatch {
     /// A connection is there.
     pub fn open(&mut self, connection: ConnectionId, peer: Peer) {
         self.gauge(&peer, 1.0);
+        if matches!(peer, Peer::Scheduler(_)) {
+            self.fresh.insert(connection);
+        }
         self.peers.insert(connection, peer);
     }
 
@@ -160,10 +166,11 @@ impl Dispatch {
         id
     }
 
-    /// Sends an effect, or holds it back behind an earlier one of its key.
+    /// Sends an effect, or holds it back behind an earlier one of its key. Heartbeats
+    /// overtake: a registry that is slow must not look like a master that is dead.
     pub fn send(&mut self, effect: Effect) {
         self.metrics.hot.effect(effect_kind(&effect));
-        let waits_for = if self.held_keys.is_empty() {
+        let waits_for = if self.held_keys.is_empty() || self.overtakes(&effect) {
             None
         } else {
             key(&effect).and_then(|key| self.held_keys.get(&key))
@@ -171,6 +178,18 @@ impl Dispatch {
         match waits_for.and_then(|number| self.held.get_mut((*number - self.first_held) as usize)) {
             Some(batch) => batch.push(effect),
             None => self.deliver(effect),
+        }
+    }
+
+    /// Whether the order does not matter: only the first event on a connection must be
+    /// the first.
+    fn overtakes(&self, effect: &Effect) -> bool {
+        match effect {
+            Effect::SendScheduler { connection, event } => {
+                event.r#type() == v1::scheduler::event::Type::Heartbeat
+                    && !self.fresh.contains(connection)
+            }
+            _ => false,
         }
     }
 
@@ -235,6 +254,9 @@ impl Dispatch {
         match effect {
             Effect::SendScheduler { connection, event } => {
                 let Some(Peer::Scheduler(outbox)) = self.peers.get(&connection) else { return };
+                if !self.fresh.is_empty() {
+                    self.fresh.remove(&connection);
+                }
                 match outbox.push(event) {
                     Ok(()) => self.dirty.push(Peer::Scheduler(outbox.clone())),
                     Err(Overflow) => self.overflowed(connection),
@@ -287,6 +309,7 @@ impl Dispatch {
 
     fn remove(&mut self, connection: ConnectionId) -> Option<Peer> {
         let peer = self.peers.remove(&connection)?;
+        self.fresh.remove(&connection);
         self.gauge(&peer, -1.0);
         Some(peer)
     }

@@ -18,6 +18,12 @@ fn ping(number: u64) -> Effect {
     Effect::SendAgent { connection: B, message }
 }
 
+fn heartbeat() -> Effect {
+    let kind = Some(v1::scheduler::event::Type::Heartbeat as i32);
+    let event = v1::scheduler::Event { r#type: kind, ..Default::default() };
+    Effect::SendScheduler { connection: A, event: Box::new(event) }
+}
+
 struct World {
     dispatch: Dispatch,
     a: OutboxStream<v1::scheduler::Event>,
@@ -38,7 +44,7 @@ impl World {
         let mut texts = Vec::new();
         while let Some(Some(item)) = self.a.next().now_or_never() {
             texts.push(match item {
-                Ok(event) => event.error.unwrap().message,
+                Ok(event) => event.error.map_or("heartbeat".to_owned(), |error| error.message),
                 Err(status) => format!("{:?}: {}", status.code(), status.message()),
             });
         }
@@ -76,6 +82,19 @@ fn held_effects_wait_for_their_write_and_keep_the_order_of_a_connection() {
     w.dispatch.send(message("7"));
     assert_eq!(w.texts(), ["7"]);
     assert_eq!(w.dispatch.writes_under_way(), 0);
+}
+
+#[test]
+fn heartbeats_do_not_wait_for_the_registry_but_for_the_first_event() {
+    let mut w = world(1 << 20);
+    w.dispatch.hold(1, vec![message("subscribed")]);
+    w.dispatch.send(heartbeat());
+    assert_eq!(w.texts(), Vec::<String>::new());
+    w.dispatch.release(1);
+    assert_eq!(w.texts(), ["subscribed", "heartbeat"]);
+    w.dispatch.hold(2, vec![message("offers")]);
+    w.dispatch.send(heartbeat());
+    assert_eq!(w.texts(), ["heartbeat"]);
 }
 
 #[test]

@@ -34,6 +34,7 @@ pub const EVENT_KINDS: &[&str] = &[
     "agent_executor_message",
     "agent_executor_terminated",
     "agent_unregister",
+    "agent_drained",
     "agent_disconnected",
     "operator_explain",
     "operator_kill_task",
@@ -48,10 +49,10 @@ pub const EVENT_KINDS: &[&str] = &[
 
 const SCHEDULER_DISCONNECTED: usize = 18;
 const AGENT: usize = 19;
-const AGENT_DISCONNECTED: usize = 27;
-const OPERATOR: usize = 28;
+const AGENT_DISCONNECTED: usize = 28;
+const OPERATOR: usize = 29;
 /// The kind of a call of `on_deadline`.
-pub const DEADLINE: usize = 36;
+pub const DEADLINE: usize = 37;
 
 /// Index in [`EVENT_KINDS`].
 pub fn event_kind(event: &Event) -> usize {
@@ -75,6 +76,7 @@ pub fn event_kind(event: &Event) -> usize {
                     Some(Message::ExecutorMessage(_)) => 5,
                     Some(Message::ExecutorTerminated(_)) => 6,
                     Some(Message::Unregister(_)) => 7,
+                    Some(Message::Drained(_)) => 8,
                 }
         }
         Event::AgentDisconnected { .. } => AGENT_DISCONNECTED,

@@ -28,8 +28,12 @@ pub const CORE_QUEUE: usize = 1_024;
 /// sockets: more makes larger frames, fewer makes shorter waits.
 pub const CORE_BATCH: usize = 512;
 
-/// Registry writes that may be under way. Beyond them the core takes no input.
+/// Registry writes that may be under way. Beyond them the core takes no input, and
+/// does nothing but send heartbeats.
 pub const PENDING_WRITES: usize = 4_096;
+
+/// How often heartbeats are looked for while too many writes are under way.
+pub const STALLED_LOOK: Duration = Duration::from_millis(500);
 
 /// Batches of changes that may wait for the read model. Beyond them the core
 /// waits for it. More would not let it go faster for long, and a batch of agents

@@ -14,8 +14,9 @@ use crate::{
     registry::RegistryOp,
 };
 
-/// Ids of agents that were given up and are remembered; of more, the oldest are
-/// forgotten.
+/// Ids of agents that operators gave up and that are remembered, and again as many of
+/// agents that were away too long while one wanted something of them; of more, the
+/// oldest are forgotten.
 pub(in crate::core) const MAX_GONE: usize = 10_000;
 
 impl Core {
@@ -41,11 +42,22 @@ impl Core {
         };
         let drain = Duty::Draining(DrainInfo { state: DrainState::Draining as i32, config });
         self.set_duty(now, key, drain, out);
-        if let Some(order) = self.agents[key].duty.order() {
+        // One that is away gets a new order when it comes back.
+        if let Some(order) = self.agents[key].order_drain() {
             self.order_after_persist(key, Message::Drain(order), out);
         }
-        self.perhaps_drained.push(key);
         Ok(())
+    }
+
+    /// The agent has said that nothing is left on it. What it says of an order
+    /// that another one has followed does not count: it may have got tasks between
+    /// the two.
+    pub(super) fn agent_emptied(&mut self, key: AgentKey, number: u64) {
+        let agent = &mut self.agents[key];
+        if number == agent.drain_order {
+            agent.emptied = true;
+            self.perhaps_drained.push(key);
+        }
     }
 
     /// The agent gets no more offers; what runs there goes on. One that drains or
@@ -82,6 +94,8 @@ impl Core {
                     agent.id,
                     if agent.connection().is_none() {
                         "it is away".to_owned()
+                    } else if agent.tasks.is_empty() {
+                        "what ran there is still ending".to_owned()
                     } else {
                         format!("tasks left: {}", agent.tasks.len())
                     }
@@ -93,7 +107,9 @@ impl Core {
         Ok(())
     }
 
-    /// What every call ends with: the agents that may have become empty in it.
+    /// What every call ends with: the agents that may have become empty in it. That
+    /// takes both sides: tasks whose end no framework has acknowledged are known
+    /// here, and containers of removed frameworks only there.
     pub(in crate::core) fn finish_drains(&mut self, now: Time, out: &mut Effects) {
         for key in std::mem::take(&mut self.perhaps_drained) {
             if self.agents.get(key).is_none() {
@@ -101,7 +117,8 @@ impl Core {
             }
             let agent = &mut self.agents[key];
             // One that is away may bring tasks that nobody here knows of.
-            if agent.connection().is_none() || !agent.tasks.is_empty() || agent.duty.is_drained() {
+            let empty = agent.emptied && agent.tasks.is_empty();
+            if agent.connection().is_none() || !empty || agent.duty.is_drained() {
                 continue;
             }
             let Duty::Draining(drain) = &mut agent.duty else { continue };
@@ -115,12 +132,13 @@ impl Core {
         }
     }
 
-    /// An agent that was drained comes back with a task after all: one whose last
-    /// update it could not yet forget, or of a restored work directory.
+    /// An agent that was drained comes back with a task or an executor after all: a
+    /// task whose last update it could not yet forget, or those of a restored work
+    /// directory.
     pub(super) fn drain_anew(&mut self, key: AgentKey, out: &mut Effects) {
         let agent = &mut self.agents[key];
-        self.perhaps_drained.push(key);
-        if agent.tasks.is_empty() || !agent.duty.is_drained() {
+        let empty = agent.tasks.is_empty() && agent.executors.is_empty();
+        if empty || !agent.duty.is_drained() {
             return;
         }
         if let Duty::Draining(drain) = &mut agent.duty {
@@ -145,6 +163,24 @@ impl Core {
         Some(oldest)
     }
 
+    /// Keeps what an operator wants of an agent that is forgotten. Returns the one
+    /// that makes room for it, if any.
+    pub(in crate::core) fn keep_duty(
+        &mut self,
+        id: AgentId,
+        since: Time,
+        duty: Duty,
+    ) -> Option<AgentId> {
+        self.kept_duties.insert(id, (since, duty));
+        if self.kept_duties.len() <= MAX_GONE {
+            return None;
+        }
+        let oldest = self.kept_duties.iter().min_by_key(|(_, (since, _))| *since);
+        let oldest = oldest.map(|(id, _)| id.clone())?;
+        self.kept_duties.remove(&oldest);
+        Some(oldest)
+    }
+
     /// An agent by its id, connected or not.
     fn known_agent(&self, id: &str) -> Result<AgentKey, OperatorError> {
         if id.is_empty() {
@@ -155,6 +191,11 @@ impl Core {
         }
         Err(OperatorError::NotFound(if self.gone.contains_key(id) {
             format!("agent `{id}` was marked gone and cannot come back; `mezz agents` lists others")
+        } else if self.kept_duties.contains_key(id) {
+            format!(
+                "agent `{id}` was away too long and is forgotten; that it is drained or \
+                 deactivated holds if it comes back, and can be changed then"
+            )
         } else {
             format!("there is no agent `{id}`; `mezz agents` lists them")
         }))

@@ -51,6 +51,10 @@ impl Core {
                 self.executor_terminated(now, agent, m, out);
                 true
             }
+            (Some(agent), Some(Message::Drained(m))) => {
+                self.agent_emptied(agent, m.number);
+                true
+            }
             (Some(agent), Some(Message::Unregister(_))) => {
                 out.close_agent(connection);
                 self.remove_agent(now, agent, out);

@@ -71,7 +71,7 @@ impl Core {
     }
 
     pub(super) fn registered(
-        &self,
+        &mut self,
         key: AgentKey,
         completed_frameworks: Vec<mezz_proto::v1::FrameworkId>,
     ) -> mezz::Registered {
@@ -81,7 +81,7 @@ impl Core {
             master_id: self.options.master_id.clone(),
             ping_interval_ms: u64::try_from(interval).unwrap_or(u64::MAX),
             completed_frameworks,
-            drain: self.agents[key].duty.order(),
+            drain: self.agents[key].order_drain(),
         }
     }
 
@@ -92,8 +92,9 @@ impl Core {
         out: &mut Effects,
     ) {
         self.counters.agent_refusals += 1;
-        let Refusal { reason, permanent } = refusal;
-        out.agent(connection, Message::Refused(mezz::Refused { reason, permanent }));
+        let Refusal { reason, permanent, gone } = refusal;
+        let gone = gone.then_some(true);
+        out.agent(connection, Message::Refused(mezz::Refused { reason, permanent, gone }));
         out.close_agent(connection);
     }
 
@@ -102,6 +103,7 @@ impl Core {
     pub(super) fn insert_described(&mut self, id: AgentId, described: Described) -> AgentKey {
         let mut info = described.info;
         info.id = Some((&id).into());
+        let duty = self.kept_duties.remove(&id).map_or(Duty::Active, |(_, duty)| duty);
         self.insert_agent(Agent {
             id,
             info,
@@ -111,7 +113,9 @@ impl Core {
             registered: None,
             reregistered: None,
             link: AgentLink::Unreachable { since: Time::ZERO },
-            duty: Duty::Active,
+            duty,
+            drain_order: 0,
+            emptied: false,
             overcommitted: false,
             tasks: Default::default(),
             executors: Default::default(),
@@ -147,6 +151,7 @@ impl Core {
                     self.agents.len()
                 ),
                 permanent: false,
+                gone: false,
             }),
         }
     }

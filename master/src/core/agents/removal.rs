@@ -12,7 +12,7 @@ use crate::{
     core::{
         Core, Effects,
         frameworks::events,
-        state::{AgentLink, Charge},
+        state::{AgentLink, Charge, Duty},
         tasks::MasterStatus,
     },
     registry::RegistryOp,
@@ -91,7 +91,8 @@ impl Core {
     }
 
     /// An unreachable agent is forgotten, to make room or for its age. Its tasks were reported
-    /// lost or unreachable before; now they are gone.
+    /// lost or unreachable before; now they are gone. What an operator wants of it is
+    /// kept, for it may come back after all.
     pub(super) fn give_up_agent(&mut self, now: Time, key: AgentKey, out: &mut Effects) {
         let tasks: Vec<_> = self.agents[key].tasks.iter().copied().collect();
         for task in tasks {
@@ -102,8 +103,19 @@ impl Core {
             );
             self.end_task_of_lost_agent(now, task, status, out);
         }
-        out.persist.push(RegistryOp::RemoveAgent(self.agents[key].id.clone()));
+        let agent = &self.agents[key];
+        let (id, duty, record) = (agent.id.clone(), agent.duty.clone(), agent.record());
         self.forget_agent(key, out);
+        if duty == Duty::Active {
+            out.persist.push(RegistryOp::RemoveAgent(id));
+            return;
+        }
+        out.persist.push(RegistryOp::PutAgent(mezz::AgentRecord {
+            given_up_time: Some(now.to_proto()),
+            unreachable_time: None,
+            ..record
+        }));
+        out.persist.extend(self.keep_duty(id, now, duty).map(RegistryOp::RemoveAgent));
     }
 
     /// Takes its offers, its executors and its place in the allocator away. The

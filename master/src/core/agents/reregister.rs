@@ -85,6 +85,7 @@ impl Core {
             // On one host it may be the agent's successor, whose old link has
             // not been seen to end.
             permanent: !same_host,
+            gone: false,
         })
     }
 
@@ -104,6 +105,7 @@ impl Core {
                 self.options.max_frameworks
             ),
             permanent: false,
+            gone: false,
         })
     }
 
@@ -385,8 +387,9 @@ fn describe(agent: &mut Agent, described: Described) {
 
 /// What an agent is told that an operator has given up.
 pub(super) fn gone(id: &AgentId) -> Refusal {
-    Refusal::permanent(format!(
+    let reason = format!(
         "description.agent.id: an operator has marked agent `{id}` as gone; to let this machine \
          join as a new agent, stop it and remove work_dir/meta"
-    ))
+    );
+    Refusal { reason, permanent: true, gone: true }
 }

@@ -40,6 +40,11 @@ pub(in crate::core) struct Agent {
     pub link: AgentLink,
     /// What an operator wants of it.
     pub duty: Duty,
+    /// The number of its last order to drain; 0 before the first.
+    pub drain_order: u64,
+    /// It has said that nothing is left on it since that order. Until then tasks
+    /// may run that nobody here knows any more: those of removed frameworks.
+    pub emptied: bool,
     /// At its last return it had more in use than it has. That happens when the
     /// resources of a torn down framework were offered before its tasks had
     /// ended, and the master restarted; or when an agent came back smaller.
@@ -73,16 +78,16 @@ impl Duty {
         }
     }
 
-    /// It was drained, and has no task left.
+    /// It was drained, and has nothing left.
     pub fn is_drained(&self) -> bool {
         matches!(self, Self::Draining(drain) if drain.state() == v1::DrainState::Drained)
     }
 
     /// What the agent is to do about it.
-    pub fn order(&self) -> Option<mezz::Drain> {
+    fn order(&self, number: u64) -> Option<mezz::Drain> {
         let Self::Draining(drain) = self else { return None };
         let v1::DrainConfig { max_grace_period, mark_gone } = drain.config;
-        Some(mezz::Drain { max_grace_period, mark_gone })
+        Some(mezz::Drain { max_grace_period, mark_gone, number })
     }
 
     fn drain(&self) -> Option<v1::DrainInfo> {
@@ -157,6 +162,14 @@ impl Agent {
         }
     }
 
+    /// A new order to drain, if it is to.
+    pub fn order_drain(&mut self) -> Option<mezz::Drain> {
+        let order = self.duty.order(self.drain_order + 1)?;
+        self.drain_order = order.number;
+        self.emptied = false;
+        Some(order)
+    }
+
     /// Whether the allocator knows it.
     pub fn is_allocated(&self) -> bool {
         matches!(self.link, AgentLink::Connected { .. } | AgentLink::Disconnected { .. })
@@ -185,6 +198,7 @@ impl Agent {
             drain: self.duty.drain(),
             deactivated: self.duty.deactivated(),
             gone_time: None,
+            given_up_time: None,
         }
     }
 

@@ -53,6 +53,26 @@ impl Timers {
         Some(timer)
     }
 
+    /// Takes out all heartbeats that are due, and nothing else. Looks at all that is
+    /// due.
+    pub fn pop_due_heartbeats(&mut self, now: Time) -> Vec<FrameworkKey> {
+        let due: Vec<_> = self
+            .0
+            .iter()
+            .take_while(|(at, _)| *at <= now)
+            .filter_map(|entry| match entry.1 {
+                Timer::Heartbeat(framework) => Some((*entry, framework)),
+                _ => None,
+            })
+            .collect();
+        due.into_iter()
+            .map(|(entry, framework)| {
+                self.0.remove(&entry);
+                framework
+            })
+            .collect()
+    }
+
     /// Whether the entry is there.
     pub fn contains(&self, at: Time, timer: Timer) -> bool {
         self.0.contains(&(at, timer))

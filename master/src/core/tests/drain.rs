@@ -1,14 +1,17 @@
 //! Draining, deactivating and reactivating agents (rule 50, scenario 59).
 
+use std::time::Duration;
+
 use mezz_proto::{
     ids::AgentId,
-    mezz::v1::{self as mezz, master_message::Message},
+    mezz::v1::{self as mezz, agent_message::Message as Said, master_message::Message},
     v1::{self, DrainState, DurationInfo, TaskState},
 };
 
 use super::env::Env;
 use crate::core::{
     Change, Effect, Effects, Event, OperatorCommand, OperatorError, RequestId, agents::MAX_GONE,
+    state::Duty,
 };
 
 const GRACE: DurationInfo = DurationInfo { nanoseconds: 5_000_000_000 };
@@ -67,7 +70,9 @@ fn drain_of(messages: &[Message]) -> Vec<mezz::Drain> {
     messages.iter().filter_map(of).collect()
 }
 
-const ORDER: mezz::Drain = mezz::Drain { max_grace_period: Some(GRACE), mark_gone: Some(false) };
+const fn order(number: u64) -> mezz::Drain {
+    mezz::Drain { max_grace_period: Some(GRACE), mark_gone: Some(false), number }
+}
 
 #[test]
 fn a_drain_withdraws_offers_and_is_done_with_the_last_acknowledgement() {
@@ -81,9 +86,9 @@ fn a_drain_withdraws_offers_and_is_done_with_the_last_acknowledgement() {
 
     drain(&mut env, false);
     assert_eq!(env.core.counters().offers_rescinded, 1);
-    assert_eq!(drain_of(&env.agent_inbox("a1")), [ORDER]);
+    assert_eq!(drain_of(&env.agent_inbox("a1")), [order(1)]);
     assert_eq!(state(&env), Some(DrainState::Draining));
-    env.pass(std::time::Duration::from_secs(100));
+    env.pass(Duration::from_secs(100));
     assert!(env.offers("f1").is_empty(), "a draining agent is not offered");
     // Too late: the offer is gone.
     let task = super::env::command_task("t2", &offers[0], "cpus:1;mem:64");
@@ -101,7 +106,7 @@ fn a_drain_withdraws_offers_and_is_done_with_the_last_acknowledgement() {
     assert!(reactivate(&mut env).is_err());
     env.acknowledge("f1", &update);
     assert_eq!(state(&env), Some(DrainState::Drained));
-    env.pass(std::time::Duration::from_secs(100));
+    env.pass(Duration::from_secs(100));
     assert!(env.offers("f1").is_empty(), "nor is a drained one");
 
     env.agent_inbox("a1");
@@ -141,15 +146,15 @@ fn a_drain_survives_links_and_masters() {
     env.agent_link_breaks("a1");
     env.agent_inbox("a1");
     env.reregister("a1");
-    assert_eq!(drain_of(&env.agent_inbox("a1")), [ORDER], "it is told again");
+    assert_eq!(drain_of(&env.agent_inbox("a1")), [order(2)], "it is told again");
 
     env.restart_master();
     let error = reactivate(&mut env).unwrap_err();
     assert!(error.to_string().contains("it is away"), "{error}");
     env.reregister("a1");
-    assert_eq!(drain_of(&env.agent_inbox("a1")), [ORDER]);
+    assert_eq!(drain_of(&env.agent_inbox("a1")), [order(1)]);
     env.subscribe("f1");
-    env.pass(std::time::Duration::from_secs(10));
+    env.pass(Duration::from_secs(10));
     assert!(env.offers("f1").is_empty());
     assert_eq!(state(&env), Some(DrainState::Draining));
     end(&mut env, "t1");
@@ -158,7 +163,7 @@ fn a_drain_survives_links_and_masters() {
     env.restart_master();
     env.reregister("a1");
     env.subscribe("f1");
-    env.pass(std::time::Duration::from_secs(10));
+    env.pass(Duration::from_secs(10));
     assert_eq!(state(&env), Some(DrainState::Drained));
     assert!(env.offers("f1").is_empty());
     reactivate(&mut env).unwrap();
@@ -183,7 +188,7 @@ fn a_drain_survives_unreachability_and_waits_for_the_agents_return() {
     assert!(reactivate(&mut env).is_err());
     env.agent_inbox("a1");
     env.reregister("a1");
-    assert_eq!(drain_of(&env.agent_inbox("a1")), [ORDER]);
+    assert_eq!(drain_of(&env.agent_inbox("a1")), [order(2)]);
     env.updates("f1");
     end(&mut env, "t1");
     assert_eq!(state(&env), Some(DrainState::Drained));
@@ -246,6 +251,7 @@ fn an_agent_marked_gone_is_told_to_stop_and_its_id_is_burnt() {
         env.reregister("a1");
         let [Message::Refused(refused)] = &env.agent_inbox("a1")[..] else { panic!("admitted") };
         assert!(refused.permanent && refused.reason.contains("as gone"), "{refused:?}");
+        assert!(refused.gone(), "it is to end what it still runs: {refused:?}");
         env.reconcile("f1", &[("t9", Some(&id))]);
         assert_eq!(env.updates("f1").pop().unwrap().state(), TaskState::TaskGoneByOperator);
         let error = reactivate(&mut env).unwrap_err();
@@ -254,6 +260,94 @@ fn an_agent_marked_gone_is_told_to_stop_and_its_id_is_burnt() {
         // And the next master knows it, too.
         env.restart_master();
         env.subscribe("f1");
+    }
+}
+
+/// The end of a removed framework's tasks is heard of by nobody but the agent itself.
+#[test]
+fn an_agent_that_still_ends_a_removed_framework_is_neither_drained_nor_gone() {
+    for mark_gone in [false, true] {
+        let mut env = Env::new();
+        env.agent("a1", "cpus:4;mem:1024").framework("f1", "ads");
+        env.running("f1", "a1", "t1", "cpus:1;mem:64");
+        env.agents.get_mut("a1").unwrap().lingers = true;
+        drain(&mut env, mark_gone);
+        let framework_id = env.framework_id("f1");
+        env.operator(OperatorCommand::Teardown(mezz::TeardownRequest { framework_id })).unwrap();
+        assert!(env.live_tasks().is_empty());
+        assert_eq!(state(&env), Some(DrainState::Draining));
+        let error = reactivate(&mut env).unwrap_err().to_string();
+        assert!(error.contains("what ran there is still ending"), "{error}");
+        // Nor does a new link or master believe so.
+        env.agent_link_breaks("a1");
+        env.reregister("a1");
+        env.restart_master();
+        env.reregister("a1");
+        assert_eq!(state(&env), Some(DrainState::Draining));
+        assert!(!env.agents["a1"].refused);
+
+        env.agents.get_mut("a1").unwrap().lingers = false;
+        env.confirm_drains();
+        assert_eq!(env.agents["a1"].refused, mark_gone);
+        assert!(mark_gone || state(&env) == Some(DrainState::Drained));
+    }
+}
+
+#[test]
+fn what_an_agent_says_of_an_earlier_order_does_not_count() {
+    let mut env = Env::new();
+    env.agent("a1", "cpus:4;mem:1024");
+    let says = |env: &mut Env, number| {
+        env.agent_says("a1", Said::Drained(mezz::Drained { number }));
+    };
+    says(&mut env, 0);
+    drain(&mut env, false);
+    reactivate(&mut env).unwrap();
+    env.agents.get_mut("a1").unwrap().lingers = true;
+    drain(&mut env, false);
+    says(&mut env, 1);
+    assert_eq!(state(&env), Some(DrainState::Draining));
+    says(&mut env, 2);
+    assert_eq!(state(&env), Some(DrainState::Drained));
+}
+
+#[test]
+fn what_is_wanted_of_an_agent_holds_when_it_was_forgotten() {
+    for restart in [false, true] {
+        let mut env = Env::with(|options| options.unreachable_retention = Duration::from_secs(300));
+        env.agent("a1", "cpus:4;mem:1024").framework("f1", "ads");
+        env.running("f1", "a1", "t1", "cpus:1;mem:64");
+        env.agent("a2", "cpus:1;mem:64");
+        let a2 = env.agent_id("a2");
+        env.operator(OperatorCommand::DeactivateAgent(mezz::DeactivateAgentRequest {
+            agent_id: a2.clone(),
+        }))
+        .unwrap();
+        drain(&mut env, false);
+        env.agent_link_breaks("a1");
+        env.agent_link_breaks("a2");
+        env.pass(env.options.agent_reregister_timeout + env.options.unreachable_retention * 2);
+        assert_eq!(env.core.counters().agents_unreachable, 0, "they are forgotten");
+        let error = reactivate(&mut env).unwrap_err();
+        assert!(matches!(&error, OperatorError::NotFound(t) if t.contains("forgotten")), "{error}");
+        if restart {
+            env.restart_master();
+            assert!(env.core.initial_changes().iter().all(|c| !matches!(c, Change::Agent(_))));
+        }
+        env.agent_inbox("a1");
+        env.reregister("a2");
+        assert!(shown(&env).deactivated());
+        env.reregister("a1");
+        assert_eq!(drain_of(&env.agent_inbox("a1")), [order(1)]);
+        assert_eq!(state(&env), Some(DrainState::Draining));
+        let records = &env.registry.agents;
+        assert!(records.iter().all(|r| r.given_up_time.is_none()), "{records:?}");
+        assert!(
+            records.iter().any(|r| r.deactivated()) && records.iter().any(|r| r.drain.is_some())
+        );
+        env.inbox("f1");
+        env.subscribe("f1");
+        assert!(env.offers("f1").is_empty());
     }
 }
 
@@ -267,6 +361,12 @@ fn only_so_many_gone_agents_are_remembered() {
     let forgotten = env.core.remember_gone("new".into(), second(MAX_GONE));
     assert_eq!(forgotten, Some("old0".into()));
     assert!(!env.core.is_gone(&"old0".into()) && env.core.is_gone(&"new".into()));
+    let mut keep =
+        |id: String, n| env.core.keep_duty(AgentId::from(id), second(n), Duty::Deactivated);
+    for n in 0..MAX_GONE {
+        assert_eq!(keep(format!("kept{n}"), n), None);
+    }
+    assert_eq!(keep("new2".to_owned(), MAX_GONE), Some("kept0".into()));
 }
 
 #[test]
@@ -278,13 +378,13 @@ fn a_deactivated_agent_keeps_its_tasks_and_gets_no_offers() {
     deactivate(&mut env);
     assert_eq!(env.agent_inbox("a1"), [], "the agent need not know");
     assert!(shown(&env).deactivated() && env.registry.agents[0].deactivated());
-    env.pass(std::time::Duration::from_secs(10));
+    env.pass(Duration::from_secs(10));
     env.inbox("f1");
     end(&mut env, "t1");
     env.restart_master();
     env.reregister("a1");
     env.subscribe("f1");
-    env.pass(std::time::Duration::from_secs(10));
+    env.pass(Duration::from_secs(10));
     assert!(env.offers("f1").is_empty());
     reactivate(&mut env).unwrap();
     reactivate(&mut env).unwrap();

@@ -44,6 +44,10 @@ pub struct AgentSide {
     pub answers_pings: bool,
     /// The master will not have it back.
     pub refused: bool,
+    /// The order to drain that it has not answered yet.
+    pub drain: Option<u64>,
+    /// Containers of removed frameworks are in their grace there.
+    pub lingers: bool,
 }
 
 /// A framework's side of its subscription.
@@ -133,6 +137,30 @@ impl Env {
         for effect in out.after_persist.into_iter().chain(out.now) {
             self.deliver(effect);
         }
+        self.confirm_drains();
+    }
+
+    /// What an agent that drains does when its last task has ended: its executors
+    /// end, and it says so.
+    pub fn confirm_drains(&mut self) {
+        let names: Vec<String> = self.agents.keys().cloned().collect();
+        for name in names {
+            let Some(agent) = self.agents.get_mut(&name) else { continue };
+            let live = agent.tasks.values().any(|task| !terminal(task.state));
+            if live || agent.lingers || agent.connection.is_none() {
+                continue;
+            }
+            let Some(number) = agent.drain.take() else { continue };
+            for (framework, executor) in std::mem::take(&mut agent.executors).into_keys() {
+                let terminated = mezz::ExecutorTerminated {
+                    framework_id: v1::FrameworkId { value: framework },
+                    executor_id: v1::ExecutorId { value: executor },
+                    status: 0,
+                };
+                self.agent_says(&name, agent_message::Message::ExecutorTerminated(terminated));
+            }
+            self.agent_says(&name, agent_message::Message::Drained(mezz::Drained { number }));
+        }
     }
 
     fn apply(&mut self, op: RegistryOp) {
@@ -211,10 +239,12 @@ impl Env {
         match &message {
             Message::Registered(m) => {
                 agent.id = Some(m.agent_id.value.clone());
+                agent.drain = m.drain.as_ref().map(|drain| drain.number);
                 for framework in &m.completed_frameworks {
                     agent.forget(&framework.value);
                 }
             }
+            Message::Drain(m) => agent.drain = Some(m.number),
             Message::Refused(m) if m.permanent => agent.refused = true,
             Message::ShutdownFramework(m) => agent.forget(&m.framework_id.value),
             Message::UpdateFramework(m) => {

@@ -362,3 +362,28 @@ fn teardown_leaves_ended_tasks_as_they_ended() {
     assert_eq!((status.reason, status.message.as_deref()), (None, None));
     assert!(env.live_tasks().is_empty());
 }
+
+/// What the master does while its registry stalls.
+#[test]
+fn heartbeats_alone_write_nothing_and_lose_nobody() {
+    let mut env = Env::with(|options| options.heartbeat_interval = Duration::from_secs(15));
+    env.agent("a1", "cpus:4;mem:1024").framework("f1", "ads");
+    env.inbox("f1");
+    let mut beats = 0;
+    for _ in 0..200 {
+        env.now = env.now + Duration::from_secs(1);
+        let mut out = crate::core::Effects::default();
+        env.core.on_heartbeats(env.now, &mut out);
+        assert!(out.persist.is_empty() && out.after_persist.is_empty());
+        for effect in out.now {
+            let crate::core::Effect::SendScheduler { event, .. } = effect else {
+                panic!("{effect:?}")
+            };
+            assert_eq!(event.r#type(), SchedulerEvent::Heartbeat);
+            beats += 1;
+        }
+        env.core.check_invariants().unwrap();
+    }
+    assert_eq!(beats, 200 / 15);
+    assert_eq!(env.core.counters().agents_active, 1);
+}

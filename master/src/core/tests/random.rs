@@ -258,6 +258,10 @@ impl History {
                 self.lose(agent);
             }
             2 => self.lose_some_task(agent),
+            3 if self.dice.roll(2) == 0 => {
+                self.env.agents.get_mut(agent).unwrap().lingers ^= true;
+                self.env.confirm_drains();
+            }
             3 if linked && self.dice.roll(2) == 0 => {
                 let executors: Vec<_> = self.env.agents[agent].executors.keys().cloned().collect();
                 if !executors.is_empty() {

@@ -26,12 +26,14 @@ pub(in crate::core) struct Refusal {
     pub reason: String,
     /// It should not come back.
     pub permanent: bool,
+    /// Nor should anything of it go on.
+    pub gone: bool,
 }
 
 impl Refusal {
     /// Coming back with the same would change nothing.
     pub fn permanent(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), permanent: true }
+        Self { reason: reason.into(), permanent: true, gone: false }
     }
 }
 
