@@ -100,7 +100,7 @@ for id, it in json.load(sys.stdin)["rust-binaries"].items():
     if it["kind"] == "test" and it["binary-name"] not in ("docker", "executor_http", "fetcher", "users"): print(it["binary-path"])')
   for program in $programs; do
     note "$(basename "$program")"
-    MEZZ_VM_FILES="$PWD/target/debug/mezz-launcher" quietly "$MEZZ_HOME/log/vm-$(basename "$program").log" \
+    MEZZ_VM_FILES="$PWD/target/debug/mezz-launcher $PWD/target/debug/mezz-launcher-v1" quietly "$MEZZ_HOME/log/vm-$(basename "$program").log" \
       scripts/vm.sh "$MEZZ_HOME/vm" "$program" --test-threads 4
   done
 }

@@ -12,7 +12,7 @@ set -euo pipefail
 [ $# -ge 2 ] || { echo "usage: scripts/vm.sh FOLDER PROGRAM [ARGUMENT...]" >&2; exit 2; }
 folder=$1
 shift
-tools="sh bash ls cat sleep env grep sort id head tail mount umount mkdir setsid nohup stat tr seq true false dd kill ps nproc rm chmod chown ln touch mv cp test ip sed stty tty chroot"
+tools="sh bash ls cat sleep env grep sort id head tail mount umount mkdir setsid nohup stat tr seq true false dd kill ps nproc rm chmod chown ln touch mv cp test ip sed stty tty chroot mknod"
 
 mkdir -p "$folder"
 if [ ! -e "$folder/vmlinuz" ]; then
@@ -69,8 +69,9 @@ fi
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
-mkdir -p /dev/pts
+mkdir -p /dev/pts /dev/shm
 mount -t devpts pts /dev/pts
+mount -t tmpfs -o mode=1777 shm /dev/shm
 mount -t cgroup2 cgroup /sys/fs/cgroup
 mount -t tmpfs -o mode=1777 tmp /tmp
 ip link set lo up

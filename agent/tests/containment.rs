@@ -436,13 +436,22 @@ async fn limits_are_in_force() {
         agent.it.update(&id, Resources::cpus_mem(0.5, mem), limits).await.unwrap();
         assert_eq!(agent.control(controller, &id, hard), expected);
     }
-    let used = agent.it.statistics(&id).await.unwrap();
+    // The kernel sums up what is resident every two seconds only.
+    let counted = async {
+        loop {
+            let used = agent.it.statistics(&id).await.unwrap();
+            if used.mem_rss_bytes.is_some_and(|rss| rss > 0) {
+                break used;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    };
+    let used = tokio::time::timeout(support::PATIENCE, counted).await.expect("it has memory");
     assert_eq!(used.mem_limit_bytes, Some(83_886_080));
     assert_eq!(used.pids, Some(1));
     assert!(used.mem_peak_bytes.is_some_and(|peak| peak > 0), "{used:?}");
     assert!(used.cpus_system_secs.is_some() && used.cpus_user_secs.is_some(), "{used:?}");
     assert_eq!(used.oom_kills, Some(0));
-    assert!(used.mem_rss_bytes.is_some_and(|rss| rss > 0), "{used:?}");
     // Where the kernel counts swap at all.
     assert_eq!(used.mem_swap_bytes.unwrap_or_default(), 0);
     agent.it.destroy(&id).await.unwrap();
@@ -543,5 +552,5 @@ async fn cgroups_need_a_plain_name() {
     let (_dir, mut options) = support::options(Containment::Cgroup);
     options.cgroup_root = "../mezz".into();
     let error = mezz_agent::containerizer::open(&options).err().expect("refused").to_string();
-    assert!(error.starts_with("cgroup_root `../mezz` is no name for a cgroup"), "{error}");
+    assert!(error.starts_with("--cgroup-root: `../mezz` is no name for a cgroup"), "{error}");
 }

@@ -14,6 +14,8 @@ mod fixture;
 mod inside;
 #[path = "docker/life.rs"]
 mod life;
+#[path = "docker/proxy.rs"]
+mod proxy;
 #[path = "docker/pull.rs"]
 mod pull;
 #[path = "docker/restart.rs"]

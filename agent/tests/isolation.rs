@@ -2,12 +2,19 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+#[path = "isolation/devices.rs"]
+mod devices;
+#[path = "isolation/images.rs"]
+mod images;
 mod support;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    os::unix::{fs::symlink, process::ExitStatusExt as _},
+    os::unix::{
+        fs::{MetadataExt as _, symlink},
+        process::ExitStatusExt as _,
+    },
     path::{Path, PathBuf},
     process::{Command, ExitStatus},
 };
@@ -476,153 +483,44 @@ async fn what_cannot_be_done_is_refused_by_name() {
     assert!(text.contains("container.volumes[0].container_path"), "{text}");
 }
 
-// ---------------------------------------------------------------- images
+// ---------------------------------------------------------------- bounds of the agent
 
-/// A folder with a shell and a few tools, and what they are linked to.
-fn unpack(folder: &Path) {
-    let loader = "/lib64/ld-linux-x86-64.so.2";
-    let put = |from: &Path| {
-        let to = folder.join(from.strip_prefix("/").unwrap());
-        if !to.exists() {
-            fs::create_dir_all(to.parent().unwrap()).unwrap();
-            fs::copy(from, to).unwrap();
-        }
-    };
-    put(Path::new(loader));
-    for tool in ["sh", "ls", "cat", "sleep", "id", "touch", "env", "stat"] {
-        let tool = ["/usr/bin", "/bin"].map(|dir| Path::new(dir).join(tool));
-        let tool = tool.iter().find(|path| path.exists()).expect("a tool");
-        put(tool);
-        let libraries = Command::new(loader).arg("--list").arg(tool).output().unwrap();
-        for word in String::from_utf8(libraries.stdout).unwrap().split_whitespace() {
-            if word.starts_with('/') {
-                put(Path::new(word));
-            }
-        }
-    }
-    if !folder.join("bin/sh").exists() {
-        symlink("usr/bin", folder.join("bin")).unwrap();
-    }
-    fs::write(folder.join("name"), "image\n").unwrap();
-}
-
-fn with_images() -> (Agent, PathBuf) {
+#[tokio::test]
+async fn an_agents_bounds_on_capabilities_and_host_paths_are_kept() {
     let (dir, mut options) = support::options(Containment::Cgroup);
-    let images = dir.path().join("images");
-    unpack(&images.join("tools/one"));
-    options.isolation.image_dir = Some(images.clone());
-    (Agent::with((dir, options)), images)
-}
-
-fn image(name: &str) -> ContainerInfo {
-    let docker = image::Docker { name: name.into(), ..Default::default() };
-    let image =
-        Image { r#type: image::Type::Docker.into(), docker: Some(docker), ..Default::default() };
-    ContainerInfo { mesos: Some(MesosInfo { image: Some(image) }), ..info() }
-}
-
-#[tokio::test]
-async fn an_image_is_the_root() {
-    let (agent, images) = with_images();
-    for user in [None, Some("nobody".to_owned())] {
-        let show = "cat /name; pwd; echo $MESOS_SANDBOX; echo x > file; echo y > /tmp/file; \
-                    touch /new; echo z > /dev/null; echo $(ls /dev); ls /proc/1 /sys/kernel \
-                    > /dev/null && touch /sys/x; echo ready; exec sleep 1000";
-        let mut spec = ContainerSpec { user, ..with(&agent, show, image("tools/one")) };
-        spec.environment.insert("MESOS_SANDBOX".into(), "elsewhere".into());
-        let sandbox = spec.sandbox.clone();
-        let id = agent.start(spec).await;
-        until("it is ready", || agent.output(&id, "stdout").ends_with("ready\n")).await;
-        assert_eq!(
-            agent.output(&id, "stdout"),
-            "image\n/mnt/mesos/sandbox\n/mnt/mesos/sandbox\nfd full null ptmx pts random shm \
-             stderr stdin stdout tty urandom zero\nready\n"
-        );
-        let errors = agent.output(&id, "stderr");
-        assert_eq!(errors.lines().count(), 2, "{errors}");
-        assert_eq!(fs::read_to_string(sandbox.join("file")).unwrap(), "x\n");
-        assert_eq!(fs::read_to_string(sandbox.join(".tmp/file")).unwrap(), "y\n");
-        assert!(!images.join("tools/one/new").exists());
-        assert_eq!(exec(&agent, &id, "cat /name file").await, "image\nx\n");
-        agent.it.destroy(&id).await.unwrap();
-        agent.remove(&id).await;
+    let (open, closed) = (dir.path().join("open"), dir.path().join("closed"));
+    for folder in [&open, &closed] {
+        fs::create_dir(folder).unwrap();
+        fs::write(folder.join("file"), "x\n").unwrap();
     }
-}
+    symlink(&closed, open.join("link")).unwrap();
+    symlink(&open, dir.path().join("way")).unwrap();
+    options.isolation.bounding = Some(1 << 5 | 1 << 10);
+    options.isolation.host_paths = Some(vec![open.clone()]);
+    let agent = Agent::with((dir, options));
+    let text = output(&agent, agent.spec(SHOW_CAPABILITIES)).await;
+    assert!(text.contains("CapBnd:\t0000000000000420"), "{text}");
+    assert!(text.contains("CapEff:\t0000000000000420"), "{text}");
+    let admin = capabilities(&[Capability::Kill, Capability::SysAdmin]);
+    let admin = linux(LinuxInfo { effective_capabilities: admin, ..Default::default() });
+    let text = refusal(&agent, admin).await;
+    assert!(
+        text.contains(
+            "container.linux_info.effective_capabilities: SYS_ADMIN is none that \
+             this agent allows (its --bounding-capabilities)"
+        ),
+        "{text}"
+    );
 
-#[tokio::test]
-async fn nothing_in_a_container_leads_to_root_of_the_machine() {
-    let (agent, _images) = with_images();
-    for (user, no_new) in [(None, 0), (Some("nobody".to_owned()), 1)] {
-        let show = "test -w /proc/sys/kernel/core_pattern && echo writable; \
-                    test -w /proc/sysrq-trigger && echo writable; \
-                    find() { while read name value; do test $name = $1 && echo $value; done; }; \
-                    find CapEff: < /proc/1/status; find NoNewPrivs: < /proc/self/status; exit 0";
-        let mut spec = ContainerSpec { user, ..with(&agent, show, image("tools/one")) };
-        let info = spec.info.as_mut().unwrap();
-        info.linux_info =
-            Some(LinuxInfo { share_pid_namespace: Some(false), ..Default::default() });
-        let id = agent.start(spec).await;
-        agent.wait(&id).await;
-        let expected = format!("0000000000000000\n{no_new}\n");
-        assert_eq!(agent.output(&id, "stdout"), expected, "{}", agent.output(&id, "stderr"));
-        agent.remove(&id).await;
+    for path in [open.clone(), agent.dir.path().join("way")] {
+        let info = volumes(vec![volume("v", path.to_str(), Mode::Ro)]);
+        assert_eq!(output(&agent, with(&agent, "cat v/file", info)).await, "x\n");
     }
-}
-
-#[tokio::test]
-async fn an_image_with_everything_of_its_own() {
-    let (agent, images) = with_images();
-    let mut spec =
-        with(&agent, "cat /name /vol/file /file; echo $$; cat own/x", image("tools/one"));
-    let host = agent.dir.path().join("host");
-    fs::create_dir(&host).unwrap();
-    fs::write(host.join("file"), "volume\n").unwrap();
-    let info = spec.info.as_mut().unwrap();
-    info.linux_info = own_pids().linux_info;
-    info.hostname = Some("box".into());
-    info.network_infos = vec![NetworkInfo { name: Some("none".into()), ..Default::default() }];
-    info.volumes = vec![
-        volume("/vol", host.to_str(), Mode::Ro),
-        volume("/file", host.join("file").to_str(), Mode::Ro),
-        volume("own", host.to_str(), Mode::Ro),
-    ];
-    fs::write(host.join("x"), "x\n").unwrap();
-    assert_eq!(output(&agent, spec).await, "image\nvolume\nvolume\n2\nx\n");
-    assert_eq!(fs::read_dir(images.join("tools/one/vol")).unwrap().count(), 0);
-}
-
-#[tokio::test]
-async fn images_come_from_below_their_folder_only() {
-    let (agent, images) = with_images();
-    symlink("/etc", images.join("link")).unwrap();
-    for (name, why) in [
-        ("../images", "is no path below the agent's image_dir"),
-        ("/etc", "is no path below the agent's image_dir"),
-        ("", "is no path below the agent's image_dir"),
-        ("link", "leads out of the agent's image_dir"),
-        ("nothing", "there is no image `nothing`"),
-        ("tools/one/name", "is no folder"),
-    ] {
-        let text = refusal(&agent, image(name)).await;
-        assert!(text.contains("container.mesos.image: ") && text.contains(why), "{name}: {text}");
+    for path in [closed.clone(), open.join("link"), open.join("link/file"), open.join("..")] {
+        let text = refusal(&agent, volumes(vec![volume("v", path.to_str(), Mode::Ro)])).await;
+        assert!(text.contains("container.volumes[0].host_path: `"), "{text}");
+        assert!(text.contains("is nowhere below what this agent allows ("), "{text}");
     }
-    let text = refusal(&Agent::new(Containment::Cgroup), image("tools/one")).await;
-    assert!(text.contains("its option image_dir is not set"), "{text}");
-}
-
-#[tokio::test]
-async fn links_in_an_image_stay_in_it() {
-    let (agent, images) = with_images();
-    let image_root = images.join("evil");
-    unpack(&image_root);
-    for name in ["dev", "mnt", "tmp"] {
-        symlink(agent.dir.path().join("outside"), image_root.join(name)).unwrap();
-    }
-    let spec = with(&agent, "cat /name; ls /dev/null; pwd", image("evil"));
-    let (_, end) = outcome(&agent, spec).await;
-    // The links lead to nothing in the image itself, which is an error or a new folder.
-    drop(end);
-    assert!(!agent.dir.path().join("outside").exists());
 }
 
 // ---------------------------------------------------------------- pods
@@ -733,46 +631,4 @@ async fn no_mounts_are_left() {
         output(&agent, agent.spec("grep -c . /proc/self/mounts")).await;
     }
     assert!(!mounts().iter().any(|mount| mount.contains(&place)));
-}
-
-// ---------------------------------------------------------------- devices
-
-/// cgroup v2 has no controller for devices.
-#[tokio::test]
-async fn devices_are_confined_or_the_agent_says_that_it_cannot() {
-    let (dir, mut options) = support::options(Containment::Cgroup);
-    options.isolation.always = [Isolator::Devices].into();
-    if Agent::new(Containment::Cgroup).it.name() == "cgroup-v2" {
-        let error = mezz_agent::containerizer::open(&options).err().expect("refused").to_string();
-        assert!(error.contains("`devices` needs the devices controller of cgroup v1"), "{error}");
-        return;
-    }
-    let agent = Agent::with((dir, options));
-    let command = "echo x > /dev/null && head -c 1 /dev/urandom > /dev/full; \
-                   mknod kmsg c 1 11 && cat kmsg && echo open";
-    let id = agent.run(command).await;
-    agent.wait(&id).await;
-    let errors = agent.output(&id, "stderr");
-    assert!(errors.contains("No space left on device"), "{errors}");
-    assert!(errors.contains("kmsg: Operation not permitted"), "{errors}");
-    assert_eq!(agent.output(&id, "stdout"), "");
-    agent.remove(&id).await;
-
-    // An agent without the option cleans up what this one leaves.
-    let id = agent.run("true").await;
-    let mut agent = agent;
-    agent.options.isolation.always.clear();
-    let mut agent = agent.restart();
-    agent.it.recover(vec![]).await.unwrap();
-    agent.assert_nothing_left(&id);
-    agent.options.isolation.always = [Isolator::Devices].into();
-    let agent = agent.restart();
-
-    let mut spec = agent.spec("true");
-    spec.resources = mezz_proto::resources::Resources::parse("cpus:1;mem:32;gpus:1").unwrap();
-    let id = spec.id.clone();
-    let error = agent.it.launch(spec).await.unwrap_err();
-    let source = std::error::Error::source(&error).unwrap().to_string();
-    assert!(source.contains("1 are wanted, and of 0 only 0 are free"), "{source}");
-    agent.assert_nothing_left(&id);
 }

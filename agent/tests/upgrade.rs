@@ -1,5 +1,6 @@
 //! A new agent with launchers that an older one started, and their files. What those
-//! look like stands here as text, so that no change of ours changes it too.
+//! look like stands here as text, and the launcher of then in `fixtures/launcher_v1`, so
+//! that no change of ours changes it too.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
@@ -11,7 +12,7 @@ use std::{
     io::{BufRead as _, BufReader},
     os::unix::process::ExitStatusExt as _,
     path::PathBuf,
-    process::{Child, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
 };
 
 use mezz_agent::{
@@ -46,7 +47,13 @@ fn plan(sandbox: &str, command: &str, join: &[PathBuf]) -> String {
 }
 
 impl Old {
+    /// Under the launcher of then.
     fn start(containment: Containment, command: &str) -> Self {
+        let launcher = Command::new(env!("CARGO_BIN_EXE_mezz-launcher-v1"));
+        Self::start_under(launcher, containment, command)
+    }
+
+    fn start_under(mut launcher: Command, containment: Containment, command: &str) -> Self {
         let agent = Agent::new(containment);
         let id = ContainerId::new("old");
         let sandbox = agent.sandbox(&id);
@@ -62,7 +69,7 @@ impl Old {
         }
         let path = agent.runtime(&id).join("plan.json");
         fs::write(&path, plan(sandbox.to_str().unwrap(), command, &join)).unwrap();
-        let mut launcher = support::launcher().arg(&path).stdout(Stdio::piped()).spawn().unwrap();
+        let mut launcher = launcher.arg(&path).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(launcher.stdout.take().unwrap()).read_line(&mut line).unwrap();
         assert!(line.starts_with("started "), "{line}");
@@ -107,6 +114,34 @@ async fn an_old_launcher_is_waited_for() {
         assert_eq!(ExitStatus::from_raw(end.wait_status.unwrap()).code(), Some(4));
         old.agent.remove(&old.id).await;
     }
+}
+
+/// While an old agent still runs, the program in its place may be the new one already.
+#[tokio::test]
+async fn an_old_agents_plan_is_carried_out_by_the_launcher_of_today() {
+    for containment in BOTH {
+        let command = format!("echo $GREETING $(id -u); {UNTIL_STOPPED}");
+        let old = Old::start_under(support::launcher(), containment, &command);
+        old.recover().await;
+        until("it speaks", || old.agent.output(&old.id, "stdout") == "hello 65534\n").await;
+        old.agent.touch(&old.id, "stop");
+        let end = old.agent.wait(&old.id).await;
+        assert_eq!(ExitStatus::from_raw(end.wait_status.unwrap()).code(), Some(4));
+        old.agent.remove(&old.id).await;
+    }
+}
+
+#[tokio::test]
+async fn the_old_launcher_is_old() {
+    let agent = Agent::new(Containment::None);
+    let id = ContainerId::new("new");
+    fs::create_dir(agent.runtime(&id)).unwrap();
+    let path = agent.runtime(&id).join("plan.json");
+    fs::write(&path, plan("/", "true", &[]).replace("\"v\":1", "\"v\":2")).unwrap();
+    let mut old = Command::new(env!("CARGO_BIN_EXE_mezz-launcher-v1"));
+    let said = old.arg(&path).output().unwrap().stdout;
+    let said = String::from_utf8(said).unwrap();
+    assert!(said.contains("has version 2, but this launcher knows only version 1"), "{said}");
 }
 
 #[tokio::test]

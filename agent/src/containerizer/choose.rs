@@ -7,18 +7,25 @@ use mezz_proto::{ids::ContainerId, resources::Resources, v1::container_info};
 
 use super::{
     Ability, BoxFuture, ContainerError, ContainerSpec, Containerizer, Exec, ExecSpec, Recovery,
-    Statistics, Termination, docker::DockerContainers, process::Processes,
+    Statistics, Termination,
+    docker::{self, DockerContainers},
+    process::Processes,
 };
 
 /// All containers of one agent.
 pub(super) struct Choice {
     processes: Processes,
     docker: Option<DockerContainers>,
+    work_dir: PathBuf,
 }
 
 impl Choice {
-    pub(super) fn new(processes: Processes, docker: Option<DockerContainers>) -> Self {
-        Self { processes, docker }
+    pub(super) fn new(
+        processes: Processes,
+        docker: Option<DockerContainers>,
+        work_dir: PathBuf,
+    ) -> Self {
+        Self { processes, docker, work_dir }
     }
 
     fn of(&self, id: &ContainerId) -> &dyn Containerizer {
@@ -38,7 +45,7 @@ impl Choice {
             None => Err(ContainerError::Unsupported {
                 id: spec.id.clone(),
                 what: "container.type is DOCKER, and this agent was started without a Docker \
-                       engine (option `docker`)"
+                       engine (its --docker)"
                     .to_owned(),
             }),
         }
@@ -48,6 +55,10 @@ impl Choice {
 impl Containerizer for Choice {
     fn name(&self) -> &'static str {
         self.processes.name()
+    }
+
+    fn is_of_engine(&self, id: &ContainerId) -> bool {
+        self.docker.as_ref().is_some_and(|docker| docker.has(id))
     }
 
     fn prepare(&self, spec: &ContainerSpec) -> BoxFuture<'_, Result<(), ContainerError>> {
@@ -112,7 +123,10 @@ impl Containerizer for Choice {
 
     fn recover(&self, known: Vec<ContainerId>) -> BoxFuture<'_, Result<Recovery, ContainerError>> {
         Box::pin(async move {
-            let Some(docker) = &self.docker else { return self.processes.recover(known).await };
+            let Some(docker) = &self.docker else {
+                docker::refuse_to_abandon(self.work_dir.clone()).await?;
+                return self.processes.recover(known).await;
+            };
             let (processes, docker) =
                 tokio::join!(self.processes.recover(known.clone()), docker.recover(known));
             let (mut all, docker) = (processes?, docker?);

@@ -3,7 +3,9 @@
 pub mod cgroup;
 mod choose;
 mod docker;
+mod host_paths;
 mod process;
+mod table;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -220,6 +222,15 @@ pub enum ContainerError {
         #[source]
         source: std::io::Error,
     },
+    /// Its image was there when it was prepared, and is not any more: it can be prepared
+    /// and launched again.
+    #[error("container {id}: its image {image} was removed before it was started")]
+    ImageGone {
+        /// Which.
+        id: ContainerId,
+        /// As the framework named it.
+        image: String,
+    },
     /// It asks for what this agent cannot do.
     #[error("container {id}: {what}")]
     Unsupported {
@@ -249,13 +260,18 @@ pub trait Containerizer: Send + Sync + 'static {
     /// Stands in `GetAgentResponse.containment`: `cgroup-v1`, `cgroup-v2`, `none`.
     fn name(&self) -> &'static str;
 
+    /// Whether it is an engine's, which may hang: nobody else should wait for it.
+    fn is_of_engine(&self, _id: &ContainerId) -> bool {
+        false
+    }
+
     /// Does what may take minutes and needs no place among those that start: fetches an
     /// image. May be dropped at any time.
     fn prepare(&self, _spec: &ContainerSpec) -> BoxFuture<'_, Result<(), ContainerError>> {
         Box::pin(std::future::ready(Ok(())))
     }
 
-    /// Starts it; returns the pid of its first process once that runs. What goes
+    /// Starts one that is prepared; returns the pid of its first process once that runs. What goes
     /// wrong later (no such program) comes by [`wait`](Containerizer::wait).
     fn launch(&self, spec: ContainerSpec) -> BoxFuture<'_, Result<u32, ContainerError>>;
 
@@ -311,15 +327,15 @@ pub trait Containerizer: Send + Sync + 'static {
 pub enum OpenError {
     /// The agent's name for its cgroups is none.
     #[error(
-        "cgroup_root `{0}` is no name for a cgroup; it must be one path component of at most \
+        "--cgroup-root: `{0}` is no name for a cgroup; it must be one path component of at most \
          200 bytes, such as `mezz`"
     )]
     CgroupRoot(String),
     /// cgroups are missing or may not be used.
     #[error(transparent)]
     Cgroups(#[from] cgroup::SetupError),
-    /// The launchers' files have no place.
-    #[error("work_dir: cannot create {path}: {source}")]
+    /// The agent's own files have no place.
+    #[error("--work-dir: cannot make or read {path}: {source}")]
     WorkDir {
         /// Which directory.
         path: PathBuf,
@@ -348,11 +364,16 @@ pub fn open(options: &AgentOptions) -> Result<Arc<dyn Containerizer>, OpenError>
         Some(engine) => Some(docker::DockerContainers::open(options, engine)?),
         None => None,
     };
-    Ok(Arc::new(choose::Choice::new(processes, docker)))
+    Ok(Arc::new(choose::Choice::new(processes, docker, options.work_dir.clone())))
 }
 
 fn open_cgroups(options: &AgentOptions) -> Result<Box<dyn cgroup::Cgroups>, cgroup::SetupError> {
     let isolation = &options.isolation;
-    let devices = isolation.always.contains(&Isolator::Devices);
-    cgroup::open(&options.cgroup_root, isolation.pids_limit, devices)
+    let always = |isolator| isolation.always.contains(&isolator);
+    let settings = cgroup::Settings {
+        most_pids: isolation.pids_limit,
+        devices: always(Isolator::Devices),
+        cpuset: always(Isolator::Cpuset),
+    };
+    cgroup::open(&options.cgroup_root, settings)
 }

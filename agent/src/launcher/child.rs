@@ -114,7 +114,7 @@ fn wait_for(go: OwnedFd) -> Result<(), Option<String>> {
 }
 
 /// In the process that stays behind after a fork.
-fn close(errors: &OwnedFd) {
+pub(super) fn close(errors: &OwnedFd) {
     use std::os::fd::AsRawFd as _;
     // SAFETY: the owner of this descriptor never runs again in this process.
     unsafe { libc::close(errors.as_raw_fd()) };

@@ -27,15 +27,18 @@ use nix::{
     unistd::{self, ForkResult},
 };
 use rustix::{
-    event::{PollFd, PollFlags, poll},
+    event::{PollFd, PollFlags, Timespec, poll},
     net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg},
     process::WaitOptions,
 };
 use serde::{Deserialize, Serialize};
 
 use super::{
-    LaunchError, Plan, child, memory, namespaces::Opened, privileges, process::Process, program,
-    supervise,
+    LaunchError, Plan, child, init, memory,
+    namespaces::Opened,
+    privileges,
+    process::{self, Process},
+    program, supervise,
 };
 use crate::containerizer::Program;
 
@@ -50,6 +53,9 @@ pub const DESCRIPTORS: usize = 3;
 
 /// No request is longer, in bytes: the kernel takes no longer command line either.
 const LONGEST: u64 = 8 << 20;
+
+/// Between two looks for what a program has left in a pid namespace.
+const LOOK_AGAIN: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
 
 /// The group of terminals, if the machine has the usual one.
 const TTY_GROUP: u32 = 5;
@@ -128,22 +134,25 @@ fn enter(agent: &mut UnixStream) -> Result<i32, String> {
     let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
     let ends = SignalFd::with_flags(&child_end, flags).map_err(cannot("wait for signals"))?;
 
-    let namespaces = Opened::of(request.target, all()).and_then(|opened| {
+    let (namespaces, foreign) = Opened::of(request.target, all()).and_then(|opened| {
         // Before the fork, of which only the child is in the pid namespace then; and
         // before the paths of the cgroups mean something else.
         opened.enter_pid()
     })?;
     let (errors, child_errors) = unistd::pipe2(OFlag::O_CLOEXEC).map_err(cannot("make a pipe"))?;
+    let told = foreign.then(|| unistd::pipe2(OFlag::O_CLOEXEC)).transpose();
+    let (told, child_tells) = told.map_err(cannot("make a pipe"))?.unzip();
     // SAFETY: this process has one thread (see `run`), so the child may do anything.
     let pid = match unsafe { unistd::fork() }.map_err(cannot("fork"))? {
         ForkResult::Child => {
-            drop(errors);
-            let failure = become_program(&plan, request, namespaces, streams, &child_errors);
+            drop((errors, told));
+            let ties = Ties { streams, errors: &child_errors, status: child_tells };
+            let failure = become_program(&plan, request, namespaces, ties);
             child::fail(child_errors, failure.err().flatten())
         }
         ForkResult::Parent { child } => child.as_raw(),
     };
-    drop((child_errors, streams, namespaces, plan));
+    drop((child_errors, child_tells, streams, namespaces, plan));
     let mut failure = String::new();
     File::from(errors).read_to_string(&mut failure).map_err(cannot("start the program"))?;
     if !failure.is_empty() {
@@ -151,7 +160,10 @@ fn enter(agent: &mut UnixStream) -> Result<i32, String> {
     }
     tell(agent, &Answer::Started).map_err(cannot("tell the agent"))?;
     memory::give_back();
-    wait(agent, &ends, pid)
+    match told {
+        Some(told) => wait_for_overseer(agent, &ends, pid, told),
+        None => wait(agent, &ends, pid),
+    }
 }
 
 fn all() -> CloneFlags {
@@ -190,17 +202,42 @@ fn receive(agent: &mut UnixStream) -> io::Result<(Request, Vec<OwnedFd>)> {
     Ok((serde_json::from_slice(&text)?, streams))
 }
 
+/// What ties a program to its launcher.
+struct Ties<'a> {
+    streams: Vec<OwnedFd>,
+    /// Takes the reason why it does not run. Closed when it does.
+    errors: &'a OwnedFd,
+    /// Takes its status, from an overseer; with a pid namespace only.
+    status: Option<OwnedFd>,
+}
+
 fn become_program(
     plan: &Plan,
     request: Request,
     namespaces: Opened,
-    streams: Vec<OwnedFd>,
-    errors: &OwnedFd,
+    ties: Ties<'_>,
 ) -> Result<std::convert::Infallible, Option<String>> {
+    let Ties { streams, errors, status } = ties;
     child::die_with_the_launcher(errors)?;
     unistd::setsid().map_err(cannot("make a session"))?;
+    let null = child::open_null()?;
     child::join(&plan.join)?;
     namespaces.enter()?;
+    if let Some(status) = status {
+        prctl::set_child_subreaper(true).map_err(cannot("become a subreaper"))?;
+        // SAFETY: this process has one thread, so the child may do anything.
+        match unsafe { unistd::fork() }.map_err(cannot("fork"))? {
+            ForkResult::Parent { child } => {
+                // The launcher waits for its end.
+                child::close(errors);
+                init::oversee(child.as_raw(), status, &null);
+            }
+            ForkResult::Child => {
+                child::die_with_the_launcher(errors)?;
+                unistd::setsid().map_err(cannot("make a session"))?;
+            }
+        }
+    }
     let [stdin, stdout, stderr] = streams.as_slice() else { return Err(None) };
     if request.terminal {
         // SAFETY: takes a terminal that nobody has, and no pointer.
@@ -231,17 +268,13 @@ fn become_program(
 /// from it.
 fn wait(agent: &UnixStream, ends: &SignalFd, program: i32) -> Result<i32, String> {
     let mut status = None;
-    let reap = |status: &mut Option<i32>| supervise::reap(program, status, WaitOptions::NOHANG);
     while status.is_none() {
-        let _ = reap(&mut status).map_err(|e| e.to_string())?;
+        reap(program, &mut status)?;
         if status.is_some() {
             break;
         }
         let mut both = [PollFd::new(agent, PollFlags::IN), PollFd::new(ends, PollFlags::IN)];
-        match poll(&mut both, None) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(e) => return Err(cannot("wait")(e)),
-        }
+        until_ready(&mut both, None)?;
         // Nothing more is ever said to us: this is its end.
         if !both[0].revents().is_empty() {
             break;
@@ -250,4 +283,50 @@ fn wait(agent: &UnixStream, ends: &SignalFd, program: i32) -> Result<i32, String
     }
     supervise::end_all(program, &mut status).map_err(|e| e.to_string())?;
     Ok(status.unwrap_or(libc::SIGKILL))
+}
+
+/// The same with an overseer between: it is left alone until nothing descends from it,
+/// since what does would go to the namespace's init with its end, out of our sight.
+fn wait_for_overseer(
+    agent: &UnixStream,
+    ends: &SignalFd,
+    overseer: i32,
+    told: OwnedFd,
+) -> Result<i32, String> {
+    let mut either = [PollFd::new(agent, PollFlags::IN), PollFd::new(&told, PollFlags::IN)];
+    while either.iter().all(|one| one.revents().is_empty()) {
+        until_ready(&mut either, None)?;
+    }
+    let has_told = !either[1].revents().is_empty();
+    let mut status = [0; 4];
+    // Nothing is told when somebody has killed it.
+    let status = if has_told && File::from(told).read_exact(&mut status).is_ok() {
+        i32::from_ne_bytes(status)
+    } else {
+        libc::SIGKILL
+    };
+    let mut ended = None;
+    loop {
+        reap(overseer, &mut ended)?;
+        if ended.is_some() {
+            return Ok(status);
+        }
+        for pid in process::descendants(overseer).map_err(cannot("read /proc"))? {
+            let _ = process::send(pid, libc::SIGKILL);
+        }
+        // It may have forked while we looked.
+        until_ready(&mut [PollFd::new(ends, PollFlags::IN)], Some(&LOOK_AGAIN))?;
+        while let Ok(Some(_)) = ends.read_signal() {}
+    }
+}
+
+fn reap(child: i32, status: &mut Option<i32>) -> Result<(), String> {
+    supervise::reap(child, status, WaitOptions::NOHANG).map(drop).map_err(|e| e.to_string())
+}
+
+fn until_ready(of: &mut [PollFd<'_>], patience: Option<&Timespec>) -> Result<(), String> {
+    match poll(of, patience) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Err(e) => Err(cannot("wait")(e)),
+    }
 }

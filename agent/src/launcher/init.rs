@@ -1,5 +1,5 @@
-//! The first process of a pid namespace, and the one that holds a pod: both do
-//! nothing but reap.
+//! The first process of a pid namespace, the one that holds a pod, and the one above a
+//! program that entered such a namespace: all do nothing but reap.
 
 use std::{
     fs::File,
@@ -34,6 +34,27 @@ pub(super) fn stand_by(program: i32, status: Option<OwnedFd>, null: &File) -> ! 
         let _ = awaited().wait();
     }
     end(0)
+}
+
+/// Tells the status of a program when it ends, and stays until nothing descends from it:
+/// in a pid namespace orphans go to its init, or to the nearest subreaper in it, which
+/// this process is.
+pub(super) fn oversee(program: i32, status: OwnedFd, null: &File) -> ! {
+    detach(null, Some(&status));
+    if privileges::renounce().is_err() {
+        end(1);
+    }
+    let mut status = Some(File::from(status));
+    loop {
+        match wait(WaitOptions::empty()) {
+            Ok(Some((pid, end))) if pid.as_raw_nonzero().get() == program => {
+                let told = status.take();
+                let _ = told.map(|mut status| status.write_all(&end.as_raw().to_ne_bytes()));
+            }
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(_) => end(0),
+        }
+    }
 }
 
 /// Holds what a pod's containers share, until it is told to end.

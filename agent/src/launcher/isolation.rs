@@ -91,7 +91,8 @@ pub struct Volume {
 /// What is mounted as a volume.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Source {
-    /// Of the machine; must exist.
+    /// Of the machine; must exist, and holds no link: what it was resolved to when it was
+    /// allowed is what is mounted.
     Host(PathBuf),
     /// A path in a sandbox, which it cannot lead out of. A folder is made there if
     /// nothing is.

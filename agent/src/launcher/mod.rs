@@ -12,12 +12,14 @@
 
 mod child;
 pub mod enter;
+mod image;
 mod init;
 pub mod isolation;
 mod memory;
 mod mounts;
 mod namespaces;
 pub mod plan;
+mod points;
 mod privileges;
 pub mod process;
 mod program;

@@ -1,13 +1,12 @@
 //! A container's own mounts: `/tmp`, `/proc`, volumes, and an image as the root.
 
 use std::{
-    fs,
-    io::{self, ErrorKind},
+    fs, io,
     os::{
         fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd},
         unix::fs::{PermissionsExt as _, symlink},
     },
-    path::{Component, Path, PathBuf},
+    path::Path,
 };
 
 use nix::{
@@ -18,16 +17,16 @@ use nix::{
 use rustix::{
     fs::{self as rfs, CWD, OFlags, ResolveFlags},
     mount::{
-        MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount,
-        mount_bind, mount_change, mount_remount, move_mount, open_tree, unmount,
+        MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount, mount_bind,
+        mount_change, mount_remount, move_mount, open_tree,
     },
-    process::{chdir, pivot_root},
 };
 
 use super::{
-    Credentials,
+    Credentials, image,
     isolation::{Isolation, Mounts, SANDBOX, Source, TMP, Volume},
     namespaces::Opened,
+    points::{Points, beneath},
     process::Process,
 };
 
@@ -49,11 +48,13 @@ const LINKS: [(&str, &str); 5] = [
     ("ptmx", "pts/ptmx"),
 ];
 
-const TMP_FOLDER: &str = "/tmp";
+pub(super) const TMP_FOLDER: &str = "/tmp";
 
-type Done<T = ()> = Result<T, String>;
+pub(super) type Done<T = ()> = Result<T, String>;
 
-fn failed<E: std::fmt::Display>(what: impl std::fmt::Display) -> impl FnOnce(E) -> String {
+pub(super) fn failed<E: std::fmt::Display>(
+    what: impl std::fmt::Display,
+) -> impl FnOnce(E) -> String {
     move |error| format!("cannot {what}: {error}")
 }
 
@@ -99,8 +100,9 @@ pub(super) fn set_up(mounts: &Mounts, isolation: &Isolation, user: Option<&Crede
         _ => None,
     };
 
+    let mut why_not = None;
     if let Some(root) = &mounts.root {
-        enter(root)?;
+        why_not = image::enter(root)?;
     } else if mounts.read_only {
         let root = open(CWD, Path::new("/"), OFlags::PATH | OFlags::DIRECTORY)
             .map_err(failed("open the root"))?;
@@ -108,54 +110,46 @@ pub(super) fn set_up(mounts: &Mounts, isolation: &Isolation, user: Option<&Crede
             .map_err(failed("make the root read-only"))?;
     }
     let image = mounts.root.is_some();
+    let inside = if image { Path::new(SANDBOX) } else { &mounts.sandbox };
+    // As long as they are not mounted, `/tmp` and the sandbox are folders like others.
+    let mut points = Points { sandbox: None, own_tmp: false, image, why_not, user };
     if isolation.pid || isolation.join.as_ref().is_some_and(|join| join.pid) || image {
-        mount_new(
-            "proc",
-            "/proc",
-            MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC,
-            "",
-        )?;
+        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        mount_new(&points, "proc", "/proc", flags, "")?;
     }
     if image {
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-        mount_new("sysfs", "/sys", flags | MountFlags::RDONLY, "")?;
-        devices()?;
+        mount_new(&points, "sysfs", "/sys", flags | MountFlags::RDONLY, "")?;
+        devices(&points)?;
     }
     if image || mounts.read_only || isolation.effective.is_some() {
         guard_proc()?;
     }
     if let Some(shm) = shm {
-        make(Path::new("/dev/shm"), true)?;
-        shm.put(Path::new("/dev/shm"))?;
+        shm.put(&points, Path::new("/dev/shm"))?;
     } else if image || mounts.shm_bytes.is_some() {
         let size = mounts.shm_bytes.unwrap_or_default();
         let data = if size > 0 { format!("mode=1777,size={size}") } else { "mode=1777".to_owned() };
-        mount_new("tmpfs", "/dev/shm", MountFlags::NOSUID | MountFlags::NODEV, &data)?;
+        mount_new(&points, "tmpfs", "/dev/shm", MountFlags::NOSUID | MountFlags::NODEV, &data)?;
     }
-    let inside = if image { PathBuf::from(SANDBOX) } else { mounts.sandbox.clone() };
-    if image {
-        make(&inside, true)?;
-        make(Path::new(TMP_FOLDER), true)?;
-    }
-    let hides = tmp.is_some();
     if let Some(tmp) = tmp {
-        tmp.put(Path::new(TMP_FOLDER))?;
+        tmp.put(&points, Path::new(TMP_FOLDER))?;
+        points.own_tmp = true;
     }
     match inside.strip_prefix(TMP_FOLDER) {
         // It was there, and must be there again.
-        Ok(rest) if hides && !image => {
-            sandbox.put_at(beneath(Path::new(TMP_FOLDER), rest, true, None)?.as_fd(), &inside)?;
+        Ok(rest) if points.own_tmp && !image => {
+            sandbox.put_at(beneath(Path::new(TMP_FOLDER), rest, true, None)?.as_fd(), inside)?;
         }
-        _ if image || mounts.read_only => sandbox.put(&inside)?,
+        _ if image || mounts.read_only => sandbox.put(&points, inside)?,
         _ => {}
     }
+    points.sandbox = Some(inside);
     for (volume, tree) in volumes {
-        put_volume(volume, tree, image, &inside, user)?;
+        tree.put(&points, &volume.to)?;
     }
     if image {
-        let root = open(CWD, Path::new("/"), OFlags::PATH | OFlags::DIRECTORY)
-            .map_err(failed("open the root"))?;
-        set_read_only(root.as_fd(), 0).map_err(failed("make the image read-only"))?;
+        image::close()?;
     }
     Ok(())
 }
@@ -169,28 +163,20 @@ fn shm_of(process: Process) -> Done<Tree> {
     shm
 }
 
-fn put_volume(
-    volume: &Volume,
-    tree: Tree,
-    image: bool,
-    sandbox: &Path,
-    user: Option<&Credentials>,
-) -> Done {
-    if volume.to.is_relative() {
-        // The sandbox may hold links that somebody planted.
-        let point = beneath(sandbox, &volume.to, tree.folder, user)?;
-        return tree.put_at(point.as_fd(), &volume.to);
-    }
-    if image {
-        make(&volume.to, tree.folder)?;
-    }
-    tree.put(&volume.to)
-}
-
 impl Tree {
     fn host(path: &Path) -> Done<Self> {
         let what = || format!("take {} as a volume", path.display());
         let fd = open(CWD, path, OFlags::PATH).map_err(failed(what()))?;
+        Self::of(fd.as_fd()).map_err(failed(what()))
+    }
+
+    /// A path without links. If there is one now, it is not what was allowed.
+    fn exactly(path: &Path) -> Done<Self> {
+        let what = || format!("take {} as a volume", path.display());
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::NO_SYMLINKS;
+        let fd =
+            rfs::openat2(CWD, path, flags, rfs::Mode::empty(), resolve).map_err(failed(what()))?;
         Self::of(fd.as_fd()).map_err(failed(what()))
     }
 
@@ -205,7 +191,7 @@ impl Tree {
 
     fn volume(volume: &Volume, user: Option<&Credentials>) -> Done<Self> {
         let tree = match &volume.from {
-            Source::Host(path) => Self::host(path)?,
+            Source::Host(path) => Self::exactly(path)?,
             Source::Sandbox { base, path } => Self::beneath(base, path, user)?,
         };
         if volume.read_only {
@@ -224,9 +210,8 @@ impl Tree {
         Ok(Self { fd: open_tree(fd, c"", flags)?, folder })
     }
 
-    fn put(self, to: &Path) -> Done {
-        let point = open(CWD, to, OFlags::PATH)
-            .map_err(failed(format!("mount something at {}", to.display())))?;
+    fn put(self, points: &Points<'_>, to: &Path) -> Done {
+        let point = points.of(to, self.folder)?;
         self.put_at(point.as_fd(), to)
     }
 
@@ -238,71 +223,13 @@ impl Tree {
     }
 }
 
-fn open(at: BorrowedFd<'_>, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
+pub(super) fn open(at: BorrowedFd<'_>, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
     Ok(rfs::openat(at, path, flags | OFlags::CLOEXEC, rfs::Mode::empty())?)
 }
 
-/// Opens a path in a folder of somebody else, out of which it cannot lead. What is
-/// missing is made, for the user.
-fn beneath(base: &Path, path: &Path, folder: bool, user: Option<&Credentials>) -> Done<OwnedFd> {
-    let what = || format!("open {} in {}", path.display(), base.display());
-    let base = open(CWD, base, OFlags::PATH | OFlags::DIRECTORY).map_err(failed(what()))?;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-    let look = |path: &Path| {
-        let flags = OFlags::PATH | OFlags::CLOEXEC;
-        rfs::openat2(&base, path, flags, rfs::Mode::empty(), resolve)
-    };
-    let mut so_far = PathBuf::new();
-    let mut parent = look(Path::new(".")).map_err(failed(what()))?;
-    let names: Vec<_> = path.components().filter(|c| !matches!(c, Component::CurDir)).collect();
-    for (n, name) in names.iter().enumerate() {
-        so_far.push(name);
-        parent = match look(&so_far) {
-            Err(rustix::io::Errno::NOENT) => {
-                match create(&parent, Path::new(name), folder || n + 1 < names.len(), user) {
-                    // Another member of the pod was faster.
-                    Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-                    created => created.map_err(failed(what()))?,
-                }
-                look(&so_far).map_err(failed(what()))?
-            }
-            found => found.map_err(failed(what()))?,
-        };
-    }
-    Ok(parent)
-}
-
-fn create(
-    parent: &OwnedFd,
-    name: &Path,
-    folder: bool,
-    user: Option<&Credentials>,
-) -> io::Result<()> {
-    if folder {
-        rfs::mkdirat(parent, name, 0o755.into())?;
-    } else {
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-        rfs::openat(parent, name, flags, 0o644.into())?;
-    }
-    let Some(user) = user else { return Ok(()) };
-    let (uid, gid) = (rfs::Uid::from_raw(user.uid), rfs::Gid::from_raw(user.gid));
-    Ok(rfs::chownat(parent, name, Some(uid), Some(gid), rfs::AtFlags::SYMLINK_NOFOLLOW)?)
-}
-
-/// Makes an image the root. Its own mounts, if it has any, stay behind.
-fn enter(root: &Path) -> Done {
-    let what = || format!("make {} the root", root.display());
-    mount_bind(root, root).map_err(failed(what()))?;
-    chdir(root).map_err(failed(what()))?;
-    // The old root lies on top of the new one then.
-    pivot_root(".", ".").map_err(failed(what()))?;
-    unmount(".", UnmountFlags::DETACH).map_err(failed("leave the machine's root"))?;
-    chdir("/").map_err(failed(what()))
-}
-
-fn mount_new(kind: &str, to: &str, flags: MountFlags, data: &str) -> Done {
+fn mount_new(points: &Points<'_>, kind: &str, to: &str, flags: MountFlags, data: &str) -> Done {
     let what = || format!("mount {kind} at {to}");
-    make(Path::new(to), true)?;
+    points.of(Path::new(to), true)?;
     let data = std::ffi::CString::new(data).map_err(failed(what()))?;
     mount(kind, to, kind, flags, Some(data.as_c_str())).map_err(failed(what()))
 }
@@ -329,8 +256,8 @@ fn guard_proc() -> Done {
     Ok(())
 }
 
-fn devices() -> Done {
-    mount_new("tmpfs", "/dev", MountFlags::NOSUID, "mode=0755,size=64k")?;
+fn devices(points: &Points<'_>) -> Done {
+    mount_new(points, "tmpfs", "/dev", MountFlags::NOSUID, "mode=0755,size=64k")?;
     let all = Mode::from_bits_truncate(0o666);
     for (name, major, minor) in DEVICES {
         let path = Path::new("/dev").join(name);
@@ -344,26 +271,12 @@ fn devices() -> Done {
         symlink(to, Path::new("/dev").join(name)).map_err(failed(format!("make /dev/{name}")))?;
     }
     let flags = MountFlags::NOSUID | MountFlags::NOEXEC;
-    mount_new("devpts", "/dev/pts", flags, "newinstance,ptmxmode=0666,mode=0620,gid=5")
-}
-
-/// Makes a place for a mount where there is none.
-fn make(path: &Path, folder: bool) -> Done {
-    let made = match fs::metadata(path) {
-        Ok(_) => Ok(()),
-        Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
-        Err(_) if folder => fs::create_dir_all(path),
-        Err(_) => path
-            .parent()
-            .map_or(Ok(()), fs::create_dir_all)
-            .and_then(|()| fs::File::create(path).map(drop)),
-    };
-    made.map_err(failed(format!("make {}", path.display())))
+    mount_new(points, "devpts", "/dev/pts", flags, "newinstance,ptmxmode=0666,mode=0620,gid=5")
 }
 
 /// A mount, with `AT_RECURSIVE` also all below it. What else it is (`nosuid`, `nodev`)
 /// stays.
-fn set_read_only(of: BorrowedFd<'_>, flags: libc::c_int) -> io::Result<()> {
+pub(super) fn set_read_only(of: BorrowedFd<'_>, flags: libc::c_int) -> io::Result<()> {
     #[repr(C)]
     struct Attributes {
         set: u64,

@@ -48,12 +48,14 @@ impl Opened {
         }
     }
 
-    /// Enters that of pids, for the next child, and returns the others.
-    pub(super) fn enter_pid(self) -> Result<Self, String> {
+    /// Enters that of pids, for the next child. Returns the others, and whether there
+    /// was one.
+    pub(super) fn enter_pid(self) -> Result<(Self, bool), String> {
         let is_pid = |(flag, ..): &(CloneFlags, _, _)| *flag == CloneFlags::CLONE_NEWPID;
         let (pid, others): (Vec<_>, Vec<_>) = self.0.into_iter().partition(is_pid);
+        let entered = !pid.is_empty();
         Self(pid).enter()?;
-        Ok(Self(others))
+        Ok((Self(others), entered))
     }
 
     /// Enters them. A pid namespace is entered by the next child only.

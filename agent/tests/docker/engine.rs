@@ -19,6 +19,8 @@ pub struct OwnEngine {
     dir: TempDir,
     daemon: Option<Child>,
     args: Vec<String>,
+    /// Of the folder with all that it has.
+    data: &'static str,
 }
 
 impl OwnEngine {
@@ -27,7 +29,7 @@ impl OwnEngine {
         // Sockets have short paths.
         let dir = tempfile::Builder::new().prefix("mezz-d").tempdir_in("/tmp").unwrap();
         let args = args.iter().map(|arg| (*arg).to_owned()).collect();
-        let mut engine = Self { dir, daemon: None, args };
+        let mut engine = Self { dir, daemon: None, args, data: "data" };
         engine.come_back();
         let archive = engine.dir.path().join("image.tar");
         docker_at(SOCKET, &["save", "-o", archive.to_str().unwrap(), &image()]);
@@ -50,7 +52,7 @@ impl OwnEngine {
                 "-H",
                 &self.address(),
                 "--data-root",
-                &at("data"),
+                &at(self.data),
                 "--exec-root",
                 &at("exec"),
             ])
@@ -73,6 +75,17 @@ impl OwnEngine {
             assert!(Instant::now() < end, "the second engine does not start: {log}");
             std::thread::sleep(Duration::from_millis(50));
         }
+    }
+
+    /// An engine that knows nothing of this one's containers.
+    pub fn come_back_as_another(&mut self) {
+        self.data = "other";
+        self.come_back();
+    }
+
+    pub fn come_back_as_itself(&mut self) {
+        self.data = "data";
+        self.come_back();
     }
 
     /// By a signal; waits for its end.
@@ -226,6 +239,6 @@ async fn an_agent_may_have_no_docker() {
     let spec = docker.spec("true");
     docker.stop();
     let error = docker.refused(spec).await;
-    assert!(error.contains("container.type is DOCKER") && error.contains("`docker`"), "{error}");
+    assert!(error.contains("container.type is DOCKER") && error.contains("--docker"), "{error}");
     assert!(docker.agent().it.abilities().iter().all(|ability| ability.name != "docker"));
 }

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     fs,
     os::unix::process::ExitStatusExt as _,
+    path::Path,
     process::{Command, ExitStatus},
     sync::atomic::{AtomicU32, Ordering},
 };
@@ -49,6 +50,13 @@ pub fn docker(args: &[&str]) -> String {
     docker_at(SOCKET, args)
 }
 
+/// The label of an agent's containers; none before it has a folder.
+pub fn label(work_dir: &Path) -> Option<String> {
+    let text = fs::read(work_dir.join("docker.json")).ok()?;
+    let known: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    Some(format!("dev.mezz.agent={}", known["agent"].as_str().unwrap()))
+}
+
 /// An agent with Docker only, and its containers, which are gone with it.
 pub struct Docker {
     agent: Agent,
@@ -70,10 +78,8 @@ impl Docker {
         options.docker =
             DockerOptions { engine: Some(EngineAddress::parse(address).unwrap()), config: None };
         set(&mut options);
-        fs::create_dir_all(&options.work_dir).unwrap();
-        let work_dir = fs::canonicalize(&options.work_dir).unwrap();
-        let label = format!("label=dev.mezz.agent={}", work_dir.display());
         let agent = Agent::with((dir, options));
+        let label = format!("label={}", label(&agent.options.work_dir).unwrap());
         Self { agent, address: address.to_owned(), label }
     }
 
@@ -83,8 +89,13 @@ impl Docker {
 
     /// With an address where nobody listens.
     pub fn without_engine(address: &str) -> Self {
-        let mut docker = Self::with(address, |_| {});
         // Nothing to be looked for at the end.
+        Self::through(address)
+    }
+
+    /// With an address that only the agent uses.
+    pub fn through(address: &str) -> Self {
+        let mut docker = Self::at(address);
         docker.address = SOCKET.to_owned();
         docker
     }
@@ -104,6 +115,20 @@ impl Docker {
     /// As another process of the agent would find it.
     pub fn start(&mut self) {
         self.agent.it = containerizer::open(&self.agent.options).unwrap();
+    }
+
+    /// With another engine than before.
+    pub fn start_at(&mut self, address: &str) {
+        let mut options = self.agent.options.clone();
+        options.docker.engine = Some(EngineAddress::parse(address).unwrap());
+        self.agent.it = containerizer::open(&options).unwrap();
+    }
+
+    /// What an agent says that may not start like this.
+    pub async fn refuses_to_start(&self, known: &[&ContainerId]) -> String {
+        let known = known.iter().map(|id| (*id).clone()).collect();
+        let found = tokio::time::timeout(PATIENCE, self.agent().it.recover(known)).await.unwrap();
+        chain(&found.unwrap_err())
     }
 
     /// Both.

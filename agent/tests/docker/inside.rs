@@ -17,6 +17,7 @@ use tokio::io::AsyncWriteExt as _;
 
 use crate::{
     fixture::{Docker, collect, docker, name, shell, status},
+    proxy::Proxy,
     support::until,
 };
 
@@ -244,6 +245,11 @@ async fn what_cannot_be_done_is_refused_by_name() {
         error.contains("container.docker.parameters[0] `name`: is not for parameters"),
         "{error}"
     );
+    let mut spec = docker.spec("true");
+    parameter(&mut spec, "pids-limit", "16385");
+    let error = docker.refused(spec).await;
+    let expected = "parameters[0] `pids-limit`: 16385 is more than the 16384 that this agent's";
+    assert!(error.contains(expected), "{error}");
     let spec = docker.spec_with("true", |info| info.docker = None);
     let error = docker.refused(spec).await;
     assert!(error.contains("container.docker is not set"), "{error}");
@@ -329,6 +335,44 @@ async fn a_program_dies_when_nobody_wants_it_any_more() {
     until_processes(&docker, &id, before).await;
     docker.agent().it.destroy(&id).await.unwrap();
     assert_eq!(status(&docker.agent().wait(&id).await).signal(), Some(SIGKILL));
+}
+
+#[tokio::test]
+async fn a_program_dies_when_its_caller_goes_while_it_starts() {
+    let proxy = Proxy::holding(|request| request.contains("/exec/") && request.contains("/start "));
+    let docker = Docker::through(&proxy.address());
+    let id = docker.run("echo ready; sleep 1000; true").await;
+    docker.says(&id, "ready").await;
+    let before = docker.agent().it.processes(&id).await.unwrap().len();
+    let mut exec = docker.agent().it.exec(&id, shell("trap '' TERM HUP; sleep 1000; true"));
+    tokio::select! {
+        _ = &mut exec => panic!("its answer is held back"),
+        () = until("it is started", || proxy.holds()) => {}
+    }
+    tokio::select! {
+        _ = &mut exec => panic!("its answer is held back"),
+        () = until_processes(&docker, &id, before + 2) => {}
+    }
+    drop(exec);
+    until_processes(&docker, &id, before).await;
+    docker.agent().it.destroy(&id).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_program_dies_whenever_its_caller_goes() {
+    let docker = Docker::new();
+    let id = docker.run("echo ready; sleep 1000; true").await;
+    docker.says(&id, "ready").await;
+    let before = docker.agent().it.processes(&id).await.unwrap().len();
+    for millis in (0..60).step_by(4) {
+        let exec = docker.agent().it.exec(&id, shell("trap '' TERM HUP; sleep 1000; true"));
+        let _ = tokio::time::timeout(std::time::Duration::from_millis(millis), exec).await;
+    }
+    // What is late must have come.
+    let (end, ..) = docker.exec(&id, shell("true")).await;
+    assert!(end.success());
+    until_processes(&docker, &id, before).await;
+    docker.agent().it.destroy(&id).await.unwrap();
 }
 
 async fn until_processes(docker: &Docker, id: &mezz_proto::ids::ContainerId, wanted: usize) {

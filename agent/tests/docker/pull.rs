@@ -7,6 +7,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+use mezz_agent::containerizer::ContainerError;
 use mezz_proto::error::chain;
 use tempfile::TempDir;
 
@@ -115,7 +116,7 @@ async fn an_image_that_is_nowhere_says_so() {
     let spec =
         docker.spec_with("true", |info| info.docker.as_mut().unwrap().image = missing.clone());
     let error = docker.refused(spec).await;
-    assert!(error.contains(&format!("cannot pull image `{missing}`")), "{error}");
+    assert!(error.contains(&format!("its image {missing} was removed before")), "{error}");
     assert_eq!(docker.all(), "");
     let error = pull(&docker, "127.0.0.1:1/nobody/there", false).await.unwrap_err();
     assert!(error.contains("connection refused"), "{error}");
@@ -140,12 +141,15 @@ async fn an_image_is_pulled_when_it_is_absent_or_that_is_forced() {
 }
 
 #[tokio::test]
-async fn a_launch_pulls_what_is_gone_again() {
+async fn an_image_that_is_gone_when_it_is_wanted_can_be_prepared_again() {
     let d = Docker::new();
     let registry = Registry::start(None).await;
     let there = registry.push("mezz/gone", None);
     let spec = d.spec_with("echo ran", |info| info.docker.as_mut().unwrap().image = there.clone());
-    assert_eq!(d.output_of(spec).await, "ran\n", "without `prepare`");
+    let error = d.agent().it.launch(spec.clone()).await.unwrap_err();
+    assert!(matches!(&error, ContainerError::ImageGone { .. }), "{error}");
+    d.agent().it.prepare(&spec).await.unwrap();
+    assert_eq!(d.output_of(spec).await, "ran\n");
     remove_image(&there);
 }
 
@@ -166,5 +170,5 @@ async fn a_registry_wants_to_know_who_asks() {
     let wrong = registry.dir.path().join("wrong.json");
     fs::write(&wrong, "no json").unwrap();
     let error = pull(&with(&wrong), &there, false).await.unwrap_err();
-    assert!(error.contains("docker_config") && error.contains("wrong.json"), "{error}");
+    assert!(error.contains("--docker-config") && error.contains("wrong.json"), "{error}");
 }

@@ -1,13 +1,14 @@
 //! An agent that comes back.
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use mezz_proto::ids::ContainerId;
 use nix::libc::SIGKILL;
 use std::os::unix::process::ExitStatusExt as _;
 
 use crate::{
-    fixture::{Docker, docker, name, status},
+    engine::OwnEngine,
+    fixture::{Docker, docker, label, name, status},
     support::until,
 };
 
@@ -83,7 +84,7 @@ async fn what_was_made_and_not_started_never_will_be() {
     let work_dir = fs::canonicalize(&d.agent().options.work_dir).unwrap();
     // As an agent leaves it that dies between two calls.
     let made = ContainerId::new(format!("made-{}", std::process::id()));
-    let agent = format!("dev.mezz.agent={}", work_dir.display());
+    let agent = label(&work_dir).unwrap();
     docker(&[
         "create",
         "--name",
@@ -113,4 +114,78 @@ async fn what_was_removed_while_no_agent_ran_has_ended() {
     assert!(d.recover(&[&id]).await.known[&id], "it did start");
     let end = d.agent().wait(&id).await;
     assert_eq!((end.wait_status, end.failure), (None, None));
+}
+
+#[tokio::test]
+async fn two_agents_with_a_path_of_the_same_name_leave_each_other_alone() {
+    // As in two machines' or containers' own views: a folder is moved aside, and another
+    // agent has one by the same path.
+    let mut d = Docker::new();
+    let theirs = d.run("sleep 1000").await;
+    d.stop();
+    let work_dir = d.agent().options.work_dir.clone();
+    let aside = work_dir.with_file_name("aside");
+    fs::rename(&work_dir, &aside).unwrap();
+    d.start();
+    let own = d.run("sleep 1000").await;
+    d.restart();
+    let recovery = d.recover(&[&own]).await;
+    assert!(recovery.known[&own] && recovery.unended.is_empty(), "{recovery:?}");
+    assert_eq!(d.inspect(&theirs, "{{.State.Running}}"), "true");
+    assert!(d.all().contains(&name(&theirs)), "under the first one's label");
+    d.agent().it.destroy(&own).await.unwrap();
+    d.agent().it.remove(&own).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_runs_in_an_engine_is_not_left_behind_for_another_or_none() {
+    let other = OwnEngine::start(&[]);
+    let mut d = Docker::new();
+    let id = d.run("echo ready; sleep 1000").await;
+    d.says(&id, "ready").await;
+
+    d.stop();
+    let error = d.refuses_to_start(&[&id]).await;
+    let advice = format!("remove {}", d.agent().options.work_dir.join("docker").display());
+    assert!(error.contains("started without one (--docker)"), "{error}");
+    assert!(error.contains(&advice), "{error}");
+
+    d.start_at(&other.address());
+    let error = d.refuses_to_start(&[&id]).await;
+    assert!(error.contains("is not the one that was used before: its id is"), "{error}");
+    assert!(error.contains(&advice) && error.contains(&other.address()), "{error}");
+    until("it is an ability's problem", || {
+        d.ability().problem.is_some_and(|why| why.contains(&advice))
+    })
+    .await;
+
+    d.start();
+    assert!(d.recover(&[&id]).await.known[&id], "it is still there");
+    d.agent().it.destroy(&id).await.unwrap();
+    d.agent().it.remove(&id).await.unwrap();
+    d.start_at(&other.address());
+    assert_eq!(d.recover(&[]).await, Default::default(), "now it may go elsewhere");
+    d.start();
+}
+
+#[tokio::test]
+async fn an_engine_in_the_place_of_another_does_not_tell_the_ends_of_its_containers() {
+    let mut engine = OwnEngine::start(&["--live-restore"]);
+    let d = Docker::at(&engine.address());
+    let id = d.run("echo ready; sleep 1000").await;
+    d.says(&id, "ready").await;
+    engine.end(nix::sys::signal::Signal::SIGKILL);
+    engine.come_back_as_another();
+    until("it is recognised", || {
+        d.ability().problem.is_some_and(|why| why.contains("is not the one that was used before"))
+    })
+    .await;
+    let error = d.refused(d.spec("true")).await;
+    assert!(error.contains("is not the one that was used before"), "{error}");
+    let early = tokio::time::timeout(Duration::from_millis(500), d.agent().it.wait(&id)).await;
+    assert!(early.is_err(), "nobody knows: {early:?}");
+    engine.end(nix::sys::signal::Signal::SIGTERM);
+    engine.come_back_as_itself();
+    d.agent().it.destroy(&id).await.unwrap();
+    assert_eq!(status(&d.agent().wait(&id).await).signal(), Some(SIGKILL));
 }

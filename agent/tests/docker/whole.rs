@@ -3,11 +3,18 @@
 use std::{process::Command, time::Duration};
 
 use mezz_agent::containerizer::EngineAddress;
-use mezz_proto::v1::{self, TaskState, task_status::Reason};
+use mezz_proto::{
+    resources::{Dialect, Resources},
+    v1::{
+        self, TaskState,
+        container_info::docker_info::{Network, PortMapping},
+        task_status::Reason,
+    },
+};
 
 use crate::{
     cluster::{FakeMaster, TestAgent, task},
-    fixture::{SOCKET, image, info},
+    fixture::{SOCKET, docker_at, image, info, label},
 };
 
 fn docker_task(id: &str, line: &str) -> v1::TaskInfo {
@@ -37,9 +44,8 @@ impl Whole {
 
     fn containers(&mut self) -> String {
         // Without a panic: this also runs in a test that failed.
-        let work_dir = self.agent().options.work_dir.clone();
-        let work_dir = std::fs::canonicalize(&work_dir).unwrap_or(work_dir);
-        let label = format!("label=dev.mezz.agent={}", work_dir.display());
+        let Some(label) = label(&self.agent().options.work_dir) else { return String::new() };
+        let label = format!("label={label}");
         let output = Command::new("docker").args(["ps", "-aq", "--filter", &label]).output();
         output.map_or_else(
             |error| error.to_string(),
@@ -138,4 +144,50 @@ async fn an_agent_without_docker_refuses_with_a_reason() {
     let message = failed.message.unwrap();
     assert!(message.contains("docker"), "{message}");
     agent.finish().await;
+}
+
+#[test_log::test(tokio::test)]
+async fn an_executor_in_docker_has_the_ports_of_its_first_tasks() {
+    let mut master = FakeMaster::start().await;
+    let mut whole = Whole::new(&master);
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let ports = Resources::parse(&format!("ports:[{port}-{port}]")).unwrap();
+    let ports = ports.to_proto(Dialect::Refined, None);
+    whole.agent().options.resources =
+        Resources::parse(&format!("cpus:4;mem:4096;ports:[{port}-{port}]")).unwrap();
+    whole.agent().start().await;
+    master.welcome().await;
+    let mut container = info(&image());
+    let docker = container.docker.as_mut().unwrap();
+    docker.network = Some(Network::Bridge as i32);
+    docker.port_mappings.push(PortMapping {
+        host_port: port.into(),
+        container_port: 80,
+        protocol: None,
+    });
+    let mut of_task = task("t", "");
+    let command = of_task.command.take().unwrap();
+    of_task.executor = Some(v1::ExecutorInfo {
+        executor_id: v1::ExecutorId { value: "E".into() },
+        command: Some(v1::CommandInfo { value: Some("echo ready; sleep 1000".into()), ..command }),
+        container: Some(container),
+        ..Default::default()
+    });
+    of_task.resources.extend(ports);
+    master.run(vec![of_task]).await;
+    let end = tokio::time::Instant::now() + Duration::from_secs(20);
+    let ports = loop {
+        let ids = whole.containers();
+        let format = "{{.State.Status}} {{json .HostConfig.PortBindings}}";
+        let of = |id| docker_at(SOCKET, &["inspect", "-f", format, id]);
+        if let Some(said) = ids.split_whitespace().next().map(of)
+            && let Some(ports) = said.strip_prefix("running ")
+        {
+            break ports.to_owned();
+        }
+        assert!(tokio::time::Instant::now() < end, "it does not run");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert!(ports.contains("80/tcp") && ports.contains(&format!("\"{port}\"")), "{ports}");
+    master.kill("t", None).await;
 }

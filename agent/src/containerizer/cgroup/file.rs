@@ -8,9 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::io::Errno;
 use thiserror::Error;
 
 use crate::launcher::process;
+
+/// No attribute is longer, in bytes.
+const LONGEST_ATTRIBUTE: usize = 4096;
 
 /// A control file or directory that did not do as told.
 #[derive(Debug, Error)]
@@ -69,6 +73,33 @@ pub fn keyed(directory: &Path, name: &str, key: &str) -> Option<u64> {
     text.lines().find_map(|line| {
         let (k, v) = line.split_once(' ')?;
         (k == key).then(|| v.trim().parse().ok())?
+    })
+}
+
+/// An extended attribute of a cgroup, by which we remember what no control file says.
+/// It goes away with the cgroup.
+pub fn attribute(directory: &Path, name: &str) -> Result<Option<String>, CgroupError> {
+    let failed = |e: Errno| {
+        CgroupError::new(format!("reading the attribute {name} of"), directory, e.into())
+    };
+    let mut value = Vec::with_capacity(LONGEST_ATTRIBUTE);
+    match rustix::fs::getxattr(directory, name, rustix::buffer::spare_capacity(&mut value)) {
+        Ok(_) => Ok(Some(String::from_utf8_lossy(&value).into_owned())),
+        Err(Errno::NODATA) => Ok(None),
+        Err(e) => Err(failed(e)),
+    }
+}
+
+/// Sets an attribute, or removes one that is there.
+pub fn set_attribute(directory: &Path, name: &str, value: Option<&str>) -> Result<(), CgroupError> {
+    let done = match value {
+        Some(value) => {
+            rustix::fs::setxattr(directory, name, value.as_bytes(), rustix::fs::XattrFlags::empty())
+        }
+        None => rustix::fs::removexattr(directory, name),
+    };
+    done.map_err(|e| {
+        CgroupError::new(format!("setting the attribute {name} of"), directory, e.into())
     })
 }
 

@@ -14,6 +14,9 @@ pub const V1_CONTROLLERS: [&str; 5] = ["cpu", "cpuacct", "memory", "pids", "free
 /// A v1 controller that is used when asked for.
 pub const DEVICES: &str = "devices";
 
+/// A controller of both versions that is used when asked for.
+pub const CPUSET: &str = "cpuset";
+
 /// v2 controllers that containers need.
 pub const V2_CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
 
@@ -31,7 +34,7 @@ pub struct Mounts {
 pub enum Usable {
     /// A unified hierarchy with all [`V2_CONTROLLERS`].
     V2(PathBuf),
-    /// All [`V1_CONTROLLERS`], and maybe [`DEVICES`].
+    /// All [`V1_CONTROLLERS`], and maybe [`DEVICES`] and [`CPUSET`].
     V1(BTreeMap<&'static str, PathBuf>),
     /// Neither; these are missing, as v1 or v2 calls them.
     Missing(Vec<&'static str>),
@@ -50,7 +53,7 @@ impl Mounts {
                 Some("cgroup2") => _ = mounts.v2.get_or_insert(point),
                 Some("cgroup") => {
                     let options = after.nth(1).unwrap_or_default();
-                    for name in V1_CONTROLLERS.into_iter().chain([DEVICES]) {
+                    for name in V1_CONTROLLERS.into_iter().chain([DEVICES, CPUSET]) {
                         if options.split(',').any(|o| o == name) {
                             mounts.v1.entry(name).or_insert_with(|| point.clone());
                         }
@@ -98,6 +101,12 @@ fn unescape(text: &str) -> PathBuf {
         i += if octal.is_some() { 4 } else { 1 };
     }
     PathBuf::from(OsString::from_vec(out))
+}
+
+/// Whether a unified hierarchy has a controller.
+pub fn has_controller(root: &Path, name: &str) -> bool {
+    fs::read_to_string(root.join("cgroup.controllers"))
+        .is_ok_and(|all| all.split_whitespace().any(|controller| controller == name))
 }
 
 /// Whether a name can stand as one directory below a hierarchy's root.

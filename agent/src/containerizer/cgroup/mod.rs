@@ -5,6 +5,8 @@
 //! hand it a folder that looks like one.
 
 mod bounds;
+mod cpuset;
+mod devices;
 mod file;
 mod hierarchy;
 mod v1;
@@ -15,7 +17,7 @@ use std::{fs, io, os::fd::OwnedFd, path::PathBuf};
 pub use bounds::{Bounds, LEAST_MEMORY_BYTES, MAX_PIDS};
 pub use file::CgroupError;
 pub use hierarchy::is_plain_name;
-use hierarchy::{DEVICES, Mounts, Usable};
+use hierarchy::{CPUSET, DEVICES, Mounts, Usable, has_controller};
 use thiserror::Error;
 
 use super::{OutOfMemory, Statistics};
@@ -72,12 +74,24 @@ pub enum SetupError {
         .0.join(", ")
     )]
     Missing(Vec<&'static str>),
-    /// Devices cannot be confined.
+    /// Devices cannot be confined with v1.
     #[error(
         "isolation: `devices` needs the devices controller of cgroup v1, which this machine does \
-         not have mounted (cgroup v2 has none); leave `devices` out"
+         not have mounted; leave `devices` out"
     )]
     Devices,
+    /// Devices cannot be confined with v2.
+    #[error(
+        "isolation: `devices` needs a kernel that takes device filters for cgroups \
+         (CONFIG_CGROUP_BPF), and an agent of root: {0}; leave `devices` out"
+    )]
+    DeviceFilter(#[source] io::Error),
+    /// Cores cannot be given to containers.
+    #[error(
+        "isolation: `cpuset` needs the cpuset controller, which this machine's cgroups do not \
+         have; leave `cpuset` out"
+    )]
+    Cpuset,
     /// They are there but not ours to use.
     #[error(
         "cgroups cannot be set up: {0}; start the agent as root or with a delegated cgroup \
@@ -87,19 +101,35 @@ pub enum SetupError {
     Denied(#[from] CgroupError),
 }
 
-/// The cgroups of an agent with this name, of whichever version the machine has. A
-/// container may have `most_pids` processes and threads, and with `devices` open only
-/// harmless devices and the GPUs that it holds.
+/// What is done for all containers alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Processes and threads that a container may have.
+    pub most_pids: u64,
+    /// Containers open only harmless devices and the GPUs that they hold.
+    pub devices: bool,
+    /// Containers with whole cpus have cores of their own.
+    pub cpuset: bool,
+}
+
+/// The cgroups of an agent with this name, of whichever version the machine has.
 ///
 /// # Errors
 /// [`SetupError`] when controllers or rights are missing.
-pub fn open(agent: &str, most_pids: u64, devices: bool) -> Result<Box<dyn Cgroups>, SetupError> {
+pub fn open(agent: &str, settings: Settings) -> Result<Box<dyn Cgroups>, SetupError> {
+    let Settings { devices, cpuset, .. } = settings;
     let text = fs::read_to_string("/proc/self/mountinfo").map_err(SetupError::Mounts)?;
     match Mounts::parse(&text).usable() {
-        Usable::V2(_) if devices => Err(SetupError::Devices),
-        Usable::V2(root) => Ok(Box::new(v2::V2::open(&root, agent, most_pids)?)),
+        Usable::V2(root) if cpuset && !has_controller(&root, CPUSET) => Err(SetupError::Cpuset),
+        Usable::V2(root) => {
+            if devices {
+                v2::check_device_filters().map_err(SetupError::DeviceFilter)?;
+            }
+            Ok(Box::new(v2::V2::open(&root, agent, settings)?))
+        }
         Usable::V1(mounts) if devices && !mounts.contains_key(DEVICES) => Err(SetupError::Devices),
-        Usable::V1(mounts) => Ok(Box::new(v1::V1::open(&mounts, agent, most_pids, devices)?)),
+        Usable::V1(mounts) if cpuset && !mounts.contains_key(CPUSET) => Err(SetupError::Cpuset),
+        Usable::V1(mounts) => Ok(Box::new(v1::V1::open(&mounts, agent, settings)?)),
         Usable::Missing(controllers) => Err(SetupError::Missing(controllers)),
     }
 }

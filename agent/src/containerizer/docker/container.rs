@@ -2,13 +2,13 @@
 
 use std::sync::{
     Arc, OnceLock,
-    atomic::{AtomicBool, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use mezz_proto::ids::ContainerId;
 use tokio::sync::watch;
 
-use super::{logs::Sink, spec};
+use super::{gpus::Gpus, logs::Sink, spec};
 use crate::containerizer::Termination;
 
 /// Where it is in its life.
@@ -33,6 +33,8 @@ pub(super) struct Container {
     pub(super) sink: OnceLock<Sink>,
     /// Whether somebody here wanted it dead.
     killed: AtomicBool,
+    /// Its GPUs, as bits.
+    gpus: AtomicU64,
     state: watch::Sender<State>,
 }
 
@@ -43,6 +45,7 @@ impl Container {
             id,
             sink: OnceLock::new(),
             killed: AtomicBool::new(false),
+            gpus: AtomicU64::new(0),
             state: watch::Sender::new(state),
         })
     }
@@ -57,6 +60,14 @@ impl Container {
 
     pub(super) fn was_killed(&self) -> bool {
         self.killed.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_gpus(&self, gpus: Gpus) {
+        self.gpus.store(gpus.bits(), Ordering::Relaxed);
+    }
+
+    pub(super) fn gpus(&self) -> Gpus {
+        Gpus::from_bits(self.gpus.load(Ordering::Relaxed))
     }
 
     pub(super) fn has_ended(&self) -> bool {

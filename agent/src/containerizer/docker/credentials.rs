@@ -44,7 +44,7 @@ pub(super) fn registry(image: &str) -> &str {
 /// # Errors
 /// A sentence that names the file.
 pub(super) fn find(file: &Path, image: &str) -> Result<Option<DockerCredentials>, String> {
-    let wrong = |why: &dyn std::fmt::Display| format!("docker_config {}: {why}", file.display());
+    let wrong = |why: &dyn std::fmt::Display| format!("--docker-config {}: {why}", file.display());
     let text = fs::read(file).map_err(|error| wrong(&error))?;
     // Its text holds secrets: an error says where, and not what.
     let config: Config = serde_json::from_slice(&text).map_err(|error| {
@@ -143,7 +143,7 @@ mod tests {
             (r#"{"credHelpers": {"quay.io": "x"}}"#, "in a helper program"),
         ] {
             let error = find_in(config, "quay.io/a").unwrap_err();
-            assert!(error.starts_with("docker_config /") && error.contains(part), "{error}");
+            assert!(error.starts_with("--docker-config /") && error.contains(part), "{error}");
             assert!(!error.contains("secret"), "{error}");
         }
         let error = find(Path::new("/nowhere/config.json"), "a").unwrap_err();

@@ -2,7 +2,8 @@
 
 use std::{
     future::Future,
-    sync::{Mutex, MutexGuard, PoisonError},
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -10,6 +11,7 @@ use bollard::{API_DEFAULT_VERSION, Docker, errors::Error};
 use mezz_proto::error::chain;
 use thiserror::Error as ThisError;
 
+use super::identity::{Identity, Objection};
 use crate::containerizer::Ability;
 
 /// What the engine is asked for is done by then, or never.
@@ -64,9 +66,15 @@ pub(super) enum EngineError {
     /// There is none, or it has gone away meanwhile.
     #[error(
         "the Docker engine does not answer at {address}: {why}. Start it, or name another one \
-         by the agent's option `docker`"
+         by the agent's --docker"
     )]
     Away { address: String, why: String },
+    /// Who answers is not the engine that has this agent's containers.
+    #[error("the Docker engine at {address} is not the one that was used before: {why}")]
+    Another { address: String, why: String },
+    /// It does not end an answer that it began.
+    #[error("the Docker engine said nothing more for {0:?}")]
+    Silent(Duration),
     /// It does not want to. In its own words.
     #[error("{message}")]
     Refused { status: u16, message: String },
@@ -76,8 +84,13 @@ pub(super) enum EngineError {
 }
 
 impl EngineError {
+    /// Also while another stands in its place.
     pub(super) fn is_away(&self) -> bool {
-        matches!(self, Self::Away { .. })
+        matches!(self, Self::Away { .. } | Self::Another { .. })
+    }
+
+    pub(super) fn is_another(&self) -> bool {
+        matches!(self, Self::Another { .. })
     }
 
     /// There is no such container, image or exec.
@@ -95,7 +108,7 @@ impl From<EngineError> for std::io::Error {
     fn from(error: EngineError) -> Self {
         use std::io::ErrorKind;
         let kind = match &error {
-            EngineError::Away { .. } => ErrorKind::NotConnected,
+            EngineError::Away { .. } | EngineError::Another { .. } => ErrorKind::NotConnected,
             EngineError::Refused { status: 404, .. } => ErrorKind::NotFound,
             _ => ErrorKind::Other,
         };
@@ -106,15 +119,28 @@ impl From<EngineError> for std::io::Error {
 /// One engine.
 pub(super) struct Engine {
     address: EngineAddress,
+    identity: Arc<Identity>,
+    patience: Duration,
     link: Mutex<Option<Docker>>,
     ability: Mutex<Ability>,
 }
 
 impl Engine {
-    pub(super) fn new(address: EngineAddress) -> Self {
+    pub(super) fn new(address: EngineAddress, identity: Arc<Identity>) -> Self {
         let problem = Some(format!("the Docker engine at {} was not asked yet", address.as_str()));
         let ability = Ability { name: "docker", version: None, problem };
-        Self { address, link: Mutex::default(), ability: Mutex::new(ability) }
+        let (link, ability) = (Mutex::default(), Mutex::new(ability));
+        Self { address, identity, patience: CALL_PATIENCE, link, ability }
+    }
+
+    #[cfg(test)]
+    pub(super) fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
+    }
+
+    /// So long it may take over anything that has an end.
+    pub(super) fn patience(&self) -> Duration {
+        self.patience
     }
 
     /// As it was when it was last asked.
@@ -122,46 +148,75 @@ impl Engine {
         lock(&self.ability).clone()
     }
 
-    /// Asks it for its version. Whether it answers.
+    /// Asks it who it is. Whether it is there.
     pub(super) async fn probe(&self) -> bool {
-        let asked = async {
-            let link = self.link().await?;
-            link.version().await.map_err(|error| self.explain(error))
-        };
-        let answer = match tokio::time::timeout(GREETING_PATIENCE, asked).await {
-            Ok(answer) => answer,
-            Err(_) => Err(self.too_slow(GREETING_PATIENCE)),
-        };
-        match answer {
+        match self.greet().await {
             Ok(version) => {
                 let mut ability = lock(&self.ability);
                 if ability.problem.take().is_some() {
                     let address = self.address.as_str();
-                    let version = version.version.as_deref().unwrap_or("unknown");
+                    let version = version.as_deref().unwrap_or("unknown");
                     tracing::info!(address, version, "the Docker engine answers");
                 }
-                ability.version = version.version;
+                ability.version = version;
                 true
             }
-            Err(error) => {
-                self.failed(&error);
-                false
-            }
+            Err(_) => false,
         }
     }
 
-    /// A connection that speaks the engine's version.
+    /// Makes sure that who answers now is the engine that should; its version.
+    pub(super) async fn greet(&self) -> Result<Option<String>, EngineError> {
+        let answer = match self.link().await {
+            Ok(link) => self.recognise(&link).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = &answer {
+            self.failed(error);
+        }
+        answer
+    }
+
+    /// A connection to the engine that speaks its version.
     pub(super) async fn link(&self) -> Result<Docker, EngineError> {
         if let Some(link) = &*lock(&self.link) {
             return Ok(link.clone());
         }
         let link = self.address.connect().map_err(|error| self.explain(error))?;
-        let link = tokio::time::timeout(GREETING_PATIENCE, link.negotiate_version())
-            .await
-            .map_err(|_| self.too_slow(GREETING_PATIENCE))?
-            .map_err(|error| self.explain(error))?;
+        let link = self.soon(link.negotiate_version()).await?;
+        self.recognise(&link).await?;
         *lock(&self.link) = Some(link.clone());
         Ok(link)
+    }
+
+    /// The version of who answers, if nothing is wrong with that.
+    async fn recognise(&self, link: &Docker) -> Result<Option<String>, EngineError> {
+        let info = self.soon(link.info()).await?;
+        // One that does not say who it is may be any. Those of one machine may share an id,
+        // and have folders of their own.
+        if let Some(id) = info.id.filter(|id| !id.is_empty()) {
+            let id = format!("{id} ({})", info.docker_root_dir.unwrap_or_default());
+            let identity = Arc::clone(&self.identity);
+            let admitted = tokio::task::spawn_blocking(move || identity.admit(&id))
+                .await
+                .unwrap_or_else(|error| Err(Objection::Io(io::Error::other(error))));
+            let address = self.address.as_str().to_owned();
+            admitted.map_err(|objection| match objection {
+                Objection::Another(why) => EngineError::Another { address, why },
+                Objection::Io(error) => EngineError::Other(error.into()),
+            })?;
+        }
+        Ok(info.server_version)
+    }
+
+    async fn soon<T>(
+        &self,
+        answer: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, EngineError> {
+        match tokio::time::timeout(GREETING_PATIENCE, answer).await {
+            Ok(answer) => answer.map_err(|error| self.explain(error)),
+            Err(_) => Err(self.too_slow(GREETING_PATIENCE)),
+        }
     }
 
     /// One question with one answer.
@@ -173,9 +228,9 @@ impl Engine {
             let link = self.link().await?;
             ask(link).await.map_err(|error| self.explain(error))
         };
-        let answer = match tokio::time::timeout(CALL_PATIENCE, asked).await {
+        let answer = match tokio::time::timeout(self.patience, asked).await {
             Ok(answer) => answer,
-            Err(_) => Err(self.too_slow(CALL_PATIENCE)),
+            Err(_) => Err(self.too_slow(self.patience)),
         };
         if let Err(error) = &answer {
             self.failed(error);
@@ -254,7 +309,10 @@ mod tests {
 
     #[tokio::test]
     async fn an_absent_engine_is_named_with_its_socket() {
-        let engine = Engine::new(EngineAddress::parse("unix:///nowhere/docker.sock").unwrap());
+        let dir = tempfile::tempdir().unwrap();
+        let identity = Arc::new(Identity::open(dir.path()).unwrap());
+        let address = EngineAddress::parse("unix:///nowhere/docker.sock").unwrap();
+        let engine = Engine::new(address, identity);
         assert!(engine.ability().problem.unwrap().contains("not asked yet"));
         assert!(!engine.probe().await);
         let problem = engine.ability().problem.unwrap();

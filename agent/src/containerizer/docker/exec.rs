@@ -1,6 +1,13 @@
 //! One more program in a container that runs.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicI32, Ordering},
+    },
+    time::Duration,
+};
 
 use bollard::{
     container::LogOutput,
@@ -17,8 +24,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    ContainerError, Inner, container::Container, engine::EngineError, operation, proc,
-    watch::wait_status,
+    ContainerError, Inner, KILL_PATIENCE, container::Container, engine::EngineError, operation,
+    proc, watch::wait_status,
 };
 use crate::containerizer::{Exec, ExecSpec, Program, Stream, WindowSize};
 
@@ -41,7 +48,7 @@ impl Inner {
         id: &ContainerId,
         spec: ExecSpec,
     ) -> Result<Exec, ContainerError> {
-        let container = self.container(id)?;
+        let container = self.containers.get(id)?;
         let Some((first, _)) = self.first_process(&container, DOING).await? else {
             let ended = io::Error::new(io::ErrorKind::NotFound, "it does not run");
             return Err(ContainerError::Operation { id: id.clone(), doing: DOING, source: ended });
@@ -50,53 +57,14 @@ impl Inner {
         let config = config(&spec)
             .map_err(|what| ContainerError::Unsupported { id: id.clone(), what: what.into() })?;
         let exec = self.create_exec(&container, config).await.map_err(failed)?;
-        let terminal = spec.terminal;
-        let options =
-            StartExecOptions { detach: false, tty: terminal.is_some(), output_capacity: None };
-        let started = self
-            .engine
-            .call(|link| {
-                let exec = exec.clone();
-                async move { link.start_exec(&exec, Some(options)).await }
-            })
-            .await
-            .map_err(failed)?;
-        let StartExecResults::Attached { output, input } = started else {
-            return Err(failed(self.engine.broken_off()));
-        };
-        if let Some(size) = terminal {
-            self.resize(&exec, size).await;
-        }
-
-        let dropped = CancellationToken::new();
-        let guard = dropped.clone().drop_guard();
-        let (outputs, receiver) = mpsc::channel(OUTPUTS);
-        let (resize, sizes) = mpsc::channel(1);
-        let (ended, end) = oneshot::channel();
-        let stdin = spec.stdin.then(|| {
-            let (ours, theirs) = tokio::io::duplex(INPUT_BYTES);
-            tokio::spawn(dropped.clone().run_until_cancelled_owned(pump(theirs, input)));
-            Box::new(ours) as Box<dyn AsyncWrite + Send + Unpin>
-        });
-        let program = Running { inner: self, exec, first };
-        tokio::spawn(program.follow(output, outputs, sizes, dropped, ended));
-        let id = id.clone();
-        Ok(Exec {
-            stdin,
-            output: receiver,
-            resize,
-            ended: Box::pin(async move {
-                let end = end.await;
-                // What it wrote is still to be read.
-                guard.disarm();
-                match end {
-                    Ok(end) => end.map_err(operation(&id, DOING)),
-                    Err(_) => {
-                        let source = io::ErrorKind::BrokenPipe.into();
-                        Err(ContainerError::Operation { id, doing: DOING, source })
-                    }
-                }
-            }),
+        let (answer, started) = oneshot::channel();
+        let program = Running { inner: self, exec, first, pid: AtomicI32::new(0) };
+        // A task of its own: what was started must not be left behind when the caller stops
+        // waiting.
+        tokio::spawn(program.run(id.clone(), spec.stdin, spec.terminal, answer));
+        started.await.unwrap_or_else(|_| {
+            let source = io::Error::other("its start panicked");
+            Err(ContainerError::Operation { id: id.clone(), doing: DOING, source })
         })
     }
 
@@ -158,17 +126,107 @@ async fn pump(mut from: tokio::io::DuplexStream, mut to: Input) {
     let _ = to.shutdown().await;
 }
 
-/// A program that was started.
+/// A program that is started, or will be in a moment.
 struct Running {
     inner: Arc<Inner>,
     exec: String,
     first: i32,
+    /// As the engine said last; 0 before it did.
+    pid: AtomicI32,
 }
 
+type Output = std::pin::Pin<
+    Box<dyn futures_util::Stream<Item = Result<LogOutput, bollard::errors::Error>> + Send>,
+>;
+
 impl Running {
-    async fn follow(
+    /// From its start to its end, which comes soon when nobody wants it any more.
+    async fn run(
         self,
-        output: impl futures_util::Stream<Item = Result<LogOutput, bollard::errors::Error>> + Unpin,
+        id: ContainerId,
+        stdin: bool,
+        terminal: Option<WindowSize>,
+        mut answer: oneshot::Sender<Result<Exec, ContainerError>>,
+    ) {
+        let started = {
+            let mut start = std::pin::pin!(self.start(terminal));
+            let started = tokio::select! {
+                started = &mut start => Some(started),
+                () = answer.closed() => None,
+            };
+            match started {
+                Some(started) => started,
+                // It may run already, or begin to at any time.
+                None => {
+                    return tokio::select! {
+                        () = self.kill() => {}
+                        () = async { _ = start.await; std::future::pending().await } => {}
+                    };
+                }
+            }
+        };
+        let (output, input) = match started {
+            Ok(started) => started,
+            Err(error) => {
+                let unsure = error.is_away();
+                let _ = answer.send(Err(operation(&id, DOING)(error)));
+                if unsure {
+                    self.kill().await;
+                }
+                return;
+            }
+        };
+        if let Some(size) = terminal {
+            self.inner.resize(&self.exec, size).await;
+        }
+        let dropped = CancellationToken::new();
+        let guard = dropped.clone().drop_guard();
+        let (outputs, receiver) = mpsc::channel(OUTPUTS);
+        let (resize, sizes) = mpsc::channel(1);
+        let (ended, end) = oneshot::channel::<Result<i32, EngineError>>();
+        let stdin = stdin.then(|| {
+            let (ours, theirs) = tokio::io::duplex(INPUT_BYTES);
+            tokio::spawn(dropped.clone().run_until_cancelled_owned(pump(theirs, input)));
+            Box::new(ours) as Box<dyn AsyncWrite + Send + Unpin>
+        });
+        let exec = Exec {
+            stdin,
+            output: receiver,
+            resize,
+            ended: Box::pin(async move {
+                let end = end.await;
+                // What it wrote is still to be read.
+                guard.disarm();
+                match end {
+                    Ok(end) => end.map_err(operation(&id, DOING)),
+                    Err(_) => {
+                        let source = io::ErrorKind::BrokenPipe.into();
+                        Err(ContainerError::Operation { id, doing: DOING, source })
+                    }
+                }
+            }),
+        };
+        // If nobody takes it, it is dropped, and so is the guard.
+        let _ = answer.send(Ok(exec));
+        self.follow(output, outputs, sizes, dropped, ended).await;
+    }
+
+    async fn start(&self, terminal: Option<WindowSize>) -> Result<(Output, Input), EngineError> {
+        let options =
+            StartExecOptions { detach: false, tty: terminal.is_some(), output_capacity: None };
+        let engine = &self.inner.engine;
+        let exec = &self.exec;
+        let started =
+            engine.call(|link| async move { link.start_exec(exec, Some(options)).await }).await?;
+        match started {
+            StartExecResults::Attached { output, input } => Ok((output, input)),
+            StartExecResults::Detached => Err(engine.broken_off()),
+        }
+    }
+
+    async fn follow(
+        &self,
+        output: Output,
         outputs: mpsc::Sender<(Stream, bytes::Bytes)>,
         sizes: mpsc::Receiver<WindowSize>,
         dropped: CancellationToken,
@@ -180,10 +238,13 @@ impl Running {
                 () = dropped.cancelled() => None,
                 never = self.resize_as_told(sizes) => match never {},
             };
-            match end {
+            let runs = !matches!(end, Some(Ok(_)));
+            if let Some(end) = end {
                 // Nobody may be waiting for it.
-                Some(end) => _ = ended.send(end),
-                None => self.kill().await,
+                let _ = ended.send(end);
+            }
+            if runs {
+                self.kill().await;
             }
         };
         tokio::join!(copy(output, outputs, dropped.clone()), lives);
@@ -199,13 +260,17 @@ impl Running {
         std::future::pending().await
     }
 
+    async fn inspect(&self) -> Result<ExecInspectResponse, EngineError> {
+        let now = self.inner.inspect_exec(&self.exec).await?;
+        let pid = now.pid.and_then(|pid| i32::try_from(pid).ok()).unwrap_or_default();
+        self.pid.store(pid, Ordering::Relaxed);
+        Ok(now)
+    }
+
     async fn end(&self) -> Result<i32, EngineError> {
         let mut pause = ASK.0;
         loop {
-            let now = self.inner.inspect_exec(&self.exec).await?;
-            if now.running == Some(false)
-                && let Some(code) = now.exit_code
-            {
+            if let Some(code) = exit_code(&self.inspect().await?) {
                 return Ok(wait_status(code));
             }
             tokio::time::sleep(pause).await;
@@ -213,21 +278,45 @@ impl Running {
         }
     }
 
-    /// The engine has no way to end it.
+    /// The engine has no way to end it, and may not even have started it yet.
     async fn kill(&self) {
-        let Ok(now) = self.inner.inspect_exec(&self.exec).await else { return };
-        let pid = now.pid.and_then(|pid| i32::try_from(pid).ok()).filter(|pid| *pid > 0);
-        let (Some(pid), Some(true)) = (pid, now.running) else { return };
-        let first = self.first;
+        let known = async {
+            let mut pause = ASK.0;
+            loop {
+                match self.inspect().await {
+                    Ok(now) if exit_code(&now).is_some() => return false,
+                    Ok(now) if now.running == Some(true) && self.pid() > 0 => return true,
+                    Err(error) if !error.is_away() => return true,
+                    _ => {}
+                }
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(ASK.1);
+            }
+        };
+        // An engine that does not answer has said before which process it is.
+        let runs = tokio::time::timeout(KILL_PATIENCE, known).await.unwrap_or(true);
+        let (pid, first) = (self.pid(), self.first);
+        if !runs || pid <= 0 {
+            return;
+        }
         let killed = tokio::task::spawn_blocking(move || proc::kill_tree(pid, first)).await;
         if let Ok(Err(error)) = killed {
             tracing::warn!(pid, %error, "a program in a container was not killed");
         }
     }
+
+    fn pid(&self) -> i32 {
+        self.pid.load(Ordering::Relaxed)
+    }
+}
+
+/// None while it may run.
+fn exit_code(program: &ExecInspectResponse) -> Option<i64> {
+    program.exit_code.filter(|_| program.running == Some(false))
 }
 
 async fn copy(
-    mut output: impl futures_util::Stream<Item = Result<LogOutput, bollard::errors::Error>> + Unpin,
+    mut output: Output,
     outputs: mpsc::Sender<(Stream, bytes::Bytes)>,
     dropped: CancellationToken,
 ) {

@@ -9,26 +9,18 @@ use super::{
     ContainerError, ContainerSpec, Inner,
     container::{Container, State},
     engine::EngineError,
+    guard,
     logs::Sink,
     spec::{self, Context, Request},
     watch,
 };
 use crate::{
     containerizer::{
-        cgroup::is_plain_name,
         process::{hand_over, look_up_user},
+        table::failed,
     },
     launcher::Credentials,
 };
-
-/// An error on the way to a running container.
-pub(super) fn failed(
-    id: &ContainerId,
-    doing: &str,
-) -> impl FnOnce(io::Error) -> ContainerError + use<> {
-    let (id, doing) = (id.clone(), doing.to_owned());
-    move |source| ContainerError::Launch { id, doing, source }
-}
 
 fn unsupported(id: &ContainerId) -> impl FnOnce(String) -> ContainerError + use<> {
     let id = id.clone();
@@ -55,32 +47,15 @@ impl Inner {
         spec: ContainerSpec,
     ) -> Result<u32, ContainerError> {
         let id = spec.id.clone();
-        let container = self.enter(&id)?;
+        let container = Container::new(id.clone(), State::Starting);
+        self.containers.enter(&id, &container)?;
         let result = Arc::clone(&self).start(spec, &container).await;
         if result.is_err() {
             container.set(State::Failed);
-            self.containers().remove(&id);
+            self.containers.lock().remove(&id);
             self.forget_record(&id);
         }
         result
-    }
-
-    /// Makes room for a container that has never been.
-    fn enter(&self, id: &ContainerId) -> Result<Arc<Container>, ContainerError> {
-        let refuse = |kind, text| Err(failed(id, "its id")(io::Error::new(kind, text)));
-        if !is_plain_name(id.as_str()) {
-            return refuse(
-                io::ErrorKind::InvalidInput,
-                "must be one path component of at most 200 bytes",
-            );
-        }
-        let mut containers = self.containers();
-        if containers.contains_key(id) {
-            return refuse(io::ErrorKind::AlreadyExists, "there is a container with this id");
-        }
-        let container = Container::new(id.clone(), State::Starting);
-        containers.insert(id.clone(), Arc::clone(&container));
-        Ok(container)
     }
 
     async fn start(
@@ -90,15 +65,15 @@ impl Inner {
     ) -> Result<u32, ContainerError> {
         let id = &spec.id;
         let inner = Arc::clone(&self);
-        let (of_task, name) = (spec.clone(), id.clone());
-        let (request, sink) = tokio::task::spawn_blocking(move || inner.prepare_folder(&of_task))
+        let (of_task, name, it) = (spec.clone(), id.clone(), Arc::clone(container));
+        let prepare = move || inner.prepare_folder(&of_task, &it);
+        let (request, sink) = tokio::task::spawn_blocking(prepare)
             .await
             .unwrap_or_else(|e| Err(failed(&name, "preparing it")(io::Error::other(e))))?;
         // Set once: the container is new.
         let _ = container.sink.set(sink.clone());
 
-        let made =
-            self.create(&request).await.map_err(failed(id, "creating it in the Docker engine"))?;
+        let made = self.create(id, &request).await?;
         let name = &made;
         let started =
             self.engine
@@ -124,7 +99,11 @@ impl Inner {
     }
 
     /// All that blocks.
-    fn prepare_folder(&self, spec: &ContainerSpec) -> Result<(Request, Sink), ContainerError> {
+    fn prepare_folder(
+        &self,
+        spec: &ContainerSpec,
+        container: &Container,
+    ) -> Result<(Request, Sink), ContainerError> {
         let id = &spec.id;
         let user = spec
             .user
@@ -134,13 +113,21 @@ impl Inner {
             .map_err(failed(id, "looking up its user"))?
             .filter(|user| user.uid != nix::unistd::geteuid().as_raw());
         let ids = user.as_ref().map(|user: &Credentials| (user.uid, user.gid));
+        let gpus = spec::wanted_gpus(spec).map_err(unsupported(id))?;
+        let gpus = self
+            .take_gpus(container, gpus)
+            .map_err(|why| failed(id, "giving it GPUs")(io::Error::other(why)))?;
         let context = Context {
-            agent: &self.agent,
+            agent: self.identity.agent(),
             cpu_quota: self.cpu_quota,
             pids_limit: self.pids_limit,
             user: ids,
+            gpus,
         };
-        let request = spec::translate(spec, &context).map_err(unsupported(id))?;
+        let mut request = spec::translate(spec, &context).map_err(unsupported(id))?;
+        if let Some(host) = &mut request.body.host_config {
+            guard::check(host, &spec.sandbox, &self.isolation).map_err(unsupported(id))?;
+        }
         for folder in &request.folders {
             // What was fetched may be a file already.
             if !folder.exists() {
@@ -151,21 +138,21 @@ impl Inner {
         if let Some(user) = &user {
             hand_over(&spec.sandbox, user).map_err(failed(id, "giving the sandbox to its user"))?;
         }
-        let sink = Sink::create(&self.record(id), &spec.sandbox)
-            .map_err(failed(id, "recording it in docker/ of the work_dir"))?;
+        let sink = Sink::create(&self.record(id), &spec.sandbox, gpus)
+            .map_err(failed(id, "recording it in docker/ of the --work-dir"))?;
         Ok((request, sink))
     }
 
     /// The engine's id of a new container. The image may have been removed since it was
-    /// looked for.
-    async fn create(&self, request: &Request) -> io::Result<String> {
-        match self.create_once(request).await {
-            Err(error) if error.is_not_found() && error.to_string().contains("No such image") => {
-                self.pulls.ensure(&request.image, false).await.map_err(io::Error::other)?;
-                Ok(self.create_once(request).await?)
+    /// looked for: who waits for it then holds no place among those that start.
+    async fn create(&self, id: &ContainerId, request: &Request) -> Result<String, ContainerError> {
+        self.create_once(request).await.map_err(|error| {
+            let id = id.clone();
+            if error.is_not_found() && error.to_string().contains("No such image") {
+                return ContainerError::ImageGone { id, image: request.image.clone() };
             }
-            other => Ok(other?),
-        }
+            failed(&id, "creating it in the Docker engine")(error.into())
+        })
     }
 
     async fn create_once(&self, request: &Request) -> Result<String, EngineError> {

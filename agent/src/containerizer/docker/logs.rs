@@ -6,14 +6,16 @@ use std::{
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
 };
 
-use bollard::{container::LogOutput, query_parameters::LogsOptionsBuilder};
+use bollard::{container::LogOutput, errors::Error, query_parameters::LogsOptionsBuilder};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 
 use super::{
     engine::{Engine, EngineError},
+    gpus::Gpus,
     position::{Position, Record, split_time},
 };
 use crate::containerizer::Stream;
@@ -36,6 +38,8 @@ pub(super) struct Sink(Arc<Mutex<Files>>);
 struct Files {
     record_file: File,
     record: Record,
+    /// Which reading of the engine's copy may write: the last one that began.
+    reading: u64,
     stdout: Output,
     stderr: Output,
 }
@@ -51,7 +55,9 @@ struct Output {
 /// What is to be skipped, since it is written already.
 struct Resume {
     from: Position,
-    /// Messages of the newest time that came by.
+    /// Whether the first message of the newest time has come by.
+    reached: bool,
+    /// Messages that came by from that one on.
     seen: u32,
     /// Bytes after those, which an agent wrote that died before it recorded them.
     bytes: u64,
@@ -59,12 +65,13 @@ struct Resume {
 
 impl Sink {
     /// For a container that is about to be created, with the files as they are.
-    pub(super) fn create(record: &Path, sandbox: &Path) -> io::Result<Self> {
+    pub(super) fn create(record: &Path, sandbox: &Path, gpus: Gpus) -> io::Result<Self> {
         let record_file = Record::open(record)?;
         let [stdout, stderr] = outputs(sandbox);
-        let record = Record::new(stdout.length(), stderr.length());
+        let mut record = Record::new(stdout.length(), stderr.length());
+        record.gpus = gpus.bits();
         record.write(&record_file)?;
-        Ok(Self(Arc::new(Mutex::new(Files { record_file, record, stdout, stderr }))))
+        Ok(Self(Arc::new(Mutex::new(Files { record_file, record, reading: 0, stdout, stderr }))))
     }
 
     /// For one that was there before the agent. Without a record all is written that
@@ -76,7 +83,7 @@ impl Sink {
             Some(record) => record,
             None => Record::new(stdout.length(), stderr.length()),
         };
-        Ok(Self(Arc::new(Mutex::new(Files { record_file, record, stdout, stderr }))))
+        Ok(Self(Arc::new(Mutex::new(Files { record_file, record, reading: 0, stdout, stderr }))))
     }
 
     /// Remembers that the container was started.
@@ -92,49 +99,74 @@ impl Sink {
         work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Writes what the engine has, and with `follow` what comes, until it ends.
+    /// Writes what the engine has, and with `follow` what comes, until it ends. Without,
+    /// whatever lets nothing happen for the engine's patience is an error.
+    ///
+    /// Another call ends this one's writing, even when it is dropped amidst of it: no
+    /// byte is written by both.
     pub(super) async fn fill(
         &self,
         engine: &Engine,
         name: &str,
         follow: bool,
     ) -> Result<(), EngineError> {
+        let patience = if follow { Duration::MAX } else { engine.patience() };
+        let silent = || EngineError::Silent(patience);
         let sink = self.clone();
-        let since = blocking(move || sink.with(Files::resume)).await;
+        let begun = blocking(move || sink.with(|files| files.resume(now())));
+        let begun = tokio::time::timeout(patience, begun).await.map_err(|_| silent())?;
+        // The runtime ends.
+        let Some((reading, since)) = begun else { return Ok(()) };
         let link = engine.link().await?;
         let options = LogsOptionsBuilder::new()
             .follow(follow)
             .stdout(true)
             .stderr(true)
             .timestamps(true)
-            .since(since.unwrap_or_default())
+            .since(since)
             .tail("all")
             .build();
         let mut batches = link.logs(name, Some(options)).ready_chunks(BATCH);
-        while let Some(batch) = batches.next().await {
-            let mut messages = Vec::with_capacity(batch.len());
-            let mut failure = None;
-            for message in batch {
-                match message {
-                    Ok(LogOutput::StdErr { message }) => messages.push((Stream::Stderr, message)),
-                    Ok(
-                        LogOutput::StdOut { message }
-                        | LogOutput::StdIn { message }
-                        | LogOutput::Console { message },
-                    ) => messages.push((Stream::Stdout, message)),
-                    Err(error) => failure = Some(error),
-                }
-            }
-            if !messages.is_empty() {
-                let sink = self.clone();
-                blocking(move || sink.with(|files| files.write(&messages))).await;
-            }
-            if let Some(error) = failure {
-                return Err(engine.explain(error));
+        loop {
+            let next = async {
+                let Some(batch) = batches.next().await else { return Ok(true) };
+                self.take(reading, batch).await.map(|()| false)
+            };
+            match tokio::time::timeout(patience, next).await {
+                Ok(Ok(false)) => {}
+                Ok(Ok(true)) => return Ok(()),
+                Ok(Err(error)) => return Err(engine.explain(error)),
+                Err(_) => return Err(silent()),
             }
         }
-        Ok(())
     }
+
+    async fn take(&self, reading: u64, batch: Vec<Result<LogOutput, Error>>) -> Result<(), Error> {
+        let mut messages = Vec::with_capacity(batch.len());
+        let mut failure = None;
+        for message in batch {
+            match message {
+                Ok(LogOutput::StdErr { message }) => messages.push((Stream::Stderr, message)),
+                Ok(
+                    LogOutput::StdOut { message }
+                    | LogOutput::StdIn { message }
+                    | LogOutput::Console { message },
+                ) => messages.push((Stream::Stdout, message)),
+                Err(error) => failure = Some(error),
+            }
+        }
+        if !messages.is_empty() {
+            let sink = self.clone();
+            blocking(move || sink.with(|files| files.write(reading, &messages))).await;
+        }
+        failure.map_or(Ok(()), Err)
+    }
+}
+
+/// Nanoseconds since 1970.
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
 /// Files may block, on a broken disk for long. None when the runtime ends.
@@ -170,20 +202,26 @@ fn open(path: &Path) -> io::Result<File> {
 }
 
 impl Files {
-    /// Begins to read anew; the time, in seconds, from which on it is of interest.
-    fn resume(&mut self) -> i32 {
+    /// Begins to read anew: which reading that is, and the time, in seconds, from which
+    /// on it is of interest.
+    fn resume(&mut self, now: i64) -> (u64, i32) {
         for (output, at) in
             [(&mut self.stdout, &self.record.stdout), (&mut self.stderr, &self.record.stderr)]
         {
             let bytes = output.length().saturating_sub(at.size);
             let bytes = if bytes <= MOST_UNRECORDED { bytes } else { 0 };
-            output.resume = Some(Resume { from: *at, seen: 0, bytes });
+            output.resume = Some(Resume { from: *at, reached: false, seen: 0, bytes });
         }
-        let newest = self.record.stdout.time.max(self.record.stderr.time);
-        (newest / NANOS - DISORDER_SECS).clamp(0, i32::MAX.into()) as i32
+        self.reading += 1;
+        let since = self.record.since(now) / NANOS - DISORDER_SECS;
+        (self.reading, since.clamp(0, i32::MAX.into()) as i32)
     }
 
-    fn write(&mut self, messages: &[(Stream, Bytes)]) {
+    /// Nothing, if another reading has begun since this one.
+    fn write(&mut self, reading: u64, messages: &[(Stream, Bytes)]) {
+        if reading != self.reading {
+            return;
+        }
         let mut pending = [Vec::new(), Vec::new()];
         for (stream, line) in messages {
             let (output, at, pending) = match stream {
@@ -195,11 +233,8 @@ impl Files {
                 continue;
             };
             let Some(text) = output.unwritten(time, text) else { continue };
-            if at.time == time {
-                at.count += 1;
-            } else {
-                (at.time, at.count) = (time, 1);
-            }
+            at.advance(time);
+            self.record.hear(time);
             pending.extend_from_slice(text);
         }
         let [stdout, stderr] = &pending;
@@ -222,10 +257,17 @@ impl Output {
     /// What of a message is not in the file yet; none if all of it is.
     fn unwritten<'a>(&mut self, time: i64, text: &'a [u8]) -> Option<&'a [u8]> {
         let Some(resume) = &mut self.resume else { return Some(text) };
-        if time < resume.from.time {
-            return None;
+        if !resume.reached {
+            if time < resume.from.time {
+                return None;
+            }
+            resume.reached = true;
+            if time > resume.from.time {
+                // The engine does not have them any more.
+                resume.seen = resume.from.count;
+            }
         }
-        if time == resume.from.time && resume.seen < resume.from.count {
+        if resume.seen < resume.from.count {
             resume.seen += 1;
             return None;
         }
@@ -278,8 +320,8 @@ mod tests {
 
     fn write(sink: &Sink, messages: &[(Stream, Bytes)]) {
         sink.with(|files| {
-            files.resume();
-            files.write(messages);
+            let (reading, _) = files.resume(now());
+            files.write(reading, messages);
         });
     }
 
@@ -328,7 +370,8 @@ mod tests {
     fn output_of_before_is_kept() {
         let folder = Folder::new();
         fs::write(folder.0.path().join("stdout"), "before\n").unwrap();
-        let sink = Sink::create(&folder.0.path().join("record"), folder.0.path()).unwrap();
+        let sink = Sink::create(&folder.0.path().join("record"), folder.0.path(), Gpus::default())
+            .unwrap();
         write(&sink, &[(Stream::Stdout, line(1, "after\n"))]);
         assert_eq!(folder.text("stdout"), "before\nafter\n");
     }
@@ -346,8 +389,59 @@ mod tests {
     #[test]
     fn it_is_asked_for_what_is_new() {
         let folder = Folder::new();
-        assert_eq!(folder.open().with(Files::resume), 0);
+        let since = |now| folder.open().with(|files| files.resume(now)).1;
+        assert_eq!(since(0), 0);
         write(&folder.open(), &[(Stream::Stderr, line(21, "x\n"))]);
-        assert_eq!(folder.open().with(Files::resume), 1_795_261_281 - 2);
+        assert_eq!(since(1_795_261_281 * NANOS), 1_795_261_281 - 2);
+        assert_eq!(since(1_795_261_280 * NANOS), 0, "new messages may bear any time now");
+        write(&folder.open(), &[(Stream::Stderr, line(21, "x\n")), (Stream::Stdout, line(9, "y"))]);
+        assert_eq!(since(i64::MAX), 1_795_261_269 - 2, "the clock was set back before");
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_brings_nothing_twice() {
+        let folder = Folder::new();
+        let all = [
+            (Stream::Stdout, line(30, "a\n")),
+            (Stream::Stdout, line(31, "b\n")),
+            (Stream::Stdout, line(5, "c\n")),
+            (Stream::Stdout, line(6, "d\n")),
+            (Stream::Stdout, line(6, "e\n")),
+            (Stream::Stdout, line(40, "f\n")),
+        ];
+        for upto in 0..=all.len() {
+            write(&folder.open(), &all[..upto]);
+        }
+        assert_eq!(folder.text("stdout"), "a\nb\nc\nd\ne\nf\n");
+    }
+
+    #[test]
+    fn what_the_engine_has_cut_is_not_waited_for() {
+        let folder = Folder::new();
+        write(
+            &folder.open(),
+            &[(Stream::Stdout, line(1, "a\n")), (Stream::Stdout, line(1, "b\n"))],
+        );
+        write(
+            &folder.open(),
+            &[(Stream::Stdout, line(2, "c\n")), (Stream::Stdout, line(3, "d\n"))],
+        );
+        assert_eq!(folder.text("stdout"), "a\nb\nc\nd\n");
+    }
+
+    #[test]
+    fn a_reading_that_was_given_up_writes_no_more() {
+        let folder = Folder::new();
+        let sink = folder.open();
+        let all = [(Stream::Stdout, line(1, "a\n")), (Stream::Stdout, line(2, "b\n"))];
+        sink.with(|files| {
+            let (first, _) = files.resume(now());
+            files.write(first, &all[..1]);
+            // Its next write waits for a thread when the container's end is noticed.
+            let (second, _) = files.resume(now());
+            files.write(second, &all);
+            files.write(first, &all[1..]);
+        });
+        assert_eq!(folder.text("stdout"), "a\nb\n");
     }
 }

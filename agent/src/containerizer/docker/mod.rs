@@ -2,13 +2,18 @@
 //!
 //! The engine holds what there is: containers are found again by their labels, and
 //! `<work_dir>/docker/<id>` only tells that there was one and how far its output was
-//! copied. The engine may restart, or be away, at any time; what was asked of it then
+//! copied. `<work_dir>/docker.json` tells in which engine that was. The engine may restart, or be away, at any time; what was asked of it then
 //! fails or waits, and nothing is given up.
 
 mod container;
 mod credentials;
 mod engine;
 mod exec;
+#[cfg(test)]
+mod fake;
+mod gpus;
+mod guard;
+mod identity;
 mod launch;
 mod limits;
 mod logs;
@@ -33,7 +38,7 @@ use std::{
     os::unix::fs::DirBuilderExt as _,
     path::PathBuf,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -42,17 +47,22 @@ use std::{
 use bollard::query_parameters::KillContainerOptionsBuilder;
 use container::Container;
 use engine::{Engine, EngineError};
+use gpus::Gpus;
+use identity::Identity;
 use mezz_proto::{ids::ContainerId, resources::Resources};
 use pull::Pulls;
 use tokio_util::sync::CancellationToken;
 
 pub use engine::EngineAddress;
+pub(super) use recover::refuse_to_abandon;
 
 use super::{
     Ability, BoxFuture, ContainerError, ContainerSpec, Containerizer, Exec, ExecSpec, OpenError,
-    Recovery, Statistics, Termination, cgroup::Bounds,
+    Recovery, Statistics, Termination,
+    cgroup::Bounds,
+    table::{self, Table},
 };
-use crate::options::AgentOptions;
+use crate::options::{AgentOptions, IsolationOptions};
 
 /// How long a killed container may take to be gone.
 const KILL_PATIENCE: Duration = Duration::from_secs(15);
@@ -68,11 +78,14 @@ struct Inner {
     pulls: Arc<Pulls>,
     /// `<work_dir>/docker`.
     directory: PathBuf,
-    /// What stands on the labels of this agent's containers: its work_dir.
-    agent: String,
+    identity: Arc<Identity>,
     cpu_quota: bool,
     pids_limit: u64,
-    containers: Mutex<BTreeMap<ContainerId, Arc<Container>>>,
+    /// What the operator allows.
+    isolation: IsolationOptions,
+    /// How many the agent offers: the first ones of the machine.
+    gpus: u64,
+    containers: Table<Container>,
     /// Whether all containers are known that the store knows.
     recovered: AtomicBool,
     /// When the agent, or this part of it, ends.
@@ -89,16 +102,20 @@ impl DockerContainers {
             .create(&directory)
             .and_then(|()| fs::canonicalize(&directory))
             .map_err(|source| OpenError::WorkDir { path: directory, source })?;
-        let agent = directory.parent().unwrap_or(&directory).to_string_lossy().into_owned();
-        let engine = Arc::new(Engine::new(address));
+        let identity = Identity::open(directory.parent().unwrap_or(&directory))
+            .map_err(|(path, source)| OpenError::WorkDir { path, source })?;
+        let identity = Arc::new(identity);
+        let engine = Arc::new(Engine::new(address, Arc::clone(&identity)));
         let inner = Arc::new(Inner {
             pulls: Pulls::new(Arc::clone(&engine), options.docker.config.clone()),
             engine,
             directory,
-            agent,
+            identity,
             cpu_quota: options.cgroup_cpu_quota,
             pids_limit: options.isolation.pids_limit,
-            containers: Mutex::default(),
+            isolation: options.isolation.clone(),
+            gpus: options.resources.scalar("gpus").to_f64() as u64,
+            containers: Table::default(),
             recovered: AtomicBool::new(false),
             stop: CancellationToken::new(),
         });
@@ -112,7 +129,7 @@ impl DockerContainers {
 
     /// Whether a container is one of these.
     pub(super) fn has(&self, id: &ContainerId) -> bool {
-        self.0.containers().contains_key(id)
+        self.0.containers.lock().contains_key(id)
     }
 }
 
@@ -132,13 +149,13 @@ fn operation(
 }
 
 impl Inner {
-    fn containers(&self) -> MutexGuard<'_, BTreeMap<ContainerId, Arc<Container>>> {
-        // Nothing panics while it is held; and a map is whole between two calls.
-        self.containers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn container(&self, id: &ContainerId) -> Result<Arc<Container>, ContainerError> {
-        self.containers().get(id).cloned().ok_or_else(|| ContainerError::Unknown(id.clone()))
+    /// Gives GPUs to a container that no other one has which may still run.
+    fn take_gpus(&self, container: &Container, wanted: u64) -> Result<Gpus, String> {
+        let containers = self.containers.lock();
+        let taken = containers.values().filter(|other| !other.has_ended());
+        let gpus = Gpus::choose(wanted, self.gpus, taken.map(|other| other.gpus()))?;
+        container.set_gpus(gpus);
+        Ok(gpus)
     }
 
     /// Where is written how far its output is.
@@ -183,7 +200,7 @@ impl Inner {
     }
 
     async fn signal(&self, id: &ContainerId, signal: i32) -> Result<(), ContainerError> {
-        let container = self.container(id)?;
+        let container = self.containers.get(id)?;
         if !container.runs().await {
             return Ok(());
         }
@@ -207,7 +224,7 @@ impl Inner {
     }
 
     async fn destroy(&self, id: &ContainerId) -> Result<(), ContainerError> {
-        let container = self.container(id)?;
+        let container = self.containers.get(id)?;
         if !container.runs().await {
             return Ok(());
         }
@@ -223,7 +240,7 @@ impl Inner {
     }
 
     async fn update(&self, id: &ContainerId, bounds: Bounds) -> Result<(), ContainerError> {
-        let container = self.container(id)?;
+        let container = self.containers.get(id)?;
         if !container.runs().await {
             return Ok(());
         }
@@ -238,14 +255,14 @@ impl Inner {
     }
 
     async fn remove(&self, id: &ContainerId) -> Result<(), ContainerError> {
-        let container = self.container(id)?;
+        let container = self.containers.get(id)?;
         if !container.has_ended() {
             let busy = io::Error::new(io::ErrorKind::ResourceBusy, "it has not ended");
             let id = id.clone();
             return Err(ContainerError::Operation { id, doing: "removing it", source: busy });
         }
         // Forgotten first: if the engine is away now, it is a stranger's when that is back.
-        self.containers().remove(id);
+        self.containers.lock().remove(id);
         self.forget_record(id);
         self.withdraw(&container.name).await.map_err(operation(id, "removing it"))
     }
@@ -263,18 +280,11 @@ impl Containerizer for DockerContainers {
 
     fn launch(&self, spec: ContainerSpec) -> BoxFuture<'_, Result<u32, ContainerError>> {
         let (inner, id) = (Arc::clone(&self.0), spec.id.clone());
-        // A task of its own: half a launch must not be left behind when the caller
-        // stops waiting.
-        let task = tokio::spawn(inner.launch(spec));
-        Box::pin(async move {
-            task.await.unwrap_or_else(|error| {
-                Err(launch::failed(&id, "its start panicked")(io::Error::other(error)))
-            })
-        })
+        table::launch(id, inner.launch(spec))
     }
 
     fn wait(&self, id: &ContainerId) -> BoxFuture<'_, Result<Termination, ContainerError>> {
-        let container = self.0.container(id);
+        let container = self.0.containers.get(id);
         let unknown = ContainerError::Unknown(id.clone());
         Box::pin(async move { container?.ended().await.ok_or(unknown) })
     }

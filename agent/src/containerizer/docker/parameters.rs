@@ -31,13 +31,14 @@ const ELSEWHERE: [(&str, &str); 16] = [
     ("mount", "volumes"),
 ];
 
-/// Does to a request what a flag would.
+/// Does to a request what a flag would; no container has more than `most_pids`.
 ///
 /// # Errors
 /// Why not.
 pub(super) fn apply(
     parameter: &v1::Parameter,
     spec: &ContainerSpec,
+    most_pids: u64,
     body: &mut ContainerCreateBody,
 ) -> Result<(), String> {
     let (key, value) = (parameter.key.as_str(), parameter.value.as_str());
@@ -48,6 +49,10 @@ pub(super) fn apply(
         return Ok(());
     }
     let host = body.host_config.get_or_insert_default();
+    if key == "pids-limit" {
+        host.pids_limit = Some(pids_limit(value, most_pids)?);
+        return Ok(());
+    }
     if on_host(key, value, host)? || on_security(key, value, host)? {
         return Ok(());
     }
@@ -145,7 +150,6 @@ fn on_host(key: &str, value: &str, host: &mut HostConfig) -> Result<bool, String
         "memory-swappiness" => host.memory_swappiness = Some(number(value, 0..=100)?),
         "oom-score-adj" => host.oom_score_adj = Some(number(value, -1000..=1000)?),
         "pid" => host.pid_mode = Some(not_of_another(value)?),
-        "pids-limit" => host.pids_limit = Some(number(value, 1..=4_194_304)?),
         "read-only" => host.readonly_rootfs = Some(boolean(value)?),
         "runtime" => host.runtime = Some(text()?),
         "shm-size" => host.shm_size = Some(bytes(value)?),
@@ -222,6 +226,17 @@ fn number(value: &str, range: std::ops::RangeInclusive<i64>) -> Result<i64, Stri
     value.parse().ok().filter(|n| range.contains(n)).ok_or_else(|| {
         format!("`{value}` is no whole number from {} to {}", range.start(), range.end())
     })
+}
+
+/// Less than other containers may have, not more.
+fn pids_limit(value: &str, most: u64) -> Result<i64, String> {
+    let most = most.try_into().unwrap_or(i64::MAX);
+    match number(value, 1..=i64::MAX)? {
+        wanted if wanted > most => {
+            Err(format!("{wanted} is more than the {most} that this agent's --pids-limit allows"))
+        }
+        wanted => Ok(wanted),
+    }
 }
 
 fn pair(value: &str) -> Result<(String, String), String> {

@@ -18,7 +18,8 @@ const RECORD_BYTES: usize = 512;
 pub(super) struct Position {
     /// The time of the newest message that was written: nanoseconds since 1970.
     pub(super) time: i64,
-    /// How many messages of that time were.
+    /// How many messages were from the first one of that time on. Later ones are older if
+    /// the clock was set back.
     pub(super) count: u32,
     /// How long the sandbox's file was after it.
     pub(super) size: u64,
@@ -31,14 +32,47 @@ pub(super) struct Record {
     v: u32,
     /// Whether it was started.
     pub(super) started: bool,
+    /// Its GPUs, as bits.
+    pub(super) gpus: u64,
+    /// The newest message of both streams, and the oldest that came after it:
+    /// nanoseconds since 1970.
+    newest: i64,
+    oldest_since: i64,
     pub(super) stdout: Position,
     pub(super) stderr: Position,
+}
+
+impl Position {
+    /// One more message is written.
+    pub(super) fn advance(&mut self, time: i64) {
+        if time > self.time {
+            (self.time, self.count) = (time, 1);
+        } else {
+            self.count = self.count.saturating_add(1);
+        }
+    }
 }
 
 impl Record {
     pub(super) fn new(stdout_size: u64, stderr_size: u64) -> Self {
         let of = |size| Position { size, ..Position::default() };
-        Self { v: 1, started: false, stdout: of(stdout_size), stderr: of(stderr_size) }
+        let (stdout, stderr) = (of(stdout_size), of(stderr_size));
+        Self { v: 1, started: false, gpus: 0, newest: 0, oldest_since: 0, stdout, stderr }
+    }
+
+    /// A message of either stream is written.
+    pub(super) fn hear(&mut self, time: i64) {
+        if time > self.newest {
+            (self.newest, self.oldest_since) = (time, time);
+        } else {
+            self.oldest_since = self.oldest_since.min(time);
+        }
+    }
+
+    /// The time from which on messages are not all written: nanoseconds since 1970.
+    pub(super) fn since(&self, now: i64) -> i64 {
+        // With a clock that was set back, what is new may bear any time.
+        if now < self.newest { 0 } else { self.oldest_since }
     }
 
     /// Makes the file, or opens it.
@@ -143,7 +177,15 @@ mod tests {
         let file = Record::open(&dir.path().join("r")).unwrap();
         assert_eq!(Record::read(&file).unwrap(), None);
         let most = Position { time: i64::MIN, count: u32::MAX, size: u64::MAX };
-        let record = Record { v: 1, started: true, stdout: most, stderr: most };
+        let record = Record {
+            v: 1,
+            started: false,
+            gpus: u64::MAX,
+            newest: i64::MIN,
+            oldest_since: i64::MIN,
+            stdout: most,
+            stderr: most,
+        };
         record.write(&file).unwrap();
         assert_eq!(Record::read(&file).unwrap(), Some(record));
         assert_eq!(file.metadata().unwrap().len(), RECORD_BYTES as u64, "it fits");

@@ -1,10 +1,14 @@
 //! A container's processes, as this machine's kernel sees them.
 
-use std::{fs, io, path::PathBuf};
+use std::{collections::BTreeSet, fs, io, path::PathBuf, time::Duration};
 
 use mezz_proto::ids::ContainerId;
 
 use super::{ContainerError, Inner, container::Container, operation};
+use crate::launcher::process;
+
+/// So often, a millisecond apart, a process is looked at that was told to stop.
+const STOP_TRIES: u32 = 100;
 
 impl Inner {
     /// Its first process; none when it does not run.
@@ -29,7 +33,7 @@ impl Inner {
 
     pub(super) async fn processes(&self, id: &ContainerId) -> Result<Vec<i32>, ContainerError> {
         const DOING: &str = "looking for its processes";
-        let container = self.container(id)?;
+        let container = self.containers.get(id)?;
         let Some((pid, _)) = self.first_process(&container, DOING).await? else {
             return Ok(Vec::new());
         };
@@ -43,7 +47,7 @@ impl Inner {
         &self,
         id: &ContainerId,
     ) -> Result<Option<PathBuf>, ContainerError> {
-        let container = self.container(id)?;
+        let container = self.containers.get(id)?;
         let first = self.first_process(&container, "looking for its network").await?;
         Ok(first
             .filter(|(_, on_host)| !on_host)
@@ -88,9 +92,34 @@ pub(super) fn kill_tree(pid: i32, first: i32) -> io::Result<()> {
     if !is_within(&of, &container) {
         return Ok(());
     }
-    let mut pids = crate::launcher::process::descendants(pid)?;
-    pids.push(pid);
-    crate::launcher::process::send_to_all(pids, nix::libc::SIGKILL)
+    // Stopped first: who stands still has no more children than those that are found.
+    let mut stopped = BTreeSet::new();
+    loop {
+        let mut found = process::descendants(pid)?;
+        found.push(pid);
+        found.retain(|pid| !stopped.contains(pid));
+        if found.is_empty() {
+            break;
+        }
+        process::send_to_all(found.iter().copied(), nix::libc::SIGSTOP)?;
+        found.iter().for_each(|pid| until_still(*pid));
+        stopped.extend(found);
+    }
+    process::send_to_all(stopped, nix::libc::SIGKILL)
+}
+
+/// A signal may find a process on its way through a fork. One that waits for a disk comes
+/// to no fork.
+fn until_still(pid: i32) {
+    for _ in 0..STOP_TRIES {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // Its name, in brackets, may hold anything.
+        let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+        if !matches!(state, Some('R' | 'S' | 'D')) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 #[cfg(test)]
@@ -101,6 +130,37 @@ mod tests {
     fn a_cgroup_holds_itself_and_what_is_below() {
         assert!(is_within("/docker/a", "/docker/a") && is_within("/docker/a/b", "/docker/a"));
         assert!(!is_within("/docker/ab", "/docker/a") && !is_within("/docker", "/docker/a"));
+    }
+
+    #[test]
+    fn what_is_started_while_it_is_killed_is_killed_too() {
+        use std::process::{Command, Stdio};
+        let line = "while :; do sleep 1000 & done";
+        let mark = format!("mezz-kill-{}", std::process::id());
+        for _ in 0..5 {
+            let mut child = Command::new("/bin/sh")
+                .args(["-c", line])
+                .env("MARK", &mark)
+                .stdin(Stdio::null())
+                .spawn()
+                .unwrap();
+            std::thread::sleep(Duration::from_millis(5));
+            kill_tree(child.id() as i32, std::process::id() as i32).unwrap();
+            child.wait().unwrap();
+        }
+        let left = || {
+            let pids = fs::read_dir("/proc").unwrap().filter_map(|entry| {
+                let path = entry.unwrap().path();
+                let environment = fs::read(path.join("environ")).unwrap_or_default();
+                String::from_utf8_lossy(&environment).contains(&mark).then_some(path)
+            });
+            pids.collect::<Vec<_>>()
+        };
+        let end = std::time::Instant::now() + Duration::from_secs(10);
+        while !left().is_empty() {
+            assert!(std::time::Instant::now() < end, "{:?}", left());
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     #[test]

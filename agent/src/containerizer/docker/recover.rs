@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fs, io,
+    path::PathBuf,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -16,6 +17,8 @@ use super::{
     ContainerError, Inner, Recovery,
     container::{Container, State},
     engine::EngineError,
+    gpus::Gpus,
+    identity,
     position::Record,
     spec::{LABEL_AGENT, LABEL_CONTAINER},
     watch,
@@ -27,6 +30,24 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// So long it waits for containers that nobody knows to end.
 const STRANGER_PATIENCE: Duration = Duration::from_secs(5);
 
+/// Which Docker containers there are cannot be found out.
+fn failed(source: io::Error) -> ContainerError {
+    ContainerError::Operation {
+        id: ContainerId::new("(all)"),
+        doing: "looking for Docker containers",
+        source,
+    }
+}
+
+/// Without an engine: refuses to leave behind what an earlier agent of this folder has in
+/// one.
+pub(in super::super) async fn refuse_to_abandon(work_dir: PathBuf) -> Result<(), ContainerError> {
+    tokio::task::spawn_blocking(move || identity::refuse_to_abandon(&work_dir))
+        .await
+        .unwrap_or_else(|error| Err(io::Error::other(error)))
+        .map_err(failed)
+}
+
 impl Inner {
     pub(super) async fn recover(
         self: Arc<Self>,
@@ -36,13 +57,11 @@ impl Inner {
         let records = tokio::task::spawn_blocking(move || inner.records())
             .await
             .unwrap_or_else(|error| Err(io::Error::other(error)))
-            .map_err(|source| ContainerError::Operation {
-                id: ContainerId::new("(all)"),
-                doing: "looking for Docker containers",
-                source,
-            })?;
+            .map_err(failed)?;
         let there = match tokio::time::timeout(PATIENCE, self.list()).await {
             Ok(Ok(there)) => Some(there),
+            // What runs on the right one would be given up.
+            Ok(Err(error)) if error.is_another() => return Err(failed(error.into())),
             Ok(Err(error)) => {
                 tracing::warn!(%error, "Docker containers cannot be looked for");
                 None
@@ -73,7 +92,9 @@ impl Inner {
                 (Some(_), record) => record.is_some_and(|record| record.started),
             };
             if adopted {
-                self.adopt(&id);
+                // The record is only gone if somebody removed it.
+                let gpus = record.map(|record| record.gpus).unwrap_or_default();
+                self.adopt(&id, Gpus::from_bits(gpus));
             } else if record.is_some() {
                 self.forget_record(&id);
             }
@@ -105,7 +126,7 @@ impl Inner {
 
     /// All containers of this agent in the engine, with the engine's ids.
     async fn list(&self) -> Result<BTreeMap<ContainerId, (String, Status)>, EngineError> {
-        let label = format!("{LABEL_AGENT}={}", self.agent);
+        let label = format!("{LABEL_AGENT}={}", self.identity.agent());
         let filters = HashMap::from([("label", vec![label.as_str()])]);
         let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
         let all = self
@@ -122,9 +143,10 @@ impl Inner {
             .collect())
     }
 
-    fn adopt(self: &Arc<Self>, id: &ContainerId) {
+    fn adopt(self: &Arc<Self>, id: &ContainerId, gpus: Gpus) {
         let container = Container::new(id.clone(), State::Running);
-        self.containers().insert(id.clone(), Arc::clone(&container));
+        container.set_gpus(gpus);
+        self.containers.lock().insert(id.clone(), Arc::clone(&container));
         watch::watch(Arc::clone(self), container);
     }
 
@@ -155,6 +177,6 @@ impl Inner {
     }
 
     fn knows(&self, id: &ContainerId) -> bool {
-        self.containers().contains_key(id)
+        self.containers.lock().contains_key(id)
     }
 }

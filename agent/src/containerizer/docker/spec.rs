@@ -9,7 +9,7 @@ use mezz_proto::{
     v1::{self, container_info::docker_info::Network, r_limit_info::r_limit},
 };
 
-use super::{limits, parameters, ports, volumes};
+use super::{gpus::Gpus, limits, parameters, ports, volumes};
 use crate::{
     containerizer::{ContainerSpec, Program, cgroup::Bounds},
     core::DEFAULT_PATH,
@@ -46,6 +46,8 @@ pub(super) struct Context<'a> {
     pub(super) pids_limit: u64,
     /// The ids of the spec's user, when it is not the agent's own.
     pub(super) user: Option<(u32, u32)>,
+    /// The spec's GPUs.
+    pub(super) gpus: Gpus,
 }
 
 /// What the engine is asked for.
@@ -105,7 +107,8 @@ pub(super) fn translate(spec: &ContainerSpec, context: &Context<'_>) -> Result<R
     };
     limits::apply(&Bounds::new(&spec.resources, &spec.limits, context.cpu_quota), &mut host);
     host.pids_limit = Some(context.pids_limit.try_into().unwrap_or(i64::MAX));
-    host.device_requests = gpus(spec)?;
+    host.device_requests = (context.gpus != Gpus::default())
+        .then(|| vec![gpu_request(None, Some(context.gpus.names()))]);
     host.ulimits = rlimits(info)?;
 
     let mut body = ContainerCreateBody {
@@ -143,7 +146,7 @@ pub(super) fn translate(spec: &ContainerSpec, context: &Context<'_>) -> Result<R
     host.mounts = Some(mounts);
     body.host_config = Some(host);
     for (index, parameter) in docker.parameters.iter().enumerate() {
-        parameters::apply(parameter, spec, &mut body).map_err(|why| {
+        parameters::apply(parameter, spec, context.pids_limit, &mut body).map_err(|why| {
             format!("container.docker.parameters[{index}] `{}`: {why}", parameter.key)
         })?;
     }
@@ -242,15 +245,12 @@ fn environment(spec: &ContainerSpec) -> Vec<String> {
 }
 
 /// Whole ones only, as the master has checked.
-fn gpus(spec: &ContainerSpec) -> Result<Option<Vec<DeviceRequest>>, String> {
+pub(super) fn wanted_gpus(spec: &ContainerSpec) -> Result<u64, String> {
     let gpus = spec.resources.scalar("gpus").to_f64();
-    if gpus <= 0.0 {
-        return Ok(None);
-    }
     if gpus.fract() != 0.0 {
         return Err(format!("resources: gpus:{gpus} is not a whole number"));
     }
-    Ok(Some(vec![gpu_request(Some(gpus as i64), None)]))
+    Ok(gpus as u64)
 }
 
 /// What `docker run --gpus` asks for.

@@ -11,7 +11,7 @@ const NANOS: f64 = 1e9;
 
 impl Inner {
     pub(super) async fn statistics(&self, id: &ContainerId) -> Result<Statistics, ContainerError> {
-        let container = self.container(id)?;
+        let container = self.containers.get(id)?;
         if container.has_ended() {
             return Ok(Statistics::default());
         }

@@ -17,7 +17,10 @@ use mezz_proto::{
     },
 };
 
-use super::spec::{Context, Request, SANDBOX, translate};
+use super::{
+    gpus::Gpus,
+    spec::{Context, Request, SANDBOX, translate},
+};
 use crate::containerizer::{ContainerSpec, Program};
 
 fn spec() -> ContainerSpec {
@@ -56,7 +59,13 @@ fn with_parameter(key: &str, value: &str) -> ContainerSpec {
 }
 
 fn ask(spec: &ContainerSpec) -> Result<Request, String> {
-    let context = Context { agent: "/work", cpu_quota: false, pids_limit: 99, user: None };
+    let context = Context {
+        agent: "/work",
+        cpu_quota: false,
+        pids_limit: 99,
+        user: None,
+        gpus: Gpus::from_bits(0),
+    };
     translate(spec, &context)
 }
 
@@ -142,26 +151,37 @@ fn the_environment_is_the_tasks_with_the_sandbox_inside() {
 }
 
 #[test]
-fn a_user_is_given_by_ids() {
-    let context = Context { agent: "", cpu_quota: true, pids_limit: 1, user: Some((7, 8)) };
+fn a_user_and_gpus_are_given_by_ids() {
+    let context = Context {
+        agent: "",
+        cpu_quota: true,
+        pids_limit: 1,
+        user: Some((7, 8)),
+        gpus: Gpus::from_bits(0b101),
+    };
     let request = translate(&spec(), &context).unwrap();
     assert_eq!(request.body.user.as_deref(), Some("7:8"));
-    assert_eq!(request.body.host_config.unwrap().cpu_quota, Some(50_000));
+    let host = request.body.host_config.unwrap();
+    assert_eq!(host.cpu_quota, Some(50_000));
+    let gpus = host.device_requests.unwrap();
+    assert_eq!((gpus[0].driver.as_deref(), gpus[0].count), (Some("nvidia"), None));
+    assert_eq!(gpus[0].device_ids, strings(&["0", "2"]));
+    assert_eq!(gpus[0].capabilities, Some(vec![vec!["gpu".to_owned()]]));
     assert_eq!(body(&spec()).user, None, "the image's own");
     assert_eq!(body(&spec()).working_dir, None, "the image's own");
 }
 
 #[test]
-fn bounds_and_gpus_come_from_resources() {
+fn bounds_come_from_resources() {
     let bounds = host(&spec());
     assert_eq!((bounds.cpu_shares, bounds.memory), (Some(512), Some(64 << 20)));
     assert_eq!((bounds.pids_limit, bounds.device_requests), (Some(99), None));
-    let resources = Resources::parse("cpus:1;mem:64;gpus:2").unwrap();
-    let gpus = host(&ContainerSpec { resources, ..spec() }).device_requests.unwrap();
-    assert_eq!((gpus[0].driver.as_deref(), gpus[0].count), (Some("nvidia"), Some(2)));
-    assert_eq!(gpus[0].capabilities, Some(vec![vec!["gpu".to_owned()]]));
-    let resources = Resources::parse("cpus:1;mem:64;gpus:0.5").unwrap();
-    refused(&ContainerSpec { resources, ..spec() }, "resources: gpus:0.5 is not a whole number");
+    let wanted = |text: &str| {
+        let resources = Resources::parse(&format!("cpus:1;mem:64;{text}")).unwrap();
+        super::spec::wanted_gpus(&ContainerSpec { resources, ..spec() })
+    };
+    assert_eq!((wanted("gpus:2"), wanted("disk:1")), (Ok(2), Ok(0)));
+    assert_eq!(wanted("gpus:0.5").unwrap_err(), "resources: gpus:0.5 is not a whole number");
 }
 
 #[test]
@@ -432,6 +452,7 @@ fn parameters_of_the_host() {
     assert_eq!(of("memory-swappiness", "0").memory_swappiness, Some(0));
     assert_eq!(of("oom-score-adj", "-5").oom_score_adj, Some(-5));
     assert_eq!(of("pids-limit", "7").pids_limit, Some(7));
+    assert_eq!(of("pids-limit", "99").pids_limit, Some(99));
     for (text, bytes) in [("1g", 1 << 30), ("2kb", 2048), ("3M", 3 << 20), ("77", 77)] {
         assert_eq!(of("shm-size", text).shm_size, Some(bytes));
     }
@@ -472,6 +493,8 @@ fn parameters_that_cannot_be_are_refused_by_name() {
         ("pid", "container:x", "`container:x` would share with"),
         ("cap-add", "", "its value is empty"),
         ("pids-limit", "0", "`0` is no whole number from 1"),
+        ("pids-limit", "-1", "`-1` is no whole number from 1"),
+        ("pids-limit", "100", "100 is more than the 99 that this agent's --pids-limit"),
         ("shm-size", "much", "`much` is no size"),
         ("shm-size", "9999999999g", "`9999999999g` is no size"),
         ("shm-size", "é", "`é` is no size"),

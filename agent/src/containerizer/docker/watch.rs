@@ -54,7 +54,7 @@ impl Inner {
     async fn until_end(&self, container: &Container) -> Termination {
         let mut pause = AGAIN.0;
         loop {
-            let error = match self.look(container).await {
+            let mut error = match self.look(container).await {
                 Ok(Some(end)) => return end,
                 // It runs, or has just ended.
                 Ok(None) => {
@@ -71,8 +71,15 @@ impl Inner {
                 Err(error) => error,
             };
             if error.is_not_found() {
-                tracing::warn!(container = %container.id, "somebody else removed a container");
-                return unknown_end();
+                match self.engine.greet().await {
+                    Ok(_) => {
+                        let id = &container.id;
+                        tracing::warn!(container = %id, "somebody else removed a container");
+                        return unknown_end();
+                    }
+                    // It may be another engine that does not know it.
+                    Err(other) => error = other,
+                }
             }
             tracing::debug!(container = %container.id, %error, "asking again in {pause:?}");
             tokio::time::sleep(pause).await;
@@ -224,9 +231,18 @@ pub(super) fn wait_status(code: i64) -> i32 {
 
 #[cfg(test)]
 mod tests {
-    use std::{os::unix::process::ExitStatusExt as _, process::ExitStatus};
+    use std::{
+        os::unix::process::ExitStatusExt as _,
+        process::ExitStatus,
+        sync::atomic::{AtomicBool, Ordering},
+    };
 
-    use super::*;
+    use mezz_proto::ids::ContainerId;
+
+    use super::{
+        super::fake::{Answer, Fake},
+        *,
+    };
 
     #[test]
     fn statuses_are_those_of_waitpid() {
@@ -239,6 +255,54 @@ mod tests {
                 Some(signal as i32)
             );
         }
+    }
+
+    #[tokio::test]
+    async fn output_that_does_not_end_holds_the_end_up_for_a_while_only() {
+        let sandbox = tempfile::tempdir().unwrap();
+        let label = sandbox.path().display().to_string();
+        let fake = Fake::start(move |path| match path {
+            "info" => Answer::Json(r#"{"ID": "A"}"#.to_owned()),
+            "containers/mezz-c1/json" => Answer::Json(format!(
+                r#"{{"State": {{"Status": "exited", "ExitCode": 3}},
+                     "Config": {{"Labels": {{"{LABEL_SANDBOX}": "{label}"}}}}}}"#
+            )),
+            path if path.starts_with("containers/mezz-c1/logs") => {
+                Answer::Output("2026-11-21T11:41:21Z said\n")
+            }
+            _ => Answer::Missing,
+        });
+        let inner = fake.inner(0);
+        let container = Container::new(ContainerId::new("c1"), State::Running);
+        let end = tokio::time::timeout(Duration::from_secs(20), inner.until_end(&container)).await;
+        assert_eq!(end.expect("it is told").wait_status, Some(3 << 8));
+        let said = std::fs::read_to_string(sandbox.path().join("stdout")).unwrap();
+        assert_eq!(said, "said\n");
+    }
+
+    #[tokio::test]
+    async fn another_engine_is_not_asked_about_containers() {
+        let other = Arc::new(AtomicBool::new(false));
+        let is_other = Arc::clone(&other);
+        let fake = Fake::start(move |path| match path {
+            "info" if is_other.load(Ordering::SeqCst) => Answer::Json(r#"{"ID": "B"}"#.into()),
+            "info" => Answer::Json(r#"{"ID": "A"}"#.into()),
+            _ => Answer::Missing,
+        });
+        let inner = fake.inner(0);
+        assert!(inner.engine.probe().await);
+        std::fs::create_dir(fake.folder().join("docker")).unwrap();
+        std::fs::write(fake.folder().join("docker/c1"), "").unwrap();
+        other.store(true, Ordering::SeqCst);
+        let container = Container::new(ContainerId::new("c1"), State::Running);
+        let mut end = std::pin::pin!(inner.until_end(&container));
+        let early = tokio::time::timeout(Duration::from_millis(300), &mut end).await;
+        assert!(early.is_err(), "{early:?}");
+        let problem = inner.engine.ability().problem.unwrap();
+        assert!(problem.contains("its id is B ()") && problem.contains("the id A ()"), "{problem}");
+        other.store(false, Ordering::SeqCst);
+        let end = tokio::time::timeout(Duration::from_secs(20), end).await;
+        assert_eq!(end.expect("it is gone from the right one"), unknown_end());
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::{
     },
     process::{Command, Stdio},
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -16,10 +17,11 @@ use mezz_proto::ids::ContainerId;
 use nix::{fcntl::OFlag, unistd::pipe2};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, BufReader},
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWrite, BufReader},
     net::{UnixStream, unix::pipe},
     sync::{mpsc, oneshot},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Inner, blocking,
@@ -46,6 +48,14 @@ const PIECES: usize = 16;
 /// A piece is not longer, in bytes.
 const PIECE: usize = 16 * 1024;
 
+/// So long after the program's end its output is waited for: somebody outside of what it
+/// left may hold it open.
+const OUTPUT_PATIENCE: Duration = Duration::from_secs(5);
+
+/// After that, so much of what was written is still passed on, in bytes: what a pipe
+/// holds, for a reader that is slow.
+const LATE_OUTPUT: usize = 64 * 1024;
+
 /// Sizes of the terminal that wait to be set.
 const RESIZES: usize = 4;
 
@@ -70,7 +80,7 @@ impl Inner {
         spec: ExecSpec,
     ) -> Result<Exec, ContainerError> {
         let failed = |error| operation(&id, DOING)(error);
-        let container = self.container(&id)?;
+        let container = self.containers.get(&id)?;
         container.until(|state| !matches!(state, State::Starting)).await;
         let gone = || failed(io::Error::new(io::ErrorKind::NotFound, "it has ended"));
         if container.has_ended() {
@@ -110,12 +120,13 @@ impl Inner {
             }
         }
         let (tell, told) = oneshot::channel();
-        tokio::spawn(see_it_end(container, socket, launcher, tell));
+        let late = CancellationToken::new();
+        tokio::spawn(see_it_end(container, socket, launcher, tell, late.clone()));
         let ended = async move {
             let ended = told.await.unwrap_or_else(|e| Err(io::Error::other(e)));
             ended.map_err(operation(&id, DOING))
         };
-        Ok(tie(ours, spec.stdin, Box::pin(ended)))
+        Ok(tie(ours, spec.stdin, Box::pin(ended), &late))
     }
 }
 
@@ -125,6 +136,7 @@ async fn see_it_end(
     mut socket: BufReader<UnixStream>,
     launcher: Launcher,
     mut tell: oneshot::Sender<io::Result<i32>>,
+    late: CancellationToken,
 ) {
     let early = tokio::select! {
         answer = answer(&mut socket) => Some(answer),
@@ -147,6 +159,8 @@ async fn see_it_end(
     });
     drop(socket);
     watch::until_dead(&launcher).await;
+    tokio::time::sleep(OUTPUT_PATIENCE).await;
+    late.cancel();
 }
 
 async fn answer(socket: &mut BufReader<UnixStream>) -> io::Result<Answer> {
@@ -227,6 +241,7 @@ fn tie(
     ours: Ours,
     stdin: bool,
     ended: crate::containerizer::BoxFuture<'static, Result<i32, ContainerError>>,
+    late: &CancellationToken,
 ) -> Exec {
     let (write, output) = mpsc::channel(PIECES);
     let (resize, mut sizes) = mpsc::channel::<WindowSize>(RESIZES);
@@ -238,29 +253,41 @@ fn tie(
                     let _ = resized.resize(size);
                 }
             });
-            tokio::spawn(async move {
-                let mut buffer = vec![0; PIECE];
-                while let Ok(read @ 1..) = reader.read(&mut buffer).await {
-                    let piece = Bytes::copy_from_slice(buffer.get(..read).unwrap_or_default());
-                    if write.send((Stream::Stdout, piece)).await.is_err() {
-                        break;
-                    }
-                }
-            });
+            let read = async move |buffer: &mut [u8]| reader.read(buffer).await;
+            tokio::spawn(copy(read, Stream::Stdout, write, late.clone()));
             stdin.then(|| Box::new(terminal) as _)
         }
         Ours::Pipes { stdin, stdout, stderr } => {
-            tokio::spawn(copy(stdout, Stream::Stdout, write.clone()));
-            tokio::spawn(copy(stderr, Stream::Stderr, write));
+            let (mut out, mut err) = (stdout, stderr);
+            let out = async move |buffer: &mut [u8]| out.read(buffer).await;
+            let err = async move |buffer: &mut [u8]| err.read(buffer).await;
+            tokio::spawn(copy(out, Stream::Stdout, write.clone(), late.clone()));
+            tokio::spawn(copy(err, Stream::Stderr, write, late.clone()));
             stdin.map(|stdin| Box::new(stdin) as _)
         }
     };
     Exec { stdin, output, resize, ended }
 }
 
-async fn copy(mut from: impl AsyncRead + Unpin, stream: Stream, to: mpsc::Sender<(Stream, Bytes)>) {
-    let mut buffer = vec![0; PIECE];
-    while let Ok(read @ 1..) = from.read(&mut buffer).await {
+/// Until nobody writes any more; or, when that is late after the program's end, what is
+/// there.
+async fn copy(
+    mut read: impl AsyncFnMut(&mut [u8]) -> io::Result<usize>,
+    stream: Stream,
+    to: mpsc::Sender<(Stream, Bytes)>,
+    late: CancellationToken,
+) {
+    let (mut buffer, mut left) = (vec![0; PIECE], LATE_OUTPUT);
+    while left > 0 {
+        let read = tokio::select! {
+            biased;
+            read = read(&mut buffer) => read,
+            () = late.cancelled() => break,
+        };
+        let Ok(read @ 1..) = read else { break };
+        if late.is_cancelled() {
+            left = left.saturating_sub(read);
+        }
         let piece = Bytes::copy_from_slice(buffer.get(..read).unwrap_or_default());
         if to.send((stream, piece)).await.is_err() {
             break;

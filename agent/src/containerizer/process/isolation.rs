@@ -6,8 +6,9 @@ use std::{
 };
 
 use mezz_proto::v1::{
-    CapabilityInfo, ContainerInfo, Image, LinuxInfo, NetworkInfo, RLimitInfo, container_info,
-    image, linux_info::IpcMode, r_limit_info::r_limit::Type as RlimitType,
+    CapabilityInfo, ContainerInfo, Image, LinuxInfo, NetworkInfo, RLimitInfo,
+    capability_info::Capability, container_info, image, linux_info::IpcMode,
+    r_limit_info::r_limit::Type as RlimitType,
 };
 use nix::libc;
 
@@ -17,14 +18,11 @@ use crate::{
         isolation::{Isolation, Join, Mounts, Rlimit},
         process::Process,
     },
-    options::{IsolationOptions, Isolator},
+    options::{FIRST_CAPABILITY, IsolationOptions, Isolator},
 };
 
 /// The kernel's own bound.
 const LONGEST_HOSTNAME: usize = 64;
-
-/// In [`CapabilityInfo`] the kernel's numbers begin here.
-const FIRST_CAPABILITY: i32 = 1000;
 
 /// The networks of a container that has none.
 const NO_NETWORK: [&str; 2] = ["none", "loopback"];
@@ -69,7 +67,7 @@ pub(super) fn isolation(
 
     let own_network = network(&info.network_infos)?;
     let hostname = hostname(info)?;
-    let (bounding, effective) = capabilities(linux)?;
+    let (bounding, effective) = capabilities(linux, options.bounding)?;
     let mut join = pod.map(|pod| Join {
         process: pod.process,
         pid: false,
@@ -86,7 +84,7 @@ pub(super) fn isolation(
         }
         (Some(true), None) if always(Isolator::Pid) => {
             return Err("container.linux_info.share_pid_namespace: the agent keeps processes \
-                        apart (its option isolation); leave it out"
+                        apart (its --isolation); leave it out"
                 .to_owned());
         }
         _ => always(Isolator::Pid),
@@ -94,8 +92,8 @@ pub(super) fn isolation(
     let ipc = match linux.ipc_mode() {
         IpcMode::Private => true,
         IpcMode::ShareParent if !in_pod && always(Isolator::Ipc) => {
-            return Err("container.linux_info.ipc_mode: the agent keeps IPC apart (its option \
-                        isolation); leave it out"
+            return Err("container.linux_info.ipc_mode: the agent keeps IPC apart (its \
+                        --isolation); leave it out"
                 .to_owned());
         }
         IpcMode::ShareParent => false,
@@ -109,7 +107,9 @@ pub(super) fn isolation(
     }
     let root = info.mesos.as_ref().and_then(|mesos| mesos.image.as_ref());
     let root = root.map(|image| find_image(options, image)).transpose()?;
-    let volumes = volume::volumes(&info.volumes, sandbox, pod.map(|pod| pod.sandbox.as_path()))?;
+    let parent = pod.map(|pod| pod.sandbox.as_path());
+    let allowed = options.host_paths.as_deref();
+    let volumes = volume::volumes(&info.volumes, sandbox, parent, allowed)?;
     let read_only = always(Isolator::ReadOnlyRoot);
     let tmp = read_only || root.is_some() || always(Isolator::Mount);
     let shares_pids = join.as_ref().is_some_and(|join| join.pid);
@@ -183,16 +183,27 @@ fn hostname(info: &ContainerInfo) -> Result<Option<String>, String> {
 }
 
 /// The bounding and the effective ones. Who asks only for effective ones is bound to
-/// them too.
+/// them too, and all are bound to the agent's.
 #[allow(deprecated, reason = "frameworks still say capability_info")]
-fn capabilities(linux: &LinuxInfo) -> Result<(Option<u64>, Option<u64>), String> {
+fn capabilities(
+    linux: &LinuxInfo,
+    most: Option<u64>,
+) -> Result<(Option<u64>, Option<u64>), String> {
     let mask = |field: &str, info: &Option<CapabilityInfo>| {
         let Some(info) = info else { return Ok(None) };
         let bit = |capability: &i32| -> Result<u64, String> {
+            let field = format!("container.linux_info.{field}");
             let bit = capability.checked_sub(FIRST_CAPABILITY).filter(|bit| (0..64).contains(bit));
-            bit.map(|bit| 1 << bit).ok_or_else(|| {
-                format!("container.linux_info.{field}: {capability} is no capability")
-            })
+            let bit = bit.map(|bit| 1 << bit);
+            let bit = bit.ok_or_else(|| format!("{field}: {capability} is no capability"))?;
+            if most.is_some_and(|most| bit & !most != 0) {
+                let name = Capability::try_from(*capability);
+                let name = name.map_or(capability.to_string(), |c| c.as_str_name().to_owned());
+                return Err(format!(
+                    "{field}: {name} is none that this agent allows (its --bounding-capabilities)"
+                ));
+            }
+            Ok(bit)
         };
         let masks = info.capabilities.iter().map(bit).collect::<Result<Vec<_>, _>>()?;
         Ok::<_, String>(Some(masks.into_iter().fold(0, |all, one| all | one)))
@@ -208,7 +219,7 @@ fn capabilities(linux: &LinuxInfo) -> Result<(Option<u64>, Option<u64>), String>
              bounding_capabilities"
                 .to_owned())
         }
-        (bounding, effective) => Ok((bounding.or(effective), effective)),
+        (bounding, effective) => Ok((bounding.or(effective).or(most), effective)),
     }
 }
 
@@ -255,7 +266,7 @@ fn rlimits(info: Option<&RLimitInfo>) -> Result<Vec<Rlimit>, String> {
 fn find_image(options: &IsolationOptions, image: &Image) -> Result<PathBuf, String> {
     let field = "container.mesos.image";
     let Some(folder) = &options.image_dir else {
-        return Err(format!("{field}: this agent has no images (its option image_dir is not set)"));
+        return Err(format!("{field}: this agent has no images (its --image-dir is not set)"));
     };
     let name = match image.r#type() {
         image::Type::Docker => image.docker.as_ref().map(|docker| docker.name.as_str()),
@@ -264,13 +275,15 @@ fn find_image(options: &IsolationOptions, image: &Image) -> Result<PathBuf, Stri
     let name = name.ok_or_else(|| format!("{field}: it has no name"))?;
     let parts = || Path::new(name).components();
     if name.is_empty() || !parts().all(|part| matches!(part, Component::Normal(_))) {
-        return Err(format!("{field}: `{name}` is no path below the agent's image_dir"));
+        return Err(format!(
+            "{field}: `{name}` is no path below the folder of images (--image-dir)"
+        ));
     }
     let missing = |_| format!("{field}: there is no image `{name}` in {}", folder.display());
     let all = folder.canonicalize().map_err(|e| format!("{field}: {}: {e}", folder.display()))?;
     let found = all.join(name).canonicalize().map_err(missing)?;
     if !found.starts_with(&all) || found == all {
-        return Err(format!("{field}: `{name}` leads out of the agent's image_dir"));
+        return Err(format!("{field}: `{name}` leads out of the folder of images (--image-dir)"));
     }
     if !found.is_dir() {
         return Err(format!("{field}: `{name}` is no folder"));

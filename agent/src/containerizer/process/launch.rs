@@ -10,7 +10,6 @@ use std::{
     time::Duration,
 };
 
-use mezz_proto::ids::ContainerId;
 use rustix::process::Signal;
 use tokio::{io::AsyncReadExt as _, net::unix::pipe};
 
@@ -25,6 +24,7 @@ use crate::{
     containerizer::{
         Program,
         cgroup::{Bounds, is_plain_name},
+        table::failed,
     },
     launcher::{Plan, STARTED, isolation::SANDBOX, plan, record},
 };
@@ -39,15 +39,6 @@ const START_PATIENCE: Duration = Duration::from_secs(60);
 /// A launcher says one line.
 const LONGEST_MESSAGE: u64 = 64 * 1024;
 
-/// An error on the way to a running container.
-pub(super) fn failed(
-    id: &ContainerId,
-    doing: &str,
-) -> impl FnOnce(io::Error) -> ContainerError + use<> {
-    let (id, doing) = (id.clone(), doing.to_owned());
-    move |source| ContainerError::Launch { id, doing, source }
-}
-
 /// A launcher that was started a moment ago.
 struct Spawned {
     launcher: Launcher,
@@ -60,11 +51,12 @@ impl Inner {
         spec: ContainerSpec,
     ) -> Result<u32, ContainerError> {
         let id = spec.id.clone();
-        let container = self.enter(&id)?;
+        let container = Container::new(id.clone(), State::Starting);
+        self.containers.enter(&id, &container)?;
         let result = Arc::clone(&self).start(spec, &container).await;
         if result.is_err() {
             container.set(State::Failed);
-            self.containers().remove(&id);
+            self.containers.lock().remove(&id);
             let inner = Arc::clone(&self);
             let name = id.clone();
             if let Err(error) = blocking(move || inner.give_up(name.as_str())).await {
@@ -74,31 +66,13 @@ impl Inner {
         result
     }
 
-    /// Makes room for a container that has never been.
-    fn enter(&self, id: &ContainerId) -> Result<Arc<Container>, ContainerError> {
-        let refuse = |kind, text| Err(failed(id, "its id")(io::Error::new(kind, text)));
-        if !is_plain_name(id.as_str()) {
-            return refuse(
-                io::ErrorKind::InvalidInput,
-                "must be one path component of at most 200 bytes",
-            );
-        }
-        let mut containers = self.containers();
-        if containers.contains_key(id) {
-            return refuse(io::ErrorKind::AlreadyExists, "there is a container with this id");
-        }
-        let container = Container::new(id.clone(), State::Starting);
-        containers.insert(id.clone(), Arc::clone(&container));
-        Ok(container)
-    }
-
     async fn start(
         self: Arc<Self>,
         spec: ContainerSpec,
         container: &Arc<Container>,
     ) -> Result<u32, ContainerError> {
         let id = spec.id.clone();
-        let pod = spec.pod.as_ref().map(|pod| self.container(pod)).transpose()?;
+        let pod = spec.pod.as_ref().map(|pod| self.containers.get(pod)).transpose()?;
         let inner = Arc::clone(&self);
         let prepare = move || inner.prepare_and_spawn(&spec, pod.as_deref());
         let spawned = tokio::task::spawn_blocking(prepare)

@@ -21,7 +21,7 @@ use std::{
     io,
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
@@ -35,6 +35,7 @@ use super::{
     Ability, BoxFuture, ContainerError, ContainerSpec, Containerizer, Exec, ExecSpec, OpenError,
     Recovery, Statistics, Termination,
     cgroup::{Bounds, Cgroups},
+    table::{self, Table},
 };
 use crate::{
     launcher::process,
@@ -58,7 +59,7 @@ struct Inner {
     launcher: LauncherCommand,
     cpu_quota: bool,
     isolation: IsolationOptions,
-    containers: Mutex<BTreeMap<ContainerId, Arc<Container>>>,
+    containers: Table<Container>,
 }
 
 impl Processes {
@@ -79,7 +80,7 @@ impl Processes {
                     launcher: options.launcher.clone(),
                     cpu_quota: options.cgroup_cpu_quota,
                     isolation: options.isolation.clone(),
-                    containers: Mutex::default(),
+                    containers: Table::default(),
                 }))
             })
             .map_err(|source| OpenError::WorkDir { path: directory, source })
@@ -103,15 +104,6 @@ async fn blocking<T: Send + 'static>(
 }
 
 impl Inner {
-    fn containers(&self) -> MutexGuard<'_, BTreeMap<ContainerId, Arc<Container>>> {
-        // Nothing panics while it is held; and a map is whole between two calls.
-        self.containers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn container(&self, id: &ContainerId) -> Result<Arc<Container>, ContainerError> {
-        self.containers().get(id).cloned().ok_or_else(|| ContainerError::Unknown(id.clone()))
-    }
-
     /// Every pid that belongs to it.
     fn pids(&self, container: &Container) -> io::Result<Vec<i32>> {
         match (&self.cgroups, container.started()) {
@@ -132,7 +124,7 @@ impl Inner {
     }
 
     async fn destroy(self: Arc<Self>, id: ContainerId) -> Result<(), ContainerError> {
-        let container = self.container(&id)?;
+        let container = self.containers.get(&id)?;
         container.until(|state| !matches!(state, State::Starting)).await;
         if container.has_ended() {
             return Ok(());
@@ -147,7 +139,7 @@ impl Inner {
     }
 
     async fn signal(self: Arc<Self>, id: ContainerId, signal: i32) -> Result<(), ContainerError> {
-        let container = self.container(&id)?;
+        let container = self.containers.get(&id)?;
         container.until(|state| !matches!(state, State::Starting)).await;
         if container.has_ended() {
             return Ok(());
@@ -163,7 +155,7 @@ impl Inner {
         resources: Resources,
         limits: BTreeMap<String, f64>,
     ) -> Result<(), ContainerError> {
-        let container = self.container(&id)?;
+        let container = self.containers.get(&id)?;
         container.until(|state| !matches!(state, State::Starting)).await;
         if container.has_ended() {
             return Ok(());
@@ -178,7 +170,7 @@ impl Inner {
     }
 
     async fn statistics(self: Arc<Self>, id: ContainerId) -> Result<Statistics, ContainerError> {
-        let container = self.container(&id)?;
+        let container = self.containers.get(&id)?;
         blocking(move || match &self.cgroups {
             Some(cgroups) => Ok(cgroups.statistics(container.id.as_str())),
             None => {
@@ -191,7 +183,7 @@ impl Inner {
     }
 
     async fn remove(self: Arc<Self>, id: ContainerId) -> Result<(), ContainerError> {
-        let container = self.container(&id)?;
+        let container = self.containers.get(&id)?;
         if !container.has_ended() {
             let busy = io::Error::new(io::ErrorKind::ResourceBusy, "it has not ended");
             return Err(operation(&id, "removing it")(busy));
@@ -200,7 +192,7 @@ impl Inner {
         blocking(move || inner.clean_up(container.id.as_str()))
             .await
             .map_err(operation(&id, "removing it"))?;
-        self.containers().remove(&id);
+        self.containers.lock().remove(&id);
         Ok(())
     }
 
@@ -259,18 +251,11 @@ impl Containerizer for Processes {
 
     fn launch(&self, spec: ContainerSpec) -> BoxFuture<'_, Result<u32, ContainerError>> {
         let (inner, id) = (Arc::clone(&self.0), spec.id.clone());
-        // A task of its own: half a launch must not be left behind when the caller
-        // stops waiting.
-        let task = tokio::spawn(inner.launch(spec));
-        Box::pin(async move {
-            task.await.unwrap_or_else(|e| {
-                Err(launch::failed(&id, "its start panicked")(io::Error::other(e)))
-            })
-        })
+        table::launch(id, inner.launch(spec))
     }
 
     fn wait(&self, id: &ContainerId) -> BoxFuture<'_, Result<Termination, ContainerError>> {
-        let container = self.0.container(id);
+        let container = self.0.containers.get(id);
         let unknown = ContainerError::Unknown(id.clone());
         Box::pin(async move { container?.ended().await.ok_or(unknown) })
     }
@@ -299,7 +284,7 @@ impl Containerizer for Processes {
     fn processes(&self, id: &ContainerId) -> BoxFuture<'_, Result<Vec<i32>, ContainerError>> {
         let (inner, id) = (Arc::clone(&self.0), id.clone());
         Box::pin(async move {
-            let container = inner.container(&id)?;
+            let container = inner.containers.get(&id)?;
             blocking(move || inner.pids(&container))
                 .await
                 .map_err(operation(&id, "looking for its processes"))
@@ -309,7 +294,7 @@ impl Containerizer for Processes {
     fn network(&self, id: &ContainerId) -> BoxFuture<'_, Result<Option<PathBuf>, ContainerError>> {
         let (inner, id) = (Arc::clone(&self.0), id.clone());
         Box::pin(async move {
-            let container = inner.container(&id)?;
+            let container = inner.containers.get(&id)?;
             blocking(move || network(&container))
                 .await
                 .map_err(operation(&id, "looking for its network"))

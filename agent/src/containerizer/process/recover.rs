@@ -134,7 +134,7 @@ impl Inner {
         if let Some(started) = started {
             container.set_started(started);
         }
-        self.containers().insert(id, Arc::clone(&container));
+        self.containers.lock().insert(id, Arc::clone(&container));
         watch::watch(Arc::clone(self), container, launcher);
     }
 

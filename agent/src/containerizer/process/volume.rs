@@ -7,13 +7,18 @@ use mezz_proto::v1::{
     volume::{self, Mode, source, source::sandbox_path},
 };
 
-use crate::launcher::isolation::{Source, Volume};
+use crate::{
+    containerizer::host_paths,
+    launcher::isolation::{Source, Volume},
+};
 
-/// In the framework's order, in which they are mounted. The error names the field.
+/// In the framework's order, in which they are mounted; of the machine only what is
+/// allowed. The error names the field.
 pub(super) fn volumes(
     infos: &[VolumeInfo],
     sandbox: &Path,
     parent: Option<&Path>,
+    allowed: Option<&[PathBuf]>,
 ) -> Result<Vec<Volume>, String> {
     infos
         .iter()
@@ -21,7 +26,7 @@ pub(super) fn volumes(
         .map(|(n, info)| {
             let field = format!("container.volumes[{n}]");
             let to = container_path(&field, &info.container_path)?;
-            let from = from(&field, info, sandbox, parent)?;
+            let from = from(&field, info, sandbox, parent, allowed)?;
             Ok(Volume { from, to, read_only: info.mode() == Mode::Ro })
         })
         .collect()
@@ -41,15 +46,17 @@ fn from(
     info: &VolumeInfo,
     sandbox: &Path,
     parent: Option<&Path>,
+    allowed: Option<&[PathBuf]>,
 ) -> Result<Source, String> {
     if info.image.is_some() {
         return Err(format!("{field}.image: images are no volumes on this agent"));
     }
     match (&info.host_path, &info.source) {
         (Some(_), Some(_)) => Err(format!("{field}: host_path and source exclude each other")),
-        (Some(path), None) if Path::new(path).is_absolute() => Ok(Source::Host(path.into())),
-        (Some(path), None) => in_sandbox(&format!("{field}.host_path"), sandbox, path),
-        (None, Some(source)) => from_source(&format!("{field}.source"), source, sandbox, parent),
+        (Some(path), None) => host(&format!("{field}.host_path"), sandbox, path, allowed),
+        (None, Some(source)) => {
+            from_source(&format!("{field}.source"), source, sandbox, parent, allowed)
+        }
         (None, None) => Err(format!("{field}: neither host_path nor source says what it holds")),
     }
 }
@@ -59,6 +66,7 @@ fn from_source(
     source: &volume::Source,
     sandbox: &Path,
     parent: Option<&Path>,
+    allowed: Option<&[PathBuf]>,
 ) -> Result<Source, String> {
     match source.r#type() {
         source::Type::HostPath => {
@@ -69,10 +77,7 @@ fn from_source(
                     "{field}.host_path.mount_propagation: mounts stay in their container"
                 ));
             }
-            match Path::new(&host.path).is_absolute() {
-                true => Ok(Source::Host(host.path.clone().into())),
-                false => in_sandbox(&format!("{field}.host_path.path"), sandbox, &host.path),
-            }
+            self::host(&format!("{field}.host_path.path"), sandbox, &host.path, allowed)
         }
         source::Type::SandboxPath => {
             let path = source.sandbox_path.as_ref();
@@ -92,6 +97,20 @@ fn from_source(
             other.as_str_name()
         )),
     }
+}
+
+/// A path of this machine; a relative one is below the sandbox.
+fn host(
+    field: &str,
+    sandbox: &Path,
+    path: &str,
+    allowed: Option<&[PathBuf]>,
+) -> Result<Source, String> {
+    if Path::new(path).is_relative() {
+        return in_sandbox(field, sandbox, path);
+    }
+    let found = host_paths::resolve(allowed, Path::new(path));
+    found.map(Source::Host).map_err(|why| format!("{field}: {why}"))
 }
 
 fn in_sandbox(field: &str, base: &Path, path: &str) -> Result<Source, String> {

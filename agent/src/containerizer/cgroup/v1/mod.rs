@@ -14,7 +14,12 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use super::{Bounds, CgroupError, Cgroups, file, hierarchy::DEVICES};
+use super::{
+    Bounds, CgroupError, Cgroups, Settings,
+    cpuset::Cpusets,
+    file,
+    hierarchy::{CPUSET, DEVICES},
+};
 use crate::containerizer::{OutOfMemory, Statistics};
 
 /// The agent's directory in the hierarchy of each controller.
@@ -30,6 +35,10 @@ pub(super) struct V1 {
     confine: bool,
     /// Held while one container's devices are chosen, so that no two get the same.
     choosing: Mutex<()>,
+    /// Where that controller is there.
+    cpuset: Option<PathBuf>,
+    /// When containers are to have cores of their own.
+    cores: Option<Cpusets>,
     /// Processes and threads that a container may have.
     most_pids: u64,
 }
@@ -38,21 +47,27 @@ impl V1 {
     pub(super) fn open(
         mounts: &BTreeMap<&'static str, PathBuf>,
         agent: &str,
-        most_pids: u64,
-        devices: bool,
+        settings: Settings,
     ) -> Result<Self, CgroupError> {
         let at = |name| mounts.get(name).map(|m| m.join(agent)).unwrap_or_default();
-        let all = Self {
+        let known = |name| mounts.contains_key(name).then(|| at(name));
+        let mut all = Self {
             cpu: at("cpu"),
             cpuacct: at("cpuacct"),
             memory: at("memory"),
             pids: at("pids"),
             freezer: at("freezer"),
-            devices: mounts.contains_key(DEVICES).then(|| at(DEVICES)),
-            confine: devices,
+            devices: known(DEVICES),
+            confine: settings.devices,
             choosing: Mutex::default(),
-            most_pids,
+            cpuset: known(CPUSET),
+            cores: None,
+            most_pids: settings.most_pids,
         };
+        if let Some(root) = mounts.get(CPUSET).filter(|_| settings.cpuset) {
+            file::make(&at(CPUSET))?;
+            all.cores = Some(Cpusets::v1(root, at(CPUSET))?);
+        }
         for directory in all.made() {
             file::make(directory)?;
         }
@@ -67,12 +82,17 @@ impl V1 {
             .into_iter()
             .chain(self.devices.as_ref().filter(|_| self.confine))
             .map(PathBuf::as_path)
+            .chain(self.cores.as_ref().map(Cpusets::agent))
             .collect()
     }
 
     /// Where it may have one, since an agent with other options made it.
     fn all(&self) -> BTreeSet<&Path> {
-        self.made().into_iter().chain(self.devices.as_deref()).collect()
+        self.made()
+            .into_iter()
+            .chain(self.devices.as_deref())
+            .chain(self.cpuset.as_deref())
+            .collect()
     }
 }
 
@@ -93,7 +113,7 @@ impl Cgroups for V1 {
         pids::limit(&self.pids.join(id), self.most_pids)?;
         if let Some(agent) = self.devices.as_ref().filter(|_| self.confine) {
             let _choosing = self.choosing.lock().unwrap_or_else(PoisonError::into_inner);
-            devices::confine(agent, id, bounds.gpus, Path::new("/dev"))?;
+            devices::confine(agent, id, bounds.gpus)?;
         }
         self.update(id, bounds)?;
         Ok(join)
@@ -101,6 +121,9 @@ impl Cgroups for V1 {
 
     fn update(&self, id: &str, bounds: &Bounds) -> Result<(), CgroupError> {
         cpu::set(&self.cpu.join(id), bounds)?;
+        if let Some(cores) = &self.cores {
+            cores.assign(id, bounds.cpus)?;
+        }
         memory::set(&self.memory.join(id), bounds)
     }
 
@@ -130,6 +153,9 @@ impl Cgroups for V1 {
     }
 
     fn remove(&self, id: &str) -> Result<(), CgroupError> {
+        if let Some(cores) = &self.cores {
+            cores.release(id)?;
+        }
         self.all().into_iter().try_for_each(|directory| file::remove(&directory.join(id)))
     }
 

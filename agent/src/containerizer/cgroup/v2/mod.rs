@@ -1,6 +1,7 @@
 //! cgroup v2: one hierarchy, one cgroup per container.
 
 mod cpu;
+mod devices;
 mod memory;
 mod pids;
 mod tree;
@@ -8,9 +9,17 @@ mod tree;
 use std::{
     os::fd::OwnedFd,
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
 };
 
-use super::{Bounds, CgroupError, Cgroups, file};
+pub(super) use devices::check as check_device_filters;
+
+use super::{
+    Bounds, CgroupError, Cgroups, Settings,
+    cpuset::Cpusets,
+    file,
+    hierarchy::{CPUSET, V2_CONTROLLERS},
+};
 use crate::containerizer::{OutOfMemory, Statistics};
 
 /// The agent's cgroup.
@@ -18,15 +27,25 @@ pub(super) struct V2 {
     agent: PathBuf,
     /// Processes and threads that a container may have.
     most_pids: u64,
+    /// Whether devices are to be confined.
+    confine: bool,
+    /// Held while one container's devices are chosen, so that no two get the same.
+    choosing: Mutex<()>,
+    /// When containers are to have cores of their own.
+    cores: Option<Cpusets>,
 }
 
 impl V2 {
-    pub(super) fn open(root: &Path, agent: &str, most_pids: u64) -> Result<Self, CgroupError> {
+    pub(super) fn open(root: &Path, agent: &str, settings: Settings) -> Result<Self, CgroupError> {
         let agent = root.join(agent);
-        tree::enable_controllers(root)?;
+        let mut controllers = V2_CONTROLLERS.to_vec();
+        controllers.extend(settings.cpuset.then_some(CPUSET));
+        tree::enable_controllers(root, &controllers)?;
         file::make(&agent)?;
-        tree::enable_controllers(&agent)?;
-        Ok(Self { agent, most_pids })
+        tree::enable_controllers(&agent, &controllers)?;
+        let cores = settings.cpuset.then(|| Cpusets::v2(agent.clone())).transpose()?;
+        let (most_pids, confine) = (settings.most_pids, settings.devices);
+        Ok(Self { agent, most_pids, confine, choosing: Mutex::default(), cores })
     }
 }
 
@@ -40,6 +59,10 @@ impl Cgroups for V2 {
         file::make(&directory)?;
         pids::limit(&directory, self.most_pids)?;
         memory::prepare(&directory)?;
+        if self.confine {
+            let _choosing = self.choosing.lock().unwrap_or_else(PoisonError::into_inner);
+            devices::confine(&self.agent, id, bounds.gpus)?;
+        }
         self.update(id, bounds)?;
         Ok(vec![directory.join(tree::PROCESSES)])
     }
@@ -47,6 +70,9 @@ impl Cgroups for V2 {
     fn update(&self, id: &str, bounds: &Bounds) -> Result<(), CgroupError> {
         let directory = self.agent.join(id);
         cpu::set(&directory, bounds)?;
+        if let Some(cores) = &self.cores {
+            cores.assign(id, bounds.cpus)?;
+        }
         memory::set(&directory, bounds)
     }
 
@@ -76,6 +102,9 @@ impl Cgroups for V2 {
     }
 
     fn remove(&self, id: &str) -> Result<(), CgroupError> {
+        if let Some(cores) = &self.cores {
+            cores.release(id)?;
+        }
         file::remove(&self.agent.join(id))
     }
 

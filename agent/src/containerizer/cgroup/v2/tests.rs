@@ -35,7 +35,8 @@ impl Folder {
     }
 
     fn open(&self) -> V2 {
-        V2::open(self.0.path(), "mezz", 77).unwrap()
+        let settings = Settings { most_pids: 77, devices: false, cpuset: false };
+        V2::open(self.0.path(), "mezz", settings).unwrap()
     }
 }
 

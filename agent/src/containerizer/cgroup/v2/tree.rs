@@ -3,22 +3,21 @@
 
 use std::path::Path;
 
-use super::super::{
-    file::{self, CgroupError},
-    hierarchy::V2_CONTROLLERS,
-};
+use super::super::file::{self, CgroupError};
 
 pub(super) const PROCESSES: &str = "cgroup.procs";
 const CONTROL: &str = "cgroup.subtree_control";
 const KILL: &str = "cgroup.kill";
 const EVENTS: &str = "cgroup.events";
 
-/// Lets the cgroups below `directory` be held by the controllers that containers
-/// need. Those that are on already are left alone, so that a delegated subtree works
+/// Lets the cgroups below `directory` be held by these controllers. Those that are on already are left alone, so that a delegated subtree works
 /// where its root may not be written.
-pub(super) fn enable_controllers(directory: &Path) -> Result<(), CgroupError> {
+pub(super) fn enable_controllers(
+    directory: &Path,
+    controllers: &[&str],
+) -> Result<(), CgroupError> {
     let on = file::read(directory, CONTROL)?;
-    let missing: Vec<String> = V2_CONTROLLERS
+    let missing: Vec<String> = controllers
         .iter()
         .filter(|name| !on.split_whitespace().any(|c| c == **name))
         .map(|name| format!("+{name}"))

@@ -198,7 +198,7 @@ fn volumes_come_from_the_machine_or_a_sandbox() {
     use source::sandbox_path::Type::{Parent, Self_};
     let own = From::Sandbox { base: SANDBOX.into(), path: "x".into() };
     let parents = From::Sandbox { base: "/parent".into(), path: "x".into() };
-    assert_eq!(volume(at("v", Some("/h"), None), None), Ok(From::Host("/h".into())));
+    assert_eq!(volume(at("v", Some("/etc"), None), None), Ok(From::Host("/etc".into())));
     assert_eq!(volume(at("v", Some("x"), None), None), Ok(own.clone()));
     assert_eq!(volume(at("v", None, sandbox_path(Self_, "x")), None), Ok(own));
     let pod = pod(false);
@@ -208,6 +208,7 @@ fn volumes_come_from_the_machine_or_a_sandbox() {
         ("container_path", at("", Some("/h"), None)),
         ("container_path", at("/", Some("/h"), None)),
         ("container_path", at("a/../b", Some("/h"), None)),
+        ("host_path", at("v", Some("/no/such"), None)),
         ("host_path", at("v", Some("../x"), None)),
         ("host_path", at("v", Some(""), None)),
         ("source.sandbox_path.path", at("v", None, sandbox_path(Self_, "/x"))),
@@ -221,4 +222,48 @@ fn volumes_come_from_the_machine_or_a_sandbox() {
         let error = volume(bad, None).unwrap_err();
         assert!(error.starts_with("container.volumes[0]: "), "{error}");
     }
+}
+
+#[test]
+fn an_agents_bounds_are_for_all() {
+    let agent = IsolationOptions {
+        bounding: Some(0b1011_0000),
+        host_paths: Some(vec!["/usr/share".into()]),
+        ..Default::default()
+    };
+    let plan = |info: ContainerInfo| isolation(&agent, Some(&info), Path::new(SANDBOX), None);
+    assert_eq!(plan(info()).unwrap().bounding, Some(0b1011_0000));
+    let of = |bits: &[i32]| {
+        let capabilities = bits.iter().map(|bit| FIRST_CAPABILITY + bit).collect();
+        Some(CapabilityInfo { capabilities })
+    };
+    let fewer = LinuxInfo { effective_capabilities: of(&[5]), ..Default::default() };
+    let made = plan(linux(fewer)).unwrap();
+    assert_eq!((made.bounding, made.effective), (Some(1 << 5), Some(1 << 5)));
+    let most = LinuxInfo { bounding_capabilities: of(&[4, 5, 7]), ..Default::default() };
+    assert_eq!(plan(linux(most)).unwrap().bounding, Some(0b1011_0000));
+    #[allow(deprecated, reason = "frameworks still say capability_info")]
+    let beyond = [
+        (
+            "bounding_capabilities",
+            LinuxInfo { bounding_capabilities: of(&[5, 6]), ..Default::default() },
+        ),
+        (
+            "effective_capabilities",
+            LinuxInfo { effective_capabilities: of(&[6]), ..Default::default() },
+        ),
+        ("capability_info", LinuxInfo { capability_info: of(&[6]), ..Default::default() }),
+    ];
+    for (field, asked) in beyond {
+        let error = plan(linux(asked)).unwrap_err();
+        assert!(
+            error.starts_with(&format!("container.linux_info.{field}: SETGID is none ")),
+            "{error}"
+        );
+    }
+
+    let volume = |path| plan(ContainerInfo { volumes: vec![at("v", Some(path), None)], ..info() });
+    assert!(volume("/usr/share").is_ok() && volume("own").is_ok());
+    let error = volume("/etc").unwrap_err();
+    assert!(error.starts_with("container.volumes[0].host_path: `/etc` is nowhere "), "{error}");
 }
