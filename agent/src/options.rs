@@ -105,11 +105,14 @@ pub struct FetcherOptions {
     /// Files kept for URIs with `cache` take so much of the disk, in bytes
     /// (rule 57: 2 GB); what is in use stays, even beyond.
     pub cache_bytes: u64,
+    /// All that one task wants fetched is there by then, or the task fails; more than
+    /// nothing.
+    pub timeout: Duration,
 }
 
 impl Default for FetcherOptions {
     fn default() -> Self {
-        Self { commands: BTreeMap::new(), cache_bytes: 2 << 30 }
+        Self { commands: BTreeMap::new(), cache_bytes: 2 << 30, timeout: Duration::from_secs(3600) }
     }
 }
 
@@ -160,12 +163,36 @@ pub struct IsolationOptions {
     pub image_dir: Option<PathBuf>,
     /// Processes and threads of one container, at most; at least 1.
     pub pids_limit: u64,
+    /// Capabilities that containers can ever have, as bits of the kernel's numbers; who
+    /// asks for others is refused. All when absent.
+    pub bounding: Option<u64>,
+    /// Paths of the machine that containers may have as volumes, each with all below it.
+    /// All when absent.
+    pub host_paths: Option<Vec<PathBuf>>,
 }
 
 impl Default for IsolationOptions {
     fn default() -> Self {
-        Self { always: BTreeSet::new(), image_dir: None, pids_limit: MAX_PIDS }
+        Self {
+            always: BTreeSet::new(),
+            image_dir: None,
+            pids_limit: MAX_PIDS,
+            bounding: None,
+            host_paths: None,
+        }
     }
+}
+
+/// In the protocol the kernel's numbers of capabilities begin here.
+pub(crate) const FIRST_CAPABILITY: i32 = 1000;
+
+/// The bit of a capability by its name, with or without `CAP_`, in capitals or not.
+pub fn capability(name: &str) -> Option<u64> {
+    let upper = name.to_ascii_uppercase();
+    let plain = upper.strip_prefix("CAP_").unwrap_or(&upper);
+    let known = v1::capability_info::Capability::from_str_name(plain)?;
+    let number = i32::from(known).checked_sub(FIRST_CAPABILITY)?;
+    (0..64).contains(&number).then(|| 1 << number)
 }
 
 /// One thing in which containers are kept apart.
@@ -187,13 +214,16 @@ pub enum Isolator {
     /// `read-only-root`: only the sandbox, `/tmp` (in the sandbox) and volumes can be
     /// written.
     ReadOnlyRoot,
-    /// `devices`: only harmless devices, and GPUs as held (cgroup v1 only).
+    /// `devices`: only harmless devices, and GPUs as held.
     Devices,
+    /// `cpuset`: cores of its own for a container with whole cpus, as long as one is left
+    /// to the others, who share what is left.
+    Cpuset,
 }
 
 impl Isolator {
     /// All, by name.
-    pub const NAMES: [(&str, Self); 8] = [
+    pub const NAMES: [(&str, Self); 9] = [
         ("pid", Self::Pid),
         ("mount", Self::Mount),
         ("ipc", Self::Ipc),
@@ -202,5 +232,6 @@ impl Isolator {
         ("no-new-privs", Self::NoNewPrivileges),
         ("read-only-root", Self::ReadOnlyRoot),
         ("devices", Self::Devices),
+        ("cpuset", Self::Cpuset),
     ];
 }

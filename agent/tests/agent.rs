@@ -256,7 +256,7 @@ async fn a_master_that_refuses_for_good_ends_the_agent() {
     assert!(matches!(master.hear().await, agent_message::Message::Register(_)));
     let refused = |permanent| {
         let reason = "too old".to_owned();
-        master_message::Message::Refused(mezz::Refused { reason, permanent })
+        master_message::Message::Refused(mezz::Refused { reason, permanent, gone: None })
     };
     master.say(refused(false)).await;
     assert!(matches!(master.hear().await, agent_message::Message::Register(_)), "it comes back");
@@ -264,6 +264,41 @@ async fn a_master_that_refuses_for_good_ends_the_agent() {
     match agent.ended().await {
         Err(AgentError::Refused(reason)) => assert_eq!(reason, "too old"),
         other => panic!("{other:?}"),
+    }
+    agent.finish().await;
+}
+
+#[test_log::test(tokio::test)]
+async fn an_agent_that_was_given_up_ends_what_it_runs_and_then_itself() {
+    let mut master = FakeMaster::start().await;
+    let mut agent = TestAgent::new(&master);
+    agent.options.kill_grace = Duration::from_millis(300);
+    agent.start().await;
+    master.welcome().await;
+    let stubborn = "trap '' TERM; echo $$; while :; do sleep 0.01; done";
+    master.run(vec![task("a", stubborn), task("b", stubborn)]).await;
+    let mut pids = Vec::new();
+    for _ in 0..2 {
+        let running = master.update().await;
+        assert_eq!(running.state(), TaskState::TaskRunning);
+        master.ack(&running).await;
+        until("it tells its pid", async || {
+            let told = agent.read(&running.task_id.value, "stdout").await.unwrap();
+            pids.extend(told.trim().parse::<i32>());
+            told.ends_with('\n')
+        })
+        .await;
+    }
+    assert_eq!(pids.len(), 2);
+    let reason = "marked gone".to_owned();
+    let refused = mezz::Refused { reason, permanent: true, gone: Some(true) };
+    master.say(master_message::Message::Refused(refused)).await;
+    match agent.ended().await {
+        Err(AgentError::Gone { reason, left: 0 }) => assert_eq!(reason, "marked gone"),
+        other => panic!("{other:?}"),
+    }
+    for pid in pids {
+        assert!(!Path::new(&format!("/proc/{pid}")).exists(), "{pid} lives on");
     }
     agent.finish().await;
 }
@@ -390,11 +425,11 @@ async fn a_custom_executor_over_grpc() {
     })
     .await;
 
-    let error = Peer::connect(&agent, "").await.err().expect("no token, no entry");
-    assert_eq!(error.code(), Code::Unauthenticated);
-    let mut stranger = Peer::connect(&agent, "wrong").await.unwrap();
-    stranger.say(call::Type::Subscribe, |_| {}).await;
-    assert_eq!(stranger.event().await.unwrap_err().code(), Code::Unauthenticated);
+    // Before anything else is heard.
+    for token in ["", "wrong"] {
+        let error = Peer::connect(&agent, token).await.err().expect("no token, no entry");
+        assert_eq!(error.code(), Code::Unauthenticated);
+    }
     let mut early = Peer::connect(&agent, &token).await.unwrap();
     early.update(TaskState::TaskRunning, 1).await;
     assert_eq!(early.event().await.unwrap_err().code(), Code::FailedPrecondition);

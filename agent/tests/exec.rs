@@ -10,6 +10,7 @@ use mezz_agent::{
     containerizer::{Exec, ExecSpec, Program, Stream, WindowSize},
     options::Containment,
 };
+use mezz_proto::v1::{ContainerInfo, LinuxInfo, container_info};
 use support::{Agent, until};
 use tokio::io::AsyncWriteExt as _;
 
@@ -141,6 +142,58 @@ async fn it_is_killed_with_its_children_when_nobody_wants_it() {
         }
         assert_eq!(agent.living(&id).len(), 1, "the container goes on");
     }
+}
+
+#[tokio::test]
+async fn nothing_of_it_outlives_it() {
+    for (containment, own_pids) in
+        [(Containment::Cgroup, false), (Containment::Cgroup, true), (Containment::None, true)]
+    {
+        let agent = Agent::new(containment);
+        let linux = LinuxInfo { share_pid_namespace: Some(!own_pids), ..Default::default() };
+        let mut spec = agent.spec("exec sleep 1000");
+        spec.info = Some(Box::new(ContainerInfo {
+            r#type: container_info::Type::Mesos.into(),
+            linux_info: Some(linux),
+            ..Default::default()
+        }));
+        let id = agent.start(spec).await;
+        let before = agent.living(&id).len();
+        // Orphans, which keep its output open, and fork.
+        let hide = "(setsid sh -c 'while :; do sleep 0.01; done' &); \
+                    (sh -c 'trap \"\" TERM HUP; sleep 1000 & sleep 1000' &); sleep 0.1;";
+        for terminal in [None, Some(WindowSize { rows: 24, columns: 80 })] {
+            let spec = ExecSpec { terminal, ..shell(&format!("{hide} exit 6")) };
+            let exec = agent.it.exec(&id, spec).await.unwrap();
+            let begun = std::time::Instant::now();
+            assert_eq!(all(exec).await.2.code(), Some(6), "{containment:?} {own_pids}");
+            // Sooner than output is waited for: nobody holds it.
+            assert!(begun.elapsed() < std::time::Duration::from_secs(5), "{own_pids}");
+            assert_eq!(agent.living(&id).len(), before, "{containment:?} {own_pids}");
+        }
+        // And so when nobody wants it any more.
+        let mut exec = agent.it.exec(&id, shell(&format!("{hide} echo x; exec sleep 1000"))).await;
+        exec.as_mut().unwrap().output.recv().await.unwrap();
+        drop(exec);
+        if containment == Containment::Cgroup {
+            until("it has gone", || agent.control_pids(&id) == before).await;
+        }
+        agent.it.destroy(&id).await.unwrap();
+        agent.remove(&id).await;
+    }
+}
+
+#[tokio::test]
+async fn output_that_somebody_else_holds_is_not_waited_for_for_ever() {
+    let agent = Agent::new(Containment::Cgroup);
+    let take = "while [ ! -s pid ]; do sleep 0.01; done; exec 7>/proc/$(cat pid)/fd/1; \
+                touch taken; exec sleep 1000";
+    let id = agent.run(take).await;
+    let give = "echo hello; echo $$ > pid.new; mv pid.new pid; \
+                while [ ! -e taken ]; do sleep 0.01; done; exit 3";
+    let (out, _, status) = all(agent.it.exec(&id, shell(give)).await.unwrap()).await;
+    assert_eq!((out.as_str(), status.code()), ("hello\n", Some(3)));
+    agent.it.destroy(&id).await.unwrap();
 }
 
 #[tokio::test]

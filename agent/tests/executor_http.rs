@@ -19,6 +19,7 @@ use mezz_proto::{
 };
 use prost::Message as _;
 use reqwest::{Method, Response};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 const EXECUTOR: &str = include_str!("fixtures/executor.py");
 
@@ -218,7 +219,7 @@ async fn what_is_wrong_is_refused_in_mesos_order() {
     let invalid = "Failed to validate executor::Call: Expecting 'type' to be present";
     refused(idle.json(&token, &untyped).await, 400, invalid).await;
     // Before it is known whether there is such an executor.
-    let deaf = idle.post("wrong", json, "text/html", subscribe().into()).await;
+    let deaf = idle.post(&token, json, "text/html", subscribe().into()).await;
     refused(deaf, 406, "Expecting 'Accept' to allow").await;
     for call in [subscribe(), update("TASK_RUNNING", 0)] {
         refused(idle.json("wrong", &call).await, 401, "no executor with this id and token").await;
@@ -229,6 +230,43 @@ async fn what_is_wrong_is_refused_in_mesos_order() {
     refused(early, 403, "the first call must be SUBSCRIBE").await;
     let large = idle.post(&token, json, "*/*", vec![b' '; (16 << 20) + 1]).await;
     refused(large, 413, "longer than 16777216 bytes").await;
+    idle.agent.finish().await;
+}
+
+#[test_log::test(tokio::test)]
+async fn nobody_is_listened_to_without_a_token_that_is_known() {
+    let mut idle = Idle::start().await;
+    // Bodies that never come, but are announced.
+    let answer = async |idle: &Idle, token: &str| {
+        let mut connection = tokio::net::TcpStream::connect(idle.agent.address).await.unwrap();
+        let head = format!(
+            "POST /api/v1/executor HTTP/1.1\r\nHost: agent\r\nAuthorization: Bearer {token}\r\n\
+             Content-Type: application/json\r\nContent-Length: 1000000\r\n\r\n{{"
+        );
+        connection.write_all(head.as_bytes()).await.unwrap();
+        let mut start = [0; 12];
+        let read = connection.read_exact(&mut start);
+        match tokio::time::timeout(Duration::from_secs(2), read).await {
+            Ok(read) => read.map(|_| String::from_utf8(start.to_vec()).unwrap()).ok(),
+            Err(_) => None,
+        }
+    };
+    assert_eq!(answer(&idle, "wrong").await.as_deref(), Some("HTTP/1.1 401"));
+    assert_eq!(answer(&idle, &idle.token).await, None, "it is waited for");
+    // The agent knows its executors again before it listens.
+    idle.agent.stop().await;
+    idle.agent.start().await;
+    assert_eq!(answer(&idle, &idle.token).await, None, "it is waited for");
+    idle.master.welcome().await;
+    let mut events = Events::of(idle.json(&idle.token, &subscribe()).await);
+    events.expect(event::Type::Subscribed).await;
+    let shutdown = mezz::ShutdownExecutor {
+        framework_id: v1::FrameworkId { value: FRAMEWORK.into() },
+        executor_id: v1::ExecutorId { value: "E".into() },
+    };
+    idle.master.say(master_message::Message::ShutdownExecutor(shutdown)).await;
+    let gone = async || answer(&idle, &idle.token).await.as_deref() == Some("HTTP/1.1 401");
+    until("its token ends with it", gone).await;
     idle.agent.finish().await;
 }
 

@@ -5,11 +5,12 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use futures_util::{StreamExt as _, stream};
 use mezz_proto::{
     ids::{ContainerId, FrameworkId, TaskId},
     mezz::v1::{self as wire, agent_server},
 };
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -24,6 +25,12 @@ use crate::{containerizer::Statistics, core::TaskKey};
 
 /// How often a followed file is looked at for more.
 const FOLLOW: Duration = Duration::from_millis(50);
+
+/// What containers use is known by then, or left out.
+const STATISTICS: Duration = Duration::from_secs(5);
+
+/// Containers that are asked for it at one time.
+const QUESTIONS: usize = 64;
 
 /// Parts of a file that may wait for a slow reader.
 const PARTS: usize = 4;
@@ -76,20 +83,25 @@ impl agent_server::Agent for Service {
         &self,
         _: Request<wire::ListContainersRequest>,
     ) -> Result<Response<wire::ListContainersResponse>, Status> {
-        let mut containers = Vec::new();
-        for Entry { record, pid, disk, .. } in self.0.index.running() {
-            let id = ContainerId::new(&record.container_id);
-            // One that has just ended has none any more.
-            let statistics = self.0.containerizer.statistics(&id).await.ok();
-            containers.push(wire::Container {
-                container_id: record.container_id,
-                framework_id: record.framework_id,
-                executor_id: record.executor_id,
-                pid,
-                sandbox: record.path,
-                statistics: statistics.map(|statistics| to_wire(statistics, disk)),
-            });
-        }
+        let deadline = Instant::now() + STATISTICS;
+        let containers = stream::iter(self.0.index.running())
+            .map(|Entry { record, pid, disk, .. }| async move {
+                let id = ContainerId::new(&record.container_id);
+                // One that has just ended has none any more, nor one whose engine hangs.
+                let asked = self.0.containerizer.statistics(&id);
+                let statistics = tokio::time::timeout_at(deadline, asked).await.ok();
+                wire::Container {
+                    container_id: record.container_id,
+                    framework_id: record.framework_id,
+                    executor_id: record.executor_id,
+                    pid,
+                    sandbox: record.path,
+                    statistics: statistics.and_then(Result::ok).map(|s| to_wire(s, disk)),
+                }
+            })
+            .buffered(QUESTIONS)
+            .collect()
+            .await;
         Ok(Response::new(wire::ListContainersResponse { containers }))
     }
 

@@ -119,9 +119,9 @@ fn refused(error: &ContainerError) -> Status {
             Status::failed_precondition("the task's container has not started yet, or has ended")
         }
         ContainerError::Unsupported { .. } => Status::unimplemented(text),
-        ContainerError::Launch { .. } | ContainerError::Operation { .. } => {
-            Status::failed_precondition(text)
-        }
+        ContainerError::Launch { .. }
+        | ContainerError::Operation { .. }
+        | ContainerError::ImageGone { .. } => Status::failed_precondition(text),
     }
 }
 

@@ -129,7 +129,7 @@ fn agent() -> Agent {
         path: "/c".into(),
         ended_at: None,
     };
-    let index = Index::new(None, vec![record], Vec::new());
+    let index = Index::new(None, vec![record], Vec::new(), Vec::new());
     let task = TaskKey { framework: "f".into(), task: "t".into() };
     index.apply(Change::TaskAdded { task, container: "c".into() });
     let (inputs, _) = mpsc::channel(1);

@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::Served;
 use crate::{
-    core::{ConnectionId, Event},
+    core::{CallError, ConnectionId, Event},
     shell::Input,
 };
 
@@ -79,6 +79,10 @@ impl executor_server::Executor for Service {
                 ))
             })?
             .to_owned();
+        // Before anything of it is read.
+        if !self.served.index.is_token(&token) {
+            return Err(Status::unauthenticated(CallError::Unauthenticated.to_string()));
+        }
         let connection = ConnectionId(self.connections.fetch_add(1, Ordering::Relaxed));
         let (sender, events) = mpsc::channel(self.served.executor_queue);
         let inputs = self.served.inputs.clone();

@@ -38,7 +38,7 @@ use tonic::{Code, Status};
 
 use super::{MAX_MESSAGE, Served, executor::Peer};
 use crate::{
-    core::{ConnectionId, Event, ExecutorKey, check_update, same_secret},
+    core::{CallError, ConnectionId, Event, ExecutorKey, check_update, same_secret},
     shell::Input,
 };
 
@@ -47,6 +47,9 @@ const PROTOBUF: &str = "application/x-protobuf";
 
 /// Between two HEARTBEAT events (rule 54).
 const HEARTBEAT: Duration = Duration::from_secs(30 * 60);
+
+/// A call's body comes by then, or not at all.
+const BODY: Duration = Duration::from_secs(60);
 
 /// Events on their way to the socket; more wait in the executor's own queue.
 const ENCODED: usize = 1;
@@ -131,6 +134,10 @@ enum Format {
 async fn handle(api: &Arc<Api>, request: Request) -> Result<Response, Refusal> {
     let (parts, body) = request.into_parts();
     let token = bearer(&parts.headers)?;
+    // Nothing is read, or kept in memory, for those who are nobody here.
+    if !api.served.index.is_token(&token) {
+        return Err(unknown());
+    }
     if parts.method != Method::POST {
         let text = format!(
             "405 Method Not Allowed. Expecting one of {{ 'POST' }}, but received '{}'.",
@@ -139,10 +146,18 @@ async fn handle(api: &Arc<Api>, request: Request) -> Result<Response, Refusal> {
         return Err(Refusal(StatusCode::METHOD_NOT_ALLOWED, text));
     }
     let format = content_type(&parts.headers)?;
-    let body = axum::body::to_bytes(body, MAX_MESSAGE).await.map_err(|_| {
-        let text = format!("the body is cut off, or longer than {MAX_MESSAGE} bytes");
-        Refusal(StatusCode::PAYLOAD_TOO_LARGE, text)
-    })?;
+    let body = tokio::time::timeout(BODY, axum::body::to_bytes(body, MAX_MESSAGE));
+    let body = match body.await {
+        Ok(Ok(body)) => body,
+        Ok(Err(_)) => {
+            let text = format!("the body is cut off, or longer than {MAX_MESSAGE} bytes");
+            return Err(Refusal(StatusCode::PAYLOAD_TOO_LARGE, text));
+        }
+        Err(_) => {
+            let text = format!("the body did not come within {BODY:?}");
+            return Err(Refusal(StatusCode::REQUEST_TIMEOUT, text));
+        }
+    };
     let call = parse(format, &body)?;
     let kind = validate(&call)
         .map_err(|text| Refusal::bad(format!("Failed to validate executor::Call: {text}")))?;
@@ -155,8 +170,7 @@ async fn handle(api: &Arc<Api>, request: Request) -> Result<Response, Refusal> {
         let subscriptions = api.subscriptions();
         match subscriptions.get(&key) {
             Some(subscription) if !same_secret(&subscription.token, &token) => {
-                let text = "no executor with this id and token runs on this agent";
-                return Err(Refusal(StatusCode::UNAUTHORIZED, text.to_owned()));
+                return Err(unknown());
             }
             Some(subscription) => Some(subscription.connection),
             None => None,
@@ -182,6 +196,10 @@ fn bearer(headers: &HeaderMap) -> Result<String, Refusal> {
                 .to_owned(),
         )),
     }
+}
+
+fn unknown() -> Refusal {
+    Refusal(StatusCode::UNAUTHORIZED, CallError::Unauthenticated.to_string())
 }
 
 /// As a whole: with a charset it is another one (rule 3).

@@ -13,7 +13,7 @@ use mezz_proto::{
     time::Time,
 };
 
-use crate::core::{Change, SandboxRecord, TaskKey};
+use crate::core::{Change, SandboxRecord, TaskKey, Token};
 
 /// Sandboxes of ended containers that are kept at most; the oldest go first,
 /// however young they are, so that a flood of short tasks fills neither memory
@@ -54,6 +54,8 @@ struct State {
     ended: BTreeSet<(u64, ContainerId)>,
     tasks: HashMap<TaskKey, ContainerId>,
     live: HashSet<TaskKey>,
+    /// Of containers that have not ended.
+    executors: BTreeMap<ContainerId, Token>,
 }
 
 /// The read model. Its lock is held for moments only.
@@ -66,8 +68,10 @@ impl Index {
         agent_id: Option<AgentId>,
         sandboxes: Vec<SandboxRecord>,
         tasks: Vec<(ContainerId, TaskKey)>,
+        executors: Vec<(ContainerId, Token)>,
     ) -> Self {
-        let mut state = State { agent_id, ..State::default() };
+        let executors = executors.into_iter().collect();
+        let mut state = State { agent_id, executors, ..State::default() };
         for record in sandboxes {
             state.add(record);
         }
@@ -90,12 +94,16 @@ impl Index {
             }
             Change::Disconnected => state.master = None,
             Change::ContainerAdded(record) => state.add(record),
+            Change::ExecutorAdded { container, token } => {
+                state.executors.insert(container, token);
+            }
             Change::ContainerRunning { container, pid } => {
                 if let Some(entry) = state.containers.get_mut(&container) {
                     entry.pid = Some(pid);
                 }
             }
             Change::ContainerEnded { container, at } => {
+                state.executors.remove(&container);
                 if let Some(entry) = state.containers.get_mut(&container) {
                     entry.pid = None;
                     entry.record.ended_at = Some(at.as_nanos());
@@ -120,6 +128,11 @@ impl Index {
 
     pub(crate) fn master(&self) -> Option<String> {
         self.read(|state| state.master.clone())
+    }
+
+    /// Whether it is that of an executor that has not ended; which one is for the core.
+    pub(crate) fn is_token(&self, token: &str) -> bool {
+        self.read(|state| state.executors.values().any(|known| known.is(token)))
     }
 
     /// Containers that have not ended.
@@ -259,7 +272,7 @@ mod tests {
     #[test]
     fn only_a_task_that_runs_has_a_container() {
         let tasks = vec![("a".into(), task())];
-        let index = Index::new(None, vec![record("a", None)], tasks);
+        let index = Index::new(None, vec![record("a", None)], tasks, Vec::new());
         assert_eq!(index.container(&task()), None, "it is not known to be alive");
         let added = Change::TaskAdded { task: task(), container: "a".into() };
         index.apply(added);
@@ -272,7 +285,8 @@ mod tests {
     #[test]
     fn a_task_id_used_again_shows_the_newest_sandbox() {
         let tasks = vec![("b".into(), task()), ("a".into(), task())];
-        let index = Index::new(None, vec![record("a", Some(1)), record("b", Some(2))], tasks);
+        let index =
+            Index::new(None, vec![record("a", Some(1)), record("b", Some(2))], tasks, Vec::new());
         assert_eq!(index.files(&task()).unwrap().sandbox, PathBuf::from("/b"));
         index.forget(&"a".into());
         assert_eq!(index.files(&task()).unwrap().sandbox, PathBuf::from("/b"));
@@ -283,7 +297,7 @@ mod tests {
     #[test]
     fn sandboxes_expire_by_age_and_only_when_ended() {
         let all = vec![record("a", Some(1)), record("b", Some(5_000_000_000)), record("c", None)];
-        let index = Index::new(None, all, Vec::new());
+        let index = Index::new(None, all, Vec::new(), Vec::new());
         let expired = index.expired(Time::from_secs(4), Duration::from_secs(2));
         assert_eq!(expired, [record("a", Some(1))]);
     }
@@ -292,7 +306,7 @@ mod tests {
     fn more_than_the_most_expire_however_young() {
         let at = |n: usize| u64::try_from(n).unwrap() + 1_000_000_000;
         let all = (0..MAX_ENDED + 2).map(|n| record(&format!("{n}"), Some(at(n)))).collect();
-        let index = Index::new(None, all, Vec::new());
+        let index = Index::new(None, all, Vec::new(), Vec::new());
         let expired = index.expired(Time::from_secs(2), Duration::from_secs(1000));
         assert_eq!(expired.len(), 2);
         assert_eq!(expired[0].container_id, "0");

@@ -50,7 +50,7 @@ impl Core {
                 "the framework is being removed",
             ));
         }
-        if self.draining {
+        if self.draining.is_some() {
             return Err(Verdict::new(
                 self.lost_or(framework, TaskState::TaskDropped),
                 Reason::AgentDraining,
@@ -62,7 +62,7 @@ impl Core {
                 TaskState::TaskFailed,
                 Reason::ContainerLaunchFailed,
                 format!(
-                    "the agent runs {} tasks and may run {} at most (its option max_tasks)",
+                    "the agent runs {} tasks and may run {} at most (its --max-tasks)",
                     self.live_tasks, self.options.max_tasks
                 ),
             ));
@@ -92,14 +92,14 @@ impl Core {
         let able = self.options.abilities;
         let image = info.mesos.as_ref().is_some_and(|mesos| mesos.image.is_some());
         let message = if is_docker(container) && !able.docker {
-            "container.type: DOCKER needs a Docker engine, and this agent has none (its option \
-             docker)"
+            "container.type: DOCKER needs a Docker engine, and this agent has none (its \
+             --docker)"
         } else if is_docker(container) && info.docker.is_none() {
             "container.docker: must be set for type DOCKER, with an image"
         } else if is_docker(container) {
             return Ok(());
         } else if image && !able.images {
-            "container.mesos.image: this agent has no folder of images (its option image_dir)"
+            "container.mesos.image: this agent has no folder of images (its --image-dir)"
         } else if image && !able.isolation {
             "container.mesos.image: needs an agent that runs as root, and this one does not"
         } else if !info.volumes.is_empty() && !able.isolation {

@@ -1,5 +1,7 @@
 //! What the shell tells of containers.
 
+use std::time::Duration;
+
 use mezz_proto::{
     ids::ContainerId,
     time::Time,
@@ -15,6 +17,7 @@ use super::{
     timers::Timer,
     update::Verdict,
 };
+use crate::containerizer::Limitation;
 
 impl Core {
     pub(super) fn on_container_launched(
@@ -88,6 +91,27 @@ impl Core {
         };
         self.owner_ended(now, container.owner, verdict, wait_status, out);
         out.after_persist.push(Effect::Remove { container: id.clone() });
+    }
+
+    /// It ends for what it has taken. That is stored before, as with any other kill:
+    /// the next agent must not take it for one that failed.
+    pub(super) fn on_container_limited(
+        &mut self,
+        now: Time,
+        id: &ContainerId,
+        limitation: Limitation,
+        out: &mut Effects,
+    ) {
+        let Some(container) = self.containers.get(id) else { return };
+        match container.owner.clone() {
+            Owner::Task(key) => {
+                if let Some(task) = self.tasks.get_mut(&key).filter(|task| task.kill.is_none()) {
+                    task.limitation = Some(limitation);
+                }
+                self.kill_command(now, &key, KillCause::Limitation, None, Duration::ZERO, out);
+            }
+            Owner::Executor(key) => self.end_limited_executor(now, &key, &limitation, out),
+        }
     }
 
     fn owner_ended(

@@ -16,11 +16,12 @@ use super::{
     Core, Effect, Effects, ExecutorKey, StoreOp,
     environment::RECOVERY_TIMEOUT,
     executor::send,
-    outcome::is_limitation,
+    outcome::{is_limitation, limited},
     state::{Doom, KillCause},
     timers::Timer,
     update::Verdict,
 };
+use crate::containerizer::Limitation;
 
 impl Core {
     pub(super) fn persist_executor(&self, key: &ExecutorKey, out: &mut Effects) {
@@ -65,6 +66,22 @@ impl Core {
             // Behind the launches that still wait for the store.
             out.after_persist.push(send(connection, event));
         }
+    }
+
+    /// One whose container has taken more than it may ends at once, also in its grace.
+    pub(super) fn end_limited_executor(
+        &mut self,
+        now: Time,
+        key: &ExecutorKey,
+        limitation: &Limitation,
+        out: &mut Effects,
+    ) {
+        let Some(executor) = self.executors.get_mut(key) else { return };
+        executor.doom.take_if(|doom| doom.at > now);
+        self.timers.cancel(&Timer::Shutdown(key.clone()));
+        let Verdict { state, reason, message } = limited(limitation);
+        let reason = reason.unwrap_or(Reason::ContainerLimitation);
+        self.doom(now, key, Doom { state, reason, message, at: now }, out);
     }
 
     pub(super) fn on_registration_timeout(

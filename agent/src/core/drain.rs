@@ -3,11 +3,14 @@
 //! That the agent drains lasts as long as its registration: the master, which has it
 //! on record, says it again after each. What was begun of it, the kills, is stored
 //! with the tasks and goes on without a master.
+//!
+//! The master cannot see when the agent is empty: tasks of frameworks that it removed
+//! end unseen. So the agent says it, once for each order.
 
 use std::time::Duration;
 
 use mezz_proto::{
-    mezz::v1 as mezz,
+    mezz::v1::{self as mezz, agent_message},
     time::Time,
     v1::{
         self, TaskState, TaskStatus, framework_info::capability::Type as Capability,
@@ -15,30 +18,54 @@ use mezz_proto::{
     },
 };
 
-use super::{
-    Core, Effects, TaskKey,
-    environment::nanoseconds,
-    state::{Home, KillCause},
-};
+use super::{Core, Effects, ExecutorKey, TaskKey, environment::nanoseconds, state::KillCause};
+
+/// An order to drain that is in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Draining {
+    number: u64,
+    /// The master was told that nothing is left.
+    told: bool,
+}
 
 impl Core {
-    /// Ends every task; none is taken in any more.
+    /// Ends every task, and executors with their last one; none is taken in any more.
     pub(super) fn on_drain(&mut self, now: Time, drain: &mezz::Drain, out: &mut Effects) {
-        self.draining = true;
+        self.draining = Some(Draining { number: drain.number, told: false });
         let longest = drain.max_grace_period.as_ref().map(nanoseconds);
         let cause = match drain.mark_gone() {
             true => KillCause::Gone,
             false => KillCause::Drain,
         };
-        let tasks: Vec<TaskKey> = self
-            .tasks
-            .iter()
-            .filter(|(_, task)| task.is_live() && task.home != Home::None)
-            .map(|(key, _)| key.clone())
-            .collect();
-        for key in tasks {
-            let policy = longest.map(|longest| self.shortened(&key, longest));
-            self.kill(now, &key, cause, policy.as_ref(), out);
+        self.kill_all(now, cause, longest, out);
+        let executors: Vec<ExecutorKey> = self.executors.keys().cloned().collect();
+        for key in executors {
+            self.end_idle(now, &key, out);
+        }
+    }
+
+    /// Ends an executor that the drain leaves nothing to do.
+    pub(super) fn end_idle(&mut self, now: Time, key: &ExecutorKey, out: &mut Effects) {
+        let idle = |key| {
+            let executor = self.executors.get(key)?;
+            Some(executor.tasks.is_empty() && executor.gone.is_none())
+        };
+        if self.draining.is_some() && idle(key) == Some(true) {
+            self.end_executor(now, key, "the agent is being drained", out);
+        }
+    }
+
+    /// What every call ends with: the last container may have ended in it.
+    pub(super) fn finish_drain(&mut self, out: &mut Effects) {
+        let Some(draining) = self.draining.filter(|draining| !draining.told) else { return };
+        if !self.containers.is_empty() {
+            return;
+        }
+        let drained = mezz::Drained { number: draining.number };
+        // Behind the updates and all else that was said before.
+        if let Some(effect) = self.to_master(agent_message::Message::Drained(drained)) {
+            self.draining = Some(Draining { told: true, ..draining });
+            out.after_persist.push(effect);
         }
     }
 

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use mezz_proto::{
-    ids::{AgentId, ContainerId},
+    ids::{AgentId, ContainerId, FrameworkId},
     mezz::v1 as mezz,
     resources::Resources,
     time::Time,
@@ -12,7 +12,7 @@ use mezz_proto::{
 use thiserror::Error;
 
 use super::{
-    ConnectionId, LinkId, SandboxRecord, StoreOp, TaskKey,
+    ConnectionId, LinkId, SandboxRecord, StoreOp, TaskKey, Token,
     check::{Probe, ProbeId},
 };
 use crate::containerizer::ContainerSpec;
@@ -22,6 +22,8 @@ use crate::containerizer::ContainerSpec;
 pub struct Launch {
     /// The container. Its sandbox is to be made.
     pub spec: ContainerSpec,
+    /// Whose it is: frameworks take turns in what is scarce.
+    pub framework: FrameworkId,
     /// To be fetched into the sandbox before.
     pub uris: Vec<v1::command_info::Uri>,
     /// A link to the sandbox, made with it; `latest` beside the sandbox when absent.
@@ -45,9 +47,18 @@ pub enum Effect {
         link: LinkId,
     },
     /// The master does not want this agent, for good: end the agent's program.
+    /// Containers go on.
     Refused {
         /// The master's sentence.
         reason: String,
+    },
+    /// An operator has given this agent up, and what it ran has ended: end the agent's
+    /// program.
+    Gone {
+        /// The master's sentence.
+        reason: String,
+        /// Containers that did not end in time.
+        left: usize,
     },
     /// Tell the operator what only a person can mend; the agent goes on trying.
     Alarm {
@@ -142,6 +153,13 @@ pub enum Change {
     Disconnected,
     /// There is a new container, or one of an earlier run.
     ContainerAdded(SandboxRecord),
+    /// There is a new executor.
+    ExecutorAdded {
+        /// What it runs in, with which it ends.
+        container: ContainerId,
+        /// What it proves itself with.
+        token: Token,
+    },
     /// It runs.
     ContainerRunning {
         /// Which.

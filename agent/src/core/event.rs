@@ -75,8 +75,13 @@ pub enum Event {
         termination: Termination,
         /// The end of its `stderr`, where the shell thinks it helps.
         stderr_tail: Option<String>,
-        /// Set when the agent ended it for what it had taken.
-        limitation: Option<Limitation>,
+    },
+    /// A container has taken more than it may, and is to end for it. Once for each.
+    ContainerLimited {
+        /// Which.
+        container: ContainerId,
+        /// What it took.
+        limitation: Limitation,
     },
     /// What [`Effect::Probe`](super::Effect::Probe) found. None comes for a container
     /// that has ended.

@@ -243,6 +243,7 @@ impl Core {
             self.member_ended(now, key, &executor_key, state, out);
         } else {
             self.update_limits(&executor_key, out);
+            self.end_idle(now, &executor_key, out);
         }
     }
 

@@ -10,7 +10,7 @@ use mezz_proto::{
 };
 
 use super::{
-    Core, Effect, Effects, ExecutorKey, Launch,
+    Change, Core, Effect, Effects, ExecutorKey, Launch,
     admission::{is_docker, parse},
     check,
     environment::{Inhabitant, image_program, program, uris, variables},
@@ -189,7 +189,10 @@ impl Core {
             doom: None,
             gone: None,
         };
-        Ok((executor, Launch { spec, uris: uris(command), link: None }))
+        Ok((
+            executor,
+            Launch { spec, framework: key.framework.clone(), uris: uris(command), link: None },
+        ))
     }
 
     fn start_executor(
@@ -202,6 +205,7 @@ impl Core {
         out: &mut Effects,
     ) {
         executor.tasks.extend(tasks);
+        let token = executor.token.clone();
         self.executors.insert(key.clone(), executor);
         self.persist_executor(key, out);
         let held = self.limits_of(key);
@@ -212,6 +216,8 @@ impl Core {
         }
         let owner = Owner::Executor(key.clone());
         self.add_container(key, owner, &launch.spec, out);
+        let container = launch.spec.id.clone();
+        out.now.push(Effect::Change(Change::ExecutorAdded { container, token }));
         // Nobody comes from a pod.
         if launch.spec.program != Program::Hold {
             let timeout = now + self.options.executor_registration_timeout;

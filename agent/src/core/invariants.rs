@@ -161,6 +161,7 @@ impl Core {
         for timer in self.timers.iter() {
             let held = match timer {
                 Timer::Ping => self.link != Link::Down,
+                Timer::Leave => self.leaving.is_some(),
                 Timer::Retry(key) => self.tasks.contains_key(key),
                 Timer::Kill(key) | Timer::Completion(key) => {
                     self.tasks.get(key).is_some_and(|task| task.is_live())

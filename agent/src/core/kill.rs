@@ -98,7 +98,7 @@ impl Core {
     }
 
     /// A repeated kill may only bring the end nearer (rule 59).
-    fn kill_command(
+    pub(super) fn kill_command(
         &mut self,
         now: Time,
         key: &TaskKey,

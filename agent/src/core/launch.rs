@@ -171,7 +171,8 @@ impl Core {
         self.add_container(&filed, Owner::Task(key.clone()), &spec, out);
         self.place(key, &id, out);
         let uris = uris(command);
-        out.now.push(Effect::Launch(Box::new(Launch { spec, uris, link: None })));
+        let framework = key.framework.clone();
+        out.now.push(Effect::Launch(Box::new(Launch { spec, framework, uris, link: None })));
         Ok(())
     }
 

@@ -81,6 +81,11 @@ impl Core {
         out: &mut Effects,
     ) {
         self.lose_master(out);
+        // Nobody is to take it in any more.
+        if self.leaving.is_some() {
+            out.now.push(Effect::CloseLink { link });
+            return;
+        }
         let description = self.description();
         let message = if self.agent_id.is_some() {
             agent_message::Message::Reregister(self.reregister(description))
@@ -125,7 +130,9 @@ impl Core {
             (current, Message::Refused(refused)) if current.id() == Some(link) => {
                 self.lose_master(out);
                 out.now.push(Effect::CloseLink { link });
-                if refused.permanent {
+                if refused.gone() {
+                    self.leave(now, refused.reason, out);
+                } else if refused.permanent {
                     out.now.push(Effect::Refused { reason: refused.reason });
                 }
             }
@@ -163,7 +170,7 @@ impl Core {
                 self.on_update_framework(now, update.framework, out);
             }
             Message::Drain(drain) => self.on_drain(now, &drain, out),
-            Message::Reactivate(_) => self.draining = false,
+            Message::Reactivate(_) => self.draining = None,
             Message::Registered(_) | Message::Refused(_) => {}
         }
     }
@@ -186,7 +193,7 @@ impl Core {
                     "the master {master} calls this agent {id}, but what it has belongs to \
                      {known}: it does not join this master, and tries again; look whether \
                      `masters` names the masters of one cluster, or, to join as a new agent \
-                     without the tasks of {known}, stop it and remove work_dir/meta"
+                     without the tasks of {known}, stop it and remove `meta` in its --work-dir"
                 ),
             });
             out.now.push(Effect::CloseLink { link });
@@ -194,7 +201,7 @@ impl Core {
             return;
         }
         self.agent_id = Some(id.clone());
-        self.draining = false;
+        self.draining = None;
         out.persist.push(StoreOp::PutAgent(Box::new(self.agent_info())));
         let silence =
             Duration::from_millis(registered.ping_interval_ms).saturating_mul(MISSED_PINGS);

@@ -16,6 +16,7 @@ mod environment;
 mod event;
 mod executor;
 mod executor_launch;
+mod gone;
 mod ids;
 mod invariants;
 mod kill;
@@ -55,10 +56,13 @@ pub use self::{
     effect::{CallError, Change, Effect, Effects, Launch},
     event::{ConnectionId, Event, LinkId},
     invariants::Violation,
-    records::{DoomRecord, ExecutorRecord, SandboxRecord, StoreOp, TaskRecord, TaskStateRecord},
+    records::{
+        DoomRecord, ExecutorRecord, LimitationRecord, SandboxRecord, StoreOp, TaskRecord,
+        TaskStateRecord,
+    },
     recovery::Recovered,
     sandbox::escape,
-    state::{ExecutorKey, TaskKey},
+    state::{ExecutorKey, TaskKey, Token},
 };
 pub(crate) use self::{environment::DEFAULT_PATH, executor::check_update, ids::same_secret};
 
@@ -125,7 +129,9 @@ pub struct Core {
     /// The number of the last attempt of a check.
     last_probe: u64,
     /// The master wants it empty, and starts nothing here.
-    draining: bool,
+    draining: Option<drain::Draining>,
+    /// It was given up, and ends.
+    leaving: Option<gone::Leaving>,
     /// What [`Event::Started`] has to look at.
     lost: recovery::Lost,
 }
@@ -150,14 +156,18 @@ impl Core {
             Event::LaunchFailed { container, error } => {
                 self.on_launch_failed(now, &container, error, out);
             }
-            Event::ContainerEnded { container, termination, stderr_tail, limitation } => {
-                let end = End { termination, stderr_tail, limitation };
+            Event::ContainerLimited { container, limitation } => {
+                self.on_container_limited(now, &container, limitation, out);
+            }
+            Event::ContainerEnded { container, termination, stderr_tail } => {
+                let end = End { termination, stderr_tail };
                 self.on_container_ended(now, &container, &end, out);
             }
             Event::Probed { container, probe, outcome } => {
                 self.on_probed(now, &container, probe, &outcome, out);
             }
         }
+        self.settle(out);
     }
 
     /// Does what is due at `now`. To be called when
@@ -178,8 +188,16 @@ impl Core {
                 }
                 Timer::Shutdown(executor) => self.on_shutdown_grace_over(now, &executor, out),
                 Timer::Probe(task, kind) => self.on_probe_due(&task, kind, out),
+                Timer::Leave => self.on_leaving_too_long(now, out),
             }
         }
+        self.settle(out);
+    }
+
+    /// What every call ends with.
+    fn settle(&mut self, out: &mut Effects) {
+        self.finish_drain(out);
+        self.finish_leaving(out);
     }
 
     /// When [`on_deadline`](Self::on_deadline) is to be called next, if at all.

@@ -9,7 +9,6 @@ use crate::containerizer::{Limitation, LimitationKind, OutOfMemory, Termination}
 pub(super) struct End {
     pub(super) termination: Termination,
     pub(super) stderr_tail: Option<String>,
-    pub(super) limitation: Option<Limitation>,
 }
 
 /// How a process ended, from what `waitpid` tells.
@@ -32,7 +31,7 @@ const UNSEEN: &str = "its exit status is unknown: its launcher was killed, or th
 /// For a command task that nobody asked to end.
 pub(super) fn command(end: &End) -> Verdict {
     let termination = &end.termination;
-    if let Some(verdict) = limited(end) {
+    if let Some(verdict) = out_of_memory(end) {
         return verdict;
     }
     if let Some(failure) = &termination.failure {
@@ -55,7 +54,7 @@ pub(super) fn command(end: &End) -> Verdict {
 /// For the tasks that an executor leaves behind (rule 40).
 pub(super) fn executor(end: &End) -> Verdict {
     let termination = &end.termination;
-    if let Some(verdict) = limited(end) {
+    if let Some(verdict) = out_of_memory(end) {
         return verdict;
     }
     let message = match (&termination.failure, termination.wait_status.map(exit)) {
@@ -66,14 +65,13 @@ pub(super) fn executor(end: &End) -> Verdict {
     Verdict::new(TaskState::TaskFailed, Reason::ExecutorTerminated, message)
 }
 
-/// It had more than it may.
-fn limited(end: &End) -> Option<Verdict> {
-    let Some(limitation) = &end.limitation else { return out_of_memory(end) };
+/// For what the agent ended for what it had taken.
+pub(super) fn limited(limitation: &Limitation) -> Verdict {
     let reason = match limitation.kind {
         LimitationKind::Disk => Reason::ContainerLimitationDisk,
         LimitationKind::Ports => Reason::ContainerLimitation,
     };
-    Some(Verdict::new(TaskState::TaskFailed, reason, &limitation.message))
+    Verdict::new(TaskState::TaskFailed, reason, &limitation.message)
 }
 
 /// Whether it ended for what it had taken, which is told whatever else is known.
@@ -161,7 +159,7 @@ mod tests {
     use super::*;
 
     fn of(termination: Termination, tail: Option<&str>) -> End {
-        End { termination, stderr_tail: tail.map(Into::into), limitation: None }
+        End { termination, stderr_tail: tail.map(Into::into) }
     }
 
     fn ended(wait_status: i32) -> End {
@@ -197,19 +195,16 @@ mod tests {
     }
 
     #[test]
-    fn a_limitation_is_told_before_the_signal_that_it_took() {
+    fn a_limitation_is_told_by_its_kind() {
         for (kind, reason) in [
             (LimitationKind::Disk, Reason::ContainerLimitationDisk),
             (LimitationKind::Ports, Reason::ContainerLimitation),
         ] {
-            let limitation = Some(Limitation { kind, message: "too much".into() });
-            let end = End { limitation, ..ended(9) };
-            for verdict in [command(&end), executor(&end)] {
-                assert_eq!(verdict.state, TaskState::TaskFailed);
-                assert_eq!(verdict.reason, Some(reason));
-                assert_eq!(verdict.message, "too much");
-                assert!(is_limitation(verdict.reason));
-            }
+            let verdict = limited(&Limitation { kind, message: "too much".into() });
+            assert_eq!(verdict.state, TaskState::TaskFailed);
+            assert_eq!(verdict.reason, Some(reason));
+            assert_eq!(verdict.message, "too much");
+            assert!(is_limitation(verdict.reason));
         }
     }
 

@@ -60,16 +60,22 @@ impl Core {
             }
             for task in pending.tasks {
                 let task_key = key.task(&task);
-                if let Err(message) = self.start_member(now, key, &task_key, out) {
-                    // Its parts were looked at when it was taken in.
-                    let verdict =
-                        Verdict::new(TaskState::TaskFailed, Reason::ContainerLaunchFailed, message);
-                    self.report(now, &task_key, verdict, out);
-                }
+                let Err(message) = self.start_member(now, key, &task_key, out) else { continue };
+                // A member without a container would never end.
+                let verdict = match self.tasks.get(&task_key).and_then(|task| task.kill) {
+                    Some(KillCause::Executor) => self.doom_of(&task_key),
+                    Some(cause) => self.killed(&task_key, cause, false),
+                    None => {
+                        Verdict::new(TaskState::TaskFailed, Reason::ContainerLaunchFailed, message)
+                    }
+                };
+                self.report(now, &task_key, verdict, out);
             }
         }
     }
 
+    /// Its parts were looked at when it was taken in. What is wrong all the same keeps it
+    /// from having a container: the caller ends it.
     fn start_member(
         &mut self,
         now: Time,
@@ -80,15 +86,15 @@ impl Core {
         let (Some(task), Some(executor), Some(framework)) =
             (self.tasks.get(key), self.executors.get(pod), self.frameworks.get(&key.framework))
         else {
-            return Ok(());
+            return Err("its executor or its framework is gone".to_owned());
         };
         let (Home::Member { container: id, .. }, Some(command)) = (&task.home, &task.info.command)
         else {
-            return Ok(());
+            return Err("it is no member of a group, or has no command".to_owned());
         };
-        // Ended with its group while the group was being started.
+        // With its group, while the group was being started.
         if !task.is_live() || task.kill.is_some() {
-            return Ok(());
+            return Err("it ended before it was started".to_owned());
         }
         let id = id.clone();
         let holder = executor.container.clone();
@@ -113,13 +119,14 @@ impl Core {
             pod: Some(holder),
         };
         let uris = uris(command);
+        let framework = pod.framework.clone();
         let link = Some(sandbox::member_link(&folder, &key.task));
         self.add_container(pod, Owner::Task(key.clone()), &spec, out);
         self.place(key, &id, out);
         let verdict =
             Verdict { state: TaskState::TaskStarting, reason: None, message: String::new() };
         self.report(now, key, verdict, out);
-        out.now.push(Effect::Launch(Box::new(Launch { spec, uris, link })));
+        out.now.push(Effect::Launch(Box::new(Launch { spec, framework, uris, link })));
         Ok(())
     }
 

@@ -9,7 +9,8 @@ use mezz_proto::{
 };
 use prost::Message;
 
-use super::{ExecutorKey, TaskKey};
+use super::{ExecutorKey, TaskKey, Token};
+use crate::containerizer::{Limitation, LimitationKind};
 
 /// A task, as it was launched.
 #[derive(Clone, PartialEq, Message)]
@@ -56,7 +57,7 @@ pub struct TaskStateRecord {
     pub acknowledged: Vec<Vec<u8>>,
     /// Set when it is to end: 1 asked for, 2 out of time, 3 its framework's end,
     /// 4 unhealthy, 5 its group's end, 6 the agent is drained, 7 its executor's end,
-    /// 8 the agent is drained for good.
+    /// 8 the agent is drained for good, 9 it took more than it may.
     #[prost(uint32, optional, tag = "4")]
     pub kill: Option<u32>,
     /// Since when it runs, in nanoseconds since the epoch.
@@ -78,6 +79,38 @@ pub struct TaskStateRecord {
     /// What its check said last.
     #[prost(message, optional, tag = "10")]
     pub check_status: Option<v1::CheckStatusInfo>,
+    /// What it took, when `kill` is 9.
+    #[prost(message, optional, tag = "11")]
+    pub limitation: Option<LimitationRecord>,
+}
+
+/// What a container took that it may not.
+#[derive(Clone, PartialEq, Message)]
+pub struct LimitationRecord {
+    /// 1 disk, 2 ports.
+    #[prost(uint32, required, tag = "1")]
+    pub kind: u32,
+    /// In words.
+    #[prost(string, required, tag = "2")]
+    pub message: String,
+}
+
+impl LimitationRecord {
+    pub(super) fn of(limitation: &Limitation) -> Self {
+        let kind = match limitation.kind {
+            LimitationKind::Disk => 1,
+            LimitationKind::Ports => 2,
+        };
+        Self { kind, message: limitation.message.clone() }
+    }
+
+    pub(super) fn limitation(self) -> Limitation {
+        let kind = match self.kind {
+            1 => LimitationKind::Disk,
+            _ => LimitationKind::Ports,
+        };
+        Limitation { kind, message: self.message }
+    }
 }
 
 /// Why and when an executor is ended.
@@ -116,6 +149,13 @@ pub struct ExecutorRecord {
     /// Set when it is to end.
     #[prost(message, optional, tag = "5")]
     pub doom: Option<DoomRecord>,
+}
+
+impl ExecutorRecord {
+    /// What it proves itself with, and the container with which that ends.
+    pub(crate) fn proof(&self) -> (ContainerId, Token) {
+        (ContainerId::new(&self.container_id), Token(self.token.clone()))
+    }
 }
 
 impl std::fmt::Debug for ExecutorRecord {

@@ -87,7 +87,8 @@ impl Core {
             backlog: Backlog::default(),
             live_tasks: 0,
             last_probe: 0,
-            draining: false,
+            draining: None,
+            leaving: None,
             lost: Lost { containers: Vec::new(), rebooted: recovered.rebooted },
         };
         for info in recovered.frameworks {
@@ -179,7 +180,9 @@ impl Core {
         task.kill_policy = state.kill_policy;
         task.kill_at = task.kill.filter(|_| task.home.container().is_some()).map(|cause| {
             let grace = match cause {
-                KillCause::MaxCompletion | KillCause::Executor => Duration::ZERO,
+                KillCause::MaxCompletion | KillCause::Executor | KillCause::Limitation => {
+                    Duration::ZERO
+                }
                 _ => {
                     let policy = task.kill_policy.as_ref().or(task.info.kill_policy.as_ref());
                     self.kill_grace(&task.info, policy)
@@ -189,8 +192,10 @@ impl Core {
             let whole = now + grace;
             state.kill_at.map_or(whole, |at| whole.min(Time::from_nanos(at)))
         });
-        task.running_since = state.running_since.map(Time::from_nanos);
+        // A wall clock that was set back gives no more than the whole time.
+        task.running_since = state.running_since.map(|since| now.min(Time::from_nanos(since)));
         task.group = record.group.clone();
+        task.limitation = state.limitation.map(|record| record.limitation());
         if task.home.container().is_some() {
             // What is stored was looked at when it was taken in.
             task.checks = check::parse(&record.info).unwrap_or_default();

@@ -15,9 +15,10 @@ use mezz_proto::{
 };
 
 use super::{
-    ConnectionId, DoomRecord, ExecutorRecord, TaskRecord, TaskStateRecord, check::Checks,
-    pod::is_default,
+    ConnectionId, DoomRecord, ExecutorRecord, LimitationRecord, TaskRecord, TaskStateRecord,
+    check::Checks, pod::is_default,
 };
+use crate::containerizer::Limitation;
 
 /// Names a task on this agent.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -127,6 +128,8 @@ pub(super) enum KillCause {
     Gone,
     /// Its executor, which is the agent's own, is gone.
     Executor,
+    /// It took more than it may.
+    Limitation,
 }
 
 impl KillCause {
@@ -140,6 +143,7 @@ impl KillCause {
             KillCause::Drain => 6,
             KillCause::Executor => 7,
             KillCause::Gone => 8,
+            KillCause::Limitation => 9,
         }
     }
 
@@ -151,7 +155,10 @@ impl KillCause {
             | KillCause::Group
             | KillCause::Drain
             | KillCause::Gone => true,
-            KillCause::MaxCompletion | KillCause::Framework | KillCause::Executor => false,
+            KillCause::MaxCompletion
+            | KillCause::Framework
+            | KillCause::Executor
+            | KillCause::Limitation => false,
         }
     }
 
@@ -164,6 +171,7 @@ impl KillCause {
             6 => KillCause::Drain,
             7 => KillCause::Executor,
             8 => KillCause::Gone,
+            9 => KillCause::Limitation,
             _ => KillCause::Request,
         }
     }
@@ -187,6 +195,8 @@ pub(super) struct Task {
     pub(super) kill_policy: Option<v1::KillPolicy>,
     /// When the container of a killed command task is destroyed.
     pub(super) kill_at: Option<Time>,
+    /// What it took, when that is why it is to end.
+    pub(super) limitation: Option<Limitation>,
     pub(super) running_since: Option<Time>,
     /// Of a pod's member: what the tasks of its group have in common.
     pub(super) group: Option<String>,
@@ -208,6 +218,7 @@ impl Task {
             kill: None,
             kill_policy: None,
             kill_at: None,
+            limitation: None,
             running_since: None,
             group: None,
             checks: None,
@@ -237,6 +248,7 @@ impl Task {
             running_since: self.running_since.map(Time::as_nanos),
             kill_policy: self.kill_policy,
             kill_at: self.kill_at.map(Time::as_nanos),
+            limitation: self.limitation.as_ref().map(LimitationRecord::of),
             healthy: self.checks.as_ref().and_then(|checks| checks.healthy()),
             health_failures: self.checks.as_ref().and_then(|checks| checks.failures()),
             check_status: self.checks.as_ref().and_then(|checks| checks.status().cloned()),
@@ -252,8 +264,14 @@ pub(super) struct Pending {
 }
 
 /// What an executor proves itself with. Not shown in logs.
-#[derive(Clone)]
-pub(super) struct Token(pub(super) String);
+#[derive(Clone, PartialEq)]
+pub struct Token(pub(crate) String);
+
+impl Token {
+    pub(crate) fn is(&self, other: &str) -> bool {
+        super::ids::same_secret(&self.0, other)
+    }
+}
 
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -27,6 +27,8 @@ pub(super) enum Timer {
     Shutdown(ExecutorKey),
     /// A check is to be made.
     Probe(TaskKey, CheckKind),
+    /// The agent was given up, and what it runs should have ended.
+    Leave,
 }
 
 #[derive(Debug, Default)]

@@ -13,6 +13,7 @@ use mezz_proto::{
 use super::{
     Change, Core, Effect, Effects, StoreOp, TaskKey,
     link::Link,
+    outcome::limited,
     state::{Home, KillCause, Stage},
     timers::Timer,
 };
@@ -300,7 +301,9 @@ impl Core {
 
     /// What a task is told that was to end and did.
     pub(super) fn killed(&self, key: &TaskKey, cause: KillCause, ran: bool) -> Verdict {
+        let limitation = self.tasks.get(key).and_then(|task| task.limitation.as_ref());
         match (cause, ran) {
+            (KillCause::Limitation, _) if let Some(limitation) = limitation => limited(limitation),
             (KillCause::MaxCompletion, _) => Verdict::new(
                 TaskState::TaskFailed,
                 Reason::MaxCompletionTimeReached,

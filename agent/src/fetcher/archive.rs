@@ -41,7 +41,7 @@ pub enum ArchiveError {
         problem: String,
     },
     /// It grows too much.
-    #[error("its content is larger than the limit of {0} bytes (max_fetch_bytes)")]
+    #[error("its content is larger than the limit of {0} bytes (--max-fetch-size)")]
     TooLarge(u64),
     /// Too many entries.
     #[error("it has more than {MAX_ENTRIES} entries")]

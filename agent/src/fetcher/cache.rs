@@ -7,13 +7,13 @@ use std::{
     collections::HashMap,
     fs, io,
     os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::sync::OnceCell;
+use tokio::sync::watch;
 
-use super::{FetchReason, file_error};
+use super::{FetchReason, file_error, turns::Turn};
 
 /// What makes two requests the same.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -27,8 +27,17 @@ pub(super) struct Key {
 /// A file and its size.
 type Kept = (PathBuf, u64);
 
-/// Its first user fetches; the others wait for that.
-type Slot = Arc<OnceCell<Result<Kept, Arc<FetchReason>>>>;
+/// How far a file is.
+#[derive(Debug)]
+enum Content {
+    /// Whoever has a turn first fetches.
+    Wanted,
+    Coming,
+    Here(Kept),
+    Failed(Arc<FetchReason>),
+}
+
+type Slot = Arc<watch::Sender<Content>>;
 
 #[derive(Debug)]
 struct Entry {
@@ -38,8 +47,15 @@ struct Entry {
 }
 
 impl Entry {
-    fn kept(&self) -> Option<&Kept> {
-        self.slot.get()?.as_ref().ok()
+    fn kept(&self) -> Option<Kept> {
+        kept(&self.slot)
+    }
+}
+
+fn kept(slot: &Slot) -> Option<Kept> {
+    match &*slot.borrow() {
+        Content::Here(kept) => Some(kept.clone()),
+        _ => None,
     }
 }
 
@@ -78,44 +94,91 @@ impl Cache {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The file of `key`; `fetch` makes it when it is not there. Those that ask for the
-    /// same one meanwhile wait, and get the same failure; should the first be cut short,
-    /// the next one fetches.
-    pub(super) async fn get(
+    /// The file of `key`; `fetch` makes it when it is not there, in a turn. Those that
+    /// ask for the same one meanwhile wait, and get the same failure; should the first be
+    /// cut short, the next one fetches. Nobody waits for the turn of another.
+    pub(super) async fn get<T, F>(
         self: &Arc<Self>,
         key: Key,
-        fetch: impl AsyncFnOnce(&Path) -> Result<(), FetchReason>,
-    ) -> Result<InUse, FetchReason> {
-        let slot = {
-            let mut state = self.state();
-            state.uses += 1;
-            let last_use = state.uses;
-            let new = || Entry { slot: Slot::default(), users: 0, last_use };
-            let entry = state.entries.entry(key.clone()).or_insert_with(new);
-            entry.users += 1;
-            entry.last_use = last_use;
-            Arc::clone(&entry.slot)
-        };
-        let in_use = InUse { cache: Arc::clone(self), key, slot };
-        let got = in_use.slot.get_or_init(async || {
-            // Never the same name twice: what was cut short may still be written to.
-            let path = {
-                let mut state = self.state();
-                state.files += 1;
-                self.folder.join(state.files.to_string())
+        turn: impl Fn() -> T,
+        fetch: impl FnOnce(PathBuf, Turn) -> F,
+    ) -> Result<InUse, FetchReason>
+    where
+        T: Future<Output = Turn>,
+        F: Future<Output = Result<(), FetchReason>>,
+    {
+        let in_use = self.enter(key);
+        let slot = &Arc::clone(&in_use.slot);
+        let mut content = slot.subscribe();
+        let turn = loop {
+            let coming = match &*content.borrow_and_update() {
+                Content::Here(_) => return Ok(in_use),
+                Content::Failed(reason) => return Err(FetchReason::Shared(Arc::clone(reason))),
+                Content::Coming => true,
+                Content::Wanted => false,
             };
-            let partial = super::place::Partial { path: path.clone() };
-            fetch(&path).await?;
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o600))
-                .map_err(file_error("making it private"))?;
-            let size = fs::metadata(&path).map_err(file_error("looking at it"))?.len();
-            partial.keep();
-            Ok((path, size))
-        });
-        match got.await {
-            Ok(_) => Ok(in_use),
-            Err(reason) => Err(FetchReason::Shared(Arc::clone(reason))),
+            let turn = tokio::select! {
+                biased;
+                // The sender lives as long as `in_use`.
+                _ = content.changed() => continue,
+                turn = turn(), if !coming => turn,
+            };
+            let mine = slot.send_if_modified(|content| {
+                let mine = matches!(content, Content::Wanted);
+                if mine {
+                    *content = Content::Coming;
+                }
+                mine
+            });
+            if mine {
+                break turn;
+            }
+        };
+        let _fetching = Fetching(Arc::clone(slot));
+        match self.fetch(|to| fetch(to, turn)).await {
+            Ok(kept) => {
+                slot.send_replace(Content::Here(kept));
+            }
+            Err(reason) => {
+                let reason = Arc::new(reason);
+                slot.send_replace(Content::Failed(Arc::clone(&reason)));
+                return Err(FetchReason::Shared(reason));
+            }
         }
+        Ok(in_use)
+    }
+
+    /// Enters a use.
+    fn enter(self: &Arc<Self>, key: Key) -> InUse {
+        let mut state = self.state();
+        state.uses += 1;
+        let last_use = state.uses;
+        let new =
+            || Entry { slot: Arc::new(watch::channel(Content::Wanted).0), users: 0, last_use };
+        let entry = state.entries.entry(key.clone()).or_insert_with(new);
+        entry.users += 1;
+        entry.last_use = last_use;
+        let slot = Arc::clone(&entry.slot);
+        InUse { cache: Arc::clone(self), key, slot }
+    }
+
+    async fn fetch<F>(&self, fetch: impl FnOnce(PathBuf) -> F) -> Result<Kept, FetchReason>
+    where
+        F: Future<Output = Result<(), FetchReason>>,
+    {
+        // Never the same name twice: what was cut short may still be written to.
+        let path = {
+            let mut state = self.state();
+            state.files += 1;
+            self.folder.join(state.files.to_string())
+        };
+        let partial = super::place::Partial { path: path.clone() };
+        fetch(path.clone()).await?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))
+            .map_err(file_error("making it private"))?;
+        let size = fs::metadata(&path).map_err(file_error("looking at it"))?.len();
+        partial.keep();
+        Ok((path, size))
     }
 
     /// Removes what failed, and the files longest unused while there are too many.
@@ -130,9 +193,7 @@ impl Cache {
                 break;
             };
             let key = key.clone();
-            if let Some((path, size)) =
-                state.entries.remove(&key).and_then(|entry| entry.kept().cloned())
-            {
+            if let Some((path, size)) = state.entries.remove(&key).and_then(|entry| entry.kept()) {
                 total -= size;
                 removed.push(path);
             }
@@ -146,10 +207,24 @@ impl Cache {
     }
 }
 
+/// A fetch that goes on. Cut short, it leaves the file to others.
+struct Fetching(Slot);
+
+impl Drop for Fetching {
+    fn drop(&mut self) {
+        self.0.send_if_modified(|content| {
+            let cut_short = matches!(content, Content::Coming);
+            if cut_short {
+                *content = Content::Wanted;
+            }
+            cut_short
+        });
+    }
+}
+
 impl InUse {
     pub(super) fn path(&self) -> PathBuf {
-        let kept = self.slot.get().and_then(|kept| kept.as_ref().ok());
-        kept.map(|(path, _)| path.clone()).unwrap_or_default()
+        kept(&self.slot).map(|(path, _)| path).unwrap_or_default()
     }
 }
 
@@ -157,7 +232,7 @@ impl Drop for InUse {
     fn drop(&mut self) {
         let removed = {
             let mut state = self.cache.state();
-            let failed = matches!(self.slot.get(), Some(Err(_)));
+            let failed = matches!(&*self.slot.borrow(), Content::Failed(_));
             if let Some(entry) = state.entries.get_mut(&self.key)
                 && Arc::ptr_eq(&entry.slot, &self.slot)
             {

@@ -5,7 +5,6 @@ use std::{
     os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown},
     path::Path,
     process::{ExitStatus, Stdio},
-    time::Duration,
 };
 
 use nix::{
@@ -21,9 +20,6 @@ use tokio::{
 use super::{FetchReason, blocking, copy, file_error};
 use crate::launcher::Credentials;
 
-/// A program that has not ended after this is killed.
-const LONGEST: Duration = Duration::from_secs(3600);
-
 /// So much of the end of what it says is told.
 const TAIL: usize = 1024;
 
@@ -38,7 +34,8 @@ pub(super) struct User {
 }
 
 /// Runs `command` as `user` with `{uri}` and `{path}` replaced, and moves what it wrote
-/// to `to`. It writes in `folder`, which is there and the agent's.
+/// to `to`. It writes in `folder`, which is there and the agent's. Dropped, it kills the
+/// program.
 pub(super) async fn run(
     command: &str,
     uri: &str,
@@ -66,7 +63,7 @@ pub(super) async fn run(
         .map_err(|e| failed(format!("cannot be started: {e}")))?;
     let group = Group::of(&child);
     let said = child.stderr.take().map(|stderr| tokio::spawn(tail(stderr)));
-    let ended = tokio::time::timeout(LONGEST, child.wait()).await;
+    let ended = child.wait().await;
     // Also what it left in the background, which might hold its end of the pipe.
     drop(group);
     let said = match said {
@@ -74,10 +71,9 @@ pub(super) async fn run(
         None => String::new(),
     };
     match ended {
-        Ok(Ok(status)) if status.success() => {}
-        Ok(Ok(status)) => return Err(failed(how(status, &said, max))),
-        Ok(Err(e)) => return Err(failed(format!("cannot be waited for: {e}"))),
-        Err(_) => return Err(failed(format!("was killed after {} s", LONGEST.as_secs()))),
+        Ok(status) if status.success() => {}
+        Ok(status) => return Err(failed(how(status, &said, max))),
+        Err(e) => return Err(failed(format!("cannot be waited for: {e}"))),
     }
     let (to, user) = (to.to_owned(), user.map(|user| user.credentials.clone()));
     blocking(move || take(&path, &to, user, max)).await.map_err(|reason| match reason {
@@ -166,7 +162,7 @@ fn how(status: ExitStatus, said: &str, max: u64) -> String {
     use std::os::unix::process::ExitStatusExt as _;
     let how = match (status.code(), status.signal()) {
         (_, Some(libc::SIGXFSZ)) => {
-            format!("wrote more than the limit of {max} bytes (max_fetch_bytes)")
+            format!("wrote more than the limit of {max} bytes (--max-fetch-size)")
         }
         (Some(code), _) => format!("exited with status {code}"),
         (None, signal) => format!("was killed by signal {}", signal.unwrap_or(0)),

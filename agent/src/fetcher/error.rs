@@ -1,6 +1,6 @@
 //! Why something could not be fetched.
 
-use std::{io, path::PathBuf, sync::Arc};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use reqwest::StatusCode;
 use thiserror::Error;
@@ -85,8 +85,14 @@ pub enum FetchReason {
     #[error(transparent)]
     Shared(Arc<FetchReason>),
     /// More than the limit.
-    #[error("it is larger than the limit of {0} bytes (max_fetch_bytes)")]
+    #[error("it is larger than the limit of {0} bytes (--max-fetch-size)")]
     TooLarge(u64),
+    /// Not in time.
+    #[error(
+        "it was not there {0:?} after the task's fetching began (--fetch-timeout): its server is \
+         slow, or so are others from which its framework fetches"
+    )]
+    Late(Duration),
     /// The archive is broken or hostile.
     #[error("extracting it: {0}")]
     Archive(#[from] ArchiveError),
@@ -110,7 +116,7 @@ pub(super) fn file_error(doing: &'static str) -> impl FnOnce(io::Error) -> Fetch
 #[derive(Debug, Error)]
 pub enum SetupError {
     /// Its folder cannot be emptied or made.
-    #[error("work_dir: cannot make {path} anew: {source}")]
+    #[error("--work-dir: cannot make {path} anew: {source}")]
     Folder {
         /// Which.
         path: PathBuf,

@@ -12,6 +12,7 @@ mod error;
 mod meter;
 mod place;
 mod source;
+mod turns;
 
 use std::{
     fs,
@@ -31,16 +32,24 @@ use command::User;
 use download::{Downloader, Patience};
 pub use error::{FetchError, FetchReason, SetupError};
 use error::{chain, file_error};
-use mezz_proto::v1;
+use mezz_proto::{ids::FrameworkId, v1};
 use place::{create_new, place};
 use sha2::{Digest as _, Sha256};
 use source::{Checksum, Source};
+use tokio::time::Instant;
+use turns::{Bounds, Turn, Turns};
 
 use crate::{
     containerizer::look_up_user,
     launcher::Credentials,
     options::{AgentOptions, FetcherOptions},
 };
+
+/// Downloads and commands that go on at one time.
+const TRANSFERS: Bounds = Bounds { each: 16, all: 64 };
+
+/// Files that are copied, extracted or checked at one time; each takes a thread.
+const LOCAL: Bounds = Bounds { each: 8, all: 16 };
 
 /// Fetches URIs. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -53,6 +62,8 @@ struct Inner {
     max_bytes: u64,
     folder: PathBuf,
     cache: Arc<Cache>,
+    transfers: Turns,
+    local: Turns,
     /// Folders of commands so far.
     commands: AtomicU64,
 }
@@ -67,7 +78,7 @@ pub fn check_command(scheme: &str, command: &str) -> Result<(), String> {
         && letters.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "+-.".contains(c));
     if !good {
         return Err(format!(
-            "fetcher_command: `{scheme}` is no scheme of URIs; it must be small letters, such as \
+            "`{scheme}` is no scheme of URIs; it must be small letters, such as \
              hdfs"
         ));
     }
@@ -77,13 +88,14 @@ pub fn check_command(scheme: &str, command: &str) -> Result<(), String> {
         return Ok(());
     }
     Err(format!(
-        "fetcher_command: the command for {scheme} must be a program with arguments that hold \
+        "the command for {scheme} must be a program with arguments that hold \
          {{uri}} and {{path}}, such as `hadoop fs -copyToLocal {{uri}} {{path}}`, not `{command}`"
     ))
 }
 
 /// What is wanted of one URI.
-struct Wanted {
+struct Wanted<'a> {
+    framework: &'a FrameworkId,
     source: Source,
     checksum: Option<Checksum>,
     user: Option<User>,
@@ -123,6 +135,8 @@ impl Fetcher {
             max_bytes,
             folder,
             cache: Arc::new(cache),
+            transfers: Turns::new(TRANSFERS),
+            local: Turns::new(LOCAL),
             commands: AtomicU64::new(0),
         })))
     }
@@ -135,12 +149,18 @@ impl Fetcher {
     /// `extract` is false or `executable` is true; of one that is cached only the content
     /// comes into the sandbox.
     ///
+    /// Each file waits for its turn, of which each `framework` has its share: one whose
+    /// servers are slow keeps no other waiting. What is in the cache needs no download,
+    /// and waits for none. May be dropped at any time.
+    ///
     /// # Errors
-    /// [`FetchError`] for the first that fails. Of that one no partial file stays,
-    /// though parts of an archive may.
+    /// [`FetchError`] for the first that fails, or is not there by
+    /// [`timeout`](FetcherOptions::timeout). Of that one no partial file stays, though
+    /// parts of an archive may.
     pub async fn fetch(
         &self,
         uris: &[v1::command_info::Uri],
+        framework: &FrameworkId,
         sandbox: &Path,
         user: Option<&str>,
     ) -> Result<(), FetchError> {
@@ -161,8 +181,12 @@ impl Fetcher {
             }
             None => None,
         };
+        let patience = self.0.options.timeout;
+        let deadline = Instant::now() + patience;
         for uri in uris {
-            self.0.fetch_one(uri, sandbox, user.clone()).await.map_err(fail(uri))?;
+            let fetched = self.0.fetch_one(uri, framework, sandbox, user.clone());
+            let fetched = tokio::time::timeout_at(deadline, fetched).await;
+            fetched.unwrap_or(Err(FetchReason::Late(patience))).map_err(fail(uri))?;
         }
         Ok(())
     }
@@ -172,6 +196,7 @@ impl Inner {
     async fn fetch_one(
         &self,
         uri: &v1::command_info::Uri,
+        framework: &FrameworkId,
         sandbox: &Path,
         user: Option<User>,
     ) -> Result<(), FetchReason> {
@@ -185,14 +210,16 @@ impl Inner {
         let extract = uri.extract() && !uri.executable();
         let format = Format::of(&name).filter(|_| extract);
         let key = Key { user: user.as_ref().map(|u| u.name.clone()), uri: uri.value.clone() };
-        let wanted = Wanted { source, checksum, user };
+        let wanted = Wanted { framework, source, checksum, user };
         let root = sandbox.to_path_buf();
         let (target, partial) = blocking(move || place(&root, &name)).await?;
 
         let (root, max) = (sandbox.to_path_buf(), self.max_bytes);
         if !uri.cache() {
-            self.bring(&wanted, &partial.path).await?;
-            return blocking(move || {
+            let turn = self.turn(&wanted).await;
+            self.bring(&wanted, &partial.path, turn).await?;
+            let turn = self.local.take(framework).await;
+            return in_turn(turn, move || {
                 put(&partial.path, &target, mode)?;
                 match format {
                     Some(format) => Ok(archive::extract(format, &target, &target, &root, max)?),
@@ -201,8 +228,11 @@ impl Inner {
             })
             .await;
         }
-        let cached = self.cache.get(key, async |to: &Path| self.bring(&wanted, to).await).await?;
-        blocking(move || match format {
+        let wanted = &wanted;
+        let bring = |to: PathBuf, turn| async move { self.bring(wanted, &to, turn).await };
+        let cached = self.cache.get(key, || self.turn(wanted), bring).await?;
+        let turn = self.local.take(framework).await;
+        in_turn(turn, move || match format {
             Some(format) => Ok(archive::extract(format, &cached.path(), &target, &root, max)?),
             None => {
                 copy(&cached.path(), &partial.path, max, None)?;
@@ -212,24 +242,37 @@ impl Inner {
         .await
     }
 
+    async fn turn(&self, wanted: &Wanted<'_>) -> Turn {
+        let turns = match &wanted.source {
+            Source::File(_) => &self.local,
+            Source::Http(_) | Source::Command { .. } => &self.transfers,
+        };
+        turns.take(wanted.framework).await
+    }
+
     /// Into a new file, checked.
-    async fn bring(&self, wanted: &Wanted, to: &Path) -> Result<(), FetchReason> {
+    async fn bring(&self, wanted: &Wanted<'_>, to: &Path, turn: Turn) -> Result<(), FetchReason> {
+        let (path, max) = (to.to_owned(), self.max_bytes);
+        let checksum = wanted.checksum;
+        let checked = move || checksum.map_or(Ok(()), |checksum| check(&path, checksum));
         match &wanted.source {
-            Source::File(path) => {
-                let (from, to, max) = (path.clone(), to.to_owned(), self.max_bytes);
+            Source::File(from) => {
+                let (from, to) = (from.clone(), to.to_owned());
                 let user = wanted.user.as_ref().map(|user| user.credentials.clone());
-                blocking(move || copy(&from, &to, max, user)).await?;
+                return in_turn(turn, move || {
+                    copy(&from, &to, max, user)?;
+                    checked()
+                })
+                .await;
             }
-            Source::Http(url) => self.downloader.get(url, to, self.max_bytes).await?,
+            Source::Http(url) => self.downloader.get(url, to, max).await?,
             Source::Command { command, uri } => {
                 let folder = self.command_folder()?;
                 let user = wanted.user.as_ref();
-                command::run(command, uri, to, &folder.0, user, self.max_bytes).await?;
+                command::run(command, uri, to, &folder.0, user, max).await?;
             }
         }
-        let Some(checksum) = wanted.checksum else { return Ok(()) };
-        let to = to.to_owned();
-        blocking(move || check(&to, checksum)).await
+        in_turn(turn, checked).await
     }
 
     fn command_folder(&self) -> Result<Folder, FetchReason> {
@@ -279,6 +322,18 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work)
         .await
         .unwrap_or_else(|e| Err(file_error("doing it")(io::Error::other(e))))
+}
+
+/// The turn is over when the work is, also if nobody waits for it any more.
+async fn in_turn<T: Send + 'static>(
+    turn: Turn,
+    work: impl FnOnce() -> Result<T, FetchReason> + Send + 'static,
+) -> Result<T, FetchReason> {
+    blocking(move || {
+        let _turn = turn;
+        work()
+    })
+    .await
 }
 
 fn copy(from: &Path, to: &Path, max: u64, user: Option<Credentials>) -> Result<(), FetchReason> {

@@ -59,7 +59,7 @@ impl Source {
             }
             other => Err(format!(
                 "the scheme `{other}` is not supported; use file, http or https, or have the \
-                 agent's operator name a command for it (option fetcher_command, such as \
+                 agent's operator name a command for it (--fetcher-command, such as \
                  `{other}=hadoop fs -copyToLocal {{uri}} {{path}}`)"
             )),
         }
@@ -199,7 +199,7 @@ mod tests {
         assert_eq!(parse("HTTP://x/y"), http("HTTP://x/y"));
         for (bad, why) in [
             ("relative/path", "neither an absolute path nor a URI"),
-            ("hdfs://x/y", "option fetcher_command, such as `hdfs=hadoop fs"),
+            ("hdfs://x/y", "(--fetcher-command, such as `hdfs=hadoop fs"),
             ("file://host/path", "needs an absolute path"),
         ] {
             assert!(parse(bad).unwrap_err().contains(why), "{bad}");

@@ -136,7 +136,7 @@ async fn receive(
         match incoming.message().await {
             Ok(Some(message)) => {
                 if let Some(master_message::Message::Refused(refused)) = &message.message {
-                    let mezz::Refused { reason, permanent } = refused;
+                    let mezz::Refused { reason, permanent, .. } = refused;
                     tracing::warn!(reason, permanent, "the master refuses this agent");
                 }
                 registered |=

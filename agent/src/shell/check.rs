@@ -32,7 +32,7 @@ use crate::{
     core::{Answer, Event, NoAnswer, Probe, ProbeId},
 };
 
-/// Attempts that are made at one time; others wait, and their time does not run yet.
+/// Attempts that are made at one time in containers of each kind; others wait, and their time does not run yet.
 const ATTEMPTS: usize = 256;
 
 /// The longest first line of a response that is read, in bytes.
@@ -42,6 +42,8 @@ struct Shared {
     containerizer: Arc<dyn Containerizer>,
     inputs: mpsc::Sender<Input>,
     attempts: Semaphore,
+    /// In containers of an engine, which may hang.
+    engine_attempts: Semaphore,
     tls: TlsConnector,
 }
 
@@ -60,8 +62,13 @@ impl Checks {
         tasks: TaskTracker,
         stop: CancellationToken,
     ) -> Self {
-        let attempts = Semaphore::new(ATTEMPTS);
-        let shared = Shared { containerizer, inputs, attempts, tls: connector() };
+        let shared = Shared {
+            containerizer,
+            inputs,
+            attempts: Semaphore::new(ATTEMPTS),
+            engine_attempts: Semaphore::new(ATTEMPTS),
+            tls: connector(),
+        };
         Self { shared: Arc::new(shared), containers: Mutex::default(), tasks, stop }
     }
 
@@ -116,7 +123,11 @@ impl Shared {
     ) -> Result<Answer, NoAnswer> {
         // One that may take for ever must not keep others from being made.
         let Some(timeout) = timeout else { return self.find_out(container, what).await };
-        let _slot = self.attempts.acquire().await;
+        let attempts = match self.containerizer.is_of_engine(container) {
+            true => &self.engine_attempts,
+            false => &self.attempts,
+        };
+        let _slot = attempts.acquire().await;
         tokio::time::timeout(timeout, self.find_out(container, what))
             .await
             .unwrap_or_else(|_| Err(NoAnswer::Failed(format!("no answer within {timeout:?}"))))

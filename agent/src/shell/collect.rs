@@ -102,7 +102,7 @@ impl Collector {
 
     fn disk_use(&self) -> f64 {
         let used = disk_use(&self.work_dir).unwrap_or_else(|error| {
-            tracing::warn!(%error, "how full the disk of work_dir is cannot be told");
+            tracing::warn!(%error, "how full the disk of the --work-dir is cannot be told");
             0.0
         });
         self.metrics.disk_use.set(used);
@@ -181,7 +181,7 @@ mod tests {
 
     fn collector(work_dir: &Path, records: Vec<SandboxRecord>, orphans: Vec<Orphan>) -> Collector {
         Collector {
-            index: Arc::new(Index::new(None, records, Vec::new())),
+            index: Arc::new(Index::new(None, records, Vec::new(), Vec::new())),
             registry: Arc::default(),
             metrics: Arc::new(Metrics::new()),
             work_dir: work_dir.to_owned(),

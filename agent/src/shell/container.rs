@@ -1,36 +1,41 @@
 //! The life of containers: a task for each, from its sandbox to its end.
 
+mod sandbox;
+
 use std::{
     collections::BTreeMap,
-    fs::Permissions,
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, symlink},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
-use mezz_proto::{error::chain, ids::ContainerId, resources::Resources};
-use tokio::sync::{Semaphore, mpsc};
+use mezz_proto::{error::chain, ids::ContainerId, resources::Resources, v1::container_info};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use self::sandbox::{POD_MODE, SANDBOX_MODE, check_user, make_sandbox};
 use super::{
     Input,
     check::Checks,
     registry::{Container, Registry},
 };
 use crate::{
-    containerizer::{Containerizer, Program, Termination},
+    containerizer::{ContainerError, ContainerSpec, Containerizer, Program, Termination},
     core::{Event, Launch, Probe, ProbeId},
     fetcher::Fetcher,
     metrics::Metrics,
 };
 
-/// Containers that are being started at one time; more would only take turns at
-/// the processors.
+/// Containers of each kind that are being started at one time; more would only take turns
+/// at the processors.
 const LAUNCHES: usize = 16;
 
-/// Containers whose files are being fetched at one time.
-const FETCHES: usize = 16;
+/// How often a container's image is fetched that others remove at once.
+const IMAGES: usize = 3;
+
+/// What is being started when the agent stops gets so long to be there: an engine that
+/// hangs keeps no agent from ending.
+const GOODBYE: Duration = Duration::from_secs(5);
 
 /// A container that could not be destroyed or waited for is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -42,14 +47,19 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 /// up its memory, in bytes.
 const TAIL: i64 = 2048;
 
+/// A place among those that start.
+type Slot<'a> = Option<SemaphorePermit<'a>>;
+
 /// What all containers share.
 struct Shared {
     containerizer: Arc<dyn Containerizer>,
     fetcher: Fetcher,
     metrics: Arc<Metrics>,
     inputs: mpsc::Sender<Input>,
+    /// Of processes of this machine.
     launches: Semaphore,
-    fetches: Semaphore,
+    /// Of an engine, which may hang; nobody else waits for it.
+    engine_launches: Semaphore,
 }
 
 /// Starts and follows containers.
@@ -79,7 +89,7 @@ impl Runner {
             metrics,
             inputs,
             launches: Semaphore::new(LAUNCHES),
-            fetches: Semaphore::new(FETCHES),
+            engine_launches: Semaphore::new(LAUNCHES),
         };
         Self { shared: Arc::new(shared), registry, checks, tasks, stop }
     }
@@ -177,41 +187,74 @@ impl Shared {
         destroy: &CancellationToken,
         stop: &CancellationToken,
     ) -> Option<Result<u32, String>> {
-        let prepared = async {
-            let (sandbox, user) = (launch.spec.sandbox.clone(), launch.spec.user.clone());
-            let link = launch.link.clone();
-            let mode = match launch.spec.program {
-                Program::Hold => POD_MODE,
-                _ => SANDBOX_MODE,
-            };
-            let made = tokio::task::spawn_blocking(move || {
-                user.as_deref().map_or(Ok(()), check_user)?;
-                make_sandbox(&sandbox, mode, link.as_deref())
-            });
-            made.await.map_err(|_| "making the sandbox was cut short".to_owned())??;
-            if !launch.uris.is_empty() {
-                let _slot = self.fetches.acquire().await;
-                let (sandbox, user) = (&launch.spec.sandbox, launch.spec.user.as_deref());
-                let fetched = self.fetcher.fetch(&launch.uris, sandbox, user).await;
-                fetched.map_err(|error| format!("cannot fetch: {}", chain(&error)))?;
-            }
-            let prepared = self.containerizer.prepare(&launch.spec).await;
-            prepared.map_err(|error| chain(&error))?;
-            Ok::<_, String>(self.launches.acquire().await)
-        };
-        let early = || Err("it was ended before it was started".to_owned());
-        let slot = tokio::select! {
+        let early = || Some(Err("it was ended before it was started".to_owned()));
+        let furnished = tokio::select! {
             biased;
             () = stop.cancelled() => return None,
-            () = destroy.cancelled() => return Some(early()),
-            prepared = prepared => match prepared {
-                Ok(slot) => slot,
-                Err(error) => return Some(Err(error)),
-            },
+            () = destroy.cancelled() => return early(),
+            furnished = self.furnish(&launch) => furnished,
         };
-        let launched = self.containerizer.launch(launch.spec).await;
-        drop(slot);
-        Some(launched.map_err(|error| chain(&error)))
+        if let Err(error) = furnished {
+            return Some(Err(error));
+        }
+        let mut images = IMAGES;
+        loop {
+            let slot = tokio::select! {
+                biased;
+                () = stop.cancelled() => return None,
+                () = destroy.cancelled() => return early(),
+                slot = self.slot(&launch.spec) => slot,
+            };
+            let slot = match slot {
+                Ok(slot) => slot,
+                Err(error) => return Some(Err(chain(&error))),
+            };
+            let too_late = async {
+                stop.cancelled().await;
+                tokio::time::sleep(GOODBYE).await;
+            };
+            let launched = tokio::select! {
+                launched = self.containerizer.launch(launch.spec.clone()) => launched,
+                () = too_late => return None,
+            };
+            drop(slot);
+            images -= 1;
+            match launched {
+                // Fetched again without a place among those that start.
+                Err(ContainerError::ImageGone { .. }) if images > 0 => {}
+                launched => return Some(launched.map_err(|error| chain(&error))),
+            }
+        }
+    }
+
+    /// Makes its sandbox, and brings what it wants to have there.
+    async fn furnish(&self, launch: &Launch) -> Result<(), String> {
+        let (sandbox, user) = (launch.spec.sandbox.clone(), launch.spec.user.clone());
+        let link = launch.link.clone();
+        let mode = match launch.spec.program {
+            Program::Hold => POD_MODE,
+            _ => SANDBOX_MODE,
+        };
+        let made = tokio::task::spawn_blocking(move || {
+            user.as_deref().map_or(Ok(()), check_user)?;
+            make_sandbox(&sandbox, mode, link.as_deref())
+        });
+        made.await.map_err(|_| "making the sandbox was cut short".to_owned())??;
+        let (sandbox, user) = (&launch.spec.sandbox, launch.spec.user.as_deref());
+        let fetched = self.fetcher.fetch(&launch.uris, &launch.framework, sandbox, user).await;
+        fetched.map_err(|error| format!("cannot fetch: {}", chain(&error)))
+    }
+
+    /// A place among those that start, once its image is there.
+    async fn slot(&self, spec: &ContainerSpec) -> Result<Slot<'_>, ContainerError> {
+        self.containerizer.prepare(spec).await?;
+        let docker = container_info::Type::Docker;
+        let slots = match &spec.info {
+            Some(info) if info.r#type() == docker => &self.engine_launches,
+            _ => &self.launches,
+        };
+        // Closed by nobody.
+        Ok(slots.acquire().await.ok())
     }
 
     /// Until its end, which is reported.
@@ -220,7 +263,7 @@ impl Shared {
         let mut bounds = container.bounds.subscribe();
         // What was changed before this is not lost.
         bounds.mark_changed();
-        let (mut destroying, mut refused) = (false, false);
+        let (mut destroying, mut refused, mut limited) = (false, false, false);
         let mut wait = self.containerizer.wait(id);
         let termination = loop {
             tokio::select! {
@@ -245,6 +288,10 @@ impl Shared {
                             tokio::time::sleep(AGAIN).await;
                         }
                     }
+                }
+                () = container.limited.cancelled(), if !limited => {
+                    limited = true;
+                    self.tell_limited(container).await;
                 }
                 changed = bounds.changed(), if !destroying => {
                     // Its sender lives as long as this.
@@ -278,13 +325,17 @@ impl Shared {
             Some(_) => tokio::task::spawn_blocking(move || tail(&sandbox)).await.ok().flatten(),
             None => None,
         };
-        let limitation = container.limitation().filter(|_| destroying);
-        if let Some(limitation) = &limitation {
-            self.metrics.limited(limitation.kind);
-        }
         let id = id.clone();
-        let ended = Event::ContainerEnded { container: id, termination, stderr_tail, limitation };
+        let ended = Event::ContainerEnded { container: id, termination, stderr_tail };
         let _ = self.inputs.send(Input::Core(ended)).await;
+    }
+
+    /// The core has it destroyed, once it has stored why.
+    async fn tell_limited(&self, container: &Container) {
+        let Some(limitation) = container.limitation() else { return };
+        self.metrics.limited(limitation.kind);
+        let limited = Event::ContainerLimited { container: container.id.clone(), limitation };
+        let _ = self.inputs.send(Input::Core(limited)).await;
     }
 }
 
@@ -301,111 +352,9 @@ fn tail(sandbox: &Path) -> Option<String> {
     Some(text.trim_end().to_owned())
 }
 
-/// What tasks write is for their user and the agent, not for every user of the
-/// machine: Spark keeps its data there.
-const SANDBOX_MODE: u32 = 0o750;
-
-/// The members of a pod, of whatever user, reach their sandboxes through its own.
-const POD_MODE: u32 = 0o711;
-
-/// Before anything is fetched for nothing.
-fn check_user(name: &str) -> Result<(), String> {
-    match nix::unistd::User::from_name(name) {
-        Ok(Some(_)) => Ok(()),
-        Ok(None) => Err(format!("user `{name}` does not exist on this agent")),
-        Err(error) => Err(format!("looking up the user `{name}`: {error}")),
-    }
-}
-
-/// Makes the folder and the files for output, and points `link`, or `latest` beside it,
-/// at it (rule 56).
-/// The files are there to be read before anything runs.
-///
-/// All of it is the agent's own, and so is what is fetched into it, so that no process
-/// of the task's user can play tricks with links meanwhile. The containerizer gives it
-/// to the user last.
-fn make_sandbox(sandbox: &Path, mode: u32, link: Option<&Path>) -> Result<(), String> {
-    let failed = |doing: &str, error: &dyn std::error::Error| {
-        format!("sandbox {}: {doing}: {}", sandbox.display(), chain(error))
-    };
-    sandbox
-        .parent()
-        .map_or(Ok(()), std::fs::create_dir_all)
-        // Never an older one, for the id is new: that might be somebody else's.
-        .and_then(|()| std::fs::create_dir(sandbox))
-        .and_then(|()| std::fs::set_permissions(sandbox, Permissions::from_mode(mode)))
-        .map_err(|error| failed("cannot be made", &error))?;
-    let logs = ["stdout", "stderr"].map(|name| sandbox.join(name));
-    for log in &logs {
-        let mut options = std::fs::OpenOptions::new();
-        let made = options.write(true).create_new(true).mode(0o644).open(log);
-        made.map_err(|error| failed("its logs cannot be made", &error))?;
-    }
-    if let (Some(runs), Some(name)) = (sandbox.parent(), sandbox.file_name()) {
-        let (link, target) = match link {
-            None => (runs.join("latest"), PathBuf::from(name)),
-            // Both are in folders of one folder.
-            Some(link) => {
-                let folder = runs.file_name().unwrap_or_default();
-                (link.to_owned(), Path::new("..").join(folder).join(name))
-            }
-        };
-        let folder = link.parent().unwrap_or(runs);
-        // Replaced in one step: a reader always finds one. The helper's name is
-        // the container's own, so two launches do not meet.
-        let mut fresh = std::ffi::OsString::from(".latest-");
-        fresh.push(name);
-        let fresh = folder.join(fresh);
-        std::fs::create_dir_all(folder)
-            .and_then(|()| symlink(target, &fresh))
-            .and_then(|()| std::fs::rename(&fresh, &link))
-            .map_err(|error| failed("the link to it", &error))?;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn latest_points_at_the_newest_sandbox() {
-        let folder = tempfile::tempdir().unwrap();
-        for name in ["a", "b"] {
-            let sandbox = folder.path().join("runs").join(name);
-            make_sandbox(&sandbox, SANDBOX_MODE, None).unwrap();
-        }
-        let latest = std::fs::read_link(folder.path().join("runs/latest")).unwrap();
-        assert_eq!(latest, Path::new("b"));
-        for name in ["stdout", "stderr"] {
-            assert_eq!(std::fs::read(folder.path().join("runs/b").join(name)).unwrap(), b"");
-        }
-    }
-
-    #[test]
-    fn a_members_sandbox_is_found_by_its_task() {
-        let pod = tempfile::tempdir().unwrap();
-        let link = pod.path().join("tasks/t");
-        for name in ["a", "b"] {
-            let sandbox = pod.path().join("containers").join(name);
-            make_sandbox(&sandbox, SANDBOX_MODE, Some(&link)).unwrap();
-            assert_eq!(link.canonicalize().unwrap(), sandbox.canonicalize().unwrap());
-        }
-        assert!(!pod.path().join("containers/latest").exists());
-    }
-
-    #[test]
-    fn an_unknown_user_is_named() {
-        let error = check_user("nobody-of-that-name").unwrap_err();
-        assert!(error.contains("nobody-of-that-name"), "{error}");
-    }
-
-    #[test]
-    fn a_folder_that_is_there_is_no_sandbox() {
-        let folder = tempfile::tempdir().unwrap();
-        let error = make_sandbox(folder.path(), SANDBOX_MODE, None).unwrap_err();
-        assert!(error.contains("cannot be made: File exists"), "{error}");
-    }
 
     #[test]
     fn the_tail_starts_at_a_line() {

@@ -66,7 +66,7 @@ pub enum AgentError {
     #[error("{0}")]
     Options(String),
     /// A folder or file below `work_dir` cannot be made or read.
-    #[error("work_dir: {doing} {path}")]
+    #[error("--work-dir: {doing} {path}")]
     WorkDir {
         /// What.
         doing: &'static str,
@@ -103,12 +103,32 @@ pub enum AgentError {
     /// The fetcher cannot be made.
     #[error("the fetcher cannot be made")]
     Fetcher(#[source] fetcher::SetupError),
-    /// The master refused the agent for good.
+    /// The master refused the agent for good, for what it is: its version, its options,
+    /// or another agent with its id. Its containers go on, for an agent that is started
+    /// as it should be finds them again.
     #[error(
         "the master refused this agent for good: {0}. Its tasks, if any, were left running; to \
-         join as a new agent, stop them and remove work_dir/meta"
+         join as a new agent, stop them and remove `meta` in its --work-dir"
     )]
     Refused(String),
+    /// The master refused the agent because an operator has given it up. Its containers
+    /// were ended before.
+    #[error(
+        "this agent was given up: {reason}. {}",
+        match left {
+            0 => "Nothing that it ran is left".to_owned(),
+            left => format!(
+                "Of what it ran, {left} containers did not end in time; they are ended when an \
+                 agent is started here again"
+            ),
+        }
+    )]
+    Gone {
+        /// The master's sentence.
+        reason: String,
+        /// Containers that did not end in time.
+        left: usize,
+    },
 }
 
 /// The time now: the wall clock when the program started, and what passed since.
@@ -128,7 +148,8 @@ pub(crate) fn now() -> Time {
 ///
 /// # Errors
 /// [`AgentError`] when it cannot start, when its store fails, or when the
-/// master refuses it for good.
+/// master refuses it for good. Containers go on then, unless it is
+/// [`Gone`](AgentError::Gone).
 pub async fn serve(
     options: AgentOptions,
     listener: TcpListener,
@@ -144,6 +165,7 @@ pub async fn serve(
         started.core.agent_id().cloned(),
         started.sandboxes,
         started.sandbox_tasks,
+        started.executors,
     ));
     let metrics = Arc::new(Metrics::new());
     let queue = options.max_tasks.saturating_mul(2).saturating_add(QUEUE_ROOM);

@@ -41,7 +41,8 @@ pub(super) struct Owner {
     containers: Runner,
     index: Arc<Index>,
     metrics: Arc<Metrics>,
-    refused: Option<String>,
+    /// Set when the master has ended the agent's life.
+    over: Option<AgentError>,
     effects: Effects,
 }
 
@@ -63,7 +64,7 @@ impl Owner {
             containers,
             index,
             metrics,
-            refused: None,
+            over: None,
             effects: Effects::default(),
         }
     }
@@ -93,8 +94,8 @@ impl Owner {
         let mut batch = Vec::with_capacity(BURST);
         self.take(Event::Started).await;
         loop {
-            if let Some(reason) = self.refused.take() {
-                break Err(AgentError::Refused(reason));
+            if let Some(error) = self.over.take() {
+                break Err(error);
             }
             if let Err(error) = self.release(&mut progress).await {
                 break Err(error);
@@ -203,7 +204,8 @@ impl Owner {
         match effect {
             Effect::SendMaster { link, message } => self.send_master(link, *message),
             Effect::CloseLink { link } => self.close_link(link),
-            Effect::Refused { reason } => self.refused = Some(reason),
+            Effect::Refused { reason } => self.over = Some(AgentError::Refused(reason)),
+            Effect::Gone { reason, left } => self.over = Some(AgentError::Gone { reason, left }),
             Effect::Alarm { message } => tracing::error!("{message}"),
             Effect::SendExecutor { connection, event } => {
                 let full =
@@ -362,7 +364,7 @@ mod tests {
             TaskTracker::new(),
             stop.clone(),
         );
-        let index = Arc::new(Index::new(None, vec![], vec![]));
+        let index = Arc::new(Index::new(None, vec![], vec![], vec![]));
         let collector = Collector {
             index: Arc::clone(&index),
             registry: Arc::default(),

@@ -30,6 +30,8 @@ pub(super) struct Container {
     held: Mutex<Resources>,
     running: AtomicBool,
     limitation: OnceLock<Limitation>,
+    /// Cancelled when there is a `limitation`.
+    pub(super) limited: CancellationToken,
     /// What it had used when last asked; none before the first time if it ran under an
     /// earlier agent, for whose time this one does not count.
     used: Mutex<Option<Statistics>>,
@@ -37,6 +39,9 @@ pub(super) struct Container {
     pub(super) reported: Mutex<BTreeSet<u16>>,
     /// Whether too full a sandbox was reported, and not since emptied.
     pub(super) too_full: AtomicBool,
+    /// Whether it was reported that it holds too many files, or has too many open, to be
+    /// looked at.
+    pub(super) too_many: AtomicBool,
 }
 
 fn lock<T>(it: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -53,9 +58,11 @@ impl Container {
             held: Mutex::new(held),
             running: AtomicBool::new(!fresh),
             limitation: OnceLock::new(),
+            limited: CancellationToken::new(),
             used: Mutex::new(fresh.then(Statistics::default)),
             reported: Mutex::default(),
             too_full: AtomicBool::new(false),
+            too_many: AtomicBool::new(false),
         }
     }
 
@@ -71,10 +78,10 @@ impl Container {
     /// Ends it for what it took. The first reason counts.
     pub(super) fn limit(&self, limitation: Limitation) {
         let _ = self.limitation.set(limitation);
-        self.destroy.cancel();
+        self.limited.cancel();
     }
 
-    /// Why it was ended, if by [`limit`](Self::limit).
+    /// Why it is to end, if by [`limit`](Self::limit).
     pub(super) fn limitation(&self) -> Option<Limitation> {
         self.limitation.get().cloned()
     }

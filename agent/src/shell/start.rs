@@ -20,7 +20,9 @@ use super::{
 };
 use crate::{
     containerizer::{self, Ability, Containerizer},
-    core::{Abilities, Core, CoreOptions, Recovered, SandboxRecord, TaskKey},
+    core::{
+        Abilities, Core, CoreOptions, ExecutorRecord, Recovered, SandboxRecord, TaskKey, Token,
+    },
     fetcher::Fetcher,
     options::AgentOptions,
     store::{Store, StoreError, Stored, Writer},
@@ -35,6 +37,7 @@ pub(super) struct Started {
     pub(super) sandboxes: Vec<SandboxRecord>,
     pub(super) orphans: Vec<Orphan>,
     pub(super) sandbox_tasks: Vec<(ContainerId, TaskKey)>,
+    pub(super) executors: Vec<(ContainerId, Token)>,
 }
 
 pub(super) async fn start(
@@ -54,6 +57,7 @@ pub(super) async fn start(
         check_still_fits(before, &stored, options)?;
     }
     let boot_id = boot_id();
+    let executors = stored.executors.iter().map(ExecutorRecord::proof).collect();
     let containerizer = containerizer::open(options)?;
     let mut recovered = Recovered {
         agent_id: stored.agent.as_ref().and_then(|agent| agent.id.as_ref()).map(AgentId::from),
@@ -96,39 +100,42 @@ pub(super) async fn start(
         sandboxes: stored.sandboxes,
         orphans,
         sandbox_tasks: stored.sandbox_tasks,
+        executors,
     })
 }
 
 fn check(options: &AgentOptions) -> Result<(), AgentError> {
     let wrong = |text: &str| Err(AgentError::Options(text.to_owned()));
     if !options.work_dir.is_absolute() {
-        return wrong("work_dir must be an absolute path");
+        return wrong("--work-dir must be an absolute path");
     }
     if options.masters.is_empty() {
-        return wrong("masters is empty: name at least one master as host:port");
+        return wrong("--master: name at least one master as host:port");
     }
     for (name, interval) in [
-        ("disk_watch_interval", options.monitor.disk_watch_interval),
-        ("container_disk_interval", options.monitor.container_disk_interval),
-        ("container_ports_interval", options.monitor.container_ports_interval),
+        ("--disk-watch-interval", options.monitor.disk_watch_interval),
+        ("--container-disk-watch-interval", options.monitor.container_disk_interval),
+        ("--container-ports-watch-interval", options.monitor.container_ports_interval),
+        ("--fetch-timeout", options.fetcher.timeout),
     ] {
         if interval.is_zero() {
             return Err(AgentError::Options(format!("{name} must be more than nothing")));
         }
     }
     for (scheme, command) in &options.fetcher.commands {
-        crate::fetcher::check_command(scheme, command).map_err(AgentError::Options)?;
+        crate::fetcher::check_command(scheme, command)
+            .map_err(|problem| AgentError::Options(format!("--fetcher-command: {problem}")))?;
     }
     if options.max_tasks == 0 {
-        return wrong("max_tasks must be at least 1");
+        return wrong("--max-tasks must be at least 1");
     }
     for (name, (first, longest)) in
-        [("update_retry", options.update_retry), ("register_backoff", options.register_backoff)]
+        [("--update-retry", options.update_retry), ("--register-backoff", options.register_backoff)]
     {
         if first.is_zero() || first > longest {
             return Err(AgentError::Options(format!(
-                "{name}: the first wait ({first:?}) must be more than nothing and not more than \
-                 the longest ({longest:?})"
+                "{name}-min ({first:?}) must be more than nothing, and not more than {name}-max \
+                 ({longest:?})"
             )));
         }
     }
@@ -243,7 +250,7 @@ fn check_still_fits(
     let running = live.count() + stored.executors.len();
     if !options.resources.contains(&used) {
         return changed(format!(
-            "resources: {} is less than what {running} tasks and executors use here ({used})",
+            "--resources: {} is less than what {running} tasks and executors use here ({used})",
             options.resources
         ));
     }
@@ -251,14 +258,14 @@ fn check_still_fits(
         let gone = before.attributes.iter().find(|old| !options.attributes.contains(old));
         if let Some(gone) = gone {
             return changed(format!(
-                "attributes: `{}` was removed or changed while {running} tasks and executors run \
+                "--attributes: `{}` was removed or changed while {running} tasks and executors run \
                  here",
                 gone.name
             ));
         }
         if before.hostname != options.hostname {
             return changed(format!(
-                "hostname: was `{}` and is now `{}` while {running} tasks and executors run here",
+                "--hostname: was `{}` and is now `{}` while {running} tasks and executors run here",
                 before.hostname, options.hostname
             ));
         }

@@ -68,7 +68,7 @@ pub enum StoreError {
     /// A record is not what it should be.
     #[error(
         "the agent's store holds a damaged record in table {table} (key {key}); remove \
-         work_dir/meta to start as a new agent (its running tasks are ended then)"
+         `meta` in its --work-dir to start as a new agent (its running tasks are ended then)"
     )]
     Damaged {
         /// The table.

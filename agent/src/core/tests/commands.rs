@@ -176,7 +176,7 @@ fn more_tasks_than_allowed_are_refused() {
     env.run(vec![task("b")]);
     assert!(env.launches().is_empty());
     let refused = env.expect(TaskState::TaskFailed);
-    assert!(refused.message.unwrap().contains("max_tasks"));
+    assert!(refused.message.unwrap().contains("--max-tasks"));
     assert_eq!(env.state_of("a"), Some(TaskState::TaskRunning));
 }
 

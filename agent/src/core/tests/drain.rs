@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use mezz_proto::{
-    mezz::v1::{self as mezz, master_message},
+    mezz::v1::{self as mezz, agent_message, master_message},
     v1::{
         self, TaskState, container_info, framework_info::capability::Type as Capability,
         task_status::Reason,
@@ -12,8 +12,8 @@ use mezz_proto::{
 
 use super::{commands::signals, env::*, executors::subscribed};
 use crate::{
-    containerizer::{Limitation, LimitationKind, Program, Termination},
-    core::{Abilities, CoreOptions, Event},
+    containerizer::{Limitation, LimitationKind, Program},
+    core::{Abilities, CoreOptions, Effect, Event},
 };
 
 fn drain(env: &mut TestEnv, grace: Option<u64>, mark_gone: bool) {
@@ -21,7 +21,11 @@ fn drain(env: &mut TestEnv, grace: Option<u64>, mark_gone: bool) {
         nanoseconds: i64::try_from(Duration::from_secs(secs).as_nanos()).unwrap(),
     });
     let mark_gone = Some(mark_gone);
-    env.master(master_message::Message::Drain(mezz::Drain { max_grace_period, mark_gone }));
+    env.master(master_message::Message::Drain(mezz::Drain {
+        max_grace_period,
+        mark_gone,
+        number: 7,
+    }));
 }
 
 #[test]
@@ -135,13 +139,66 @@ fn one_that_took_too_much_is_told_so() {
     ] {
         let mut env = TestEnv::new();
         let container = env.running(task("t"));
-        let limitation = Some(Limitation { kind, message: "2 GB of 1 GB".into() });
-        let termination = Termination { wait_status: Some(9), out_of_memory: None, failure: None };
-        let stderr_tail = None;
-        env.handle(Event::ContainerEnded { container, termination, stderr_tail, limitation });
+        let limitation = Limitation { kind, message: "2 GB of 1 GB".into() };
+        env.handle(Event::ContainerLimited { container: container.clone(), limitation });
+        assert_eq!(signals(&env.take()), [9]);
+        // Also by an agent that was not there when it ended.
+        env.restart(|_| true, false);
+        assert_eq!(signals(&env.take()), [9], "and that sees to it");
+        env.register();
+        env.ended(&container, 9);
         let failed = env.expect(TaskState::TaskFailed);
         reason(&failed, expected);
         assert_eq!(failed.message.as_deref(), Some("2 GB of 1 GB"));
+    }
+}
+
+#[test]
+fn what_a_container_took_is_stored_before_it_ends() {
+    let mut env = TestEnv::new();
+    let container = env.running(task("t"));
+    env.take();
+    env.dies = true;
+    let limitation = Limitation { kind: LimitationKind::Disk, message: "much".into() };
+    env.handle(Event::ContainerLimited { container: container.clone(), limitation });
+    assert!(signals(&env.take()).is_empty());
+    env.restart(|_| true, false);
+    assert!(signals(&env.take()).is_empty(), "the next agent sees for itself");
+}
+
+#[test]
+fn a_task_that_was_to_be_killed_anyway_is_killed_at_once_for_what_it_took() {
+    let mut env = TestEnv::new();
+    let container = env.running(task("t"));
+    env.kill("t", Some(Duration::from_secs(100)));
+    env.take();
+    let limitation = Limitation { kind: LimitationKind::Disk, message: "much".into() };
+    env.handle(Event::ContainerLimited { container: container.clone(), limitation });
+    assert_eq!(signals(&env.take()), [9]);
+    env.ended(&container, 9);
+    env.expect(TaskState::TaskKilled);
+}
+
+#[test]
+fn an_executor_that_took_too_much_ends_for_that_with_its_tasks() {
+    for in_its_grace in [false, true] {
+        let mut env = TestEnv::new();
+        let container = subscribed(&mut env).0;
+        env.call(1, "", update(status("a", TaskState::TaskRunning, 1)));
+        env.expect(TaskState::TaskRunning);
+        if in_its_grace {
+            env.shutdown_executor();
+        }
+        env.take();
+        let limitation = Limitation { kind: LimitationKind::Disk, message: "much".into() };
+        env.handle(Event::ContainerLimited { container: container.clone(), limitation });
+        assert_eq!(signals(&env.take()), [9]);
+        env.restart(|_| true, false);
+        env.register();
+        env.ended(&container, 9);
+        let failed = env.expect(TaskState::TaskFailed);
+        reason(&failed, Reason::ContainerLimitationDisk);
+        assert_eq!(failed.message.as_deref(), Some("much"));
     }
 }
 
@@ -195,4 +252,151 @@ fn docker_has_more_grace() {
     assert!(signals(&env.take()).is_empty());
     env.advance(Duration::from_millis(1));
     assert_eq!(signals(&env.take()), [9]);
+}
+
+fn torn_down(env: &mut TestEnv) {
+    let framework_id = v1::FrameworkId { value: "F".into() };
+    env.master(master_message::Message::ShutdownFramework(mezz::ShutdownFramework {
+        framework_id,
+    }));
+}
+
+/// Orders that the agent has said to have carried out.
+fn carried_out(env: &mut TestEnv) -> Vec<u64> {
+    let drained = |effect| match effect {
+        Effect::SendMaster { message, .. } => match message.message {
+            Some(agent_message::Message::Drained(drained)) => Some(drained.number),
+            _ => None,
+        },
+        _ => None,
+    };
+    env.take().into_iter().filter_map(drained).collect()
+}
+
+fn shut_down(env: &mut TestEnv) -> bool {
+    env.event_types(1).contains(&"SHUTDOWN")
+}
+
+#[test]
+fn says_when_nothing_is_left_and_not_before() {
+    let mut env = TestEnv::new();
+    let kill_policy = Some(policy(Duration::from_secs(50)));
+    let container = env.running(v1::TaskInfo { kill_policy, ..task("t") });
+    drain(&mut env, None, true);
+    torn_down(&mut env);
+    env.advance(Duration::from_secs(49));
+    assert!(carried_out(&mut env).is_empty(), "it is in its grace, whoever knows");
+    env.ended(&container, 15);
+    assert_eq!(carried_out(&mut env), [7]);
+    // And again whenever it is asked.
+    drain(&mut env, None, true);
+    assert_eq!(carried_out(&mut env), [7]);
+    env.run(vec![task("late")]);
+    assert!(carried_out(&mut env).is_empty());
+    env.register();
+    assert!(carried_out(&mut env).is_empty(), "it is over");
+}
+
+#[test]
+fn says_it_to_the_master_that_asks() {
+    let mut env = TestEnv::new();
+    let container = env.running(task("t"));
+    drain(&mut env, None, false);
+    env.link_down();
+    env.ended(&container, 15);
+    assert!(carried_out(&mut env).is_empty());
+    env.link_up();
+    env.master(master_message::Message::Registered(mezz::Registered {
+        agent_id: v1::AgentId { value: AGENT.into() },
+        master_id: "M".into(),
+        ping_interval_ms: 0,
+        completed_frameworks: vec![],
+        drain: Some(mezz::Drain { number: 1, ..Default::default() }),
+    }));
+    assert_eq!(carried_out(&mut env), [1]);
+}
+
+#[test]
+fn executors_end_with_their_last_task() {
+    for idle in [false, true] {
+        let mut env = TestEnv::new();
+        let (container, _) = subscribed(&mut env);
+        let finish = |env: &mut TestEnv| {
+            env.call(1, "", update(status("a", TaskState::TaskFinished, 1)));
+            env.expect(TaskState::TaskFinished);
+        };
+        if idle {
+            finish(&mut env);
+        }
+        drain(&mut env, None, false);
+        if !idle {
+            assert!(!shut_down(&mut env), "its task comes first");
+            finish(&mut env);
+        }
+        assert!(shut_down(&mut env));
+        assert!(carried_out(&mut env).is_empty());
+        env.ended(&container, 0);
+        assert_eq!(carried_out(&mut env), [7]);
+    }
+}
+
+fn given_up(env: &mut TestEnv) {
+    env.master(master_message::Message::Refused(mezz::Refused {
+        reason: "gone".into(),
+        permanent: true,
+        gone: Some(true),
+    }));
+}
+
+fn end(env: &mut TestEnv) -> Option<usize> {
+    env.take().into_iter().find_map(|effect| match effect {
+        Effect::Gone { left, reason } => {
+            assert_eq!(reason, "gone");
+            Some(left)
+        }
+        _ => None,
+    })
+}
+
+#[test]
+fn an_agent_that_is_given_up_ends_all_that_it_runs_and_then_itself() {
+    let mut env = TestEnv::new();
+    let (executor, _) = subscribed(&mut env);
+    let command = env.running(task("t"));
+    env.take();
+    given_up(&mut env);
+    assert_eq!(signals(&env.log), [15]);
+    assert!(shut_down(&mut env));
+    // It looks for no master meanwhile.
+    env.link_up();
+    let said = env.take();
+    assert!(said.contains(&Effect::CloseLink { link: env.link }));
+    assert!(!said.iter().any(|effect| matches!(effect, Effect::SendMaster { .. })), "{said:?}");
+    env.ended(&command, 15);
+    assert_eq!(end(&mut env), None);
+    env.ended(&executor, 0);
+    assert_eq!(end(&mut env), Some(0));
+}
+
+#[test]
+fn an_agent_that_is_given_up_and_has_nothing_ends_at_once() {
+    let mut env = TestEnv::unlinked(options());
+    env.link_up();
+    given_up(&mut env);
+    assert_eq!(end(&mut env), Some(0));
+}
+
+#[test]
+fn an_agent_that_is_given_up_waits_for_no_grace_that_has_no_end() {
+    let mut env = TestEnv::new();
+    let kill_policy = Some(policy(Duration::from_secs(100_000)));
+    env.running(v1::TaskInfo { kill_policy, ..task("t") });
+    given_up(&mut env);
+    env.take();
+    env.advance(Duration::from_secs(59));
+    assert!(signals(&env.take()).is_empty());
+    env.advance(Duration::from_secs(1));
+    assert_eq!(signals(&env.take()), [9]);
+    env.advance(Duration::from_secs(60));
+    assert_eq!(end(&mut env), Some(1), "nor for what cannot be ended");
 }

@@ -290,12 +290,7 @@ impl TestEnv {
     pub(super) fn terminated(&mut self, container: &ContainerId, termination: Termination) {
         let stderr_tail = termination.out_of_memory.map(|_| "the tail".to_owned());
         let container = container.clone();
-        self.handle(Event::ContainerEnded {
-            container,
-            termination,
-            stderr_tail,
-            limitation: None,
-        });
+        self.handle(Event::ContainerEnded { container, termination, stderr_tail });
     }
 
     pub(super) fn call(&mut self, connection: u64, token: &str, call: Call) {

@@ -133,7 +133,7 @@ fn a_refusal_ends_the_link_or_the_agent() {
     let mut env = TestEnv::unlinked(options());
     let refused = |permanent| {
         let reason = "go away".to_owned();
-        master_message::Message::Refused(mezz::Refused { reason, permanent })
+        master_message::Message::Refused(mezz::Refused { reason, permanent, gone: None })
     };
     env.link_up();
     env.take();
@@ -158,7 +158,7 @@ fn a_master_of_another_mind_is_not_believed() {
     match &env.take()[..] {
         [Effect::Alarm { message }, Effect::CloseLink { link }] => {
             assert_eq!(*link, env.link);
-            for part in ["master:5050", "S99", AGENT, "work_dir/meta"] {
+            for part in ["master:5050", "S99", AGENT, "`meta` in its --work-dir"] {
                 assert!(message.contains(part), "{message}");
             }
         }

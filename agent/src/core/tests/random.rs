@@ -16,7 +16,7 @@ use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 
 use super::{checks::health, env::*, pods::default_executor};
 use crate::{
-    containerizer::{Limitation, LimitationKind, Program, Termination},
+    containerizer::{Limitation, LimitationKind, Program},
     core::{Answer, Change, ConnectionId, Effect, Event, NoAnswer, ProbeId},
 };
 
@@ -88,9 +88,12 @@ impl World {
                 let this = (status.uuid.clone().unwrap(), status.state());
                 let end = self.ends.entry(task.clone()).or_insert_with(|| this.clone());
                 assert_eq!(*end, this, "{task} ended twice");
-                // The end of its pod is what a member is told of.
-                let by_pod = status.reason() == Reason::ExecutorTerminated;
-                if self.killed.contains(&task) && !by_pod {
+                // The end of its pod is what a member is told of, and what it took.
+                let other = matches!(
+                    status.reason(),
+                    Reason::ExecutorTerminated | Reason::ContainerLimitationDisk
+                );
+                if self.killed.contains(&task) && !other {
                     assert_eq!(status.state(), TaskState::TaskKilled, "{task}: {status:?}");
                 }
             } else {
@@ -154,6 +157,9 @@ impl World {
                 Some(agent_message::Message::ExecutorTerminated(terminated)) => {
                     let id = &terminated.executor_id.value;
                     assert!(self.known_executors.remove(id), "{id} ended twice");
+                }
+                Some(agent_message::Message::Drained(_)) => {
+                    assert!(self.containers.is_empty(), "left: {:?}", self.containers);
                 }
                 _ => {}
             },
@@ -244,19 +250,14 @@ impl World {
             .map(|(id, _)| id.clone())
             .collect();
         let Some(container) = self.pick(&running) else { return };
-        self.containers.remove(&container);
-        self.env.handle(Event::ContainerEnded {
-            container,
-            termination: Termination { wait_status: Some(9), out_of_memory: None, failure: None },
-            stderr_tail: None,
-            limitation: Some(Limitation { kind: LimitationKind::Disk, message: "much".into() }),
-        });
+        let limitation = Limitation { kind: LimitationKind::Disk, message: "much".into() };
+        self.env.handle(Event::ContainerLimited { container, limitation });
     }
 
     fn drain(&mut self) {
         self.env.register();
         let max_grace_period = Some(v1::DurationInfo { nanoseconds: 1_000_000_000 });
-        let drain = mezz::Drain { max_grace_period, mark_gone: None };
+        let drain = mezz::Drain { max_grace_period, mark_gone: None, number: 1 };
         self.env.master(master_message::Message::Drain(drain));
         self.look();
         if self.random.random_bool(0.5) {

@@ -308,6 +308,19 @@ fn max_completion_time_counts_from_the_first_start() {
 }
 
 #[test]
+fn a_clock_that_was_set_back_does_not_lengthen_max_completion_time() {
+    let mut env = TestEnv::new();
+    let mut info = task("t");
+    info.max_completion_time = Some(v1::DurationInfo { nanoseconds: 5_000_000_000 });
+    let container = env.running(info);
+    env.now = mezz_proto::time::Time::from_secs(10);
+    env.restart(|_| true, false);
+    env.take();
+    env.advance(Duration::from_secs(5));
+    assert_eq!(env.take(), [Effect::Destroy { container }]);
+}
+
+#[test]
 fn an_executor_comes_back_with_what_it_knows() {
     let mut env = TestEnv::new();
     env.run(vec![executor_task("a"), executor_task("b"), executor_task("c")]);

@@ -20,7 +20,11 @@ async fn extract(place: &Place, archive: Vec<u8>) -> Result<(), String> {
     let folder = place.0.path().join("fetch");
     let fetcher = Fetcher::open(folder, MIB, FetcherOptions::default(), Patience::default());
     let uris = [uri(path.display())];
-    fetcher.unwrap().fetch(&uris, &place.sandbox(), None).await.map_err(|e| e.to_string())
+    fetcher
+        .unwrap()
+        .fetch(&uris, &FRAMEWORK, &place.sandbox(), None)
+        .await
+        .map_err(|e| e.to_string())
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ async fn many_tasks_share_one_download() {
     let places: Vec<_> = (0..20).map(|_| Place::new()).collect();
     let all = places.iter().map(|place| {
         let (fetcher, uris) = (fetcher.clone(), [cached(&url)]);
-        async move { fetcher.fetch(&uris, &place.sandbox(), None).await }
+        async move { fetcher.fetch(&uris, &FRAMEWORK, &place.sandbox(), None).await }
     });
     for result in futures_util::future::join_all(all).await {
         result.unwrap();
@@ -19,10 +19,10 @@ async fn many_tasks_share_one_download() {
     assert_eq!(count.load(Ordering::SeqCst), 1);
     assert!(places.iter().all(|place| place.text("file") == "served"));
     // Another user's rights may differ.
-    fetcher.fetch(&[cached(&url)], &places[0].sandbox(), Some("nobody")).await.unwrap();
+    fetcher.fetch(&[cached(&url)], &FRAMEWORK, &places[0].sandbox(), Some("nobody")).await.unwrap();
     assert_eq!(count.load(Ordering::SeqCst), 2);
     // Whoever asks for no cache gets it fresh.
-    fetcher.fetch(&[uri(&url)], &places[0].sandbox(), None).await.unwrap();
+    fetcher.fetch(&[uri(&url)], &FRAMEWORK, &places[0].sandbox(), None).await.unwrap();
     assert_eq!(count.load(Ordering::SeqCst), 3);
 }
 
@@ -33,7 +33,7 @@ async fn cached_files_are_the_agents_alone() {
     let place = Place::new();
     let path = place.put("local", "secret");
     let uris = [cached(&url), cached(path.display())];
-    fetcher.fetch(&uris, &place.sandbox(), Some("nobody")).await.unwrap();
+    fetcher.fetch(&uris, &FRAMEWORK, &place.sandbox(), Some("nobody")).await.unwrap();
     let folder = dir.path().join("fetch/cache");
     let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
     assert_eq!(mode(&folder), 0o700);
@@ -52,8 +52,8 @@ async fn a_failure_is_shared_and_not_kept() {
     let places = [Place::new(), Place::new()];
     let uris = [cached(&url)];
     let both = futures_util::future::join(
-        fetcher.fetch(&uris, places[0].0.path(), None),
-        fetcher.fetch(&uris, places[1].0.path(), None),
+        fetcher.fetch(&uris, &FRAMEWORK, places[0].0.path(), None),
+        fetcher.fetch(&uris, &FRAMEWORK, places[1].0.path(), None),
     );
     let (one, other) = both.await;
     for error in [one.unwrap_err(), other.unwrap_err()] {
@@ -61,7 +61,7 @@ async fn a_failure_is_shared_and_not_kept() {
     }
     assert_eq!(count.load(Ordering::SeqCst), 1);
     let place = Place::new();
-    fetcher.fetch(&uris, &place.sandbox(), None).await.unwrap();
+    fetcher.fetch(&uris, &FRAMEWORK, &place.sandbox(), None).await.unwrap();
     assert_eq!(place.text("file"), "there");
 }
 
@@ -72,10 +72,10 @@ async fn a_first_user_that_is_cut_short_harms_no_other() {
     let (first, second) = (Place::new(), Place::new());
     let uris = [cached(&url)];
     let (sandbox, cut) = (first.sandbox(), Duration::from_millis(30));
-    let first = tokio::time::timeout(cut, fetcher.fetch(&uris, &sandbox, None));
+    let first = tokio::time::timeout(cut, fetcher.fetch(&uris, &FRAMEWORK, &sandbox, None));
     let both = futures_util::future::join(first, async {
         tokio::time::sleep(Duration::from_millis(10)).await;
-        fetcher.fetch(&uris, &second.sandbox(), None).await
+        fetcher.fetch(&uris, &FRAMEWORK, &second.sandbox(), None).await
     });
     let (first, other) = both.await;
     assert!(first.is_err(), "it was cut short");
@@ -91,7 +91,7 @@ async fn the_cache_forgets_what_was_longest_unused() {
     let (_dir, fetcher) = fetcher(FetcherOptions { cache_bytes: 2500, ..Default::default() });
     let get = async |n: usize| {
         let uris = [cached(path(n).display())];
-        fetcher.fetch(&uris, &place.sandbox(), None).await.unwrap();
+        fetcher.fetch(&uris, &FRAMEWORK, &place.sandbox(), None).await.unwrap();
         place.text(&format!("f{n}")).as_bytes()[0]
     };
     for n in [0, 1, 0, 2] {
@@ -114,7 +114,10 @@ async fn a_cached_archive_brings_its_content_only() {
     let (dir, fetcher) = fetcher(FetcherOptions::default());
     let mut below = cached(path.display());
     below.output_file = Some("sub/b.tgz".into());
-    fetcher.fetch(&[cached(path.display()), below], &place.sandbox(), None).await.unwrap();
+    fetcher
+        .fetch(&[cached(path.display()), below], &FRAMEWORK, &place.sandbox(), None)
+        .await
+        .unwrap();
     assert_eq!(place.names(), ["d", "sub"]);
     assert_eq!((place.text("d/x"), place.text("sub/d/x")), ("1".into(), "1".into()));
     assert_eq!(fetcher.0.cache.files(), 1);

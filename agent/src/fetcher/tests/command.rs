@@ -21,7 +21,7 @@ async fn commands_bring_other_schemes() {
     let (dir, fetcher) = with_command(&program(&place, script));
     let odd = "test://h/a b;$(touch oops)/name";
     fetcher
-        .fetch(&[uri(odd), cached("test://h/c")], &place.sandbox(), Some("nobody"))
+        .fetch(&[uri(odd), cached("test://h/c")], &FRAMEWORK, &place.sandbox(), Some("nobody"))
         .await
         .unwrap();
     assert_eq!(place.text("name"), format!("2 {odd} nobody nobody nogroup none\n"));
@@ -47,14 +47,16 @@ async fn commands_that_fail_say_why() {
     ] {
         let place = Place::new();
         let (_dir, fetcher) = with_command(&program(&place, script));
-        let result = fetcher.fetch(&[uri("test://h/x")], &place.sandbox(), Some("nobody")).await;
+        let result =
+            fetcher.fetch(&[uri("test://h/x")], &FRAMEWORK, &place.sandbox(), Some("nobody")).await;
         let error = result.unwrap_err().to_string();
         assert!(error.starts_with("fetching test://h/x: ") && error.contains(expected), "{error}");
         assert_eq!(place.names(), Vec::<String>::new());
     }
     let place = Place::new();
     let (_dir, fetcher) = with_command("/no/such/program {uri} {path}");
-    let error = fetcher.fetch(&[uri("test://h/x")], &place.sandbox(), None).await.unwrap_err();
+    let error =
+        fetcher.fetch(&[uri("test://h/x")], &FRAMEWORK, &place.sandbox(), None).await.unwrap_err();
     assert!(error.to_string().contains("`/no/such/program`, the agent's command"), "{error}");
     assert!(error.to_string().contains("cannot be started: No such file"), "{error}");
     for (scheme, command) in
@@ -79,7 +81,7 @@ async fn a_command_ends_with_its_task_and_all_that_it_started() {
         }
     };
     tokio::select! {
-        _ = fetcher.fetch(&uris, &sandbox, None) => panic!("it ended"),
+        _ = fetcher.fetch(&uris, &FRAMEWORK, &sandbox, None) => panic!("it ended"),
         () = started => {}
     }
     for pid in fs::read_to_string(&pids).unwrap().split_whitespace() {

@@ -4,7 +4,10 @@ mod command;
 
 use std::{
     os::unix::fs::{MetadataExt as _, symlink},
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        LazyLock,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -17,6 +20,8 @@ use axum::{
 use futures_util::{StreamExt as _, stream};
 
 use super::*;
+
+static FRAMEWORK: LazyLock<FrameworkId> = LazyLock::new(|| "F".into());
 
 const LIMIT: u64 = 64 * 1024;
 
@@ -36,7 +41,7 @@ fn fetcher(options: FetcherOptions) -> (tempfile::TempDir, Fetcher) {
 
 async fn fetch(sandbox: &Path, uris: &[v1::command_info::Uri]) -> Result<(), String> {
     let (_dir, fetcher) = fetcher(FetcherOptions::default());
-    fetcher.fetch(uris, sandbox, None).await.map_err(|e| e.to_string())
+    fetcher.fetch(uris, &FRAMEWORK, sandbox, None).await.map_err(|e| e.to_string())
 }
 
 /// A folder with an `outside` file, a `sandbox`, and the sources.
@@ -176,15 +181,21 @@ async fn files_are_read_with_the_users_rights_and_stay_the_agents() {
     let place = Place::new();
     let path = place.put("a.tar", tar(&[Entry::File("d/x", "1")]));
     let (_dir, fetcher) = fetcher(FetcherOptions::default());
-    fetcher.fetch(&[uri(path.display())], &place.sandbox(), Some("nobody")).await.unwrap();
+    fetcher
+        .fetch(&[uri(path.display())], &FRAMEWORK, &place.sandbox(), Some("nobody"))
+        .await
+        .unwrap();
     for name in ["a.tar", "d", "d/x"] {
         assert_eq!(fs::metadata(place.sandbox().join(name)).unwrap().uid(), 0, "{name}");
     }
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-    let result = fetcher.fetch(&[uri(path.display())], &place.sandbox(), Some("nobody")).await;
+    let result =
+        fetcher.fetch(&[uri(path.display())], &FRAMEWORK, &place.sandbox(), Some("nobody")).await;
     let error = result.unwrap_err().to_string();
     assert!(error.ends_with("opening it: Permission denied (os error 13)"), "{error}");
-    let result = fetcher.fetch(&[uri("/x")], &place.sandbox(), Some("nobody-of-that-name")).await;
+    let result = fetcher
+        .fetch(&[uri("/x")], &FRAMEWORK, &place.sandbox(), Some("nobody-of-that-name"))
+        .await;
     assert!(result.unwrap_err().to_string().contains("no user `nobody-of-that-name`"));
 }
 

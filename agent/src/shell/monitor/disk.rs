@@ -19,7 +19,7 @@ use rustix::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Monitor, rest, too_much};
+use super::{BUDGET, Budget, Monitor, rest, too_much};
 use crate::{
     api::DiskUse,
     containerizer::{BoxFuture, Limitation, LimitationKind},
@@ -32,6 +32,10 @@ const DEEPEST: usize = 200;
 /// A byte count of `st_blocks`.
 const BLOCK: u64 = 512;
 
+/// Files with several names that are remembered, so that each counts once; of what comes
+/// then each name counts as its share of the file.
+const REMEMBERED: usize = 100_000;
+
 pub(super) fn run(monitor: Arc<Monitor>) -> BoxFuture<'static, ()> {
     Box::pin(async move {
         loop {
@@ -42,12 +46,12 @@ pub(super) fn run(monitor: Arc<Monitor>) -> BoxFuture<'static, ()> {
                 let (sandbox, asked) = (container.sandbox.clone(), Arc::clone(&monitor));
                 // Asked at each folder: members may come to a pod while it is measured.
                 let measured = tokio::task::spawn_blocking(move || {
-                    measure(&sandbox, &|folder| asked.index.is_sandbox(folder), &asked.stop)
+                    measure(&sandbox, &|folder| asked.index.is_sandbox(folder), BUDGET, &asked.stop)
                 });
                 match measured.await {
-                    Ok(Ok(used)) => {
-                        total += used;
-                        judge(&monitor, &container, used);
+                    Ok(Ok(measured)) => {
+                        total += measured.used;
+                        judge(&monitor, &container, measured);
                     }
                     // It has just ended and was collected, or the agent ends.
                     Ok(Err(Errno::NOENT | Errno::CANCELED)) | Err(_) => {}
@@ -62,8 +66,17 @@ pub(super) fn run(monitor: Arc<Monitor>) -> BoxFuture<'static, ()> {
     })
 }
 
-fn judge(monitor: &Monitor, container: &Container, used: u64) {
+/// One that holds too much to be measured is judged by what was: it holds at least that.
+fn judge(monitor: &Monitor, container: &Container, Measured { used, all }: Measured) {
     let limit = limit(&container.held());
+    if !all && !container.too_many.swap(true, Ordering::Relaxed) {
+        let (entries, time) = (BUDGET.entries, BUDGET.time);
+        tracing::warn!(
+            container = %container.id, used,
+            "its sandbox holds more than can be measured ({entries} files, {time:?}, folders \
+             {DEEPEST} deep): its disk use is what was seen of it by then, and more in truth"
+        );
+    }
     monitor.index.measured(&container.id, DiskUse { used, limit });
     let Some(limit) = limit.filter(|limit| used > *limit) else {
         container.too_full.store(false, Ordering::Relaxed);
@@ -73,8 +86,9 @@ fn judge(monitor: &Monitor, container: &Container, used: u64) {
         return;
     }
     let mebibytes = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
+    let least = if all { "" } else { "at least " };
     let message = format!(
-        "its sandbox holds {}, more than its disk resource of {}",
+        "its sandbox holds {least}{}, more than its disk resource of {}",
         mebibytes(used),
         mebibytes(limit)
     );
@@ -97,12 +111,24 @@ struct Folder {
     entries: Dir,
 }
 
-/// Bytes on the disk of all that is below `sandbox`, without sandboxes of others, other file systems, and what links point to. Files with several names count once.
+/// What a sandbox holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Measured {
+    /// Bytes on the disk.
+    used: u64,
+    /// Whether there is nothing else.
+    all: bool,
+}
+
+/// What is below `sandbox`, without sandboxes of others, other file systems, and what
+/// links point to. Files with several names count once. What is beyond the budget or too
+/// deep is left out.
 fn measure(
     sandbox: &Path,
     is_other: &dyn Fn(&Path) -> bool,
+    budget: Budget,
     stop: &CancellationToken,
-) -> Result<u64, Errno> {
+) -> Result<Measured, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let open = |at: &dyn AsFd, name: &std::ffi::CStr| -> Result<(OwnedFd, Dir), Errno> {
         let folder = openat(at.as_fd(), name, flags, Mode::empty())?;
@@ -112,9 +138,12 @@ fn measure(
     let name = CString::new(sandbox.as_os_str().as_bytes()).map_err(|_| Errno::INVAL)?;
     let (root, entries) = open(&CWD, &name)?;
     let device = rustix::fs::fstat(&root)?.st_dev;
-    let (mut used, mut seen) = (0, HashSet::new());
+    let (mut used, mut all, mut seen) = (0, true, HashSet::new());
+    let mut allowance = budget.begin();
     let mut stack = vec![Folder { path: sandbox.to_owned(), entries }];
-    while let Some(folder) = stack.last_mut() {
+    loop {
+        let depth = stack.len();
+        let Some(folder) = stack.last_mut() else { break };
         // The agent's end does not wait for a sandbox of millions of files.
         if stop.is_cancelled() {
             return Err(Errno::CANCELED);
@@ -123,6 +152,10 @@ fn measure(
             stack.pop();
             continue;
         };
+        if !allowance.take() {
+            all = false;
+            break;
+        }
         // What goes away meanwhile is not there.
         let Ok(entry) = entry else { continue };
         let name = entry.file_name();
@@ -135,7 +168,10 @@ fn measure(
             continue;
         }
         let is_folder = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-        if !is_folder && stat.st_nlink > 1 && !seen.insert(stat.st_ino) {
+        #[allow(clippy::useless_conversion, reason = "it is narrower on other machines")]
+        let names = if is_folder { 1 } else { u64::from(stat.st_nlink).max(1) };
+        let remembered = names > 1 && seen.len() < REMEMBERED;
+        if names > 1 && seen.contains(&stat.st_ino) || remembered && !seen.insert(stat.st_ino) {
             continue;
         }
         let path =
@@ -143,15 +179,16 @@ fn measure(
         if path.as_deref().is_some_and(is_other) {
             continue;
         }
-        used += u64::try_from(stat.st_blocks).unwrap_or(0) * BLOCK;
-        if let Some(path) = path
-            && let Ok((_, entries)) = open(&at, name)
-            && stack.len() < DEEPEST
-        {
+        let bytes = u64::try_from(stat.st_blocks).unwrap_or(0) * BLOCK;
+        used += if remembered { bytes } else { bytes / names };
+        let Some(path) = path else { continue };
+        if depth >= DEEPEST {
+            all = false;
+        } else if let Ok((_, entries)) = open(&at, name) {
             stack.push(Folder { path, entries });
         }
     }
-    Ok(used)
+    Ok(Measured { used, all })
 }
 
 #[cfg(test)]
@@ -176,12 +213,30 @@ mod tests {
         let other = sandbox.join("tasks/t");
         let others = |folder: &Path| folder == other;
         let stop = CancellationToken::new();
-        let used = measure(&sandbox, &others, &stop).unwrap();
-        assert!((1 << 20..(1 << 20) + (64 << 10)).contains(&used), "{used}");
-        assert!(measure(&sandbox, &|_| false, &stop).unwrap() >= 2 << 20);
-        assert_eq!(measure(&folder.path().join("gone"), &others, &stop), Err(Errno::NOENT));
+        let measured = |of: &Path| measure(of, &others, BUDGET, &stop);
+        let Measured { used, all } = measured(&sandbox).unwrap();
+        assert!(all && (1 << 20..(1 << 20) + (64 << 10)).contains(&used), "{used}");
+        assert!(measure(&sandbox, &|_| false, BUDGET, &stop).unwrap().used >= 2 << 20);
+        assert_eq!(measured(&folder.path().join("gone")), Err(Errno::NOENT));
         stop.cancel();
-        assert_eq!(measure(&sandbox, &others, &stop), Err(Errno::CANCELED));
+        assert_eq!(measured(&sandbox), Err(Errno::CANCELED));
+    }
+
+    #[test]
+    fn however_much_there_is_only_so_much_is_looked_at() {
+        let folder = tempfile::tempdir().unwrap();
+        for n in 0..2000 {
+            fs::write(folder.path().join(n.to_string()), [1]).unwrap();
+        }
+        let stop = CancellationToken::new();
+        let measured = |budget| measure(folder.path(), &|_| false, budget, &stop).unwrap();
+        let whole = measured(BUDGET);
+        assert!(whole.all && whole.used >= 2000 * BLOCK);
+        let part = measured(Budget { entries: 1000, ..BUDGET });
+        // Of the entries two may be the folder itself and what it is in.
+        assert!(!part.all && part.used >= 998 * BLOCK && part.used < whole.used, "{part:?}");
+        let begun = measured(Budget { time: std::time::Duration::ZERO, ..BUDGET });
+        assert!(!begun.all && begun.used < part.used, "{begun:?}");
     }
 
     #[test]

@@ -35,6 +35,10 @@ pub(super) fn run(monitor: Arc<Monitor>) -> BoxFuture<'static, ()> {
             let monitor = Arc::clone(&monitor);
             let looked = tokio::task::spawn_blocking(move || {
                 for container in monitor.registry.running() {
+                    // Copies are long, and the agent's end does not wait for all of them.
+                    if monitor.stop.is_cancelled() {
+                        return;
+                    }
                     for name in ["stdout", "stderr"] {
                         // Most are short: no more than one call for each.
                         let path = container.sandbox.join(name);

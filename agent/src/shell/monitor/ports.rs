@@ -2,18 +2,20 @@
 //! network/ports): containers on the machine's own network share its ports.
 //!
 //! Every listener counts, also one on a port that the kernel picked, as in Mesos;
-//! `check_agent_port_range_only` leaves out the ports that the agent does not offer.
+//! `--check-agent-port-range-only` leaves out the ports that the agent does not offer.
 //! UDP is not looked at.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    fs, io,
-    sync::{Arc, PoisonError},
+    fs,
+    io::{self, BufRead, BufReader},
+    sync::{Arc, PoisonError, atomic::Ordering},
+    time::Instant,
 };
 
 use mezz_proto::resources::{Amount, Range, Ranges, Resources};
 
-use super::{Monitor, too_much};
+use super::{Answer, BUDGET, Budget, Monitor, rest, too_much};
 use crate::{
     containerizer::{BoxFuture, Limitation, LimitationKind},
     shell::registry::Container,
@@ -40,18 +42,29 @@ async fn look(monitor: &Monitor) {
         }
         Err(_) => return,
     };
-    let containers = monitor.registry.running();
+    let containers = monitor.engines_last();
     for container in &containers {
+        let begun = Instant::now();
         // One with a network of its own does with its ports what it likes.
-        if !matches!(monitor.containerizer.network(&container.id).await, Ok(None)) {
-            continue;
+        let asked = monitor.containerizer.network(&container.id);
+        match monitor.ask(container, asked).await {
+            Answer::Given(None) => {}
+            Answer::Given(Some(_)) | Answer::None => continue,
+            Answer::Hung => break,
         }
-        let Ok(processes) = monitor.containerizer.processes(&container.id).await else { continue };
+        let asked = monitor.containerizer.processes(&container.id);
+        let processes = match monitor.ask(container, asked).await {
+            Answer::Given(processes) => processes,
+            Answer::None => continue,
+            Answer::Hung => break,
+        };
         let sockets = Arc::clone(&sockets);
-        let listening = tokio::task::spawn_blocking(move || listening(&processes, &sockets)).await;
-        if let Ok(ports) = listening {
-            judge(monitor, &containers, container, ports);
+        let listening =
+            tokio::task::spawn_blocking(move || listening(&processes, &sockets, BUDGET)).await;
+        if let Ok(listening) = listening {
+            judge(monitor, &containers, container, listening);
         }
+        rest(begun).await;
     }
 }
 
@@ -59,8 +72,19 @@ fn judge(
     monitor: &Monitor,
     containers: &[Arc<Container>],
     container: &Container,
-    listening: BTreeSet<u16>,
+    Listening { ports: listening, all }: Listening,
 ) {
+    if !all && !container.too_many.swap(true, Ordering::Relaxed) {
+        let (entries, time) = (BUDGET.entries, BUDGET.time);
+        tracing::warn!(
+            container = %container.id,
+            "it has more open files than can be looked at ({entries}, {time:?}): ports on which \
+             it listens may stay unseen"
+        );
+    }
+    if listening.is_empty() {
+        return;
+    }
     let held = held_by_pod(containers, container);
     let offered = ports(&monitor.resources);
     let has = |ranges: &Ranges, port: u16| {
@@ -114,8 +138,9 @@ fn ports(resources: &Resources) -> Ranges {
 fn sockets() -> io::Result<HashMap<u64, u16>> {
     let mut sockets = HashMap::new();
     for table in ["/proc/self/net/tcp", "/proc/self/net/tcp6"] {
-        match fs::read_to_string(table) {
-            Ok(text) => sockets.extend(listeners(&text)),
+        // Line by line: a machine may have millions of connections.
+        match fs::File::open(table).and_then(|table| listeners(BufReader::new(table))) {
+            Ok(found) => sockets.extend(found),
             // A kernel without IPv6.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
@@ -124,13 +149,25 @@ fn sockets() -> io::Result<HashMap<u64, u16>> {
     Ok(sockets)
 }
 
-/// The TCP ports on which any of these processes listens.
-fn listening(processes: &[i32], sockets: &HashMap<u64, u16>) -> BTreeSet<u16> {
+/// Where processes listen.
+struct Listening {
+    /// On TCP.
+    ports: BTreeSet<u16>,
+    /// Whether there are no others.
+    all: bool,
+}
+
+/// The ports on which any of these processes listens.
+fn listening(processes: &[i32], sockets: &HashMap<u64, u16>, budget: Budget) -> Listening {
     let mut ports = BTreeSet::new();
+    let mut allowance = budget.begin();
     for process in processes {
         // It may have ended.
         let Ok(files) = fs::read_dir(format!("/proc/{process}/fd")) else { continue };
         for file in files.flatten() {
+            if !allowance.take() {
+                return Listening { ports, all: false };
+            }
             let Ok(target) = fs::read_link(file.path()) else { continue };
             let inode = target
                 .to_str()
@@ -140,11 +177,11 @@ fn listening(processes: &[i32], sockets: &HashMap<u64, u16>) -> BTreeSet<u16> {
             }
         }
     }
-    ports
+    Listening { ports, all: true }
 }
 
 /// Inodes of listening sockets with their ports.
-fn listeners(table: &str) -> BTreeMap<u64, u16> {
+fn listeners(table: impl BufRead) -> io::Result<BTreeMap<u64, u16>> {
     let line = |line: &str| {
         let fields: Vec<&str> = line.split_ascii_whitespace().collect();
         let (local, state, inode) = (fields.get(1)?, fields.get(3)?, fields.get(9)?);
@@ -154,7 +191,8 @@ fn listeners(table: &str) -> BTreeMap<u64, u16> {
         let (_, port) = local.rsplit_once(':')?;
         Some((inode.parse().ok()?, u16::from_str_radix(port, 16).ok()?))
     };
-    table.lines().skip(1).filter_map(line).collect()
+    let lines = table.lines().skip(1);
+    lines.filter_map(|text| text.map(|text| line(&text)).transpose()).collect()
 }
 
 #[cfg(test)]
@@ -170,12 +208,16 @@ mod tests {
         let port = any.local_addr().unwrap().port();
         let client = TcpStream::connect(any.local_addr().unwrap()).unwrap();
         let me = i32::try_from(std::process::id()).unwrap();
-        let found = listening(&[me], &sockets().unwrap());
-        assert!(found.contains(&port));
+        let listening = |processes: &[i32], entries| {
+            listening(processes, &sockets().unwrap(), Budget { entries, ..BUDGET })
+        };
+        let Listening { ports: found, all } = listening(&[me], 1_000_000);
+        assert!(all && found.contains(&port));
         assert!(!found.contains(&client.local_addr().unwrap().port()), "it does not listen");
-        assert!(listening(&[], &sockets().unwrap()).is_empty());
+        assert!(listening(&[], 1).ports.is_empty());
+        assert!(!listening(&[me], 2).all, "it has more files than two");
         drop(any);
-        assert!(!listening(&[me], &sockets().unwrap()).contains(&port));
+        assert!(!listening(&[me], 1_000_000).ports.contains(&port));
     }
 
     #[test]
@@ -205,6 +247,6 @@ mod tests {
                   00000000000000000000000000000000:1F91 \
                   00000000000000000000000000000000:0000 01 00000000:00000000 00:00000000 00000000  \
                   0        0 4712 1 0000 100 0 0 10 0\n";
-        assert_eq!(listeners(v6), BTreeMap::from([(4711, 8080)]));
+        assert_eq!(listeners(v6.as_bytes()).unwrap(), BTreeMap::from([(4711, 8080)]));
     }
 }
