@@ -1,17 +1,18 @@
 //! `mezz agent`.
 
+mod docker;
 mod duty;
+mod fetcher;
 mod isolation;
+mod monitor;
+mod timeouts;
 
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum};
 use mezz_agent::{
-    containerizer::EngineAddress,
-    detect, fetcher,
-    options::{
-        AgentOptions, Containment, DockerOptions, FetcherOptions, LauncherCommand, MonitorOptions,
-    },
+    detect,
+    options::{AgentOptions, Containment, FetcherOptions, LauncherCommand, MonitorOptions},
 };
 use mezz_proto::{resources::Resources, v1};
 use tokio_util::sync::CancellationToken;
@@ -25,9 +26,6 @@ use crate::{
     server::{self, Listen, advertised},
     units,
 };
-
-/// Longest time that executors may take to come back after a restart (rule 52).
-const MAX_REREGISTRATION: Duration = Duration::from_secs(15);
 
 /// Longest name of the agent's cgroup, in bytes.
 const MAX_CGROUP_NAME: usize = 200;
@@ -113,41 +111,9 @@ pub struct AgentArgs {
     #[arg(long, env = "MEZZ_CGROUP_CPU_QUOTA", value_name = "BOOL", default_value = "false")]
     pub cgroup_cpu_quota: String,
 
-    /// Between SIGTERM and SIGKILL, where a task says nothing else
-    #[arg(long, env = "MEZZ_KILL_GRACE", value_name = "TIME", default_value = "3s")]
-    pub kill_grace: String,
-    /// An executor that has not subscribed after this time is killed
-    #[arg(
-        long,
-        env = "MEZZ_EXECUTOR_REGISTRATION_TIMEOUT",
-        value_name = "TIME",
-        default_value = "1m"
-    )]
-    pub executor_registration_timeout: String,
-    /// After a restart of the agent, executors have this long to come back; at
-    /// most 15s
-    #[arg(
-        long,
-        env = "MEZZ_EXECUTOR_REREGISTRATION_TIMEOUT",
-        value_name = "TIME",
-        default_value = "2s"
-    )]
-    pub executor_reregistration_timeout: String,
-    /// Between telling an executor to shut down and killing it
-    #[arg(long, env = "MEZZ_EXECUTOR_SHUTDOWN_GRACE", value_name = "TIME", default_value = "5s")]
-    pub executor_shutdown_grace: String,
-    /// First wait before a status update is sent again
-    #[arg(long, env = "MEZZ_UPDATE_RETRY_MIN", value_name = "TIME", default_value = "10s")]
-    pub update_retry_min: String,
-    /// Longest wait before a status update is sent again
-    #[arg(long, env = "MEZZ_UPDATE_RETRY_MAX", value_name = "TIME", default_value = "10m")]
-    pub update_retry_max: String,
-    /// First wait between attempts to reach a master
-    #[arg(long, env = "MEZZ_REGISTER_BACKOFF_MIN", value_name = "TIME", default_value = "1s")]
-    pub register_backoff_min: String,
-    /// Longest wait between attempts to reach a master
-    #[arg(long, env = "MEZZ_REGISTER_BACKOFF_MAX", value_name = "TIME", default_value = "1m")]
-    pub register_backoff_max: String,
+    /// How long the agent waits for what.
+    #[command(flatten)]
+    pub timeouts: timeouts::TimeoutArgs,
 
     /// Sandboxes of ended tasks are removed after this time on an empty disk; on one
     /// that is full by the share U, after this time multiplied by 0.9 - U
@@ -156,85 +122,17 @@ pub struct AgentArgs {
     /// More live tasks than this are refused
     #[arg(long, env = "MEZZ_MAX_TASKS", value_name = "N", default_value = "10000")]
     pub max_tasks: String,
-    /// Largest file that is fetched for a task, and most that an archive may
-    /// unpack to
-    #[arg(long, env = "MEZZ_MAX_FETCH_SIZE", value_name = "SIZE", default_value = "16GiB")]
-    pub max_fetch_size: String,
-    /// Programs that fetch what is neither http, https nor file, between `;`:
-    /// `hdfs=hadoop fs -copyToLocal {uri} {path}`. They run as the task's user,
-    /// without a shell [default: none]
-    #[arg(
-        long,
-        env = "MEZZ_FETCHER_COMMAND",
-        value_name = "SCHEME=COMMAND",
-        value_delimiter = ';'
-    )]
-    pub fetcher_command: Vec<String>,
-    /// Disk for files that are kept for tasks that fetch them again (`cache` of a
-    /// URI)
-    #[arg(long, env = "MEZZ_FETCHER_CACHE_SIZE", value_name = "SIZE", default_value = "2GiB")]
-    pub fetcher_cache_size: String,
+    /// How files are fetched for tasks.
+    #[command(flatten)]
+    pub fetcher: fetcher::FetcherArgs,
 
-    /// How often to look for sandboxes to be removed, and at how full their disk is
-    #[arg(long, env = "MEZZ_DISK_WATCH_INTERVAL", value_name = "TIME", default_value = "1m")]
-    pub disk_watch_interval: String,
-    /// How often to measure what running tasks use: the disk of their sandboxes, and
-    /// for the metrics also processor time and memory
-    #[arg(
-        long,
-        env = "MEZZ_CONTAINER_DISK_WATCH_INTERVAL",
-        value_name = "TIME",
-        default_value = "15s"
-    )]
-    pub container_disk_watch_interval: String,
-    /// End tasks whose sandbox holds more than their disk resource; otherwise they
-    /// are reported in the log
-    #[arg(long, env = "MEZZ_ENFORCE_DISK_QUOTA", value_name = "BOOL", default_value = "false")]
-    pub enforce_disk_quota: String,
-    /// How often to look at the TCP ports on which tasks listen
-    #[arg(
-        long,
-        env = "MEZZ_CONTAINER_PORTS_WATCH_INTERVAL",
-        value_name = "TIME",
-        default_value = "30s"
-    )]
-    pub container_ports_watch_interval: String,
-    /// End tasks that listen on TCP ports of this machine that they do not hold;
-    /// otherwise they are reported in the log
-    #[arg(
-        long,
-        env = "MEZZ_ENFORCE_CONTAINER_PORTS",
-        value_name = "BOOL",
-        default_value = "false"
-    )]
-    pub enforce_container_ports: String,
-    /// Look only at ports that the agent offers, so that tasks may listen on others
-    #[arg(
-        long,
-        env = "MEZZ_CHECK_AGENT_PORT_RANGE_ONLY",
-        value_name = "BOOL",
-        default_value = "false"
-    )]
-    pub check_agent_port_range_only: String,
-    /// stdout and stderr of a task are each put aside when they are larger, and two
-    /// old ones kept; `none` lets them grow
-    #[arg(long, env = "MEZZ_LOG_MAX_SIZE", value_name = "SIZE", default_value = "100MiB")]
-    pub log_max_size: String,
+    /// What is measured and bounded while tasks run.
+    #[command(flatten)]
+    pub monitor: monitor::MonitorArgs,
 
-    /// Docker engine for tasks with containers of type DOCKER: unix:///PATH,
-    /// http://HOST:PORT (it has to be on this machine), or `none` to refuse them. It
-    /// may be started later than the agent
-    #[arg(
-        long,
-        env = "MEZZ_DOCKER",
-        value_name = "ADDRESS",
-        default_value = "unix:///var/run/docker.sock"
-    )]
-    pub docker: String,
-    /// File with credentials for image registries, as `docker login` writes it
-    /// [default: none]
-    #[arg(long, env = "MEZZ_DOCKER_CONFIG", value_name = "FILE")]
-    pub docker_config: Option<PathBuf>,
+    /// Docker containers.
+    #[command(flatten)]
+    pub docker: docker::DockerArgs,
 
     /// How far containers are kept apart.
     #[command(flatten)]
@@ -252,9 +150,6 @@ pub struct Agent {
     listen: Listen,
     options: AgentOptions,
 }
-
-/// Where Docker listens if its operator said nothing.
-const DOCKER: &str = "unix:///var/run/docker.sock";
 
 /// The options of an agent whose user said nothing.
 pub fn default_options(work_dir: PathBuf, launcher: LauncherCommand) -> AgentOptions {
@@ -282,7 +177,7 @@ pub fn default_options(work_dir: PathBuf, launcher: LauncherCommand) -> AgentOpt
         isolation: Default::default(),
         fetcher: FetcherOptions::default(),
         monitor: MonitorOptions::default(),
-        docker: DockerOptions { engine: EngineAddress::parse(DOCKER).ok(), config: None },
+        docker: docker::default_options(),
     }
 }
 
@@ -323,84 +218,28 @@ impl AgentArgs {
             units::boolean,
             &mut o.cgroup_cpu_quota,
         );
-        for (option, text, target) in [
-            ("kill-grace", &self.kill_grace, &mut o.kill_grace),
-            (
-                "executor-registration-timeout",
-                &self.executor_registration_timeout,
-                &mut o.executor_registration_timeout,
-            ),
-            (
-                "executor-reregistration-timeout",
-                &self.executor_reregistration_timeout,
-                &mut o.executor_reregistration_timeout,
-            ),
-            (
-                "executor-shutdown-grace",
-                &self.executor_shutdown_grace,
-                &mut o.executor_shutdown_grace,
-            ),
-            ("update-retry-min", &self.update_retry_min, &mut o.update_retry.0),
-            ("update-retry-max", &self.update_retry_max, &mut o.update_retry.1),
-            ("register-backoff-min", &self.register_backoff_min, &mut o.register_backoff.0),
-            ("register-backoff-max", &self.register_backoff_max, &mut o.register_backoff.1),
-            ("sandbox-retention", &self.sandbox_retention, &mut o.sandbox_retention),
-            ("disk-watch-interval", &self.disk_watch_interval, &mut o.monitor.disk_watch_interval),
-            (
-                "container-disk-watch-interval",
-                &self.container_disk_watch_interval,
-                &mut o.monitor.container_disk_interval,
-            ),
-            (
-                "container-ports-watch-interval",
-                &self.container_ports_watch_interval,
-                &mut o.monitor.container_ports_interval,
-            ),
-        ] {
-            check.set(option, text, units::duration, target);
-        }
+        self.timeouts.set(&mut check, o);
+        check.set(
+            "sandbox-retention",
+            &self.sandbox_retention,
+            units::duration,
+            &mut o.sandbox_retention,
+        );
         o.isolation = self.isolation.check(o.containment, &mut check);
         check.set("max-tasks", &self.max_tasks, units::count, &mut o.max_tasks);
-        check.set("max-fetch-size", &self.max_fetch_size, units::size, &mut o.max_fetch_bytes);
-        self.files(&mut check, o);
-        check.set("docker", &self.docker, docker_engine, &mut o.docker.engine);
-        o.docker.config.clone_from(&self.docker_config);
+        self.fetcher.set(&mut check, o);
+        self.monitor.set(&mut check, &mut o.monitor);
+        self.docker.set(&mut check, &mut o.docker);
         let mut filter = None;
         check.set("log-level", &self.log.log_level, |t| logging::filter(t).map(Some), &mut filter);
         o.domain = self.domain(&mut check);
         if check.is_clean() {
-            check_relations(&mut check, o);
+            timeouts::check_relations(&mut check, o);
+            fetcher::check_relations(&mut check, &o.fetcher);
+            monitor::check_relations(&mut check, &o.monitor);
         }
         check.finish()?;
         Ok(Agent { listen, options })
-    }
-
-    fn files(&self, check: &mut Checker<'_>, o: &mut AgentOptions) {
-        let mut commands = Vec::new();
-        check.set_all("fetcher-command", &self.fetcher_command, fetcher_command, &mut commands);
-        for (scheme, command) in commands {
-            if o.fetcher.commands.insert(scheme.clone(), command).is_some() {
-                check.problem("fetcher-command", &format!("two commands for `{scheme}`"));
-            }
-        }
-        let size = &self.fetcher_cache_size;
-        check.set("fetcher-cache-size", size, units::size, &mut o.fetcher.cache_bytes);
-        for (option, text, target) in [
-            ("enforce-disk-quota", &self.enforce_disk_quota, &mut o.monitor.enforce_disk_quota),
-            (
-                "enforce-container-ports",
-                &self.enforce_container_ports,
-                &mut o.monitor.enforce_ports,
-            ),
-            (
-                "check-agent-port-range-only",
-                &self.check_agent_port_range_only,
-                &mut o.monitor.check_agent_port_range_only,
-            ),
-        ] {
-            check.set(option, text, units::boolean, target);
-        }
-        check.set("log-max-size", &self.log_max_size, size_or_none, &mut o.monitor.log_max_bytes);
     }
 
     fn domain(&self, check: &mut Checker<'_>) -> Option<v1::DomainInfo> {
@@ -439,69 +278,6 @@ fn cgroup_name(text: &str) -> Result<String, String> {
     } else {
         Err(format!("`{text}` is no name of a cgroup; use letters, digits, `-`, `_` and `.`"))
     }
-}
-
-/// A scheme and what fetches its URIs.
-fn fetcher_command(text: &str) -> Result<(String, String), String> {
-    let (scheme, command) =
-        text.split_once('=').ok_or_else(|| format!("`{text}` is no SCHEME=COMMAND"))?;
-    let (scheme, command) = (scheme.trim().to_ascii_lowercase(), command.trim().to_owned());
-    fetcher::check_command(&scheme, &command)?;
-    Ok((scheme, command))
-}
-
-/// 0 is `none`.
-fn size_or_none(text: &str) -> Result<u64, String> {
-    if text == "none" { Ok(0) } else { units::size(text) }
-}
-
-/// An engine, or `none`.
-fn docker_engine(text: &str) -> Result<Option<EngineAddress>, String> {
-    match text {
-        "none" => Ok(None),
-        _ => EngineAddress::parse(text).map(Some).map_err(|why| format!("{why}; or none")),
-    }
-}
-
-/// What makes sense only together.
-fn check_relations(check: &mut Checker<'_>, options: &AgentOptions) {
-    for (option, (first, longest)) in
-        [("update-retry", options.update_retry), ("register-backoff", options.register_backoff)]
-    {
-        check.require(!first.is_zero(), &format!("{option}-min"), || {
-            "it has to be more than 0".to_owned()
-        });
-        check.require(first <= longest, &format!("{option}-max"), || {
-            format!(
-                "{} is less than --{option}-min, {}",
-                units::show_duration(longest),
-                units::show_duration(first)
-            )
-        });
-    }
-    for (option, interval) in [
-        ("disk-watch-interval", options.monitor.disk_watch_interval),
-        ("container-disk-watch-interval", options.monitor.container_disk_interval),
-        ("container-ports-watch-interval", options.monitor.container_ports_interval),
-    ] {
-        check.require(!interval.is_zero(), option, || "it has to be more than 0".to_owned());
-    }
-    check.require(
-        !options.executor_registration_timeout.is_zero(),
-        "executor-registration-timeout",
-        || "it has to be more than 0".to_owned(),
-    );
-    check.require(
-        options.executor_reregistration_timeout <= MAX_REREGISTRATION,
-        "executor-reregistration-timeout",
-        || {
-            format!(
-                "{} is more than the most, {}",
-                units::show_duration(options.executor_reregistration_timeout),
-                units::show_duration(MAX_REREGISTRATION)
-            )
-        },
-    );
 }
 
 /// Runs the agent until it is told to stop.

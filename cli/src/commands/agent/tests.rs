@@ -1,6 +1,6 @@
 use mezz_agent::options::{IsolationOptions, Isolator};
 
-use super::*;
+use super::{fetcher::fetcher_command, *};
 use crate::testing::check_args;
 
 fn check(line: &str) -> Result<Agent, Problems> {
@@ -27,8 +27,10 @@ fn every_option_arrives() {
          --cgroup-cpu-quota true --kill-grace 1s --executor-registration-timeout 2s \
          --executor-reregistration-timeout 3s --executor-shutdown-grace 4s --update-retry-min 5s \
          --update-retry-max 6s --register-backoff-min 7s --register-backoff-max 8s \
-         --isolation pid,mount --image-dir /i --pids-limit 99 --sandbox-retention 9s --max-tasks 10 --max-fetch-size 11MiB \
-         --fetcher-cache-size 12MiB --disk-watch-interval 13s --container-disk-watch-interval 14s \
+         --isolation pid,mount --image-dir /i --pids-limit 99 \
+         --bounding-capabilities KILL --allowed-host-paths /d --sandbox-retention 9s --max-tasks 10 \
+         --max-fetch-size 11MiB \
+         --fetcher-cache-size 12MiB --fetch-timeout 17s --disk-watch-interval 13s --container-disk-watch-interval 14s \
          --enforce-disk-quota true --container-ports-watch-interval 15s \
          --enforce-container-ports true --check-agent-port-range-only true --log-max-size 16MiB",
     )
@@ -51,9 +53,11 @@ fn every_option_arrives() {
         always: [Isolator::Pid, Isolator::Mount].into(),
         image_dir: Some("/i".into()),
         pids_limit: 99,
+        bounding: Some(1 << 5),
+        host_paths: Some(vec!["/d".into()]),
     };
     assert_eq!(o.isolation, expected);
-    assert_eq!(o.fetcher.cache_bytes, 12 << 20);
+    assert_eq!((o.fetcher.cache_bytes, o.fetcher.timeout), (12 << 20, secs(17)));
     let expected = MonitorOptions {
         disk_watch_interval: secs(13),
         container_disk_interval: secs(14),
@@ -112,6 +116,7 @@ fn every_bad_text_names_its_option_and_all_are_reported_together() {
         ("--max-fetch-size", "1"),
         ("--fetcher-command", "x"),
         ("--fetcher-cache-size", "x"),
+        ("--fetch-timeout", "x"),
         ("--disk-watch-interval", "x"),
         ("--container-disk-watch-interval", "x"),
         ("--enforce-disk-quota", "on"),
@@ -135,6 +140,7 @@ fn relations_are_checked() {
     for (line, option) in [
         ("--zone z", "zone"),
         ("--disk-watch-interval 0s", "disk-watch-interval"),
+        ("--fetch-timeout 0s", "fetch-timeout"),
         ("--container-disk-watch-interval 0s", "container-disk-watch-interval"),
         ("--container-ports-watch-interval 0s", "container-ports-watch-interval"),
         ("--update-retry-min 11m", "update-retry-max"),
@@ -161,4 +167,85 @@ fn docker_is_the_machines_own_another_or_none() {
     let problems = check("--docker tcp://h:1").unwrap_err().problems;
     let all = format!("{problems:?}");
     assert!(all.contains("docker") && all.contains("unix:///PATH"), "{all}");
+}
+
+/// The texts in a Rust source, without its comments.
+fn texts(source: &str) -> Vec<String> {
+    let (mut texts, mut rest) = (Vec::new(), source);
+    while let Some(at) = rest.find(['"', '\'', '/']) {
+        rest = &rest[at..];
+        if rest.starts_with("//") {
+            rest = rest.split_once('\n').map_or("", |(_, rest)| rest);
+        } else if let Some(after) = rest.strip_prefix("'\"'") {
+            rest = after;
+        } else if let Some(text) = rest.strip_prefix('"') {
+            let mut end = 0;
+            while !text[end..].starts_with('"') {
+                end += if text[end..].starts_with('\\') { 2 } else { 1 };
+                while !text.is_char_boundary(end) {
+                    end += 1;
+                }
+            }
+            texts.push(text[..end].to_owned());
+            rest = &text[end + 1..];
+        } else {
+            rest = &rest[1..];
+        }
+    }
+    texts
+}
+
+/// `--name` in a text.
+fn flags(text: &str) -> impl Iterator<Item = &str> {
+    text.match_indices("--").filter_map(|(at, _)| {
+        let name = &text[at + 2..];
+        let end = name.find(|c: char| !c.is_ascii_lowercase() && c != '-').unwrap_or(name.len());
+        (end > 1 && !text[..at].ends_with('-')).then_some(&name[..end])
+    })
+}
+
+#[test]
+fn what_the_agent_says_of_its_options_can_be_typed() {
+    fn sources(folder: &std::path::Path, found: &mut Vec<PathBuf>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                _ if path.file_stem().is_some_and(|n| n.to_string_lossy().contains("tests")) => {}
+                true => sources(&path, found),
+                false => found.push(path),
+            }
+        }
+    }
+    let command = AgentArgs::augment_args(clap::Command::new("agent"));
+    let options: Vec<String> =
+        command.get_arguments().filter_map(|arg| arg.get_long()).map(str::to_owned).collect();
+    let exists = |name: &str| {
+        // `--update-retry{-min,-max}`
+        options
+            .iter()
+            .any(|o| o == name || o.strip_prefix(name).is_some_and(|o| o.starts_with('-')))
+    };
+    let mut found = Vec::new();
+    sources(&PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../agent/src"), &mut found);
+    let inner = ["max_fetch_bytes", "cache_bytes", "container_disk_interval", "log_max_bytes"];
+    // The protocol has fields of this name.
+    let fields = ["bounding_capabilities"];
+    let mut named = 0;
+    for path in found {
+        let source = std::fs::read_to_string(&path).unwrap();
+        let source = source.split("#[cfg(test)]\nmod tests {").next().unwrap();
+        for text in texts(source) {
+            for flag in flags(&text) {
+                assert!(exists(flag), "{}: --{flag} in \"{text}\"", path.display());
+                named += 1;
+            }
+            // A user knows neither the names in the source nor what they would be there.
+            let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+            for word in words.filter(|word| word.contains('_') && !fields.contains(word)) {
+                let option = options.contains(&word.replace('_', "-")) || inner.contains(&word);
+                assert!(!option, "{}: {word} in \"{text}\"", path.display());
+            }
+        }
+    }
+    assert!(named > 20, "{named} texts with options");
 }
