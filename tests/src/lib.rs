@@ -8,7 +8,7 @@ mod cluster;
 mod process;
 
 pub use cluster::{Cluster, ClusterOptions};
-pub use process::{Finished, Process, mezz_program};
+pub use process::{Finished, Process, clean_command, mezz_program};
 
 use std::{
     path::{Path, PathBuf},

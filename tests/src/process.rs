@@ -202,7 +202,7 @@ pub fn mezz_program() -> Result<PathBuf> {
 
 /// A command with an environment of its own: nothing of the caller's `MEZZ_*` or
 /// `SPARK_*` variables.
-pub(crate) fn clean_command(program: impl AsRef<OsStr>) -> Command {
+pub fn clean_command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy().into_owned();

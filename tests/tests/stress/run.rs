@@ -205,6 +205,11 @@ impl Books {
         if !status.state().is_terminal() {
             return Ok(());
         }
+        // The answer to a kill that crossed the end. It does not tell why; the update itself,
+        // which does, has yet to come.
+        if page.end.is_none() && foretold(&status) {
+            return Ok(());
+        }
         match &page.end {
             // The answer to a kill that came too late: nobody knows the task any more.
             Some(_) if status.reason() == Reason::Reconciliation && status.uuid.is_none() => {}
@@ -275,6 +280,13 @@ impl Page {
             _ => false,
         })
     }
+}
+
+/// Whether it is the master's word on an end that the agent reports in an update of its own.
+fn foretold(status: &v1::TaskStatus) -> bool {
+    use TaskState::{TaskFailed, TaskFinished, TaskKilled};
+    status.reason() == Reason::Reconciliation
+        && matches!(status.state(), TaskFailed | TaskFinished | TaskKilled)
 }
 
 fn launch(task_infos: Vec<v1::TaskInfo>) -> v1::offer::Operation {

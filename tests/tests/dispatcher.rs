@@ -1,0 +1,476 @@
+//! Spark's drivers on a real cluster, by `mezz spark dispatcher`. `./test.sh`
+//! installs Spark.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, ensure};
+use mezz_tests::{
+    Cluster, ClusterOptions, PATIENCE, Process, clean_command, eventually, mezz_program, prepared,
+    prepared_value,
+};
+use serde_json::Value;
+
+const SPARK_4: &str = "MEZZ_TEST_SPARK_HOME";
+const SPARK_3: &str = "MEZZ_TEST_SPARK_3_HOME";
+
+/// Everything, to standard error; a client mutes what is not named.
+const LOG: &str = "rootLogger.level = info\n\
+                   rootLogger.appenderRef.console.ref = console\n\
+                   logger.rest.name = org.apache.spark.deploy.rest\n\
+                   logger.rest.level = debug\n\
+                   appender.console.type = Console\n\
+                   appender.console.name = console\n\
+                   appender.console.target = SYSTEM_ERR\n\
+                   appender.console.layout.type = PatternLayout\n\
+                   appender.console.layout.pattern = %m%n\n";
+
+/// A cluster of one agent and a dispatcher; a driver and an executor fit.
+struct Dispatched {
+    // Before the cluster, whose folder it is in.
+    dispatcher: Option<Process>,
+    address: String,
+    cluster: Cluster,
+}
+
+impl Dispatched {
+    fn start() -> Result<Self> {
+        let cluster = Cluster::start(ClusterOptions {
+            agents: 1,
+            resources: "cpus:2;mem:1900;disk:1000".to_owned(),
+            ..Default::default()
+        })?;
+        let address = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
+        let mut all = Self { dispatcher: None, address, cluster };
+        all.start_dispatcher()?;
+        Ok(all)
+    }
+
+    /// Starts it (again), where it was.
+    fn start_dispatcher(&mut self) -> Result<()> {
+        let mut command = self.cluster.client(["spark", "dispatcher", "--listen", &self.address]);
+        command
+            .arg("--work-dir")
+            .arg(self.cluster.folder().join("dispatcher"))
+            .arg("--spark-home")
+            .arg(prepared(SPARK_4)?)
+            .arg("--agent-mezz")
+            .arg(mezz_program()?)
+            .arg("--agent-bridge-jar")
+            .arg(prepared("MEZZ_SPARK_BRIDGE")?);
+        self.dispatcher = Some(Process::start("dispatcher", self.cluster.folder(), command)?);
+        eventually(PATIENCE, "the dispatcher answers", || {
+            let list = self.mezz(&["list"])?;
+            Ok(if list.status.success() { Ok(()) } else { Err(text(&list.stderr)) })
+        })
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = self.cluster.client(["spark"]);
+        command.args(args).env("MEZZ_DISPATCHER", &self.address);
+        command
+    }
+
+    fn mezz(&self, args: &[&str]) -> Result<std::process::Output> {
+        Ok(self.command(args).output()?)
+    }
+
+    fn drivers(&self) -> Result<Vec<Value>> {
+        let output = self.mezz(&["list", "--output", "json"])?;
+        ensure!(output.status.success(), "{}", text(&output.stderr));
+        Ok(serde_json::from_slice(&output.stdout)?)
+    }
+
+    fn driver(&self, id: &str) -> Result<Value> {
+        let all = self.drivers()?;
+        all.into_iter().find(|d| d["id"] == id).with_context(|| format!("no driver {id}"))
+    }
+
+    /// Waits for a state, and fails when another is the last.
+    fn wait_for(&self, id: &str, state: &str) -> Result<Value> {
+        eventually(PATIENCE * 3, &format!("{id} is {state}"), || {
+            let driver = self.driver(id)?;
+            if driver["state"] == state {
+                return Ok(Ok(driver));
+            }
+            ensure!(driver["ended"] == false, "it has ended: {driver}\n{}", self.logs(id)?);
+            Ok(Err(driver.to_string()))
+        })
+    }
+
+    /// All that the driver wrote.
+    fn logs(&self, id: &str) -> Result<String> {
+        let mut all = String::new();
+        for args in [vec!["logs", id], vec!["logs", id, "--stderr"]] {
+            let output = self.mezz(&args)?;
+            all += &(text(&output.stdout) + &text(&output.stderr));
+        }
+        Ok(all)
+    }
+
+    fn wait_for_log(&self, id: &str, what: &str) -> Result<()> {
+        eventually(PATIENCE * 3, &format!("{id} writes {what}"), || {
+            let logs = self.logs(id)?;
+            Ok(if logs.contains(what) { Ok(()) } else { Err(logs) })
+        })
+    }
+
+    /// By `mezz spark submit`; returns the driver's id.
+    fn submit(&self, conf: &[&str], program: &Path, args: &[&str]) -> Result<String> {
+        let mut command = self.command(&["submit", "--deploy-mode", "cluster"]);
+        for pair in small()?.iter().map(String::as_str).chain(conf.iter().copied()) {
+            command.args(["--conf", pair]);
+        }
+        let output = command.arg(program).args(args).output()?;
+        ensure!(output.status.success(), "{}", text(&output.stderr));
+        Ok(text(&output.stdout).trim().to_owned())
+    }
+
+    /// By Spark's own program; returns the driver's id.
+    fn spark_submit(&self, spark: &str, conf: &[&str], args: &[&str]) -> Result<String> {
+        let mut command = self.spark(spark)?;
+        command.args(["--deploy-mode", "cluster"]);
+        for pair in small()?.iter().map(String::as_str).chain(conf.iter().copied()) {
+            command.args(["--conf", pair]);
+        }
+        let output = command.args(args).output()?;
+        let said = text(&output.stderr) + &text(&output.stdout);
+        ensure!(output.status.success(), "{said}");
+        let id = said.split(|c: char| !(c.is_alphanumeric() || c == '-'));
+        let id = id.into_iter().find(|word| word.starts_with("driver-"));
+        Ok(id.with_context(|| format!("no id: {said}"))?.to_owned())
+    }
+
+    fn spark(&self, spark: &str) -> Result<Command> {
+        let home = prepared(spark)?;
+        // Without it, the client says nothing of a driver's status.
+        let conf = self.cluster.folder().join("conf");
+        std::fs::create_dir_all(&conf)?;
+        std::fs::write(conf.join("log4j2.properties"), LOG)?;
+        let mut command = clean_command(home.join("bin/spark-submit"));
+        command
+            .env("SPARK_HOME", home)
+            .env("SPARK_CONF_DIR", conf)
+            .args(["--master", &format!("spark://{}", self.address)])
+            .args(["--conf", "spark.master.rest.enabled=true"])
+            .current_dir(self.cluster.folder());
+        Ok(command)
+    }
+
+    fn nothing_is_left(&self) -> Result<()> {
+        eventually(PATIENCE, "only the dispatcher's framework is left", || {
+            let tasks = self.cluster.list("tasks", &[])?;
+            let frameworks = self.cluster.list("frameworks", &[])?;
+            let alone = tasks.is_empty() && frameworks.len() == 1;
+            Ok(if alone { Ok(()) } else { Err(format!("{tasks:?} {frameworks:?}")) })
+        })
+    }
+
+    fn stop(mut self) -> Result<()> {
+        let mut dispatcher = self.dispatcher.take().context("no dispatcher")?;
+        dispatcher.signal(rustix::process::Signal::TERM)?;
+        let end = dispatcher.wait(PATIENCE)?;
+        ensure!(end.code == Some(0), "after SIGTERM: {:?}\n{end}", end.code);
+        self.cluster.stop()
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Settings for a small machine.
+fn small() -> Result<Vec<String>> {
+    Ok(vec![
+        "spark.driver.memory=512m".to_owned(),
+        "spark.executor.memory=512m".to_owned(),
+        "spark.cores.max=1".to_owned(),
+        "spark.ui.enabled=false".to_owned(),
+        format!("spark.pyspark.python={}", prepared("MEZZ_TEST_PYTHON")?.display()),
+    ])
+}
+
+fn example(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../spark-framework/examples").join(name)
+}
+
+/// A program of the test's own.
+fn program(all: &Dispatched, name: &str, lines: &str) -> Result<PathBuf> {
+    let path = all.cluster.folder().join(name);
+    std::fs::write(&path, lines)?;
+    Ok(path)
+}
+
+/// Says that it runs, and goes on until there is a file `go`.
+fn waiting_program(all: &Dispatched) -> Result<PathBuf> {
+    let go = all.cluster.folder().join("go");
+    program(
+        all,
+        "waiting.py",
+        &format!(
+            "import os, time\n\
+             from pyspark.sql import SparkSession\n\
+             sc = SparkSession.builder.getOrCreate().sparkContext\n\
+             print('first', sc.parallelize(range(10), 2).sum(), flush=True)\n\
+             while not os.path.exists({go:?}):\n    time.sleep(0.05)\n\
+             print('second', sc.parallelize(range(100), 2).sum(), flush=True)\n"
+        ),
+    )
+}
+
+/// A jar with a class that counts by Spark.
+fn jar(all: &Dispatched) -> Result<PathBuf> {
+    let folder = all.cluster.folder().join("java");
+    std::fs::create_dir(&folder)?;
+    let source = folder.join("App.java");
+    std::fs::write(
+        &source,
+        "package org.example;\n\
+         import java.util.*;\n\
+         import org.apache.spark.sql.SparkSession;\n\
+         import org.apache.spark.api.java.JavaSparkContext;\n\
+         public class App {\n\
+           public static void main(String[] args) {\n\
+             SparkSession spark = SparkSession.builder().getOrCreate();\n\
+             JavaSparkContext sc = new JavaSparkContext(spark.sparkContext());\n\
+             List<Integer> all = new ArrayList<>();\n\
+             for (int i = 1; i <= Integer.parseInt(args[0]); i++) all.add(i);\n\
+             int sum = sc.parallelize(all, 4).map(i -> i + 1).reduce((a, b) -> a + b);\n\
+             System.out.println(\"the sum is \" + sum + args[1]);\n\
+             spark.stop();\n\
+           }\n\
+         }\n",
+    )?;
+    let classes = folder.join("classes");
+    let jars = format!("{}/jars/*", prepared(SPARK_4)?.display());
+    let run = |command: &mut Command| -> Result<()> {
+        let output = command.output()?;
+        ensure!(output.status.success(), "{}", text(&output.stderr));
+        Ok(())
+    };
+    run(Command::new("javac")
+        .args(["--release", "17", "-cp", &jars, "-d"])
+        .arg(&classes)
+        .arg(source))?;
+    let jar = folder.join("app.jar");
+    run(Command::new("jar").arg("cf").arg(&jar).arg("-C").arg(&classes).arg("."))?;
+    Ok(jar)
+}
+
+#[test]
+fn a_stock_spark_submit_runs_jars_and_python_on_the_cluster() -> Result<()> {
+    let all = Dispatched::start()?;
+    let jar = jar(&all)?.display().to_string();
+    let args = ["--class", "org.example.App", &jar, "100", "; it's $HOME"];
+    let id = all.spark_submit(SPARK_4, &[], &args)?;
+    all.wait_for(&id, "FINISHED")?;
+    let logs = all.logs(&id)?;
+    ensure!(logs.contains("the sum is 5150; it's $HOME"), "{logs}");
+    // Spark's own client asks after it.
+    let status = all.spark(SPARK_4)?.args(["--status", &id]).output()?;
+    ensure!(text(&status.stderr).contains("FINISHED"), "{}", text(&status.stderr));
+
+    let pi = example("pi.py").canonicalize()?;
+    let pi = format!("file:{}", pi.display());
+    let runner =
+        ["--class", "org.apache.spark.deploy.PythonRunner", "spark-internal", &pi, "", "4"];
+    let id = all.spark_submit(SPARK_4, &[], &runner)?;
+    all.wait_for(&id, "FINISHED")?;
+    let logs = all.logs(&id)?;
+    ensure!(logs.contains("pi is roughly 3.1"), "{logs}");
+    all.nothing_is_left()?;
+    all.stop()
+}
+
+#[test]
+fn spark_3_5_s_client_is_served_with_its_own_spark() -> Result<()> {
+    let all = Dispatched::start()?;
+    let jar = jar(&all)?.display().to_string();
+    let home = format!("spark.mezz.driver.home={}", prepared(SPARK_3)?.display());
+    let args = ["--class", "org.example.App", &jar, "10", "!"];
+    let id = all.spark_submit(SPARK_3, &[&home], &args)?;
+    all.wait_for(&id, "FINISHED")?;
+    let logs = all.logs(&id)?;
+    ensure!(logs.contains("the sum is 65!"), "{logs}");
+    all.nothing_is_left()?;
+    all.stop()
+}
+
+#[test]
+fn our_own_submit_brings_its_files_and_keeps_its_secret() -> Result<()> {
+    let all = Dispatched::start()?;
+    program(&all, "helper.py", "def greet(name): return 'hello ' + name\n")?;
+    let app = program(
+        &all,
+        "app.py",
+        "import sys, time, os\n\
+         from pyspark.sql import SparkSession\n\
+         from helper import greet\n\
+         sc = SparkSession.builder.getOrCreate().sparkContext\n\
+         print(sc.parallelize([sys.argv[1]], 1).map(greet).collect()[0], flush=True)\n\
+         while not os.path.exists(sys.argv[2]):\n    time.sleep(0.05)\n",
+    )?;
+    let go = all.cluster.folder().join("go");
+    let go = go.to_str().context("a path in UTF-8")?;
+    let helper = all.cluster.folder().join("helper.py");
+    let files = format!("spark.submit.pyFiles={}", helper.display());
+    let secret = ["spark.authenticate=true", "spark.authenticate.secret=hush-hush", &files];
+    let id = all.submit(&secret, &app, &["world", go])?;
+    all.wait_for_log(&id, "hello world")?;
+    // While it runs, its secret is in no list, no command line and no file of it.
+    let tasks = text(&all.cluster.client(["tasks", "-o", "json"]).output()?.stdout);
+    ensure!(tasks.contains(&id), "{tasks}");
+    for (place, text) in [
+        ("the tasks", tasks),
+        ("the list", all.driver(&id)?.to_string()),
+        ("the log", all.logs(&id)?),
+        ("command lines", command_lines(&all)?),
+    ] {
+        ensure!(!text.contains("hush-hush"), "the secret is in {place}: {text}");
+    }
+    let work = all.cluster.folder().join("agent0");
+    let found =
+        Command::new("grep").args(["-rl", "hush-hush"]).arg(work.join("slaves")).output()?;
+    ensure!(found.stdout.is_empty(), "the secret is in {}", text(&found.stdout));
+    std::fs::write(go, "")?;
+    all.wait_for(&id, "FINISHED")?;
+    all.nothing_is_left()?;
+    all.stop()
+}
+
+/// Of everything that this cluster runs.
+fn command_lines(all: &Dispatched) -> Result<String> {
+    let pids = mezz_tests::processes_of(all.cluster.folder())?;
+    let line = |pid: i32| std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    Ok(pids.into_iter().map(|pid| text(&line(pid)) + "\n").collect())
+}
+
+#[test]
+fn a_killed_dispatcher_loses_neither_what_runs_nor_what_waits() -> Result<()> {
+    let mut all = Dispatched::start()?;
+    let app = waiting_program(&all)?;
+    let running = all.submit(&[], &app, &[])?;
+    all.wait_for_log(&running, "first 45")?;
+    // No room for it beside the other and its executor.
+    let queued = all.submit(&[], &example("pi.py"), &["2"])?;
+    ensure!(all.driver(&queued)?["state"] == "SUBMITTED", "{:?}", all.drivers()?);
+    all.dispatcher.as_mut().context("a dispatcher")?.kill_9()?;
+    all.start_dispatcher()?;
+    all.wait_for(&running, "RUNNING")?;
+    std::fs::write(all.cluster.folder().join("go"), "")?;
+    let first = all.wait_for(&running, "FINISHED")?;
+    ensure!(first["launches"] == 1, "{first}");
+    let second = all.wait_for(&queued, "FINISHED")?;
+    ensure!(second["launches"] == 1, "{second}");
+    ensure!(all.logs(&running)?.contains("second 4950"), "{}", all.logs(&running)?);
+    all.nothing_is_left()?;
+    all.stop()
+}
+
+#[test]
+fn a_supervised_driver_is_started_again_and_a_kill_ends_it_for_good() -> Result<()> {
+    let all = Dispatched::start()?;
+    let mark = all.cluster.folder().join("mark");
+    let app = program(
+        &all,
+        "failing.py",
+        &format!(
+            "import os, sys, time\n\
+             if not os.path.exists({mark:?}):\n    open({mark:?}, 'w').close()\n    sys.exit(7)\n\
+             print('the second time', flush=True)\n\
+             time.sleep(3600)\n"
+        ),
+    )?;
+    let id = all.submit(&["spark.driver.supervise=true"], &app, &[])?;
+    all.wait_for_log(&id, "the second time")?;
+    let driver = all.wait_for(&id, "RUNNING")?;
+    ensure!(driver["launches"] == 2, "{driver}");
+    let mut logs = Process::start("logs", all.cluster.folder(), all.command(&["logs", "-f", &id]))?;
+    logs.wait_for_output("the second time", PATIENCE)?;
+    let kill = all.mezz(&["kill", &id])?;
+    ensure!(kill.status.success(), "{}", text(&kill.stderr));
+    all.wait_for(&id, "KILLED")?;
+    // Following ends with the driver.
+    logs.wait(PATIENCE)?.success()?;
+    let again = all.mezz(&["kill", &id])?;
+    ensure!(text(&again.stderr).contains("has already finished"), "{}", text(&again.stderr));
+    all.nothing_is_left()?;
+    all.stop()
+}
+
+#[test]
+fn a_dispatcher_whose_framework_is_torn_down_begins_anew() -> Result<()> {
+    let all = Dispatched::start()?;
+    let app = program(
+        &all,
+        "sleeping.py",
+        "import time\nprint('it sleeps', flush=True)\ntime.sleep(3600)\n",
+    )?;
+    let id = all.submit(&["spark.driver.supervise=true"], &app, &[])?;
+    all.wait_for_log(&id, "it sleeps")?;
+    let before = all.driver(&id)?["framework_id"].clone();
+    let framework = before.as_str().context("a framework")?;
+    all.cluster.mezz(["framework", "teardown", framework])?.success()?;
+    eventually(PATIENCE, "it is launched under another framework", || {
+        let driver = all.driver(&id)?;
+        let again = driver["launches"] == 2 && driver["state"] == "RUNNING";
+        Ok(if again { Ok(()) } else { Err(driver.to_string()) })
+    })?;
+    ensure!(all.driver(&id)?["framework_id"] != before, "{:?}", all.drivers()?);
+    all.mezz(&["kill", &id])?;
+    all.wait_for(&id, "KILLED")?;
+    all.nothing_is_left()?;
+    all.stop()
+}
+
+/// The image has hardly more than a shell: the machine's own Java, Python and Spark
+/// are mounted into it.
+#[test]
+fn a_driver_runs_in_a_docker_container() -> Result<()> {
+    let all = Dispatched::start()?;
+    let mut volumes = std::collections::BTreeSet::new();
+    for (host, container) in
+        [("/usr", "/usr"), ("/usr/lib", "/lib"), ("/usr/lib64", "/lib64"), ("/usr/bin", "/bin")]
+    {
+        volumes.insert(format!("{host}:{container}:ro"));
+    }
+    volumes.insert("/etc:/etc:ro".to_owned());
+    for path in [
+        prepared(SPARK_4)?,
+        prepared("MEZZ_TEST_PYTHON")?,
+        // A virtual environment's is a link.
+        prepared("MEZZ_TEST_PYTHON")?.canonicalize()?,
+        prepared("MEZZ_SPARK_BRIDGE")?,
+        mezz_program()?,
+    ] {
+        let top = path.components().nth(1).context("an absolute path")?;
+        let top = top.as_os_str().to_string_lossy().into_owned();
+        if top != "usr" {
+            volumes.insert(format!("/{top}:/{top}:ro"));
+        }
+    }
+    let volumes = volumes.into_iter().collect::<Vec<_>>().join(",");
+    let conf = [
+        format!("spark.mezz.driver.docker.image={}", prepared_value("MEZZ_TEST_DOCKER_IMAGE")?),
+        format!("spark.mezz.driver.docker.volumes={volumes}"),
+        "spark.mezz.driverEnv.WHERE=here".to_owned(),
+    ];
+    let app = program(
+        &all,
+        "where.py",
+        "import os\n\
+         from pyspark.sql import SparkSession\n\
+         sc = SparkSession.builder.getOrCreate().sparkContext\n\
+         total = sc.parallelize(range(10), 2).sum()\n\
+         print('in', os.getcwd(), os.environ['WHERE'], total, os.path.exists('/.dockerenv'))\n",
+    )?;
+    let conf: Vec<&str> = conf.iter().map(String::as_str).collect();
+    let id = all.submit(&conf, &app, &[])?;
+    all.wait_for(&id, "FINISHED")?;
+    let logs = all.logs(&id)?;
+    ensure!(logs.contains("in /mnt/mesos/sandbox here 45 True"), "{logs}");
+    all.nothing_is_left()?;
+    all.stop()
+}
