@@ -273,6 +273,9 @@ async fn an_agent_that_was_given_up_ends_what_it_runs_and_then_itself() {
     let mut master = FakeMaster::start().await;
     let mut agent = TestAgent::new(&master);
     agent.options.kill_grace = Duration::from_millis(300);
+    // Nothing that happens with a master brings its end about.
+    let hour = Duration::from_secs(3600);
+    agent.options.register_backoff = (hour, hour);
     agent.start().await;
     master.welcome().await;
     let stubborn = "trap '' TERM; echo $$; while :; do sleep 0.01; done";

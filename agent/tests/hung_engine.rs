@@ -49,8 +49,8 @@ async fn never() -> Response {
     std::future::pending().await
 }
 
-/// Makes and runs the container of the image `runs` only, hangs at that of `there`, and
-/// says no more of any. Those of `gone...` are there until one wants to start them, and
+/// Makes and runs containers of the images `runs` and `tells` only, of which the second
+/// tells what it uses, hangs at that of `there`, and says no more of any. Those of `gone...` are there until one wants to start them, and
 /// cannot be fetched.
 async fn answer(State(asked): State<Asked>, request: Request) -> Response {
     let path = request.uri().path().to_owned();
@@ -74,8 +74,12 @@ async fn answer(State(asked): State<Asked>, request: Request) -> Response {
             let body: Value = serde_json::from_slice(&body).unwrap();
             let image = name(body["Image"].as_str().unwrap());
             asked.note(format!("create {image}"));
+            if image == "tells" {
+                let own = query.split('&').find_map(|part| part.strip_prefix("name="));
+                asked.note(format!("can tell {}", own.unwrap()));
+            }
             match &*image {
-                "runs" => json!({ "Id": "runs", "Warnings": [] }),
+                "runs" | "tells" => json!({ "Id": image, "Warnings": [] }),
                 "there" => return never().await,
                 _ => return no_image(&image),
             }
@@ -92,7 +96,9 @@ async fn answer(State(asked): State<Asked>, request: Request) -> Response {
                 false => json!({ "Id": image }),
             }
         }
-        "containers/runs/start" => return StatusCode::NO_CONTENT.into_response(),
+        "containers/runs/start" | "containers/tells/start" => {
+            return StatusCode::NO_CONTENT.into_response();
+        }
         _ if call.ends_with("/json") => {
             json!({ "State": { "Status": "running", "Pid": std::process::id() } })
         }
@@ -100,7 +106,14 @@ async fn answer(State(asked): State<Asked>, request: Request) -> Response {
             asked.note("exec".to_owned());
             return never().await;
         }
-        // How it ends, what it writes, and what it uses.
+        _ if call.ends_with("/stats") => {
+            let name = call.split('/').nth(1).unwrap_or_default();
+            match asked.count(&format!("can tell {name}")) {
+                0 => return never().await,
+                _ => json!({ "pids_stats": { "current": 1 } }),
+            }
+        }
+        // How it ends, and what it writes.
         _ => return never().await,
     };
     Json(answer).into_response()
@@ -212,6 +225,38 @@ async fn what_processes_use_is_known_while_an_engine_hangs() {
         assert!(tokio::time::Instant::now() < deadline, "{text}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    master.kill("t", Some(Duration::ZERO)).await;
+    master.expect("t", TaskState::TaskKilled).await;
+    agent.finish().await;
+}
+
+#[test_log::test(tokio::test)]
+async fn what_others_of_an_engine_use_is_known_while_some_hang() {
+    const HUNG: usize = 30;
+    const TELL: usize = 100;
+    let (engine, _) = engine().await;
+    let mut master = FakeMaster::start().await;
+    let mut agent = TestAgent::new(&master);
+    agent.options.docker.engine = Some(engine);
+    agent.options.resources = Resources::cpus_mem(1000.0, 100_000.0);
+    agent.options.max_tasks = 1000;
+    agent.start().await;
+    master.welcome().await;
+    let of = |image, count| (0..count).map(move |n| in_docker(&format!("{image}{n}"), image));
+    master.run(of("runs", HUNG).chain(of("tells", TELL)).collect()).await;
+    for _ in 0..HUNG + TELL {
+        let running = master.update().await;
+        assert_eq!(running.state(), TaskState::TaskRunning, "{running:?}");
+        master.ack(&running).await;
+    }
+    master.run(vec![task("t", "exec sleep 1000")]).await;
+    master.expect("t", TaskState::TaskRunning).await;
+    let mut api = agent.api().await;
+    let listed = api.list_containers(mezz::ListContainersRequest {}).await.unwrap();
+    let listed = listed.into_inner().containers;
+    let known = listed.iter().filter(|container| container.statistics.is_some()).count();
+    assert_eq!((listed.len(), known), (HUNG + TELL + 1, TELL + 1));
+    assert!(listed.is_sorted_by_key(|container| &container.container_id), "in their order");
     master.kill("t", Some(Duration::ZERO)).await;
     master.expect("t", TaskState::TaskKilled).await;
     agent.finish().await;

@@ -149,6 +149,29 @@ async fn signals_and_statuses_pass_the_init() {
 }
 
 #[tokio::test]
+async fn a_signal_ends_no_program_that_entered_and_heeds_it() {
+    let agent = Agent::new(Containment::Cgroup);
+    let own = "trap : TERM; echo ready; while :; do sleep 0.02; done";
+    let id = agent.start(with(&agent, own, own_pids())).await;
+    until("it is ready", || agent.output(&id, "stdout") == "ready\n").await;
+    let entered = "trap 'echo got it; exit 3' TERM; echo up; while :; do sleep 0.02; done";
+    let Exec { mut output, ended, .. } = agent.it.exec(&id, shell(entered)).await.unwrap();
+    let (_, up) = output.recv().await.unwrap();
+    assert_eq!(up, "up\n");
+    agent.it.signal(&id, nix::libc::SIGTERM).await.unwrap();
+    let mut text = Vec::new();
+    while let Some((_, piece)) = output.recv().await {
+        text.extend(piece);
+    }
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let end = ExitStatus::from_raw(ended.await.unwrap());
+    assert!(text.contains("got it"), "{text:?} {end:?}");
+    assert_eq!(end.code(), Some(3));
+    agent.it.destroy(&id).await.unwrap();
+    agent.remove(&id).await;
+}
+
+#[tokio::test]
 async fn the_init_reaps_and_everything_ends_with_the_program() {
     for containment in BOTH {
         let agent = Agent::new(containment);

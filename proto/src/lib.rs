@@ -15,6 +15,10 @@ pub mod strict;
 mod text;
 pub mod time;
 
+/// Version of the protocol of `AgentLink`: it grows with every change that an older
+/// master or agent would misunderstand. Both speak the same one, or do not join.
+pub const LINK_PROTOCOL: u32 = 2;
+
 /// Messages of the Mesos v1 API, wire compatible with Apache Mesos.
 #[allow(missing_docs, clippy::all, rustdoc::all)]
 pub mod mesos {

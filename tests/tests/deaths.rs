@@ -85,6 +85,7 @@ impl World {
     /// It is started again, and taken in. What it said last before its death was not
     /// heard.
     async fn come_back(&mut self) {
+        self.master.forget_links();
         self.start(&mezz_program().unwrap());
         loop {
             match self.master.hear().await {
@@ -259,6 +260,10 @@ async fn being_made() -> (World, TempDir) {
 #[tokio::test(flavor = "multi_thread")]
 async fn while_it_fetches() {
     let mut world = World::new().await;
+    // What it says of a task is stored before, and so is its own id.
+    world.master.run(vec![task("first", "exit 0")]).await;
+    world.master.expect("first", TaskState::TaskRunning).await;
+    world.master.expect("first", TaskState::TaskFinished).await;
     // It takes connections and never answers.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut info = task("t", &until_go(&world, "exit 0"));

@@ -27,7 +27,7 @@ fn an_agent_is_gone_only_when_a_removed_frameworks_tasks_have_ended() -> Result<
     let framework = id(&cluster.list("frameworks", &[])?[0], "id")?;
     let work = cluster.folder().join("agent0");
 
-    cluster.mezz(["agent", "drain", &agent, "--mark-gone"])?.success()?;
+    let mut drain = cluster.spawn("drain", ["agent", "drain", &agent, "--mark-gone", "--wait"])?;
     eventually(PATIENCE, "the task is asked to end", || {
         Ok(if asked.exists() { Ok(()) } else { Err(format!("{task}")) })
     })?;
@@ -45,6 +45,39 @@ fn an_agent_is_gone_only_when_a_removed_frameworks_tasks_have_ended() -> Result<
     ensure!(left.is_empty(), "processes left behind: {left:?}");
     let agents = cluster.list("agents", &[])?;
     ensure!(agents.is_empty(), "{agents:?}");
+    let drained = drain.wait(PATIENCE)?.success()?;
+    ensure!(drained.stderr.contains("drained and given up"), "{drained}");
     run.wait(PATIENCE)?;
+    Ok(())
+}
+
+/// Whether it was drained is not known, so `--wait` does not say that it was.
+#[test]
+fn waiting_for_an_agent_that_is_forgotten_fails() -> Result<()> {
+    let mut cluster = Cluster::start(ClusterOptions {
+        master_args: [
+            "--ping-interval",
+            "100ms",
+            "--agent-reregister-timeout",
+            "4s",
+            "--unreachable-retention",
+            "1s",
+        ]
+        .map(ToOwned::to_owned)
+        .into(),
+        ..Default::default()
+    })?;
+    let agents = cluster.list("agents", &[])?;
+    let agent = agents[0]["id"].as_str().context("an agent without an id")?.to_owned();
+    cluster.agent(0)?.kill_9()?;
+    let waits = [("drain", vec![]), ("give-up", vec!["--mark-gone"])].map(|(name, more)| {
+        let order = ["agent", "drain", &agent, "--wait"];
+        cluster.spawn(name, order.into_iter().chain(more))
+    });
+    for wait in waits {
+        let end = wait?.wait(PATIENCE)?;
+        ensure!(end.code.is_some_and(|code| code != 0), "{:?}\n{end}", end.code);
+        ensure!(end.stderr.contains("is forgotten"), "it says why: {end}");
+    }
     Ok(())
 }

@@ -84,7 +84,12 @@ impl agent_server::Agent for Service {
         _: Request<wire::ListContainersRequest>,
     ) -> Result<Response<wire::ListContainersResponse>, Status> {
         let deadline = Instant::now() + STATISTICS;
-        let containers = stream::iter(self.0.index.running())
+        let mut asked = self.0.index.running();
+        // Processes wait for no engine.
+        asked.sort_by_cached_key(|Entry { record, .. }| {
+            self.0.containerizer.is_of_engine(&ContainerId::new(&record.container_id))
+        });
+        let mut containers: Vec<_> = stream::iter(asked)
             .map(|Entry { record, pid, disk, .. }| async move {
                 let id = ContainerId::new(&record.container_id);
                 // One that has just ended has none any more, nor one whose engine hangs.
@@ -99,9 +104,11 @@ impl agent_server::Agent for Service {
                     statistics: statistics.and_then(Result::ok).map(|s| to_wire(s, disk)),
                 }
             })
-            .buffered(QUESTIONS)
+            // Nor does one of an engine that answers for one that hangs.
+            .buffer_unordered(QUESTIONS)
             .collect()
             .await;
+        containers.sort_by(|a, b| a.container_id.cmp(&b.container_id));
         Ok(Response::new(wire::ListContainersResponse { containers }))
     }
 

@@ -45,7 +45,7 @@ impl Core {
         let grace = match connection {
             // There is nobody to be asked.
             None if !members => Duration::ZERO,
-            _ => self.shutdown_grace(&executor.info),
+            _ => self.drained_grace(self.shutdown_grace(&executor.info)),
         };
         let doom = Doom {
             state: TaskState::TaskFailed,
@@ -68,6 +68,23 @@ impl Core {
         }
     }
 
+    /// One that is to end already has no more grace than `longest` from now on.
+    pub(super) fn hasten_executor(
+        &mut self,
+        now: Time,
+        key: &ExecutorKey,
+        longest: Duration,
+        out: &mut Effects,
+    ) {
+        let latest = now + longest;
+        let Some(executor) = self.executors.get_mut(key) else { return };
+        let doom = executor.doom.as_mut().filter(|doom| doom.at > latest);
+        let Some(doom) = doom.filter(|_| executor.gone.is_none()) else { return };
+        doom.at = latest;
+        self.persist_executor(key, out);
+        self.await_executor_end(now, key, latest, out);
+    }
+
     /// One whose container has taken more than it may ends at once, also in its grace.
     pub(super) fn end_limited_executor(
         &mut self,
@@ -78,7 +95,6 @@ impl Core {
     ) {
         let Some(executor) = self.executors.get_mut(key) else { return };
         executor.doom.take_if(|doom| doom.at > now);
-        self.timers.cancel(&Timer::Shutdown(key.clone()));
         let Verdict { state, reason, message } = limited(limitation);
         let reason = reason.unwrap_or(Reason::ContainerLimitation);
         self.doom(now, key, Doom { state, reason, message, at: now }, out);
@@ -145,12 +161,17 @@ impl Core {
         executor.doom = Some(doom);
         self.persist_executor(key, out);
         self.await_executor_no_more(key);
+        self.await_executor_end(now, key, at, out);
+        true
+    }
+
+    fn await_executor_end(&mut self, now: Time, key: &ExecutorKey, at: Time, out: &mut Effects) {
         if at > now {
             self.timers.set(Timer::Shutdown(key.clone()), at);
         } else {
+            self.timers.cancel(&Timer::Shutdown(key.clone()));
             self.on_shutdown_grace_over(now, key, out);
         }
-        true
     }
 
     /// A pod goes with its last member, as they need it to the end.

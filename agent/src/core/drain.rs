@@ -18,12 +18,17 @@ use mezz_proto::{
     },
 };
 
-use super::{Core, Effects, ExecutorKey, TaskKey, environment::nanoseconds, state::KillCause};
+use super::{
+    Core, Effects, ExecutorKey, TaskKey, environment::nanoseconds, gone::LONGEST_GRACE,
+    state::KillCause,
+};
 
 /// An order to drain that is in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Draining {
     number: u64,
+    /// What executors have at most.
+    longest: Duration,
     /// The master was told that nothing is left.
     told: bool,
 }
@@ -31,8 +36,10 @@ pub(super) struct Draining {
 impl Core {
     /// Ends every task, and executors with their last one; none is taken in any more.
     pub(super) fn on_drain(&mut self, now: Time, drain: &mezz::Drain, out: &mut Effects) {
-        self.draining = Some(Draining { number: drain.number, told: false });
         let longest = drain.max_grace_period.as_ref().map(nanoseconds);
+        let of_executors = longest.unwrap_or(LONGEST_GRACE);
+        let number = drain.number;
+        self.draining = Some(Draining { number, longest: of_executors, told: false });
         let cause = match drain.mark_gone() {
             true => KillCause::Gone,
             false => KillCause::Drain,
@@ -40,8 +47,14 @@ impl Core {
         self.kill_all(now, cause, longest, out);
         let executors: Vec<ExecutorKey> = self.executors.keys().cloned().collect();
         for key in executors {
+            self.hasten_executor(now, &key, of_executors, out);
             self.end_idle(now, &key, out);
         }
+    }
+
+    /// What the order in force leaves of an executor's grace, which its framework chose.
+    pub(super) fn drained_grace(&self, own: Duration) -> Duration {
+        self.draining.map_or(own, |draining| own.min(draining.longest))
     }
 
     /// Ends an executor that the drain leaves nothing to do.

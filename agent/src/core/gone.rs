@@ -14,8 +14,9 @@ use super::{
     timers::Timer,
 };
 
-/// Whatever graces tasks and executors have, they have no more than this.
-const LONGEST_GRACE: Duration = Duration::from_secs(60);
+/// Whatever graces tasks and executors have, they have no more than this. A drain that
+/// sets no bound has this one for executors.
+pub(super) const LONGEST_GRACE: Duration = Duration::from_secs(60);
 
 /// Containers that are not gone so long after their destruction are left.
 const LAST_WAIT: Duration = Duration::from_secs(60);

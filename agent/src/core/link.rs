@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use mezz_proto::{
+    LINK_PROTOCOL,
     ids::{AgentId, FrameworkId},
     mezz::v1::{self as mezz, agent_message, master_message},
     time::Time,
@@ -10,9 +11,6 @@ use mezz_proto::{
 };
 
 use super::{Change, Core, Effect, Effects, LinkId, StoreOp, timers::Timer};
-
-/// Version of the `AgentLink` protocol that this agent speaks.
-const PROTOCOL: u32 = 1;
 
 /// So many silent ping intervals mean that the master is lost (rule 45).
 const MISSED_PINGS: u32 = 5;
@@ -254,7 +252,7 @@ impl Core {
         mezz::AgentDescription {
             agent: self.agent_info(),
             version: self.options.version.clone(),
-            protocol: PROTOCOL,
+            protocol: LINK_PROTOCOL,
             boot_id: self.options.boot_id.clone(),
             capabilities: vec![
                 capability(Type::MultiRole),

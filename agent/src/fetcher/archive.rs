@@ -253,10 +253,19 @@ impl Unpacker<'_> {
         };
         let out = || hostile(path, format!("its target `{}` is not below it", target.display()));
         let mut depth = inside(path).map_or(0, |p| p.components().count()) as i64 - 1;
+        let mut down = false;
         for component in target.components() {
             match component {
-                Component::Normal(_) => depth += 1,
+                Component::Normal(_) => down = true,
                 Component::CurDir => {}
+                // What it would go up from may become a link, by another archive too.
+                Component::ParentDir if down => {
+                    let target = target.display();
+                    return Err(hostile(
+                        path,
+                        format!("`..` is not first in its target `{target}`"),
+                    ));
+                }
                 Component::ParentDir if depth > 0 => depth -= 1,
                 _ => return Err(out()),
             }
@@ -284,8 +293,8 @@ impl Unpacker<'_> {
         Ok(())
     }
 
-    /// Links that look harmless one by one may together lead out. Nothing was written
-    /// through them; here those that do are removed.
+    /// Others may have put links into the sandbox, by which those of an archive lead out.
+    /// Nothing was written through them; here those that do are removed.
     fn check_links(self, sandbox: &Path) -> Result<(), ArchiveError> {
         let mut bad = None;
         for link in self.links {

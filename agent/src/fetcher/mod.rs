@@ -45,10 +45,10 @@ use crate::{
     options::{AgentOptions, FetcherOptions},
 };
 
-/// Downloads and commands that go on at one time.
+/// Downloads and commands that go on at one time, with the check of what they brought.
 const TRANSFERS: Bounds = Bounds { each: 16, all: 64 };
 
-/// Files that are copied, extracted or checked at one time; each takes a thread.
+/// Files that are copied, with their check, or extracted at one time; each takes a thread.
 const LOCAL: Bounds = Bounds { each: 8, all: 16 };
 
 /// Fetches URIs. Cheap to clone.
@@ -272,6 +272,8 @@ impl Inner {
                 command::run(command, uri, to, &folder.0, user, max).await?;
             }
         }
+        // Not in a local turn: others may wait for what is to be cached, and nobody waits
+        // for the turn of another.
         in_turn(turn, checked).await
     }
 

@@ -225,6 +225,8 @@ fn become_program(
     namespaces.enter()?;
     if let Some(status) = status {
         prctl::set_child_subreaper(true).map_err(cannot("become a subreaper"))?;
+        // Signals to the container are for the program, which takes all again.
+        SigSet::all().thread_block().map_err(cannot("block signals"))?;
         // SAFETY: this process has one thread, so the child may do anything.
         match unsafe { unistd::fork() }.map_err(cannot("fork"))? {
             ForkResult::Parent { child } => {

@@ -29,8 +29,6 @@ pub(super) fn enter(image: &Path) -> Done<Option<String>> {
             None
         }
         Err(error) => {
-            // Whatever of it was mounted.
-            while unmount(image, UnmountFlags::DETACH).is_ok() {}
             mount_bind(image, image).map_err(failed(what()))?;
             chdir(image).map_err(failed(what()))?;
             let root = open(CWD, Path::new("."), OFlags::PATH | OFlags::DIRECTORY);
@@ -53,6 +51,14 @@ fn lay_over(image: &Path, folder: &OwnedFd) -> io::Result<OwnedFd> {
     let data = std::ffi::CString::new(data)?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV;
     mount("tmpfs", image, "tmpfs", flags, Some(data.as_c_str()))?;
+    lay(image, folder, &is).inspect_err(|_| {
+        // Once: below it there may be the image as a mount of its own.
+        let _ = unmount(image, UnmountFlags::DETACH);
+    })
+}
+
+/// In the memory that is mounted at the image's place.
+fn lay(image: &Path, folder: &OwnedFd, is: &rfs::Stat) -> io::Result<OwnedFd> {
     let memory = open(CWD, image, OFlags::PATH | OFlags::DIRECTORY)?;
     for name in ["upper", "work", "root"] {
         rfs::mkdirat(&memory, name, 0o700.into())?;

@@ -19,7 +19,7 @@ mod memory;
 mod mounts;
 mod namespaces;
 pub mod plan;
-mod points;
+pub(crate) mod points;
 mod privileges;
 pub mod process;
 mod program;

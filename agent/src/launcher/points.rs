@@ -69,7 +69,7 @@ impl Points<'_> {
 
 /// Opens a path in a folder of somebody else, out of which it cannot lead. What is
 /// missing is made, for the user.
-pub(super) fn beneath(
+pub(crate) fn beneath(
     base: &Path,
     path: &Path,
     folder: bool,

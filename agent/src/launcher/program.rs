@@ -52,6 +52,9 @@ impl Exec {
 
     /// Returns only with the reason why nothing runs.
     pub(super) fn exec(&self) -> String {
+        // The agent does without huge pages; that is inherited, and not the program's wish.
+        // A kernel without huge pages refuses, and there is nothing to allow.
+        let _ = rustix::thread::disable_transparent_huge_pages(false);
         let mut error = Errno::ENOENT;
         for candidate in &self.candidates {
             let Err(e) = unistd::execve(candidate, &self.argv, &self.environment);

@@ -94,10 +94,11 @@ impl Owner {
         let mut batch = Vec::with_capacity(BURST);
         self.take(Event::Started).await;
         loop {
-            if let Some(error) = self.over.take() {
+            if let Err(error) = self.release(&mut progress).await {
                 break Err(error);
             }
-            if let Err(error) = self.release(&mut progress).await {
+            // It may have been set by what was released.
+            if let Some(error) = self.over.take() {
                 break Err(error);
             }
             let deadline = self.core.next_deadline().map(instant);
@@ -193,10 +194,14 @@ impl Owner {
             Progress::Failed(error) => return Err(AgentError::Store(Arc::clone(error))),
         }
         self.metrics.store_waiting.set((self.writer.last() - self.written) as f64);
-        while let Some(effect) = self.outgoing.pop(self.written) {
-            self.act(effect);
+        while let Some(first) = self.outgoing.pop(self.written) {
+            self.act(first);
+            while let Some(effect) = self.outgoing.pop(self.written) {
+                self.act(effect);
+            }
+            // What this holds back may rest on nothing unwritten either.
+            self.carry_out().await;
         }
-        self.carry_out().await;
         Ok(())
     }
 

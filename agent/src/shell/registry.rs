@@ -39,9 +39,10 @@ pub(super) struct Container {
     pub(super) reported: Mutex<BTreeSet<u16>>,
     /// Whether too full a sandbox was reported, and not since emptied.
     pub(super) too_full: AtomicBool,
-    /// Whether it was reported that it holds too many files, or has too many open, to be
-    /// looked at.
-    pub(super) too_many: AtomicBool,
+    /// Whether it was reported that its sandbox holds too much to be measured.
+    pub(super) too_much_kept: AtomicBool,
+    /// Whether it was reported that it has too many files open to be looked at.
+    pub(super) too_many_open: AtomicBool,
 }
 
 fn lock<T>(it: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -62,7 +63,8 @@ impl Container {
             used: Mutex::new(fresh.then(Statistics::default)),
             reported: Mutex::default(),
             too_full: AtomicBool::new(false),
-            too_many: AtomicBool::new(false),
+            too_much_kept: AtomicBool::new(false),
+            too_many_open: AtomicBool::new(false),
         }
     }
 

@@ -6,7 +6,10 @@ use std::{
     collections::HashSet,
     net::SocketAddr,
     pin::Pin,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -34,14 +37,19 @@ type Outgoing = mpsc::Sender<Result<MasterMessage, Status>>;
 /// A master for one agent.
 pub struct FakeMaster {
     pub address: SocketAddr,
-    heard: mpsc::UnboundedReceiver<AgentMessage>,
+    /// With the number of the link that it came on.
+    heard: mpsc::UnboundedReceiver<(u64, AgentMessage)>,
+    links: Arc<AtomicU64>,
+    /// Links of lower numbers are not listened to.
+    deaf_below: u64,
     link: Arc<Mutex<Option<Outgoing>>>,
     acknowledged: Mutex<HashSet<Vec<u8>>>,
     stop: CancellationToken,
 }
 
 struct Service {
-    hear: mpsc::UnboundedSender<AgentMessage>,
+    hear: mpsc::UnboundedSender<(u64, AgentMessage)>,
+    links: Arc<AtomicU64>,
     link: Arc<Mutex<Option<Outgoing>>>,
 }
 
@@ -55,11 +63,12 @@ impl AgentLink for Service {
     ) -> Result<Response<Self::ConnectStream>, Status> {
         let (sender, outgoing) = mpsc::channel(1024);
         *self.link.lock().unwrap() = Some(sender);
+        let number = self.links.fetch_add(1, Ordering::SeqCst);
         let hear = self.hear.clone();
         let mut incoming = request.into_inner();
         tokio::spawn(async move {
             while let Some(Ok(message)) = incoming.next().await {
-                if hear.send(message).is_err() {
+                if hear.send((number, message)).is_err() {
                     return;
                 }
             }
@@ -74,7 +83,8 @@ impl FakeMaster {
         let address = listener.local_addr().unwrap();
         let (hear, heard) = mpsc::unbounded_channel();
         let link = Arc::new(Mutex::new(None));
-        let service = Service { hear, link: Arc::clone(&link) };
+        let links = Arc::new(AtomicU64::new(0));
+        let service = Service { hear, links: Arc::clone(&links), link: Arc::clone(&link) };
         let stop = CancellationToken::new();
         let stopped = stop.clone().cancelled_owned();
         tokio::spawn(
@@ -82,12 +92,23 @@ impl FakeMaster {
                 .add_service(AgentLinkServer::new(service))
                 .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stopped),
         );
-        Self { address, heard, link, acknowledged: Mutex::default(), stop }
+        let acknowledged = Mutex::default();
+        Self { address, heard, links, deaf_below: 0, link, acknowledged, stop }
     }
 
     pub async fn hear(&mut self) -> agent_message::Message {
-        let message = tokio::time::timeout(PATIENCE, self.heard.recv()).await;
-        message.expect("the agent says something").unwrap().message.unwrap()
+        loop {
+            let message = tokio::time::timeout(PATIENCE, self.heard.recv()).await;
+            let (link, message) = message.expect("the agent says something").unwrap();
+            if link >= self.deaf_below {
+                return message.message.unwrap();
+            }
+        }
+    }
+
+    /// Nothing more is heard of the links so far: their agent is dead.
+    pub fn forget_links(&mut self) {
+        self.deaf_below = self.links.load(Ordering::SeqCst);
     }
 
     pub async fn say(&self, message: master_message::Message) {

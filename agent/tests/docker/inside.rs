@@ -16,7 +16,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use tokio::io::AsyncWriteExt as _;
 
 use crate::{
-    fixture::{Docker, collect, docker, name, shell, status},
+    fixture::{Docker, SOCKET, collect, docker, name, shell, status},
     proxy::Proxy,
     support::until,
 };
@@ -385,4 +385,37 @@ async fn until_processes(docker: &Docker, id: &mezz_proto::ids::ContainerId, wan
         assert!(std::time::Instant::now() < end, "{now:?}, not {wanted}");
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
+}
+
+#[tokio::test]
+async fn no_folder_is_made_through_a_link() {
+    let outside = tempfile::tempdir().unwrap();
+    let docker = Docker::with(SOCKET, |options| options.isolation.host_paths = Some(vec![]));
+    let mut spec = docker.spec_with("echo x > v/file; cat v/file", |info| {
+        info.volumes.push(volume("v", Some("t/made/deep")));
+    });
+    std::os::unix::fs::symlink(outside.path(), spec.sandbox.join("t")).unwrap();
+    let text = docker.refused(spec.clone()).await;
+    assert!(text.contains("making the folder of a volume"), "{text}");
+    assert!(!outside.path().join("made").exists());
+
+    // Without the link it is made, and mounted.
+    spec.info.as_mut().unwrap().volumes[0] = volume("/v", Some("u/made/deep"));
+    spec.program = Program::Shell("echo x > /v/file; cat /v/file".into());
+    let sandbox = spec.sandbox.clone();
+    assert_eq!(docker.output_of(spec).await, "x\n");
+    assert!(sandbox.join("u/made/deep/file").exists());
+}
+
+#[tokio::test]
+async fn what_an_agent_is_to_engines_stays_in_its_folder() {
+    let data = tempfile::tempdir().unwrap();
+    let records = data.path().join("a");
+    std::fs::create_dir(&records).unwrap();
+    let docker = Docker::with(SOCKET, |options| {
+        std::fs::create_dir_all(&options.work_dir).unwrap();
+        std::os::unix::fs::symlink(&records, options.work_dir.join("docker")).unwrap();
+    });
+    assert!(docker.agent().options.work_dir.join("docker.json").exists());
+    assert!(!data.path().join("docker.json").exists());
 }

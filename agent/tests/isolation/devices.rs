@@ -6,23 +6,27 @@ use super::*;
 async fn only_harmless_devices_and_gpus_that_are_held_are_opened() {
     let agent = always(&[Isolator::Devices]);
     let command = "echo x > /dev/null && head -c 1 /dev/urandom > /dev/full; \
-                   mknod kmsg c 1 11 && cat kmsg && echo open; \
+                   mknod kmsg c 1 11 && echo made && cat kmsg && echo open; \
                    test ! -e /dev/mem || ! head -c 1 /dev/mem || echo open";
     let id = agent.run(command).await;
     agent.wait(&id).await;
     let errors = agent.output(&id, "stderr");
     assert!(errors.contains("No space left on device"), "{errors}");
-    assert!(errors.contains("kmsg: Operation not permitted"), "{errors}");
-    assert_eq!(agent.output(&id, "stdout"), "");
+    assert!(errors.contains("cat: kmsg: Operation not permitted"), "{errors}");
+    assert_eq!(agent.output(&id, "stdout"), "made\n");
+    // Nothing runs in it any more: what it could open is for others, until it is removed too.
+    if agent.it.name() == "cgroup-v1" {
+        assert_eq!(agent.control("devices", &id, "devices.list"), "");
+    }
     agent.remove(&id).await;
 
     // So it is for programs that enter it, also under the next agent.
     let id = agent.run("exec sleep 1000").await;
     let agent = agent.restart();
     agent.it.recover(vec![id.clone()]).await.unwrap();
-    let enter = "echo x > /dev/null; mknod kmsg2 c 1 11; cat kmsg2 2>&1 || true";
+    let enter = "echo x > /dev/null; mknod kmsg2 c 1 11 && echo made; cat kmsg2 2>&1 || true";
     let text = exec(&agent, &id, enter).await;
-    assert!(text.contains("kmsg2: Operation not permitted"), "{text}");
+    assert!(text.contains("made\ncat: kmsg2: Operation not permitted"), "{text}");
     agent.it.destroy(&id).await.unwrap();
     agent.wait(&id).await;
 
@@ -95,12 +99,39 @@ async fn whole_cpus_are_cores_of_its_own() {
     update(&own, 1.0).await;
     assert_eq!((cores(&agent, &own), cores(&agent, &shared)), (last, rest));
 
-    // What it had is for the others when it has gone.
+    // What it had is for the others when it has ended, though it is not removed yet.
     agent.it.destroy(&own).await.unwrap();
+    agent.wait(&own).await;
+    let next = agent.start(with_cpus(&agent, 1.0)).await;
+    assert_eq!(
+        (cores(&agent, &next), cores(&agent, &shared)),
+        ((count - 1).to_string(), range(count - 2))
+    );
     agent.remove(&own).await;
+    assert_eq!(cores(&agent, &shared), range(count - 2));
+    agent.it.destroy(&next).await.unwrap();
+    agent.remove(&next).await;
     for id in [&shared, &late, &large] {
         assert_eq!(cores(&agent, id), all);
         agent.it.destroy(id).await.unwrap();
         agent.remove(id).await;
     }
+}
+
+#[tokio::test]
+async fn a_container_without_cores_still_gets_other_bounds() {
+    let agent = always(&[]);
+    let id = agent.start(with_cpus(&agent, 1.0)).await;
+    let mut agent = agent;
+    agent.options.isolation.always = [Isolator::Cpuset].into();
+    let agent = agent.restart();
+    agent.it.recover(vec![id.clone()]).await.unwrap();
+    for mib in [64_u64, 128] {
+        let resources = mezz_proto::resources::Resources::cpus_mem(1.0, mib as f64);
+        agent.it.update(&id, resources, BTreeMap::new()).await.unwrap();
+        let statistics = agent.it.statistics(&id).await.unwrap();
+        assert_eq!(statistics.mem_limit_bytes, Some(mib << 20));
+    }
+    agent.it.destroy(&id).await.unwrap();
+    agent.remove(&id).await;
 }

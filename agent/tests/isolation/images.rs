@@ -261,3 +261,49 @@ async fn links_in_an_image_stay_in_it() {
     drop(end);
     assert!(!agent.dir.path().join("outside").exists());
 }
+
+/// Unmounted with all that is below it.
+struct Mounted(PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// Two layers: as many as a kernel lays over one another.
+fn layered(of: &Path, at: &Path) -> Vec<Mounted> {
+    let between = of.with_extension("between");
+    let empty = of.with_extension("empty");
+    let mut mounted = Vec::new();
+    for (lower, point) in [(of, between.as_path()), (between.as_path(), at)] {
+        fs::create_dir_all(point).unwrap();
+        fs::create_dir_all(&empty).unwrap();
+        let options = format!("lowerdir={}:{}", empty.display(), lower.display());
+        let mount = Command::new("mount")
+            .args(["-t", "overlay", "overlay", "-o", &options])
+            .arg(point)
+            .status();
+        assert!(mount.unwrap().success(), "{options}");
+        mounted.push(Mounted(point.to_owned()));
+    }
+    mounted.reverse();
+    mounted
+}
+
+#[tokio::test]
+async fn an_image_that_is_a_mount_stays_one_where_nothing_is_laid_over_it() {
+    if !layers() {
+        return;
+    }
+    let (agent, images) = with_images();
+    let at = images.join("tools/mounted");
+    let mounted = layered(&images.join("tools/one"), &at);
+    let show = "cat /name; touch /new || echo read-only";
+    assert_eq!(
+        output(&agent, with(&agent, show, image("tools/mounted"))).await,
+        "image\nread-only\n"
+    );
+    assert!(at.join("name").exists());
+    drop(mounted);
+}

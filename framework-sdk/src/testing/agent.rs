@@ -5,8 +5,9 @@ use std::{
     time::Duration,
 };
 
-use mezz_master::core::{ConnectionId, PROTOCOL};
+use mezz_master::core::ConnectionId;
 use mezz_proto::{
+    LINK_PROTOCOL,
     mezz::v1::{self as mezz, agent_message::Message, master_message},
     resources::{Dialect, Resources},
     time::Time,
@@ -351,7 +352,7 @@ impl FakeAgent {
                 ..Default::default()
             },
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            protocol: PROTOCOL,
+            protocol: LINK_PROTOCOL,
             boot_id: None,
             capabilities: capabilities.map(|c| Capability { r#type: Some(c as i32) }).to_vec(),
             api_address: format!("{}:5051", self.hostname),

@@ -62,9 +62,6 @@ use state::{
     Timer, Timers,
 };
 
-/// Version of the agent link's protocol that this master speaks.
-pub const PROTOCOL: u32 = 1;
-
 /// Agents that one call of [`Core::on_deadline`] loses or gives up at most: each
 /// is told to every framework, and other events must not wait for all of them.
 const MAX_LOSSES: usize = 64;

@@ -50,7 +50,7 @@ async fn a_full_disk_stops_the_master_before_it_promises_anything() {
     let description = mezz::AgentDescription {
         agent: v1::AgentInfo { hostname: "host".to_owned(), ..Default::default() },
         version: "0".to_owned(),
-        protocol: crate::core::PROTOCOL,
+        protocol: mezz_proto::LINK_PROTOCOL,
         ..Default::default()
     };
     let message = Some(Message::Register(mezz::Register { description }));

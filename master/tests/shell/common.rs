@@ -130,7 +130,7 @@ pub fn description(hostname: &str, id: Option<&str>) -> mezz::AgentDescription {
             ..Default::default()
         },
         version: "0.1.0".to_owned(),
-        protocol: 1,
+        protocol: mezz_proto::LINK_PROTOCOL,
         api_address: format!("{hostname}:5051"),
         ..Default::default()
     }

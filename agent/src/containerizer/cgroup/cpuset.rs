@@ -126,6 +126,10 @@ impl Cpusets {
     pub(super) fn assign(&self, id: &str, cpus: f64) -> Result<(), CgroupError> {
         let _sharing = self.lock();
         let directory = self.agent.join(id);
+        if !directory.exists() {
+            // Made by an agent without these; it runs on all.
+            return Ok(());
+        }
         let memories = file::read(&self.agent, MEMORIES)?;
         // With v2 nothing said means all that the agent has.
         if !memories.is_empty() {
@@ -151,14 +155,16 @@ impl Cpusets {
         }
     }
 
-    /// Before the cgroup of a container goes: the others get its cores.
+    /// When nothing runs in a container any more: the others get its cores.
     pub(super) fn release(&self, id: &str) -> Result<(), CgroupError> {
         let _sharing = self.lock();
         let directory = self.agent.join(id);
         if !directory.exists() || own(&directory)?.is_none() {
             return Ok(());
         }
-        self.give_pool(&self.all()?.without(&self.taken(Some(id))?), Some(id))
+        // First: its cgroup may stay for long, and is not asked any more then.
+        file::set_attribute(&directory, OWN, None)?;
+        self.give_pool(&self.all()?.without(&self.taken(None)?), Some(id))
     }
 
     fn lock(&self) -> MutexGuard<'_, ()> {
@@ -231,6 +237,32 @@ mod tests {
 
     fn share_of(all: &str, taken: &str, held: Option<&str>, cpus: f64) -> Share {
         share(&set(all), &set(taken), held.map(set).as_ref(), cpus)
+    }
+
+    /// A folder that looks like an agent's cgroup, with the cores of its containers.
+    fn agent(all: &str, containers: &[(&str, &str)]) -> (tempfile::TempDir, Cpusets) {
+        let agent = tempfile::tempdir().unwrap();
+        for (id, cores) in containers.iter().chain([&("", all)]) {
+            let directory = agent.path().join(id);
+            std::fs::create_dir_all(&directory).unwrap();
+            std::fs::write(directory.join(CPUS), cores).unwrap();
+            std::fs::write(directory.join(MEMORIES), "").unwrap();
+        }
+        let sets = Cpusets { agent: agent.path().to_owned(), sharing: Mutex::default() };
+        (agent, sets)
+    }
+
+    #[test]
+    fn what_is_released_can_be_had_before_its_cgroup_goes() {
+        let (agent, sets) = agent("0-1", &[("a", "1"), ("b", "0")]);
+        let at = |id: &str| agent.path().join(id);
+        file::set_attribute(&at("a"), OWN, Some("1")).unwrap();
+        sets.release("a").unwrap();
+        assert_eq!(cores(&at("b"), CPUS).unwrap(), set("0-1"));
+        sets.assign("b", 1.0).unwrap();
+        assert_eq!(own(&at("b")).unwrap(), Some(set("1")));
+        sets.release("gone").unwrap();
+        sets.assign("gone", 1.0).unwrap();
     }
 
     #[test]

@@ -53,6 +53,10 @@ pub trait Cgroups: Send + Sync + 'static {
     /// None where the kernel then takes the whole container by itself.
     fn memory_alarm(&self, id: &str) -> Result<Option<OwnedFd>, CgroupError>;
 
+    /// Lets others have the GPUs and cores of a container in which nothing runs any more;
+    /// its cgroup may stay for long.
+    fn release(&self, id: &str) -> Result<(), CgroupError>;
+
     /// Removes the empty cgroup; one that is gone is no error.
     fn remove(&self, id: &str) -> Result<(), CgroupError>;
 

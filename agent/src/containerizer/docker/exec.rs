@@ -24,8 +24,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    ContainerError, Inner, KILL_PATIENCE, container::Container, engine::EngineError, operation,
-    proc, watch::wait_status,
+    ContainerError, Inner, KILL_PATIENCE,
+    container::Container,
+    engine::EngineError,
+    operation,
+    proc::{self, First},
+    watch::wait_status,
 };
 use crate::containerizer::{Exec, ExecSpec, Program, Stream, WindowSize};
 
@@ -49,7 +53,7 @@ impl Inner {
         spec: ExecSpec,
     ) -> Result<Exec, ContainerError> {
         let container = self.containers.get(id)?;
-        let Some((first, _)) = self.first_process(&container, DOING).await? else {
+        let Some(first) = self.first_process(&container, DOING).await? else {
             let ended = io::Error::new(io::ErrorKind::NotFound, "it does not run");
             return Err(ContainerError::Operation { id: id.clone(), doing: DOING, source: ended });
         };
@@ -130,7 +134,7 @@ async fn pump(mut from: tokio::io::DuplexStream, mut to: Input) {
 struct Running {
     inner: Arc<Inner>,
     exec: String,
-    first: i32,
+    first: First,
     /// As the engine said last; 0 before it did.
     pid: AtomicI32,
 }
@@ -295,11 +299,13 @@ impl Running {
         };
         // An engine that does not answer has said before which process it is.
         let runs = tokio::time::timeout(KILL_PATIENCE, known).await.unwrap_or(true);
-        let (pid, first) = (self.pid(), self.first);
+        let pid = self.pid();
         if !runs || pid <= 0 {
             return;
         }
-        let killed = tokio::task::spawn_blocking(move || proc::kill_tree(pid, first)).await;
+        let (first, engine_id) = (self.first.pid, self.first.engine_id.clone());
+        let kill = move || proc::kill_tree(pid, first, &engine_id);
+        let killed = tokio::task::spawn_blocking(kill).await;
         if let Ok(Err(error)) = killed {
             tracing::warn!(pid, %error, "a program in a container was not killed");
         }

@@ -54,15 +54,10 @@ fn resolve(
     field: &str,
 ) -> Result<String, String> {
     let path = Path::new(path);
-    let found = path.canonicalize();
-    let in_sandbox = match (&found, sandbox.canonicalize()) {
-        (Ok(found), Ok(sandbox)) => found.starts_with(sandbox),
-        // It is made there a moment later; a path that climbs is none of ours.
-        _ => path.starts_with(sandbox) && !path.components().any(|c| c.as_os_str() == ".."),
-    };
-    let resolved = match (in_sandbox, found) {
-        (true, found) => found.unwrap_or_else(|_| path.to_path_buf()),
-        (false, _) => host_paths::resolve(Some(allowed), path)
+    // What a volume needs in the sandbox has been made.
+    let resolved = match (path.canonicalize(), sandbox.canonicalize()) {
+        (Ok(found), Ok(sandbox)) if found.starts_with(&sandbox) => found,
+        _ => host_paths::resolve(Some(allowed), path)
             .map_err(|why| format!("container.{field}: {why}"))?,
     };
     Ok(resolved.to_string_lossy().into_owned())
@@ -71,18 +66,12 @@ fn resolve(
 type Resolve<'a> = &'a dyn Fn(&str, &str) -> Result<String, String>;
 
 fn check_paths(host: &mut HostConfig, resolve: Resolve<'_>) -> Result<(), String> {
+    refuse_what_has_no_path(host)?;
     for mount in host.mounts.iter_mut().flatten() {
         if mount.typ == Some(MountType::BIND)
             && let Some(source) = &mut mount.source
         {
             *source = resolve(source, "volumes")?;
-        }
-        // A volume of the engine's may be a folder of the machine too.
-        let options = mount.volume_options.iter_mut().flat_map(|o| o.driver_config.as_mut());
-        for (name, value) in options.flat_map(|o| o.options.as_mut()).flatten() {
-            if name == "device" && value.starts_with('/') {
-                *value = resolve(value, "volumes.source.docker_volume.driver_options")?;
-            }
         }
     }
     for bind in host.binds.iter_mut().flatten() {
@@ -98,6 +87,32 @@ fn check_paths(host: &mut HostConfig, resolve: Resolve<'_>) -> Result<(), String
         }
     }
     Ok(())
+}
+
+/// What reaches the machine's files and devices without a path that could be looked at.
+fn refuse_what_has_no_path(host: &HostConfig) -> Result<(), String> {
+    let of_host = |mode: &Option<String>| mode.as_deref() == Some("host");
+    let driver_options = host.mounts.iter().flatten().any(|mount| {
+        let driver = mount.volume_options.as_ref().and_then(|o| o.driver_config.as_ref());
+        driver.and_then(|driver| driver.options.as_ref()).is_some_and(|o| !o.is_empty())
+    });
+    let asked = [
+        ("volumes.source.docker_volume.driver_options", driver_options),
+        ("docker.privileged", host.privileged == Some(true)),
+        (
+            "docker.parameters `device-cgroup-rule`",
+            host.device_cgroup_rules.as_ref().is_some_and(|rules| !rules.is_empty()),
+        ),
+        ("docker.parameters `pid`", of_host(&host.pid_mode)),
+        ("docker.parameters `ipc`", of_host(&host.ipc_mode)),
+    ];
+    match asked.iter().find(|(_, asked)| *asked) {
+        Some((field, _)) => Err(format!(
+            "container.{field}: would go past the paths that this agent allows (its \
+             --allowed-host-paths); leave it out"
+        )),
+        None => Ok(()),
+    }
 }
 
 fn check_capabilities(host: &mut HostConfig, bounding: u64) -> Result<(), String> {
@@ -149,31 +164,18 @@ mod tests {
 
         let source = |host: HostConfig| host.mounts.unwrap()[0].source.clone().map(PathBuf::from);
         assert_eq!(source(check(bind(&dir.join("link"))).unwrap()), Some(open.clone()));
-        for fine in [sandbox.clone(), sandbox.join("new"), open] {
+        for fine in [sandbox.clone(), open] {
             assert_eq!(source(check(bind(&fine)).unwrap()), Some(fine));
         }
-        let device = MountVolumeOptionsDriverConfig {
-            options: Some(HashMap::from([("device".to_owned(), "/etc".to_owned())])),
-            ..Default::default()
-        };
-        let volume = Mount {
-            typ: Some(MountType::VOLUME),
-            volume_options: Some(MountVolumeOptions {
-                driver_config: Some(device),
-                ..Default::default()
-            }),
-            ..Mount::default()
-        };
         let mapping =
             DeviceMapping { path_on_host: Some("/dev/null".into()), ..Default::default() };
         for (field, host) in [
             ("volumes", bind(Path::new("/etc"))),
             ("volumes", bind(&sandbox.join("out"))),
             ("volumes", bind(&sandbox.join("../new"))),
-            (
-                "volumes.source.docker_volume.driver_options",
-                HostConfig { mounts: Some(vec![volume]), ..Default::default() },
-            ),
+            // Nobody has made them.
+            ("volumes", bind(&sandbox.join("new"))),
+            ("volumes", bind(&sandbox.join("out/new"))),
             (
                 "docker.parameters `volume`",
                 HostConfig { binds: Some(vec!["/etc:/x:ro".into()]), ..Default::default() },
@@ -188,6 +190,51 @@ mod tests {
         }
         let mut any = bind(Path::new("/no/such"));
         super::check(&mut any, &sandbox, &IsolationOptions::default()).unwrap();
+    }
+
+    #[test]
+    fn nothing_goes_past_the_paths() {
+        let volume = |options: &[(&str, &str)]| {
+            let options = options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+            let driver_config = Some(MountVolumeOptionsDriverConfig {
+                name: Some("local".to_owned()),
+                options: Some(options.collect::<HashMap<_, _>>()),
+            });
+            let volume_options = Some(MountVolumeOptions { driver_config, ..Default::default() });
+            let mount = Mount { typ: Some(MountType::VOLUME), volume_options, ..Mount::default() };
+            HostConfig { mounts: Some(vec![mount]), ..HostConfig::default() }
+        };
+        let isolation = IsolationOptions { host_paths: Some(vec![]), ..Default::default() };
+        let sandbox = tempfile::tempdir().unwrap();
+        let check = |host: &HostConfig, isolation: &IsolationOptions| {
+            check(&mut host.clone(), sandbox.path(), isolation)
+        };
+        let host = Some("host".to_owned());
+        let options = "volumes.source.docker_volume.driver_options";
+        for (field, asked) in [
+            (options, volume(&[("type", "overlay"), ("o", "lowerdir=/etc")])),
+            (options, volume(&[("type", "none"), ("o", "bind"), ("device", "etc")])),
+            (options, volume(&[("type", "tmpfs"), ("o", "bind"), ("device", "/etc")])),
+            (options, volume(&[("mountpoint", "/etc")])),
+            ("docker.privileged", HostConfig { privileged: Some(true), ..Default::default() }),
+            (
+                "docker.parameters `device-cgroup-rule`",
+                HostConfig {
+                    device_cgroup_rules: Some(vec!["b *:* rwm".to_owned()]),
+                    ..Default::default()
+                },
+            ),
+            (
+                "docker.parameters `pid`",
+                HostConfig { pid_mode: host.clone(), ..Default::default() },
+            ),
+            ("docker.parameters `ipc`", HostConfig { ipc_mode: host, ..Default::default() }),
+        ] {
+            let error = check(&asked, &isolation).unwrap_err();
+            assert!(error.starts_with(&format!("container.{field}: would go past ")), "{error}");
+            check(&asked, &IsolationOptions::default()).unwrap();
+        }
+        check(&volume(&[]), &isolation).unwrap();
     }
 
     #[test]

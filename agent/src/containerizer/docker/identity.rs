@@ -16,6 +16,9 @@ use serde::{Deserialize, Serialize};
 
 const FILE: &str = "docker.json";
 
+/// What it says of how it is written.
+const VERSION: u32 = 1;
+
 /// Of records of containers.
 const RECORDS: &str = "docker";
 
@@ -55,10 +58,10 @@ impl Identity {
     pub(super) fn open(work_dir: &Path) -> Result<Self, (PathBuf, io::Error)> {
         let path = work_dir.join(FILE);
         let known = match fs::read(&path) {
-            Ok(text) => serde_json::from_slice(&text).map_err(io::Error::from),
+            Ok(text) => Known::parse(&text),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let agent = uuid::Uuid::new_v4().to_string();
-                let known = Known { v: 1, agent, engine: None };
+                let known = Known { v: VERSION, agent, engine: None };
                 known.write(&path).map(|()| known)
             }
             Err(error) => Err(error),
@@ -148,6 +151,17 @@ fn count(records: &Path) -> io::Result<usize> {
 }
 
 impl Known {
+    fn parse(text: &[u8]) -> io::Result<Self> {
+        let known: Self = serde_json::from_slice(text)?;
+        if known.v != VERSION {
+            return Err(io::Error::other(format!(
+                "it is of version {}, and this agent knows only version {VERSION}",
+                known.v
+            )));
+        }
+        Ok(known)
+    }
+
     /// Whole or not at all, and still there after a power cut.
     fn write(&self, path: &Path) -> io::Result<()> {
         let fresh = path.with_extension("json.new");
@@ -180,9 +194,11 @@ mod tests {
         assert_eq!(first.agent(), again.agent());
         assert_eq!(again.known.lock().unwrap().engine.as_deref(), Some("A"));
         assert_ne!(first.agent(), Identity::open(two.path()).unwrap().agent());
-        fs::write(one.path().join(FILE), "{").unwrap();
-        let (path, _) = Identity::open(one.path()).unwrap_err();
-        assert_eq!(path, one.path().join(FILE));
+        for broken in ["{", r#"{"v":2,"agent":"a","engine":null}"#] {
+            fs::write(one.path().join(FILE), broken).unwrap();
+            let (path, _) = Identity::open(one.path()).unwrap_err();
+            assert_eq!(path, one.path().join(FILE));
+        }
     }
 
     #[test]

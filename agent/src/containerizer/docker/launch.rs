@@ -1,6 +1,6 @@
 //! Starting a container.
 
-use std::{fs, io, sync::Arc};
+use std::{io, sync::Arc};
 
 use bollard::query_parameters::{CreateContainerOptionsBuilder, StartContainerOptions};
 use mezz_proto::{ids::ContainerId, v1};
@@ -19,7 +19,7 @@ use crate::{
         process::{hand_over, look_up_user},
         table::failed,
     },
-    launcher::Credentials,
+    launcher::{Credentials, points::beneath},
 };
 
 fn unsupported(id: &ContainerId) -> impl FnOnce(String) -> ContainerError + use<> {
@@ -125,15 +125,15 @@ impl Inner {
             gpus,
         };
         let mut request = spec::translate(spec, &context).map_err(unsupported(id))?;
+        for folder in &request.folders {
+            // Never through a link that leads out. What was fetched may be a file already.
+            let path = folder.strip_prefix(&spec.sandbox).unwrap_or(folder);
+            beneath(&spec.sandbox, path, true, user.as_ref()).map_err(|why| {
+                failed(id, "making the folder of a volume")(io::Error::other(why))
+            })?;
+        }
         if let Some(host) = &mut request.body.host_config {
             guard::check(host, &spec.sandbox, &self.isolation).map_err(unsupported(id))?;
-        }
-        for folder in &request.folders {
-            // What was fetched may be a file already.
-            if !folder.exists() {
-                fs::create_dir_all(folder)
-                    .map_err(failed(id, &format!("creating {}", folder.display())))?;
-            }
         }
         if let Some(user) = &user {
             hand_over(&spec.sandbox, user).map_err(failed(id, "giving the sandbox to its user"))?;

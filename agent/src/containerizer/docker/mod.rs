@@ -102,7 +102,7 @@ impl DockerContainers {
             .create(&directory)
             .and_then(|()| fs::canonicalize(&directory))
             .map_err(|source| OpenError::WorkDir { path: directory, source })?;
-        let identity = Identity::open(directory.parent().unwrap_or(&directory))
+        let identity = Identity::open(&options.work_dir)
             .map_err(|(path, source)| OpenError::WorkDir { path, source })?;
         let identity = Arc::new(identity);
         let engine = Arc::new(Engine::new(address, Arc::clone(&identity)));

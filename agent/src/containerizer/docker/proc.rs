@@ -10,13 +10,22 @@ use crate::launcher::process;
 /// So often, a millisecond apart, a process is looked at that was told to stop.
 const STOP_TRIES: u32 = 100;
 
+/// The first process of a container that runs.
+pub(super) struct First {
+    pub(super) pid: i32,
+    /// Whether the machine's network is its own.
+    on_host: bool,
+    /// The engine's id of the container.
+    pub(super) engine_id: String,
+}
+
 impl Inner {
     /// Its first process; none when it does not run.
     pub(super) async fn first_process(
         &self,
         container: &Container,
         doing: &'static str,
-    ) -> Result<Option<(i32, bool)>, ContainerError> {
+    ) -> Result<Option<First>, ContainerError> {
         if !container.runs().await {
             return Ok(None);
         }
@@ -28,13 +37,15 @@ impl Inner {
         let pid = now.state.and_then(|state| state.pid).unwrap_or_default();
         let on_host =
             now.host_config.and_then(|host| host.network_mode).is_some_and(|mode| mode == "host");
-        Ok(i32::try_from(pid).ok().filter(|pid| *pid > 0).map(|pid| (pid, on_host)))
+        let engine_id = now.id.unwrap_or_default();
+        let pid = i32::try_from(pid).ok().filter(|pid| *pid > 0);
+        Ok(pid.map(|pid| First { pid, on_host, engine_id }))
     }
 
     pub(super) async fn processes(&self, id: &ContainerId) -> Result<Vec<i32>, ContainerError> {
         const DOING: &str = "looking for its processes";
         let container = self.containers.get(id)?;
-        let Some((pid, _)) = self.first_process(&container, DOING).await? else {
+        let Some(First { pid, .. }) = self.first_process(&container, DOING).await? else {
             return Ok(Vec::new());
         };
         tokio::task::spawn_blocking(move || of_cgroup(pid))
@@ -50,8 +61,8 @@ impl Inner {
         let container = self.containers.get(id)?;
         let first = self.first_process(&container, "looking for its network").await?;
         Ok(first
-            .filter(|(_, on_host)| !on_host)
-            .map(|(pid, _)| PathBuf::from(format!("/proc/{pid}/ns/net"))))
+            .filter(|first| !first.on_host)
+            .map(|first| PathBuf::from(format!("/proc/{}/ns/net", first.pid))))
     }
 }
 
@@ -85,11 +96,12 @@ fn is_within(path: &str, of: &str) -> bool {
     path.strip_prefix(of).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// Kills a process of a container, and all that it has started, unless the pid is
-/// another's by now.
-pub(super) fn kill_tree(pid: i32, first: i32) -> io::Result<()> {
+/// Kills a process of the container with that id of the engine's, and all that it has
+/// started, unless one of the pids is another's by now, or means another here.
+pub(super) fn kill_tree(pid: i32, first: i32, engine_id: &str) -> io::Result<()> {
     let (Some(of), Some(container)) = (cgroup(pid), cgroup(first)) else { return Ok(()) };
-    if !is_within(&of, &container) {
+    // Every engine puts it into the name.
+    if engine_id.is_empty() || !container.contains(engine_id) || !is_within(&of, &container) {
         return Ok(());
     }
     // Stopped first: who stands still has no more children than those that are found.
@@ -145,7 +157,12 @@ mod tests {
                 .spawn()
                 .unwrap();
             std::thread::sleep(Duration::from_millis(5));
-            kill_tree(child.id() as i32, std::process::id() as i32).unwrap();
+            let (pid, me) = (child.id() as i32, std::process::id() as i32);
+            for not_ours in ["", "0123456789abcdef"] {
+                kill_tree(pid, me, not_ours).unwrap();
+                assert!(child.try_wait().unwrap().is_none(), "it is another's");
+            }
+            kill_tree(pid, me, &cgroup(me).unwrap()).unwrap();
             child.wait().unwrap();
         }
         let left = || {

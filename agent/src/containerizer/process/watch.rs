@@ -151,10 +151,20 @@ impl Inner {
     /// launcher, if it died early, could not.
     fn finish(&self, container: &Container) -> Termination {
         let id = container.id.as_str();
-        if let Err(error) = self.kill_remains(container) {
-            tracing::error!(container = %id, %error, "could not kill what is left of a container");
-        }
+        let killed = self.kill_remains(container);
         let out_of_memory = self.cgroups.as_ref().and_then(|cgroups| cgroups.out_of_memory(id));
+        match (killed, &self.cgroups) {
+            (Err(error), _) => {
+                tracing::error!(container = %id, %error, "could not kill what is left of a container");
+            }
+            // Others may get what it had as soon as its end is told.
+            (Ok(()), Some(cgroups)) => {
+                if let Err(error) = cgroups.release(id) {
+                    tracing::warn!(container = %id, %error, "an ended container keeps its GPUs or cores");
+                }
+            }
+            (Ok(()), None) => {}
+        }
         let (wait_status, failure) = match read_end(&self.directory.join(id)) {
             Ok(Some(end)) => (end.wait_status, end.failure),
             // It ran, and how it ended is not known: no failure to start.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use mezz_proto::{
+    ids::ContainerId,
     mezz::v1::{self as mezz, agent_message, master_message},
     v1::{
         self, TaskState, container_info, framework_info::capability::Type as Capability,
@@ -10,7 +11,11 @@ use mezz_proto::{
     },
 };
 
-use super::{commands::signals, env::*, executors::subscribed};
+use super::{
+    commands::signals,
+    env::*,
+    executors::{subscribed, subscribed_with},
+};
 use crate::{
     containerizer::{Limitation, LimitationKind, Program},
     core::{Abilities, CoreOptions, Effect, Event},
@@ -338,6 +343,53 @@ fn executors_end_with_their_last_task() {
         env.ended(&container, 0);
         assert_eq!(carried_out(&mut env), [7]);
     }
+}
+
+/// What has happened since it was last asked.
+fn destroyed(env: &mut TestEnv, container: &ContainerId) -> bool {
+    env.take().contains(&Effect::Destroy { container: container.clone() })
+}
+
+#[test]
+fn no_executor_holds_a_drain_up() {
+    let own = Duration::from_secs(10 * 365 * 24 * 3600);
+    let earlier: [fn(&mut TestEnv); 3] = [|_| {}, torn_down, TestEnv::shutdown_executor];
+    let later: [fn(&mut TestEnv); 2] = [|_| {}, torn_down];
+    for (grace, expected) in [(Some(20), 20), (None, 60), (Some(0), 0)] {
+        for (before, after) in earlier.iter().flat_map(|b| later.iter().map(move |a| (b, a))) {
+            let mut env = TestEnv::new();
+            let (container, _) = subscribed_with(&mut env, Some(own));
+            env.call(1, "", update(status("a", TaskState::TaskFinished, 1)));
+            before(&mut env);
+            drain(&mut env, grace, false);
+            after(&mut env);
+            assert!(grace == Some(0) || !destroyed(&mut env, &container));
+            if expected > 0 {
+                env.advance(Duration::from_secs(expected - 1));
+                assert!(!destroyed(&mut env, &container), "it is in its grace");
+                // The order is said again, after which it has no more either.
+                drain(&mut env, grace, false);
+                env.advance(Duration::from_secs(1));
+            }
+            assert!(destroyed(&mut env, &container), "{grace:?}");
+            env.ended(&container, 9);
+            assert_eq!(carried_out(&mut env), [7]);
+        }
+    }
+}
+
+#[test]
+fn what_a_drain_leaves_of_an_executors_grace_holds_over_restarts() {
+    let mut env = TestEnv::new();
+    let (container, _) = subscribed_with(&mut env, Some(Duration::from_secs(100_000)));
+    env.shutdown_executor();
+    drain(&mut env, Some(20), false);
+    env.restart(|_| true, false);
+    env.take();
+    env.advance(Duration::from_secs(19));
+    assert!(!destroyed(&mut env, &container));
+    env.advance(Duration::from_secs(1));
+    assert!(destroyed(&mut env, &container));
 }
 
 fn given_up(env: &mut TestEnv) {

@@ -14,7 +14,18 @@ use crate::core::{CallError, ConnectionId, Effect, Event};
 
 /// An executor that runs and has subscribed on connection 1, with task `a`.
 pub(super) fn subscribed(env: &mut TestEnv) -> (ContainerId, String) {
-    env.run(vec![executor_task("a")]);
+    subscribed_with(env, None)
+}
+
+/// One that has a grace of its own.
+pub(super) fn subscribed_with(env: &mut TestEnv, grace: Option<Duration>) -> (ContainerId, String) {
+    let mut task = executor_task("a");
+    if let Some(executor) = &mut task.executor {
+        executor.shutdown_grace_period = grace.map(|grace| v1::DurationInfo {
+            nanoseconds: i64::try_from(grace.as_nanos()).unwrap(),
+        });
+    }
+    env.run(vec![task]);
     let spec = env.launches().remove(0);
     let token = spec.environment["MEZZ_EXECUTOR_TOKEN"].clone();
     env.launched(&spec.id);

@@ -81,3 +81,26 @@ async fn long_names_and_attributes_work() {
     extract(&place, gz(&comment)).await.unwrap();
     assert_eq!(place.text("file"), "text");
 }
+
+#[tokio::test]
+async fn two_archives_make_no_link_out_together() {
+    use tar::EntryType::Symlink;
+    let (place, deep) = (Place::new(), "p/".repeat(12));
+    let (up, down) = ("../".repeat(12), format!("{deep}up"));
+    let climbs = format!("{down}/{up}etc");
+    let first = extract(&place, gz(&tar(&[Entry::Link(Symlink, "t", &climbs)]))).await;
+    let harmless = [
+        Entry::Link(Symlink, &down, &up),
+        Entry::Link(Symlink, "dangling", "no/such"),
+        Entry::File("a/b/file", "1"),
+        Entry::Link(Symlink, "a/b/c/file", "./../../b/file"),
+    ];
+    extract(&place, gz(&tar(&harmless))).await.unwrap();
+    assert!(first.unwrap_err().contains("`..` is not first in its target `p/p/"));
+    assert!(fs::symlink_metadata(place.sandbox().join("t")).is_err());
+    assert_eq!(place.text("a/b/c/file"), "1");
+
+    symlink("/etc", place.sandbox().join("planted")).unwrap();
+    let error = extract(&place, gz(&tar(&[Entry::Link(Symlink, "l", "planted/passwd")]))).await;
+    assert!(error.unwrap_err().contains("`l`: a link that leads out of the sandbox"));
+}

@@ -69,7 +69,7 @@ pub(super) fn run(monitor: Arc<Monitor>) -> BoxFuture<'static, ()> {
 /// One that holds too much to be measured is judged by what was: it holds at least that.
 fn judge(monitor: &Monitor, container: &Container, Measured { used, all }: Measured) {
     let limit = limit(&container.held());
-    if !all && !container.too_many.swap(true, Ordering::Relaxed) {
+    if !all && !container.too_much_kept.swap(true, Ordering::Relaxed) {
         let (entries, time) = (BUDGET.entries, BUDGET.time);
         tracing::warn!(
             container = %container.id, used,

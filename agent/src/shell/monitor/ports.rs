@@ -74,7 +74,7 @@ fn judge(
     container: &Container,
     Listening { ports: listening, all }: Listening,
 ) {
-    if !all && !container.too_many.swap(true, Ordering::Relaxed) {
+    if !all && !container.too_many_open.swap(true, Ordering::Relaxed) {
         let (entries, time) = (BUDGET.entries, BUDGET.time);
         tracing::warn!(
             container = %container.id,

@@ -10,6 +10,7 @@ use mezz_proto::{
     },
     v1::{DrainState, DurationInfo},
 };
+use tonic::Code;
 
 use crate::{
     client::{ClientArgs, Operator, plain},
@@ -114,25 +115,43 @@ async fn drain(args: &DrainArgs) -> anyhow::Result<()> {
         max_grace_period: grace,
         mark_gone: Some(args.mark_gone),
     };
-    operator.drain_agent(request).await.map_err(|s| plain(&s))?;
+    operator.drain_agent(request.clone()).await.map_err(|s| plain(&s))?;
     if !args.wait {
         let left = text::count(agent.tasks as usize, "task");
         eprintln!("{} drains; it had {left}; `mezz agents` tells when it has none", name(&agent));
         return Ok(());
     }
-    wait(&mut operator, &agent).await?;
+    wait(&mut operator, &agent, &request).await?;
     let end = if args.mark_gone { "drained and given up" } else { "drained" };
     eprintln!("{} is {end}", name(&agent));
     Ok(())
 }
 
 /// Until it is drained, or gone as it was to be.
-async fn wait(operator: &mut Operator, agent: &AgentState) -> anyhow::Result<()> {
+async fn wait(
+    operator: &mut Operator,
+    agent: &AgentState,
+    request: &DrainAgentRequest,
+) -> anyhow::Result<()> {
     let mut told = None;
     loop {
         let answer = operator.list_agents(ListAgentsRequest {}).await.map_err(|s| plain(&s))?;
         let agents = answer.into_inner().agents;
-        let Some(now) = agents.iter().find(|other| id(other) == id(agent)) else { return Ok(()) };
+        let Some(now) = agents.iter().find(|other| id(other) == id(agent)) else {
+            // Given up, or away for too long: the order, which changes nothing if the
+            // agent is back, tells.
+            match operator.drain_agent(request.clone()).await {
+                Err(status) if status.code() == Code::FailedPrecondition && request.mark_gone() => {
+                    return Ok(());
+                }
+                Err(status) => {
+                    anyhow::bail!("{} was not seen to be drained: {}", name(agent), plain(&status))
+                }
+                Ok(_) => {}
+            }
+            tokio::time::sleep(LOOK).await;
+            continue;
+        };
         match now.drain.map(|drain| drain.state()) {
             Some(DrainState::Drained) => return Ok(()),
             // The list is a moment behind the answer to the order, but not so long

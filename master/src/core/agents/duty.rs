@@ -189,9 +189,12 @@ impl Core {
         if let Some(key) = self.agent_ids.get(id) {
             return Ok(*key);
         }
-        Err(OperatorError::NotFound(if self.gone.contains_key(id) {
-            format!("agent `{id}` was marked gone and cannot come back; `mezz agents` lists others")
-        } else if self.kept_duties.contains_key(id) {
+        if self.gone.contains_key(id) {
+            return Err(OperatorError::NotAllowed(format!(
+                "agent `{id}` was marked gone and cannot come back; `mezz agents` lists others"
+            )));
+        }
+        Err(OperatorError::NotFound(if self.kept_duties.contains_key(id) {
             format!(
                 "agent `{id}` was away too long and is forgotten; that it is drained or \
                  deactivated holds if it comes back, and can be changed then"

@@ -255,7 +255,7 @@ fn an_agent_marked_gone_is_told_to_stop_and_its_id_is_burnt() {
         env.reconcile("f1", &[("t9", Some(&id))]);
         assert_eq!(env.updates("f1").pop().unwrap().state(), TaskState::TaskGoneByOperator);
         let error = reactivate(&mut env).unwrap_err();
-        assert!(matches!(error, OperatorError::NotFound(_)), "{error:?}");
+        assert!(matches!(error, OperatorError::NotAllowed(_)), "{error:?}");
         assert!(error.to_string().contains("was marked gone"), "{error}");
         // And the next master knows it, too.
         env.restart_master();

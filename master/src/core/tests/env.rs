@@ -7,6 +7,7 @@ use std::{
 };
 
 use mezz_proto::{
+    LINK_PROTOCOL,
     mezz::v1::{self as mezz, agent_message, master_message},
     resources::{Dialect, Resources},
     time::Time,
@@ -22,7 +23,7 @@ use crate::{
     allocator::DrfAllocator,
     core::{
         CallError, Change, ConnectionId, Core, Effect, Effects, Event, OperatorCommand,
-        OperatorError, OperatorReply, PROTOCOL, RequestId,
+        OperatorError, OperatorReply, RequestId,
     },
     options::CoreOptions,
     registry::{RegistryOp, RegistrySnapshot},
@@ -384,7 +385,7 @@ impl Env {
         mezz::AgentDescription {
             agent: v1::AgentInfo { id, ..agent.info.clone() },
             version: "0.1.0".to_owned(),
-            protocol: PROTOCOL,
+            protocol: LINK_PROTOCOL,
             boot_id: None,
             capabilities: Vec::new(),
             api_address: format!("{name}.example:5051"),

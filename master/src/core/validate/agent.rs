@@ -1,8 +1,6 @@
 //! What an agent says of itself.
 
-use mezz_proto::{mezz::v1 as mezz, resources::Resources, v1};
-
-use crate::core::PROTOCOL;
+use mezz_proto::{LINK_PROTOCOL, mezz::v1 as mezz, resources::Resources, v1};
 
 /// Longest hostname, address or version, in bytes.
 const MAX_TEXT: usize = 1024;
@@ -40,9 +38,9 @@ impl Refusal {
 /// Checks a description.
 pub(in crate::core) fn described(given: mezz::AgentDescription) -> Result<Described, Refusal> {
     let mezz::AgentDescription { mut agent, version, protocol, api_address, .. } = given;
-    if protocol != PROTOCOL {
+    if protocol != LINK_PROTOCOL {
         return Err(Refusal::permanent(format!(
-            "description.protocol: the agent (version {version}) speaks protocol {protocol}, this master speaks {PROTOCOL}; install the same version of both"
+            "description.protocol: the agent (version {version}) speaks protocol {protocol}, this master speaks {LINK_PROTOCOL}; install the same version of both"
         )));
     }
     let texts =

@@ -21,6 +21,11 @@ pub(super) fn confine(agent: &Path, id: &str, gpus: usize) -> Result<(), CgroupE
     rules.iter().try_for_each(|rule| file::write(&directory, ALLOW, rule))
 }
 
+/// One that may open nothing has no GPU.
+pub(super) fn release(directory: &Path) -> Result<(), CgroupError> {
+    if directory.exists() { file::write(directory, DENY, "a") } else { Ok(()) }
+}
+
 /// What the others may open.
 fn taken(agent: &Path, id: &str) -> Result<BTreeSet<String>, CgroupError> {
     let mut taken = BTreeSet::new();
@@ -55,5 +60,8 @@ mod tests {
         assert!(text(ALLOW).starts_with("c 136:* rwm"));
         let taken = taken(agent.path(), "b").unwrap();
         assert!(taken.contains("c 195:0 rw"), "{taken:?}");
+        release(&agent.path().join("a")).unwrap();
+        assert_eq!(file::read(&agent.path().join("a"), DENY).unwrap(), "a");
+        release(&agent.path().join("gone")).unwrap();
     }
 }

@@ -121,10 +121,9 @@ impl Cgroups for V1 {
 
     fn update(&self, id: &str, bounds: &Bounds) -> Result<(), CgroupError> {
         cpu::set(&self.cpu.join(id), bounds)?;
-        if let Some(cores) = &self.cores {
-            cores.assign(id, bounds.cpus)?;
-        }
-        memory::set(&self.memory.join(id), bounds)
+        // First: cores that cannot be had keep no limit from being changed.
+        memory::set(&self.memory.join(id), bounds)?;
+        self.cores.as_ref().map_or(Ok(()), |cores| cores.assign(id, bounds.cpus))
     }
 
     fn processes(&self, id: &str) -> Result<Vec<i32>, CgroupError> {
@@ -150,6 +149,13 @@ impl Cgroups for V1 {
 
     fn memory_alarm(&self, id: &str) -> Result<Option<OwnedFd>, CgroupError> {
         memory::alarm(&self.memory.join(id)).map(Some)
+    }
+
+    fn release(&self, id: &str) -> Result<(), CgroupError> {
+        if let Some(agent) = self.devices.as_ref().filter(|_| self.confine) {
+            devices::release(&agent.join(id))?;
+        }
+        self.cores.as_ref().map_or(Ok(()), |cores| cores.release(id))
     }
 
     fn remove(&self, id: &str) -> Result<(), CgroupError> {

@@ -33,9 +33,23 @@ pub(super) fn confine(agent: &Path, id: &str, gpus: usize) -> Result<(), CgroupE
     file::set_attribute(&directory, RULES, Some(&text.join("\n")))
 }
 
-/// Whether this kernel takes such programs from us.
+/// One that bears no rules has no GPU.
+pub(super) fn release(directory: &Path) -> Result<(), CgroupError> {
+    if directory.exists() && file::attribute(directory, RULES)?.is_some() {
+        file::set_attribute(directory, RULES, None)?;
+    }
+    Ok(())
+}
+
+/// Whether this kernel takes such programs from us: those of later containers.
 pub(in super::super) fn check() -> io::Result<()> {
-    load(&[]).map(drop)
+    let rules = devices::rules(0, &BTreeSet::new(), Path::new("/dev")).map_err(io::Error::from)?;
+    load(&rules).map(drop)
+}
+
+/// A kernel before 5.7 has no such attributes, and says so now.
+pub(super) fn check_attributes(agent: &Path) -> Result<(), CgroupError> {
+    file::attribute(agent, RULES).map(drop)
 }
 
 fn taken(agent: &Path, id: &str) -> Result<BTreeSet<String>, CgroupError> {
@@ -133,8 +147,30 @@ fn assemble(rules: &[Rule]) -> Vec<Instruction> {
     program
 }
 
-/// `BPF_PROG_LOAD` with `BPF_PROG_TYPE_CGROUP_DEVICE`.
+/// A kernel before 5.11 takes its memory for locked, of which a process may have little.
 fn load(rules: &[Rule]) -> io::Result<OwnedFd> {
+    match load_now(rules) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            with_locked_memory(|| load_now(rules))
+        }
+        loaded => loaded,
+    }
+}
+
+/// Only for a moment: what is started meanwhile inherits it.
+fn with_locked_memory<T>(what: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    use nix::sys::resource::{RLIM_INFINITY, Resource::RLIMIT_MEMLOCK, getrlimit, setrlimit};
+    let (soft, hard) = getrlimit(RLIMIT_MEMLOCK)?;
+    if setrlimit(RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY).is_err() {
+        setrlimit(RLIMIT_MEMLOCK, hard, hard)?;
+    }
+    let done = what();
+    setrlimit(RLIMIT_MEMLOCK, soft, hard)?;
+    done
+}
+
+/// `BPF_PROG_LOAD` with `BPF_PROG_TYPE_CGROUP_DEVICE`.
+fn load_now(rules: &[Rule]) -> io::Result<OwnedFd> {
     #[derive(Default)]
     #[repr(C)]
     struct Load {
@@ -221,6 +257,31 @@ mod tests {
             registers.insert(to, new);
             at += 1;
         }
+    }
+
+    #[test]
+    fn what_is_released_is_not_taken() {
+        let agent = tempfile::tempdir().unwrap();
+        let gpu = agent.path().join("a");
+        std::fs::create_dir(&gpu).unwrap();
+        check_attributes(agent.path()).unwrap();
+        file::set_attribute(&gpu, RULES, Some("c 195:0 rw")).unwrap();
+        assert!(taken(agent.path(), "b").unwrap().contains("c 195:0 rw"));
+        for _ in 0..2 {
+            release(&gpu).unwrap();
+            assert!(taken(agent.path(), "b").unwrap().is_empty());
+        }
+        release(&agent.path().join("gone")).unwrap();
+    }
+
+    #[test]
+    fn memory_may_be_locked_only_meanwhile() {
+        use nix::sys::resource::{Resource::RLIMIT_MEMLOCK, getrlimit, setrlimit};
+        setrlimit(RLIMIT_MEMLOCK, 4096, 8192).unwrap();
+        let (soft, _) = with_locked_memory(|| Ok(getrlimit(RLIMIT_MEMLOCK)?)).unwrap();
+        // All, for one who may raise it.
+        assert!(soft >= 8192, "{soft}");
+        assert_eq!(getrlimit(RLIMIT_MEMLOCK).unwrap(), (4096, 8192));
     }
 
     #[test]

@@ -42,6 +42,9 @@ impl V2 {
         controllers.extend(settings.cpuset.then_some(CPUSET));
         tree::enable_controllers(root, &controllers)?;
         file::make(&agent)?;
+        if settings.devices {
+            devices::check_attributes(&agent)?;
+        }
         tree::enable_controllers(&agent, &controllers)?;
         let cores = settings.cpuset.then(|| Cpusets::v2(agent.clone())).transpose()?;
         let (most_pids, confine) = (settings.most_pids, settings.devices);
@@ -70,10 +73,9 @@ impl Cgroups for V2 {
     fn update(&self, id: &str, bounds: &Bounds) -> Result<(), CgroupError> {
         let directory = self.agent.join(id);
         cpu::set(&directory, bounds)?;
-        if let Some(cores) = &self.cores {
-            cores.assign(id, bounds.cpus)?;
-        }
-        memory::set(&directory, bounds)
+        // First: cores that cannot be had keep no limit from being changed.
+        memory::set(&directory, bounds)?;
+        self.cores.as_ref().map_or(Ok(()), |cores| cores.assign(id, bounds.cpus))
     }
 
     fn processes(&self, id: &str) -> Result<Vec<i32>, CgroupError> {
@@ -99,6 +101,13 @@ impl Cgroups for V2 {
     fn memory_alarm(&self, _id: &str) -> Result<Option<OwnedFd>, CgroupError> {
         // `memory.oom.group` does it.
         Ok(None)
+    }
+
+    fn release(&self, id: &str) -> Result<(), CgroupError> {
+        if self.confine {
+            devices::release(&self.agent.join(id))?;
+        }
+        self.cores.as_ref().map_or(Ok(()), |cores| cores.release(id))
     }
 
     fn remove(&self, id: &str) -> Result<(), CgroupError> {
