@@ -1,5 +1,5 @@
-//! The same Spark jobs on Spark's own Standalone manager and on Mezz, with the
-//! same cores and memory, alternating.
+//! The same Spark jobs on Spark's own Standalone manager and on Mezz in both modes,
+//! with the same cores and memory, alternating.
 
 use std::{
     collections::BTreeMap,
@@ -35,6 +35,9 @@ pub struct SparkArgs {
     /// Size of the text whose words are counted, in MB
     #[arg(long, default_value_t = 200)]
     text_mb: usize,
+    /// Tiny tasks of the job that measures nothing else
+    #[arg(long, default_value_t = 10_000)]
+    tiny_tasks: usize,
     /// Folder with pi.py and wordcount.py
     #[arg(long, default_value = "spark-framework/examples")]
     examples: PathBuf,
@@ -42,6 +45,73 @@ pub struct SparkArgs {
     #[arg(long)]
     mezz: Option<PathBuf>,
 }
+
+/// Runs another program in a session that is there already, and tells how long the
+/// session and the program took.
+const TIMED: &str = r#"
+import runpy, sys, time
+start = time.time()
+from pyspark.sql import SparkSession
+SparkSession.builder.getOrCreate()
+ready = time.time()
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+print("TIMES", ready - start, time.time() - ready, flush=True)
+"#;
+
+/// Tasks that do nothing, in the JVM.
+const TINY: &str = r#"
+import sys
+from pyspark.sql import SparkSession
+spark = SparkSession.builder.getOrCreate()
+n = int(sys.argv[1])
+assert spark.sparkContext._jsc.sc().range(0, n, 1, n).count() == n
+"#;
+
+/// Where a job runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Manager {
+    Standalone,
+    Coarse,
+    Fine,
+}
+
+impl Manager {
+    const ALL: [Self; 3] = [Self::Standalone, Self::Coarse, Self::Fine];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Standalone => "standalone",
+            Self::Coarse => "coarse",
+            Self::Fine => "fine",
+        }
+    }
+}
+
+struct Job {
+    name: &'static str,
+    program: PathBuf,
+    argument: String,
+}
+
+/// In seconds.
+struct Times {
+    /// All of it.
+    wall: f64,
+    /// Until the session was there.
+    start_up: f64,
+    /// The program in the session.
+    job: f64,
+}
+
+/// Of each job on each manager.
+type AllTimes = BTreeMap<(&'static str, Manager), Vec<Times>>;
+
+/// One of them.
+type Part = fn(&Times) -> f64;
+
+const PARTS: [(&str, Part); 3] =
+    [("wall", |t| t.wall), ("start_up", |t| t.start_up), ("job", |t| t.job)];
 
 /// A Spark daemon that is killed when dropped.
 struct Daemon(Child);
@@ -74,42 +144,71 @@ impl SparkArgs {
         let _agent = Process::agent(&mezz, &master.address, &agent_args).await?;
         let (standalone, _daemons) = self.standalone(folder.path())?;
 
+        let timed = folder.path().join("timed.py");
+        std::fs::write(&timed, TIMED)?;
+        let tiny = folder.path().join("tiny.py");
+        std::fs::write(&tiny, TINY)?;
         let text = text.to_string_lossy().into_owned();
-        let jobs = [("pi_20", "pi.py", "20".to_owned()), ("wordcount", "wordcount.py", text)];
-        let mut times: BTreeMap<(&str, &str), Vec<f64>> = BTreeMap::new();
+        let jobs = [
+            Job { name: "pi_20", program: self.examples.join("pi.py"), argument: "20".to_owned() },
+            Job { name: "wordcount", program: self.examples.join("wordcount.py"), argument: text },
+            Job { name: "tiny", program: tiny, argument: self.tiny_tasks.to_string() },
+        ];
+        let mut all = AllTimes::new();
         for _ in 0..self.rounds {
-            for (name, program, argument) in &jobs {
-                let program = self.examples.join(program);
-                let mut on_mezz = Command::new(&mezz);
-                on_mezz.args(["spark", "submit"]).env("MEZZ_MASTER", &master.address);
-                let mut on_standalone = Command::new(self.spark_home.join("bin/spark-submit"));
-                on_standalone.args(["--master", &standalone]);
-                for (manager, mut command) in [("standalone", on_standalone), ("mezz", on_mezz)] {
-                    let took = self.job(&mut command, &program, argument)?;
-                    times.entry((name, manager)).or_default().push(took);
+            for job in &jobs {
+                for manager in Manager::ALL {
+                    let mut command = match manager {
+                        Manager::Standalone => {
+                            let mut command =
+                                Command::new(self.spark_home.join("bin/spark-submit"));
+                            command.args(["--master", &standalone]);
+                            command
+                        }
+                        Manager::Coarse | Manager::Fine => {
+                            let mut command = Command::new(&mezz);
+                            command.env("MEZZ_MASTER", &master.address);
+                            command.args(["spark", "submit", "--mode", manager.name()]);
+                            command
+                        }
+                    };
+                    let times = self.job(&mut command, &timed, job)?;
+                    all.entry((job.name, manager)).or_default().push(times);
                 }
             }
         }
-        for (name, _, _) in &jobs {
-            let own = times.get(&(*name, "mezz")).cloned().unwrap_or_default();
-            let other = times.get(&(*name, "standalone")).cloned().unwrap_or_default();
-            let ratios = own.iter().zip(&other).map(|(a, b)| a / b).collect();
-            for (what, unit, values) in [
-                ("mezz", "s", own.clone()),
-                ("standalone", "s", other.clone()),
-                ("ratio", "", ratios),
-            ] {
-                report.add(
-                    Measurement::new(&format!("spark.{name}.{what}"), unit, values)
-                        .with("cores", self.cores)
-                        .with("text_mb", self.text_mb),
-                );
-            }
-        }
+        self.report(&jobs, &all, report);
         Ok(())
     }
 
-    fn job(&self, command: &mut Command, program: &Path, argument: &str) -> Result<f64> {
+    fn report(&self, jobs: &[Job], all: &AllTimes, report: &mut Report) {
+        let mut add = |name: String, unit, values| {
+            let measurement = Measurement::new(&format!("spark.{name}"), unit, values);
+            report.add(measurement.with("cores", self.cores).with("text_mb", self.text_mb));
+        };
+        for job in jobs {
+            let of = |manager| all.get(&(job.name, manager)).map(Vec::as_slice).unwrap_or_default();
+            for manager in Manager::ALL {
+                for (what, part) in PARTS {
+                    let values = of(manager).iter().map(part).collect();
+                    add(format!("{}.{}.{what}", job.name, manager.name()), "s", values);
+                }
+                if job.name == "tiny" {
+                    let rates = of(manager).iter().map(|t| self.tiny_tasks as f64 / t.job);
+                    add(format!("tiny.{}.rate", manager.name()), "tasks/s", rates.collect());
+                }
+            }
+            let ratios = |one, other, part: Part| {
+                of(one).iter().zip(of(other)).map(|(a, b)| part(a) / part(b)).collect()
+            };
+            let wall = ratios(Manager::Coarse, Manager::Standalone, |t| t.wall);
+            add(format!("{}.coarse_to_standalone.wall", job.name), "", wall);
+            let own = ratios(Manager::Fine, Manager::Coarse, |t| t.job);
+            add(format!("{}.fine_to_coarse.job", job.name), "", own);
+        }
+    }
+
+    fn job(&self, command: &mut Command, timed: &Path, job: &Job) -> Result<Times> {
         let cores = self.cores.to_string();
         let start = Instant::now();
         let output = command
@@ -119,21 +218,29 @@ impl SparkArgs {
             .args(["--conf", &format!("spark.cores.max={cores}")])
             .args(["--conf", "spark.executor.cores=1", "--conf", "spark.executor.memory=1g"])
             .args(["--conf", "spark.ui.enabled=false"])
-            .arg(program)
-            .arg(argument)
+            .arg(timed)
+            .arg(&job.program)
+            .arg(&job.argument)
             .stdin(Stdio::null())
             .output()
             .with_context(|| format!("starting {:?}", command.get_program()))?;
-        let took = start.elapsed().as_secs_f64();
-        if !output.status.success() {
-            bail!(
+        let wall = start.elapsed().as_secs_f64();
+        let said = String::from_utf8_lossy(&output.stdout);
+        let times = said.lines().find_map(|line| {
+            let mut words = line.strip_prefix("TIMES ")?.split(' ').map(str::parse::<f64>);
+            Some((words.next()?.ok()?, words.next()?.ok()?))
+        });
+        match times {
+            Some((start_up, own)) if output.status.success() => {
+                Ok(Times { wall, start_up, job: own })
+            }
+            _ => bail!(
                 "{}: {}\n{}",
-                program.display(),
+                job.program.display(),
                 output.status,
                 String::from_utf8_lossy(&output.stderr)
-            );
+            ),
         }
-        Ok(took)
     }
 
     /// Spark's own master and one worker.

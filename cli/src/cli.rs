@@ -27,8 +27,8 @@ use crate::{client::ClientArgs, output::OutputArgs};
     arg_required_else_help = true
 )]
 pub struct Cli {
-    /// TOML file with a table for each kind of command (`master`, `agent`, `local`
-    /// and `client`), whose keys are the options' names
+    /// TOML file with a table for each kind of command (`master`, `agent`, `local`,
+    /// `dispatcher` and `client`), whose keys are the options' names
     #[arg(long, global = true, env = "MEZZ_CONFIG", value_name = "FILE", display_order = 1000)]
     pub config: Option<PathBuf>,
 
@@ -62,6 +62,9 @@ pub enum Command {
     /// The Spark driver's helper, started by the Spark plugin.
     #[command(hide = true)]
     SparkSidecar,
+    /// What runs Spark's tasks in fine-grained mode, started by an agent.
+    #[command(hide = true)]
+    SparkExecutor,
 }
 
 /// A list with no filter of its own.
@@ -122,9 +125,14 @@ mod tests {
             "isolation",
             "image_dir",
             "docker_config",
+            "user",
+            "agent_mezz",
+            "agent_bridge_jar",
         ];
-        for name in ["master", "agent", "local"] {
-            let sub = command.find_subcommand(name).unwrap();
+        for name in ["master", "agent", "local", "dispatcher"] {
+            let spark = command.find_subcommand("spark").unwrap();
+            let sub = command.find_subcommand(name).or_else(|| spark.find_subcommand(name));
+            let sub = sub.unwrap();
             for arg in sub.get_arguments() {
                 let id = arg.get_id().as_str();
                 if id == "help" || id == "config" {

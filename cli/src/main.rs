@@ -31,6 +31,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Exit status for wrong options, as clap has it.
 const USAGE: u8 = 2;
 
+/// Threads for short work on files. With tokio's 512, a thousand launches at once would
+/// have left an agent with as many heaps.
+const BLOCKING_THREADS: usize = 64;
+
 /// A wrong option that only its command can see.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -59,9 +63,9 @@ fn main() -> ExitCode {
     }
 }
 
-/// The buffers of thousands of connections are mostly empty; huge pages would make all
-/// of them resident (docs/performance.md). Children inherit the setting: this is only
-/// for a process that has none.
+/// Servers hold much that is mostly empty (buffers of connections, heaps of threads);
+/// huge pages would make all of it resident (docs/performance.md). Children inherit the
+/// setting: a launcher takes it back for the program that it starts.
 fn use_small_pages() {
     // A kernel without huge pages refuses; then there is nothing to turn off.
     let _ = rustix::thread::disable_transparent_huge_pages(true);
@@ -71,17 +75,15 @@ fn run(parsed: &Parsed) -> anyhow::Result<ExitCode> {
     let (command, matches) = parsed.subcommand();
     let sources = Sources { command, matches, file: parsed.file.as_ref() };
     match &parsed.cli.command {
-        Command::Master(args) => {
-            use_small_pages();
-            serve(commands::master::run(args, &sources))
-        }
+        Command::Master(args) => serve(commands::master::run(args, &sources)),
         Command::Agent(args) => match &args.command {
             Some(command) => list(commands::agent::command(command)),
             None => serve(commands::agent::run(args, &sources)),
         },
         Command::Local(args) => serve(commands::local::run(args, &sources)),
-        Command::Spark(args) => commands::spark::run(args),
+        Command::Spark(args) => commands::spark::run(args, &sources),
         Command::SparkSidecar => block_on(commands::spark::sidecar()),
+        Command::SparkExecutor => block_on(commands::spark::executor()),
         Command::Run(args) => ask(commands::run::run(args)),
         Command::Agents(args) => list(commands::agents::run(args)),
         Command::Frameworks(args) => list(commands::frameworks::run(args)),
@@ -99,7 +101,10 @@ fn run(parsed: &Parsed) -> anyhow::Result<ExitCode> {
 
 /// Runs a future to its end on a runtime of its own.
 fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .build()?;
     let result = runtime.block_on(future);
     // What is left running (a read, a name look-up) does not hold the exit up.
     runtime.shutdown_background();
@@ -108,6 +113,7 @@ fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Resul
 
 /// A command that runs until it is told to stop.
 fn serve(future: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<ExitCode> {
+    use_small_pages();
     block_on(future).map(|()| ExitCode::SUCCESS)
 }
 

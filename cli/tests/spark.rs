@@ -56,6 +56,21 @@ fn the_master_can_come_from_the_environment() {
 }
 
 #[test]
+fn the_mode_becomes_a_setting_of_spark_s() {
+    for (mode, setting) in
+        [("fine", "spark.mezz.coarse=false"), ("coarse", "spark.mezz.coarse=true")]
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let mut command = fake_spark(dir.path());
+        let output = command.args(["pyspark", "--mode", mode, "app.py"]).output().unwrap();
+        assert!(stdout(&output).contains(&format!("--conf {setting}")), "{}", stdout(&output));
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let output = fake_spark(dir.path()).args(["submit", "--mode", "x", "a.py"]).output().unwrap();
+    assert!(stderr(&output).contains("--mode is `x`; it is coarse or fine"), "{}", stderr(&output));
+}
+
+#[test]
 fn no_spark_says_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
     let mut command = fake_spark(dir.path());
@@ -67,7 +82,13 @@ fn no_spark_says_what_to_do() {
 
 #[test]
 fn help_begins_with_our_own_options() {
-    let own = ["--master HOST:PORT", "--spark-home DIR", "--bridge-jar FILE", "MEZZ_MASTER"];
+    let own = [
+        "--master HOST:PORT",
+        "--mode coarse|fine",
+        "--spark-home DIR",
+        "--bridge-jar FILE",
+        "MEZZ_MASTER",
+    ];
     for name in ["submit", "shell", "pyspark", "sql"] {
         for flag in ["--help", "-h"] {
             let dir = tempfile::tempdir().unwrap();

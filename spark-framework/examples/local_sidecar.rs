@@ -98,7 +98,7 @@ impl Cluster {
         let Happened::Driver(first) = queue.recv()? else { return Err("no driver".into()) };
         let FromDriver::Register(register) = first? else { return Err("not registered".into()) };
         self.note(&format!("sidecar {}", std::process::id()))?;
-        let mut session = match Session::new(*register) {
+        let mut session = match Session::new(*register, "mezz") {
             Ok(session) => session,
             Err(e) => {
                 let why = e.source().map(|s| format!(": {s}")).unwrap_or_default();
@@ -212,6 +212,9 @@ impl Cluster {
                     signal(task.pid, "TERM");
                 }
                 self.note(&format!("kill {task}"))?;
+            }
+            Output::ShutDown { .. } | Output::Message { .. } => {
+                return Err("custom executors need a real cluster".into());
             }
             Output::End(well) => return Ok(Some(well)),
         }

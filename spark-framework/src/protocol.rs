@@ -11,15 +11,16 @@ use std::{
     io::{self, BufRead},
 };
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// The protocol's version.
 pub const VERSION: u32 = 1;
 
-/// Longest line in bytes. The largest are `register`, which carries the executor's
-/// command and environment, and `target` with its locality table.
-pub const MAX_LINE: usize = 4 << 20;
+/// Longest line in bytes. The largest are fine-grained answers: the driver puts at
+/// most 32 MiB of task data into one.
+pub const MAX_LINE: usize = 64 << 20;
 
 /// From the driver.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -42,6 +43,32 @@ pub enum FromDriver {
         /// Its id.
         id: String,
     },
+    /// Fine-grained: what the driver does with the offers of one `offers`.
+    Answer {
+        /// Its number.
+        batch: u64,
+        /// The last `revive` before the driver looked at them.
+        seen: u64,
+        /// Whether tasks are left that could run, had they a place.
+        waiting: bool,
+        /// Offers that are used; the others are not.
+        #[serde(default)]
+        launches: Vec<Launches>,
+    },
+    /// Fine-grained: there are tasks to run.
+    Revive {
+        /// Counts these messages, from 1.
+        n: u64,
+    },
+    /// Fine-grained: this task is to end.
+    KillTask {
+        /// Its id.
+        tid: u64,
+        /// Whether to interrupt its thread.
+        interrupt: bool,
+        /// For people.
+        reason: String,
+    },
     /// The application is over.
     Unregister {
         /// Its exit status; 0 when all is well.
@@ -56,6 +83,64 @@ pub enum FromDriver {
 pub enum Mode {
     /// Executors hold their cores for as long as they live.
     Coarse,
+    /// Each Spark task is one of the cluster's and holds its cores while it runs.
+    Fine,
+}
+
+/// Tasks for one offer.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Launches {
+    /// Its place in the `offers` message, from 0.
+    pub offer: usize,
+    /// What to run on it.
+    pub tasks: Vec<SparkTask>,
+}
+
+/// A Spark task.
+#[derive(Clone, PartialEq, Deserialize)]
+pub struct SparkTask {
+    /// Spark's id of this attempt.
+    pub tid: u64,
+    /// For people.
+    pub name: String,
+    /// Cores that it holds.
+    pub cpus: f64,
+    /// Spark's encoded `TaskDescription`.
+    #[serde(deserialize_with = "from_base64")]
+    pub data: Vec<u8>,
+}
+
+impl fmt::Debug for SparkTask {
+    /// Without the data, which is the user's.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SparkTask({}, {} bytes)", self.tid, self.data.len())
+    }
+}
+
+fn from_base64<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+    let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+    STANDARD.decode(text.as_bytes()).map_err(serde::de::Error::custom)
+}
+
+fn to_base64<S: serde::Serializer>(data: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&STANDARD.encode(data))
+}
+
+/// What fine-grained mode needs to know.
+#[derive(Clone, PartialEq, Deserialize)]
+pub struct FineSettings {
+    /// Cores of a task at least.
+    pub task_cpus: f64,
+    /// Cores that an executor holds while it lives.
+    pub executor_cpus: f64,
+    /// What an executor needs, in MiB.
+    pub mem: u64,
+    /// The part of it that is the JVM's heap, in MiB.
+    pub heap: u64,
+    /// The `mezz` program on the agents; this one's path when absent.
+    pub program: Option<String>,
+    /// The application's settings, for its executors. May hold secrets.
+    pub props: BTreeMap<String, String>,
 }
 
 /// `spark.mezz.placement`.
@@ -99,6 +184,8 @@ pub struct Register {
     /// Attributes that agents must have; see
     /// [`Constraints`](crate::policy::Constraints).
     pub constraints: Option<String>,
+    /// Set in fine-grained mode.
+    pub fine: Option<FineSettings>,
     /// The role to take offers for; `*` when absent.
     pub role: Option<String>,
     /// Where executors go.
@@ -178,11 +265,60 @@ pub enum ToDriver {
         /// For people.
         reason: String,
     },
+    /// Fine-grained: offers to look at.
+    Offers {
+        /// The number to answer with.
+        batch: u64,
+        /// The offers.
+        offers: Vec<ShownOffer>,
+    },
+    /// Fine-grained: an executor has begun to run tasks.
+    ExecutorUp {
+        /// Its id.
+        id: String,
+    },
+    /// Fine-grained: how a task ended, in its executor's words.
+    Status {
+        /// The task.
+        tid: u64,
+        /// `FINISHED`, `FAILED` or `KILLED`.
+        state: &'static str,
+        /// Spark's encoded result or reason.
+        #[serde(serialize_with = "to_base64")]
+        data: Vec<u8>,
+    },
+    /// Fine-grained: tasks that did not run.
+    Undone {
+        /// Which.
+        tids: Vec<u64>,
+        /// The executor that they were for.
+        exec: String,
+        /// Whether to count it against them.
+        by_app: bool,
+        /// For people.
+        reason: String,
+    },
     /// The application cannot go on.
     Error {
         /// Why.
         message: String,
     },
+}
+
+/// An offer, as the driver sees it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ShownOffer {
+    /// The executor that would run the tasks.
+    pub exec: String,
+    /// The agent's id.
+    pub agent: String,
+    /// The agent's host.
+    pub host: String,
+    /// Cores for tasks.
+    pub cpus: f64,
+    /// Where the agent serves an executor's files; `&task=ID&path=FILE` completes
+    /// it.
+    pub logs: Option<String>,
 }
 
 /// A line that is no message.
@@ -245,6 +381,11 @@ impl FromDriver {
 }
 
 impl ToDriver {
+    /// The answer to `register`.
+    pub fn registered(app_id: &str) -> Self {
+        Self::Registered { v: VERSION, app_id: app_id.to_owned() }
+    }
+
     /// The message as a line, newline included.
     pub fn to_line(&self) -> Vec<u8> {
         // Strings and numbers only: this cannot fail, and an empty line, which
@@ -308,10 +449,10 @@ mod tests {
         let r = FromDriver::parse(REGISTER.as_bytes()).unwrap();
         let shown = format!("{r:?}");
         assert!(shown.contains("_SPARK_AUTH_SECRET") && !shown.contains("hush"), "{shown}");
-        let broken = REGISTER.replace("\"coarse\"", "\"fine\"");
+        let broken = REGISTER.replace("\"coarse\"", "\"gross\"");
         let e = FromDriver::parse(broken.as_bytes()).unwrap_err();
         let shown = format!("{e}: {}", e.source().unwrap());
-        assert!(shown.contains("`fine`") && shown.contains("`coarse`"), "{shown}");
+        assert!(shown.contains("`gross`") && shown.contains("`coarse`"), "{shown}");
         assert!(!shown.contains("hush"));
     }
 

@@ -7,7 +7,6 @@
 
 use std::{
     io::{self, BufRead, BufReader, Write},
-    sync::mpsc as blocking,
     thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -17,7 +16,10 @@ use mezz_sdk::scheduler::{self, Closed, OptionsError, Scheduler, SchedulerOption
 use thiserror::Error;
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::{mpsc, oneshot},
+    sync::{
+        mpsc::{self, error::SendTimeoutError},
+        oneshot,
+    },
 };
 use tracing::{info, warn};
 
@@ -28,9 +30,12 @@ use crate::{
 
 /// Messages of the driver that wait to be handled; more stay in the pipe.
 const MAX_INCOMING: usize = 64;
-/// Messages that wait for the driver to read them. A driver that is so far
-/// behind is not coming back.
-const MAX_OUTGOING: usize = 4096;
+/// Messages that wait for the driver to read them; beyond that the master waits.
+const MAX_OUTGOING: usize = 1024;
+/// A driver that reads nothing for so long is not coming back.
+const DRIVER_TIMEOUT: Duration = Duration::from_secs(120);
+/// Bytes that are written to the driver at once, about.
+const MAX_PIECE: usize = 64 << 10;
 /// How long the master may take to take the framework down. After that, it does
 /// so by itself when the failover timeout is over.
 const TEARDOWN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -58,7 +63,7 @@ pub enum SidecarError {
     #[error("the master URL")]
     Options(#[from] OptionsError),
     /// The driver does not read what it is told.
-    #[error("the driver has stopped reading messages")]
+    #[error("the driver has read no message for {} s", DRIVER_TIMEOUT.as_secs())]
     SlowDriver,
     /// The application cannot go on; the driver has been told why.
     #[error("the application cannot go on")]
@@ -81,6 +86,13 @@ pub enum SidecarError {
 pub async fn run_sidecar() -> Result<(), SidecarError> {
     let stop = termination()?;
     serve(BufReader::new(io::stdin()), io::stdout(), stop).await
+}
+
+/// This program's path, which agents that are installed alike have, too.
+fn own_path() -> Result<String, SidecarError> {
+    let path = std::env::current_exe()
+        .map_err(|source| SidecarError::System { doing: "find this program's path", source })?;
+    Ok(path.to_string_lossy().into_owned())
 }
 
 /// Resolves when this process is told to end. Ctrl-C in a terminal is meant for
@@ -115,7 +127,7 @@ pub async fn serve(
         && !matches!(error, SidecarError::Failed)
     {
         // The driver may be gone or deaf; then there is nobody to tell.
-        let _ = outgoing.send(&ToDriver::Error { message: with_causes(error) });
+        let _ = outgoing.send(&ToDriver::Error { message: with_causes(error) }).await;
     }
     outgoing.flush().await;
     result
@@ -138,10 +150,13 @@ async fn converse(
         masters = register.masters.join(","),
         "a driver has registered"
     );
-    let mut session = Session::new(*register)?;
+    let mut session = Session::new(*register, &own_path()?)?;
     let framework = session.framework();
     let roles = framework.roles.clone();
-    let options = SchedulerOptions::new(session.masters(), framework);
+    let mut options = SchedulerOptions::new(session.masters(), framework);
+    if !session.wants_offers() {
+        options.suppressed_roles.clone_from(&roles);
+    }
     let (scheduler, mut events) = scheduler::connect(options)?;
     let result = {
         let calls = Calls { scheduler: &scheduler, roles: &roles, outgoing };
@@ -221,11 +236,14 @@ fn input_of(event: scheduler::Event) -> Option<Input> {
             Some(Input::Disconnected)
         }
         scheduler::Event::Error(message) => Some(Input::Error(message)),
-        // Offers are never held, tasks report their own end, and executors send
-        // no messages.
-        scheduler::Event::Rescind(_)
-        | scheduler::Event::Failure { .. }
-        | scheduler::Event::Message { .. } => None,
+        scheduler::Event::Failure { agent_id, executor_id, status } => Some(Input::Failure {
+            agent: agent_id.map(Into::into),
+            executor: executor_id.map(|e| e.value),
+            status,
+        }),
+        // What is launched on a dead offer comes back as dropped, and executors
+        // send no messages.
+        scheduler::Event::Rescind(_) | scheduler::Event::Message { .. } => None,
     }
 }
 
@@ -242,7 +260,7 @@ impl Calls<'_> {
         let s = self.scheduler;
         let done = match output {
             Output::Driver(message) => {
-                self.outgoing.send(&message)?;
+                self.outgoing.send(&message).await?;
                 Ok(())
             }
             Output::Launch { offers, tasks, refuse } => {
@@ -258,6 +276,12 @@ impl Calls<'_> {
             Output::Suppress => s.suppress(self.roles).await,
             Output::Revive => s.revive(self.roles).await,
             Output::Kill { task, agent } => s.kill(task.into(), Some(agent.into()), None).await,
+            Output::ShutDown { executor, agent } => {
+                s.shutdown_executor(v1::ExecutorId { value: executor }, agent.into()).await
+            }
+            Output::Message { agent, executor, data } => {
+                s.message(agent.into(), v1::ExecutorId { value: executor }, data).await
+            }
             Output::End(well) => return Ok(Some(well)),
         };
         // When the driver of the SDK has ended, its last event says why.
@@ -286,17 +310,23 @@ fn read(
 /// Messages on their way to the driver, written by a thread of their own, so that
 /// a driver that does not read holds nothing up.
 struct Outgoing {
-    queue: blocking::SyncSender<Vec<u8>>,
+    queue: mpsc::Sender<Vec<u8>>,
     written: oneshot::Receiver<()>,
 }
 
 impl Outgoing {
     fn new(mut output: impl Write + Send + 'static) -> Result<Self, SidecarError> {
-        let (queue, lines) = blocking::sync_channel::<Vec<u8>>(MAX_OUTGOING);
+        let (queue, mut lines) = mpsc::channel::<Vec<u8>>(MAX_OUTGOING);
         let (done, written) = oneshot::channel();
         let work = move || {
-            for line in lines {
-                if output.write_all(&line).and_then(|()| output.flush()).is_err() {
+            // Whatever waits goes out in one piece.
+            while let Some(mut text) = lines.blocking_recv() {
+                while text.len() < MAX_PIECE
+                    && let Ok(line) = lines.try_recv()
+                {
+                    text.extend(line);
+                }
+                if output.write_all(&text).and_then(|()| output.flush()).is_err() {
                     // The driver is gone; the reader notices that too.
                     break;
                 }
@@ -307,10 +337,11 @@ impl Outgoing {
         Ok(Self { queue, written })
     }
 
-    fn send(&self, message: &ToDriver) -> Result<(), SidecarError> {
-        match self.queue.try_send(message.to_line()) {
-            Ok(()) | Err(blocking::TrySendError::Disconnected(_)) => Ok(()),
-            Err(blocking::TrySendError::Full(_)) => Err(SidecarError::SlowDriver),
+    /// A driver that is gone is noticed by its reader.
+    async fn send(&self, message: &ToDriver) -> Result<(), SidecarError> {
+        match self.queue.send_timeout(message.to_line(), DRIVER_TIMEOUT).await {
+            Ok(()) | Err(SendTimeoutError::Closed(_)) => Ok(()),
+            Err(SendTimeoutError::Timeout(_)) => Err(SidecarError::SlowDriver),
         }
     }
 

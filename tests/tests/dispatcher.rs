@@ -37,9 +37,14 @@ struct Dispatched {
 
 impl Dispatched {
     fn start() -> Result<Self> {
+        Self::start_with(Vec::new())
+    }
+
+    fn start_with(master_args: Vec<String>) -> Result<Self> {
         let cluster = Cluster::start(ClusterOptions {
             agents: 1,
             resources: "cpus:2;mem:1900;disk:1000".to_owned(),
+            master_args,
             ..Default::default()
         })?;
         let address = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
@@ -423,6 +428,35 @@ fn a_dispatcher_whose_framework_is_torn_down_begins_anew() -> Result<()> {
     all.wait_for(&id, "KILLED")?;
     all.nothing_is_left()?;
     all.stop()
+}
+
+/// With and without a registry that remembers agents over the restart.
+#[test]
+fn a_master_restart_under_a_driver_changes_nothing() -> Result<()> {
+    for registry in ["file", "memory"] {
+        let mut all = Dispatched::start_with(vec!["--registry".to_owned(), registry.to_owned()])?;
+        let go = all.cluster.folder().join("go");
+        let app = program(
+            &all,
+            "waiting.py",
+            &format!(
+                "import os, time\nprint('it runs', flush=True)\n\
+                 while not os.path.exists({go:?}):\n    time.sleep(0.05)\n"
+            ),
+        )?;
+        let id = all.submit(&[], &app, &[])?;
+        all.wait_for(&id, "RUNNING")?;
+        all.cluster.master()?.kill_9()?;
+        all.cluster.start_master()?;
+        all.cluster.wait_for_agents(1)?;
+        all.wait_for(&id, "RUNNING")?;
+        std::fs::write(&go, "")?;
+        let driver = all.wait_for(&id, "FINISHED")?;
+        ensure!(driver["launches"] == 1, "{registry}: {driver}");
+        all.nothing_is_left()?;
+        all.stop()?;
+    }
+    Ok(())
 }
 
 /// The image has hardly more than a shell: the machine's own Java, Python and Spark

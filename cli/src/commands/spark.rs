@@ -1,5 +1,8 @@
 //! `mezz spark`.
 
+mod cluster;
+mod dispatcher;
+
 use std::{
     ffi::OsString,
     io::Write,
@@ -10,16 +13,17 @@ use std::{
 
 use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand};
-use mezz_spark::submit::{self, Kind, MASTER_SCHEME, SparkOptions};
+use mezz_spark::submit::{self, Kind, MASTER_SCHEME, Mode, SparkOptions};
 
-use crate::{client::ClientArgs, logging};
+use crate::{client::ClientArgs, config::Sources, logging};
 
 /// Run Spark jobs and shells on the cluster.
 ///
 /// The driver runs here, its executors on the cluster. Each command takes what
-/// Spark's own takes, and besides `--master HOST:PORT`, `--spark-home DIR` (else
-/// SPARK_HOME, else PySpark's) and `--bridge-jar FILE` (else MEZZ_SPARK_BRIDGE, else
-/// beside this program). Ctrl-C ends the job, its executors and its framework.
+/// Spark's own takes, and besides `--master HOST:PORT`, `--mode coarse|fine`,
+/// `--spark-home DIR` (else SPARK_HOME, else PySpark's) and `--bridge-jar FILE` (else
+/// MEZZ_SPARK_BRIDGE, else beside this program). Ctrl-C ends the job, its executors
+/// and its framework.
 #[derive(Debug, Args)]
 pub struct SparkArgs {
     /// Whom to ask.
@@ -40,6 +44,15 @@ enum SparkCommand {
     Pyspark(SparkCommandArgs),
     /// Open an SQL shell: spark-sql
     Sql(SparkCommandArgs),
+    Dispatcher(Box<dispatcher::DispatcherArgs>),
+    /// Show a driver that a dispatcher runs
+    Status(cluster::StatusArgs),
+    /// End a driver that a dispatcher runs
+    Kill(cluster::DriverArgs),
+    /// List the drivers of a dispatcher
+    List(cluster::ListArgs),
+    /// Print what a driver of a dispatcher wrote to its standard output
+    Logs(cluster::LogsArgs),
 }
 
 /// `--help` is Spark's own, after ours.
@@ -51,12 +64,22 @@ struct SparkCommandArgs {
     arguments: Vec<OsString>,
 }
 
-/// Becomes Spark's command.
+/// Becomes Spark's command, or does what there is to do in cluster mode.
 ///
 /// # Errors
-/// When Spark is not found, or cannot be started.
-pub fn run(args: &SparkArgs) -> anyhow::Result<ExitCode> {
+/// When Spark is not found or cannot be started, or a dispatcher cannot be asked.
+pub fn run(args: &SparkArgs, sources: &Sources<'_>) -> anyhow::Result<ExitCode> {
     let (kind, arguments) = match &args.command {
+        SparkCommand::Dispatcher(args) => {
+            return crate::serve(dispatcher::run(args, &dispatcher_sources(sources)));
+        }
+        SparkCommand::Status(args) => return crate::list(cluster::status(args)),
+        SparkCommand::Kill(args) => return crate::list(cluster::kill(args)),
+        SparkCommand::List(args) => return crate::list(cluster::list(args)),
+        SparkCommand::Logs(args) => return crate::list(cluster::logs(args)),
+        SparkCommand::Submit(args) if cluster::wanted(&args.arguments) => {
+            return crate::ask(cluster::submit(&args.arguments));
+        }
         SparkCommand::Submit(args) => (Kind::Submit, &args.arguments),
         SparkCommand::Shell(args) => (Kind::Shell, &args.arguments),
         SparkCommand::Pyspark(args) => (Kind::Pyspark, &args.arguments),
@@ -83,8 +106,15 @@ pub fn run(args: &SparkArgs) -> anyhow::Result<ExitCode> {
         spark_home: own.spark_home.map(PathBuf::from),
         bridge_jar: own.bridge_jar.map(PathBuf::from),
         mezz_bin,
+        mode: own.mode.map(|mode| Mode::parse(&mode.to_string_lossy())).transpose()?,
     };
     become_spark(submit::spark_command(kind, &options, &own.rest)?)
+}
+
+/// Of the options of the dispatcher, below those of `mezz spark`.
+fn dispatcher_sources<'a>(sources: &Sources<'a>) -> Sources<'a> {
+    let matches = sources.matches.subcommand().map_or(sources.matches, |(_, nested)| nested);
+    Sources { command: "spark dispatcher", matches, file: sources.file }
 }
 
 /// Prints our options, then Spark's if there is one to say them.
@@ -107,14 +137,21 @@ fn help(kind: Kind, options: &SparkOptions) -> anyhow::Result<ExitCode> {
 
 /// Our part of each command's help.
 const OWN_HELP: &str = "\
-Runs on a Mezz cluster, the driver on this machine. Mezz' own options:
+Runs on a Mezz cluster, the driver on this machine; or, by `submit --deploy-mode cluster`,
+also the driver, under `mezz spark dispatcher`. Mezz' own options:
 
   --master HOST:PORT[,HOST:PORT...]
           The masters, in the order in which they are tried [env: MEZZ_MASTER] [default: 127.0.0.1:5050]
+  --mode coarse|fine
+          What holds cores: executors while they live, or tasks while they run
+          [default: coarse, or what spark.mezz.coarse says]
   --spark-home DIR
           Where Spark is installed [env: SPARK_HOME] [default: the PySpark of python3]
   --bridge-jar FILE
           mezz-spark-bridge.jar [env: MEZZ_SPARK_BRIDGE] [default: beside this program]
+  --dispatcher HOST:PORT, --wait, --priority N
+          With --deploy-mode cluster: the dispatcher [env: MEZZ_DISPATCHER]
+          [default: 127.0.0.1:7077]; wait for the driver's end; its place in the queue
 ";
 
 /// Returns only when it could not.
@@ -136,6 +173,7 @@ struct Own {
     master: Option<OsString>,
     /// Whether theirs is a master URL of ours, to be passed on.
     url: bool,
+    mode: Option<OsString>,
     spark_home: Option<OsString>,
     bridge_jar: Option<OsString>,
     /// Whether help is wanted, and nothing else.
@@ -163,6 +201,7 @@ impl Own {
             let is_url = value.as_ref().is_some_and(|v| v.to_string_lossy().contains("://"));
             match name {
                 "--master" if !is_url => own.master = value,
+                "--mode" => own.mode = value,
                 "--spark-home" => own.spark_home = value,
                 "--bridge-jar" => own.bridge_jar = value,
                 _ => {
@@ -195,6 +234,15 @@ pub async fn sidecar() -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// What runs Spark's tasks on an agent in fine-grained mode.
+///
+/// # Errors
+/// What ended it early.
+pub async fn executor() -> anyhow::Result<ExitCode> {
+    logging::start_quiet();
+    Ok(ExitCode::from(mezz_spark::run_executor().await?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -211,12 +259,14 @@ mod tests {
 
     #[test]
     fn ours_are_taken_from_anywhere_before_the_application() {
-        let own =
-            take("--conf a=b --master h:5050 -v --spark-home=/s app.py --master x --bridge-jar y");
+        let own = take(
+            "--conf a=b --master h:5050 --mode fine -v --spark-home=/s app.py --master x --mode y",
+        );
         assert_eq!(own.master, Some("h:5050".into()));
         assert_eq!(own.spark_home, Some("/s".into()));
         assert_eq!(own.bridge_jar, None);
-        assert_eq!(rest(&own), "--conf a=b -v app.py --master x --bridge-jar y");
+        assert_eq!(own.mode, Some("fine".into()));
+        assert_eq!(rest(&own), "--conf a=b -v app.py --master x --mode y");
     }
 
     #[test]

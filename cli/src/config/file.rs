@@ -13,7 +13,10 @@ use clap::Command;
 use toml::{Table, Value};
 
 /// Commands that run servers have a table of their own; the others share one.
-const SERVERS: [&str; 3] = ["master", "agent", "local"];
+const SERVERS: [&str; 4] = ["master", "agent", "local", DISPATCHER];
+
+/// The table of `mezz spark dispatcher`, a server below another command.
+const DISPATCHER: &str = "dispatcher";
 
 /// The table of the commands that ask a master.
 pub const CLIENT: &str = "client";
@@ -99,7 +102,11 @@ impl ConfigFile {
             let sub = self.set_defaults(sub, &table);
             // `mezz agent drain` asks a master, as all commands do that are not
             // servers themselves.
-            sub.mut_subcommands(|nested| self.set_all_defaults(nested, CLIENT))
+            let spark = table == CLIENT;
+            sub.mut_subcommands(|nested| match nested.get_name() {
+                DISPATCHER if spark => self.set_defaults(nested, DISPATCHER),
+                _ => self.set_all_defaults(nested, CLIENT),
+            })
         })
     }
 }
@@ -120,6 +127,7 @@ impl ConfigFile {
 }
 
 fn table_of(subcommand: &str) -> &str {
+    let subcommand = subcommand.strip_prefix("spark ").unwrap_or(subcommand);
     if SERVERS.contains(&subcommand) { subcommand } else { CLIENT }
 }
 
@@ -136,9 +144,13 @@ fn options_of(section: &str, command: &Command) -> Option<BTreeMap<String, FileO
         let shared = ["master", "output"];
         return Some(file_options(sub).filter(|(id, _)| shared.contains(&id.as_str())).collect());
     }
+    let above = match section {
+        DISPATCHER => command.find_subcommand("spark")?,
+        _ => command,
+    };
     SERVERS
         .contains(&section)
-        .then(|| command.find_subcommand(section).map(|sub| file_options(sub).collect()))?
+        .then(|| above.find_subcommand(section).map(|sub| file_options(sub).collect()))?
 }
 
 fn file_options(command: &Command) -> impl Iterator<Item = (String, FileOption)> {

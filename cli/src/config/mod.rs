@@ -164,6 +164,21 @@ mod tests {
     }
 
     #[test]
+    fn a_server_below_another_command_has_a_table_of_its_own() {
+        let file =
+            file("[dispatcher]\nmax-queued = 3\nmaster = ['a:1']\n[client]\nmaster = 'c:1'\n");
+        let path = file.path().to_str().unwrap();
+        let parsed = parse_ok(&format!("mezz --config {path} spark dispatcher"), None);
+        let (_, spark) = parsed.subcommand();
+        let (_, matches) = spark.subcommand().unwrap();
+        let get = |id: &str| matches.get_many::<String>(id).unwrap().next().unwrap().clone();
+        assert_eq!((get("max_queued").as_str(), get("master").as_str()), ("3", "a:1"));
+        let sources = Sources { command: "spark dispatcher", matches, file: parsed.file.as_ref() };
+        assert_eq!(sources.of("max-queued"), path);
+        assert_eq!(sources.of("max-ended"), "default");
+    }
+
+    #[test]
     fn what_follows_two_dashes_is_not_ours() {
         assert_eq!(config_flag(&args("mezz run --name x -- cmd --config y")), None);
         assert_eq!(config_flag(&args("mezz spark submit --config y app.py")), None);

@@ -12,6 +12,7 @@
 
 mod constraints;
 mod failures;
+pub mod fine;
 mod options;
 mod place;
 mod types;

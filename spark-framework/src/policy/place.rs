@@ -180,14 +180,14 @@ fn size(target: &ProfileTarget) -> (Scalar, Scalar) {
 
 /// Nothing that may be taken back, shared, or is more than plain cpus and memory
 /// of the agent itself.
-fn usable(r: &Resource) -> bool {
+pub(super) fn usable(r: &Resource) -> bool {
     let id = &r.identity;
     !id.is_revocable() && !id.is_shared() && id.disk().is_none() && id.provider().is_none()
 }
 
 /// Takes `amount` of a scalar out of `free`, reserved ones first: nobody else can
 /// use those.
-fn carve(free: &mut Resources, name: &str, amount: Scalar) -> Option<Resources> {
+pub(super) fn carve(free: &mut Resources, name: &str, amount: Scalar) -> Option<Resources> {
     let mut sources: Vec<Resource> = free.named(name).cloned().collect();
     sources.sort_by_key(|r| r.identity.reservations().is_empty());
     let mut left = amount;

@@ -46,6 +46,23 @@ pub(super) fn meaning(status: &v1::TaskStatus, mem_mib: Option<u64>) -> Meaning 
     }
 }
 
+/// The end of a custom executor by its wait status, as `waitpid` tells it; -1 or
+/// nothing when it is not known.
+pub(super) fn of_wait_status(status: Option<i32>) -> Exit {
+    match status {
+        Some(status) if status >= 0 => {
+            let (code, signal) = ((status >> 8) & 0xff, status & 0x7f);
+            let text = if signal != 0 {
+                format!("killed by signal {signal}")
+            } else {
+                format!("exited with status {code}")
+            };
+            failed(None, &text, None)
+        }
+        _ => Exit::lost("nobody saw how it ended"),
+    }
+}
+
 fn failed(reason: Option<Reason>, text: &str, mem_mib: Option<u64>) -> Exit {
     match reason {
         Some(Reason::ContainerLimitationMemory) => {

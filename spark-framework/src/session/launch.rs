@@ -13,6 +13,21 @@ use crate::{
 /// which remove its files.
 const KILL_GRACE: Duration = Duration::from_secs(5);
 
+/// Fills names in double braces in.
+pub(super) struct Filler(Vec<(String, String)>);
+
+impl Filler {
+    /// Of these names and values.
+    pub(super) fn new(values: &[(&str, &str)]) -> Self {
+        Self(values.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect())
+    }
+
+    /// The text with all names filled in.
+    pub(super) fn fill(&self, text: &str) -> String {
+        self.0.iter().fold(text.to_owned(), |text, (name, value)| text.replace(name, value))
+    }
+}
+
 /// The application that executors belong to.
 pub(super) struct App<'a> {
     pub(super) register: &'a Register,
@@ -29,17 +44,15 @@ pub(super) fn task(
     log: Option<&str>,
 ) -> v1::TaskInfo {
     let id = spec.executor.to_string();
-    let replacements = [
-        ("{{EXECUTOR_ID}}", id.clone()),
-        ("{{HOSTNAME}}", spec.hostname.clone()),
-        ("{{CORES}}", spec.cores.to_string()),
-        ("{{HEAP_MIB}}", profile.heap.to_string()),
-        ("{{APP_ID}}", app.id.to_owned()),
-        ("{{PROFILE_ID}}", spec.profile.0.to_string()),
-    ];
-    let fill = |text: &String| {
-        replacements.iter().fold(text.clone(), |text, (name, value)| text.replace(name, value))
-    };
+    let filler = Filler::new(&[
+        ("{{EXECUTOR_ID}}", &id),
+        ("{{HOSTNAME}}", &spec.hostname),
+        ("{{CORES}}", &spec.cores.to_string()),
+        ("{{HEAP_MIB}}", &profile.heap.to_string()),
+        ("{{APP_ID}}", app.id),
+        ("{{PROFILE_ID}}", &spec.profile.0.to_string()),
+    ]);
+    let fill = |text: &String| filler.fill(text);
     let mut env: Vec<(String, String)> =
         app.register.env.iter().map(|(k, v)| (k.clone(), fill(v))).collect();
     if let Some(base) = log {
@@ -75,7 +88,7 @@ pub(super) fn task(
 
 /// As a secret where the name says so, which keeps it out of what is shown of
 /// tasks.
-fn variable(name: String, value: String) -> v1::environment::Variable {
+pub(super) fn variable(name: String, value: String) -> v1::environment::Variable {
     use v1::{environment::variable, secret};
     let upper = name.to_ascii_uppercase();
     if !["SECRET", "PASSWORD", "TOKEN"].iter().any(|w| upper.contains(w)) {

@@ -1,29 +1,28 @@
 //! One application: translates between the driver's messages, the master's
 //! events and the policy. Pure, as the policy is.
 
+mod coarse;
 mod exit;
+mod fine;
 mod launch;
 
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use mezz_proto::{
     ids::{AgentId, TaskId},
-    resources::Resources,
+    resources::{ResourceError, Resources},
     time::Time,
     v1,
 };
 use thiserror::Error;
-use tracing::{debug, info, warn};
 
+pub use self::{coarse::CoarseSession, fine::FineSession};
 use crate::{
-    policy::{
-        Action, AttributeValue, ConstraintError, Constraints, Event, ExecutorNo, ExitKind,
-        LaunchSpec, Placement, Policy, PolicyOffer, PolicyOptions, ProfileId, ProfileTarget,
-    },
-    protocol::{FromDriver, PlacementName, Profile, Register, ToDriver, VERSION},
+    policy::{AttributeValue, ConstraintError, ExecutorNo, PolicyOffer},
+    protocol::{FromDriver, Mode, Register, ToDriver},
 };
 
 /// The master ends an application so long after losing it, unless
@@ -43,6 +42,15 @@ pub enum Input {
     Offers(Vec<v1::Offer>),
     /// A task's state.
     Update(Box<v1::TaskStatus>),
+    /// An executor, or without one a whole agent, is gone.
+    Failure {
+        /// The agent.
+        agent: Option<AgentId>,
+        /// The executor's id.
+        executor: Option<String>,
+        /// Its wait status; -1 when not known.
+        status: Option<i32>,
+    },
     /// The master will have no more of us.
     Error(String),
     /// Time has passed.
@@ -58,7 +66,7 @@ pub enum Output {
     Launch {
         /// Of one agent and role.
         offers: Vec<v1::OfferId>,
-        /// Command tasks.
+        /// Command tasks, or those of one custom executor.
         tasks: Vec<v1::TaskInfo>,
         /// How long the rest stays refused.
         refuse: Duration,
@@ -81,6 +89,22 @@ pub enum Output {
         /// Where.
         agent: AgentId,
     },
+    /// End a custom executor, should it live.
+    ShutDown {
+        /// Which.
+        executor: String,
+        /// Where.
+        agent: AgentId,
+    },
+    /// Send to a custom executor, at most once.
+    Message {
+        /// Where.
+        agent: AgentId,
+        /// Which.
+        executor: String,
+        /// What.
+        data: Vec<u8>,
+    },
     /// Tear the framework down and end. The flag tells whether all was well.
     End(bool),
 }
@@ -97,32 +121,31 @@ pub enum RegisterError {
     /// Wrong constraints.
     #[error("spark.mezz.constraints")]
     Constraints(#[from] ConstraintError),
+    /// Fine-grained mode without its settings.
+    #[error("the Spark plugin sent no settings of fine-grained mode")]
+    NoFineSettings,
+    /// No number of cores.
+    #[error("{0}: {1} is no number of cores; it is 0 or more, with at most three decimals")]
+    Cores(&'static str, f64),
     /// No length of time.
     #[error("spark.mezz.failoverTimeout: {0} is no number of seconds")]
     FailoverTimeout(f64),
 }
 
-/// An executor as the session remembers it.
-#[derive(Clone, Copy, Debug)]
-struct Launched {
-    mem_mib: u64,
-}
-
-/// One application's state. See the [module](self).
-pub struct Session {
-    policy: Policy,
-    register: Register,
-    app_id: Option<String>,
-    profiles: BTreeMap<ProfileId, Profile>,
-    executors: BTreeMap<ExecutorNo, Launched>,
+/// One application. See the [module](self).
+pub enum Session {
+    /// Executors hold their cores for as long as they live.
+    Coarse(Box<CoarseSession>),
+    /// Tasks hold them.
+    Fine(Box<FineSession>),
 }
 
 impl Session {
-    /// Of this application.
+    /// Of this application; `program` is the path of this program.
     ///
     /// # Errors
     /// [`RegisterError`] says which setting is wrong.
-    pub fn new(register: Register) -> Result<Self, RegisterError> {
+    pub fn new(register: Register, program: &str) -> Result<Self, RegisterError> {
         if register.masters.is_empty() {
             return Err(RegisterError::NoMaster);
         }
@@ -134,28 +157,23 @@ impl Session {
         {
             return Err(RegisterError::FailoverTimeout(t));
         }
-        let options = PolicyOptions {
-            cores_max: register.cores_max,
-            max_per_agent: register.max_per_agent,
-            constraints: Constraints::parse(register.constraints.as_deref().unwrap_or(""))?,
-            placement: match register.placement {
-                PlacementName::Spread => Placement::Spread,
-                PlacementName::Consolidate => Placement::Consolidate,
-            },
-        };
-        Ok(Self {
-            policy: Policy::new(options),
-            register,
-            app_id: None,
-            profiles: BTreeMap::new(),
-            executors: BTreeMap::new(),
+        Ok(match register.mode {
+            Mode::Coarse => Self::Coarse(Box::new(CoarseSession::new(register)?)),
+            Mode::Fine => Self::Fine(Box::new(FineSession::new(register, program)?)),
         })
+    }
+
+    fn register(&self) -> &Register {
+        match self {
+            Self::Coarse(session) => session.register(),
+            Self::Fine(session) => session.register(),
+        }
     }
 
     /// What to subscribe as.
     pub fn framework(&self) -> v1::FrameworkInfo {
         use v1::framework_info::capability::Type;
-        let r = &self.register;
+        let r = self.register();
         let capability = |t: Type| v1::framework_info::Capability { r#type: Some(t as i32) };
         v1::FrameworkInfo {
             user: r.user.clone(),
@@ -175,192 +193,30 @@ impl Session {
         }
     }
 
+    /// Whether it wants offers from the start.
+    pub fn wants_offers(&self) -> bool {
+        matches!(self, Self::Coarse(_))
+    }
+
     /// host:port of each master.
     pub fn masters(&self) -> &[String] {
-        &self.register.masters
+        &self.register().masters
     }
 
     /// When to send [`Input::Tick`].
     pub fn next_deadline(&self) -> Option<Time> {
-        self.policy.next_deadline()
+        match self {
+            Self::Coarse(session) => session.next_deadline(),
+            Self::Fine(session) => session.next_deadline(),
+        }
     }
 
     /// Takes in what happened; appends what is to be done, in order.
     pub fn handle(&mut self, now: Time, input: Input, out: &mut Vec<Output>) {
-        match input {
-            Input::Driver(message) => self.driver(now, message, out),
-            Input::Subscribed(id) => {
-                if self.app_id.is_none() {
-                    let registered = ToDriver::Registered { v: VERSION, app_id: id.value.clone() };
-                    out.push(Output::Driver(registered));
-                }
-                self.app_id = Some(id.value);
-                self.decide(now, Event::Connected, &BTreeMap::new(), out);
-            }
-            Input::Disconnected => self.decide(now, Event::Disconnected, &BTreeMap::new(), out),
-            Input::Offers(offers) => self.offers(now, &offers, out),
-            Input::Update(status) => self.update(now, &status, out),
-            Input::Error(message) => {
-                fail(format!("the master ended the application: {message}"), out)
-            }
-            Input::Tick => self.decide(now, Event::Tick, &BTreeMap::new(), out),
+        match self {
+            Self::Coarse(session) => session.handle(now, input, out),
+            Self::Fine(session) => session.handle(now, input, out),
         }
-    }
-
-    fn driver(&mut self, now: Time, message: FromDriver, out: &mut Vec<Output>) {
-        let event = match message {
-            FromDriver::Register(_) => {
-                fail("the Spark plugin registered twice".to_owned(), out);
-                return;
-            }
-            FromDriver::Unregister { exit_code } => {
-                info!(exit_code, "the application is over");
-                out.push(Output::End(true));
-                return;
-            }
-            FromDriver::Target { profiles } => {
-                let targets = profiles
-                    .iter()
-                    .map(|p| ProfileTarget {
-                        id: ProfileId(p.rp),
-                        count: p.n,
-                        cores: p.cores.max(1),
-                        mem_mib: p.mem,
-                        locality: p.locality.clone(),
-                    })
-                    .collect();
-                debug!(?targets, "executors wanted");
-                self.profiles.extend(profiles.into_iter().map(|p| (ProfileId(p.rp), p)));
-                Event::Targets(targets)
-            }
-            FromDriver::KillExecutors { ids } => {
-                Event::Kill(ids.iter().filter_map(|id| number(id)).collect())
-            }
-            FromDriver::ExecutorRegistered { id } => match number(&id) {
-                Some(no) => Event::Registered(no),
-                None => return,
-            },
-        };
-        self.decide(now, event, &BTreeMap::new(), out);
-    }
-
-    fn offers(&mut self, now: Time, offers: &[v1::Offer], out: &mut Vec<Output>) {
-        let mut known = Vec::new();
-        let mut agents = BTreeMap::new();
-        for offer in offers {
-            match Resources::from_proto(&offer.resources) {
-                Ok(resources) => {
-                    let agent = AgentId::from(&offer.agent_id);
-                    agents.insert(agent.clone(), launch::log_base(offer));
-                    known.push(PolicyOffer {
-                        id: (&offer.id).into(),
-                        agent,
-                        hostname: offer.hostname.clone(),
-                        role: role_of(offer),
-                        resources,
-                        attributes: offer
-                            .attributes
-                            .iter()
-                            .filter_map(|a| Some((a.name.clone(), AttributeValue::from_proto(a)?)))
-                            .collect(),
-                    });
-                }
-                Err(error) => {
-                    warn!(offer = offer.id.value, %error, "an offer makes no sense");
-                    out.push(Output::Decline {
-                        offers: vec![offer.id.clone()],
-                        refuse: crate::policy::LONG_REFUSAL,
-                    });
-                }
-            }
-        }
-        self.decide(now, Event::Offers(known), &agents, out);
-    }
-
-    fn update(&mut self, now: Time, status: &v1::TaskStatus, out: &mut Vec<Output>) {
-        let Some(executor) = number(&status.task_id.value) else {
-            warn!(task = status.task_id.value, "a status of a task that is not ours");
-            return;
-        };
-        let mem = self.executors.get(&executor).map(|e| e.mem_mib);
-        let event = match exit::meaning(status, mem) {
-            exit::Meaning::Gone(exit) => Event::Exited { executor, exit },
-            exit::Meaning::Alive => {
-                let Some(agent) = &status.agent_id else { return };
-                Event::Running { executor, agent: agent.into() }
-            }
-            exit::Meaning::Nothing => return,
-        };
-        self.decide(now, event, &BTreeMap::new(), out);
-    }
-
-    /// Asks the policy; `logs` has the address of each offered agent's files.
-    fn decide(
-        &mut self,
-        now: Time,
-        event: Event,
-        logs: &BTreeMap<AgentId, Option<String>>,
-        out: &mut Vec<Output>,
-    ) {
-        let mut actions = Vec::new();
-        self.policy.handle(now, event, &mut actions);
-        for action in actions {
-            match action {
-                Action::Launch { offers, agent, role, executors, refuse } => {
-                    let log = logs.get(&agent).and_then(|l| l.as_deref());
-                    let tasks = executors
-                        .iter()
-                        .filter_map(|spec| self.task(spec, &agent, role.as_deref(), log))
-                        .collect();
-                    let offers = offers.iter().map(Into::into).collect();
-                    out.push(Output::Launch { offers, tasks, refuse });
-                    for spec in executors {
-                        info!(executor = spec.executor.0, %agent, host = spec.hostname, "launching");
-                        out.push(Output::Driver(ToDriver::ExecutorLaunched {
-                            id: spec.executor.to_string(),
-                            rp: spec.profile.0,
-                            agent: agent.to_string(),
-                            host: spec.hostname,
-                        }));
-                    }
-                }
-                Action::Decline { offers, refuse } => {
-                    let offers = offers.iter().map(Into::into).collect();
-                    out.push(Output::Decline { offers, refuse });
-                }
-                Action::Suppress => out.push(Output::Suppress),
-                Action::Revive => out.push(Output::Revive),
-                Action::Kill { executor, agent } => {
-                    out.push(Output::Kill { task: TaskId::new(executor.to_string()), agent });
-                }
-                Action::Ended { executor, exit } => {
-                    self.executors.remove(&executor);
-                    info!(executor = executor.0, reason = exit.reason, "executor ended");
-                    out.push(Output::Driver(ToDriver::ExecutorExited {
-                        id: executor.to_string(),
-                        code: exit.code,
-                        by_app: exit.by_app,
-                        killed: exit.kind == ExitKind::Killed,
-                        reason: exit.reason,
-                    }));
-                }
-                Action::GiveUp { message } => fail(message, out),
-            }
-        }
-    }
-
-    fn task(
-        &mut self,
-        spec: &LaunchSpec,
-        agent: &AgentId,
-        role: Option<&str>,
-        log: Option<&str>,
-    ) -> Option<v1::TaskInfo> {
-        let profile = self.profiles.get(&spec.profile)?;
-        let app_id = self.app_id.as_deref()?;
-        self.executors.insert(spec.executor, Launched { mem_mib: profile.mem });
-        let app = launch::App { register: &self.register, id: app_id };
-        Some(launch::task(&app, profile, spec, agent, role, log))
     }
 }
 
@@ -372,6 +228,22 @@ fn fail(message: String, out: &mut Vec<Output>) {
 /// The executor that a task id, or an executor id of Spark's, stands for.
 fn number(id: &str) -> Option<ExecutorNo> {
     id.parse().ok().map(ExecutorNo)
+}
+
+/// An offer, as far as the policies look at it.
+fn policy_offer(offer: &v1::Offer) -> Result<PolicyOffer, ResourceError> {
+    Ok(PolicyOffer {
+        id: (&offer.id).into(),
+        agent: AgentId::from(&offer.agent_id),
+        hostname: offer.hostname.clone(),
+        role: role_of(offer),
+        resources: Resources::from_proto(&offer.resources)?,
+        attributes: offer
+            .attributes
+            .iter()
+            .filter_map(|a| Some((a.name.clone(), AttributeValue::from_proto(a)?)))
+            .collect(),
+    })
 }
 
 fn role_of(offer: &v1::Offer) -> Option<String> {

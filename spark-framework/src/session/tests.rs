@@ -45,7 +45,7 @@ struct Env(Session);
 
 impl Env {
     fn started(n: u32) -> Self {
-        let mut env = Self(Session::new(register()).unwrap());
+        let mut env = Self(Session::new(register(), "mezz").unwrap());
         env.send(target(n));
         env.send(Input::Subscribed(v1::FrameworkId { value: "fw-1".into() }));
         env
@@ -81,7 +81,7 @@ fn to_driver(out: &[Output]) -> Vec<String> {
 
 #[test]
 fn subscribes_as_the_application() {
-    let f = Session::new(register()).unwrap().framework();
+    let f = Session::new(register(), "mezz").unwrap().framework();
     assert_eq!((f.user.as_str(), f.name.as_str()), ("ann", "words"));
     assert_eq!(f.roles, ["etl"]);
     assert_eq!(f.failover_timeout, Some(60.0));
@@ -92,11 +92,13 @@ fn subscribes_as_the_application() {
 fn settings_that_make_no_sense_are_named() {
     use std::error::Error;
     let bad = Register { constraints: Some("rack:".into()), ..register() };
-    let e = Session::new(bad).err().unwrap();
+    let e = Session::new(bad, "mezz").err().unwrap();
     assert_eq!(e.to_string(), "spark.mezz.constraints");
     assert!(e.source().unwrap().to_string().contains("`rack:`"));
-    assert!(Session::new(Register { masters: vec![], ..register() }).is_err());
-    assert!(Session::new(Register { failover_timeout_s: Some(-1.0), ..register() }).is_err());
+    assert!(Session::new(Register { masters: vec![], ..register() }, "mezz").is_err());
+    assert!(
+        Session::new(Register { failover_timeout_s: Some(-1.0), ..register() }, "mezz").is_err()
+    );
 }
 
 #[test]
@@ -142,7 +144,7 @@ fn an_offer_becomes_a_command_task_with_everything_filled_in() {
 
 #[test]
 fn the_driver_hears_of_its_registration_once() {
-    let mut env = Env(Session::new(register()).unwrap());
+    let mut env = Env(Session::new(register(), "mezz").unwrap());
     let id = v1::FrameworkId { value: "fw-1".into() };
     let first = env.send(Input::Subscribed(id.clone()));
     assert_eq!(to_driver(&first), [r#"{"t":"registered","v":1,"app_id":"fw-1"}"#]);

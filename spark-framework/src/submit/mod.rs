@@ -49,7 +49,37 @@ impl Kind {
     }
 }
 
-/// Where things are.
+/// How tasks get to executors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Executors hold their cores for as long as they live.
+    Coarse,
+    /// Each Spark task is one of the cluster's and holds its cores while it runs.
+    Fine,
+}
+
+impl Mode {
+    /// Reads `coarse` or `fine`.
+    ///
+    /// # Errors
+    /// [`SubmitError::BadMode`].
+    pub fn parse(text: &str) -> Result<Self, SubmitError> {
+        match text {
+            "coarse" => Ok(Self::Coarse),
+            "fine" => Ok(Self::Fine),
+            _ => Err(SubmitError::BadMode(text.to_owned())),
+        }
+    }
+
+    fn setting(self) -> &'static str {
+        match self {
+            Self::Coarse => "spark.mezz.coarse=true",
+            Self::Fine => "spark.mezz.coarse=false",
+        }
+    }
+}
+
+/// Where things are, and how they are to run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SparkOptions {
     /// host:port of each master; when empty the user's own `--master
@@ -61,6 +91,8 @@ pub struct SparkOptions {
     pub bridge_jar: Option<PathBuf>,
     /// This program, absolute.
     pub mezz_bin: PathBuf,
+    /// The mode; when absent the application's own settings say.
+    pub mode: Option<Mode>,
 }
 
 /// Why there is no command line.
@@ -111,6 +143,9 @@ pub enum SubmitError {
     /// A master that is no address.
     #[error("master `{0}` is not host:port")]
     BadMaster(String),
+    /// A mode that there is not.
+    #[error("--mode is `{0}`; it is coarse or fine")]
+    BadMode(String),
     /// The user's arguments name another master.
     #[error(
         "{given} conflicts with the Mezz master {ours}: leave it out, or call spark-submit itself \
@@ -122,10 +157,10 @@ pub enum SubmitError {
         /// The URL that would be added.
         ours: String,
     },
-    /// Not there yet.
+    /// Only a dispatcher runs drivers on the cluster.
     #[error(
-        "--deploy-mode cluster is not supported yet: leave it out, and the driver runs on this \
-         machine"
+        "--deploy-mode cluster is for applications, by `mezz spark submit` and a dispatcher; a \
+         shell's driver runs on this machine"
     )]
     ClusterMode,
     /// A file of settings that cannot be read.
@@ -243,6 +278,9 @@ fn arguments(
     all.extend(user_args[..user.end].iter().cloned());
     if let Some(master) = master {
         all.extend(["--master".into(), master.into()]);
+    }
+    if let Some(mode) = options.mode {
+        all.extend(["--conf".into(), mode.setting().into()]);
     }
     // After the user's, which it takes in: of two the last one wins, and a
     // setting would lose against it.

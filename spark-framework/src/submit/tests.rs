@@ -21,6 +21,7 @@ impl Env {
             spark_home: Some(at("spark")),
             bridge_jar: None,
             mezz_bin: at("mezz/bin/mezz"),
+            mode: None,
         };
         Self { options, environment: Environment::default(), dir }
     }
@@ -70,6 +71,25 @@ fn adds_its_own_between_sparks_options_and_the_application() {
         )
     );
     assert_eq!(env.arguments("").unwrap(), format!("{BIN} {MASTER} --driver-class-path {JAR}"));
+}
+
+#[test]
+fn a_mode_becomes_a_setting_after_the_users() {
+    let mut env = Env::new();
+    env.options.mode = Some(Mode::parse("fine").unwrap());
+    assert_eq!(
+        env.arguments("--conf spark.mezz.coarse=true app.py").unwrap(),
+        format!(
+            "{BIN} --conf spark.mezz.coarse=true {MASTER} --conf spark.mezz.coarse=false \
+             --driver-class-path {JAR} app.py"
+        )
+    );
+    env.options.mode = Some(Mode::parse("coarse").unwrap());
+    assert!(env.arguments("app.py").unwrap().contains("--conf spark.mezz.coarse=true"));
+    assert_eq!(
+        Mode::parse("medium").unwrap_err().to_string(),
+        "--mode is `medium`; it is coarse or fine"
+    );
 }
 
 #[test]
@@ -129,7 +149,9 @@ fn another_master_is_refused() {
 fn cluster_mode_is_refused() {
     let env = Env::new();
     for user in ["--deploy-mode cluster app.py", "--conf spark.submit.deployMode=cluster app.py"] {
-        assert!(env.arguments(user).unwrap_err().contains("not supported yet"));
+        assert!(
+            env.arguments(user).unwrap_err().contains("by `mezz spark submit` and a dispatcher")
+        );
     }
     env.arguments("--deploy-mode client app.py --deploy-mode cluster").unwrap();
 }

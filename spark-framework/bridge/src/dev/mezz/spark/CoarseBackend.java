@@ -1,30 +1,23 @@
 package dev.mezz.spark;
 
-import java.io.IOException;
 import java.util.ArrayList;
 import java.util.Collections;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Set;
-import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ConcurrentHashMap;
-import java.util.concurrent.ExecutionException;
 import java.util.concurrent.ScheduledExecutorService;
 import java.util.concurrent.ScheduledFuture;
 import java.util.concurrent.ScheduledThreadPoolExecutor;
 import java.util.concurrent.ThreadPoolExecutor;
 import java.util.concurrent.TimeUnit;
-import java.util.concurrent.TimeoutException;
-import java.util.concurrent.atomic.AtomicBoolean;
 
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import org.apache.spark.SparkContext;
 import org.apache.spark.resource.ResourceProfile;
 import org.apache.spark.rpc.RpcAddress;
-import org.apache.spark.scheduler.ExecutorExited;
-import org.apache.spark.scheduler.ExecutorKilled$;
 import org.apache.spark.scheduler.ExecutorLossReason;
 import org.apache.spark.scheduler.ExecutorProcessLost;
 import org.apache.spark.scheduler.SparkListener;
@@ -47,22 +40,15 @@ import scala.concurrent.Future$;
 final class CoarseBackend extends CoarseGrainedSchedulerBackend implements Sidecar.Listener {
   private static final Logger LOG = LoggerFactory.getLogger(CoarseBackend.class);
 
-  /** How long the driver waits for a master to take the application in. */
-  private static final long REGISTRATION_SECONDS = 60;
-
   /** How long a disconnected executor waits for the reason of its end. */
   private static final long EXIT_REASON_SECONDS = 10;
 
   /** How many ended executors are remembered: more than can end in that time. */
   private static final int MAX_EXPLAINED = 10_000;
 
-  private final TaskSchedulerImpl scheduler;
   private final SparkContext sc;
-  private final List<String> masters;
   private final Settings settings;
-  private final CompletableFuture<String> registered = new CompletableFuture<>();
-  private final AtomicBoolean stopping = new AtomicBoolean();
-  private final AtomicBoolean failed = new AtomicBoolean();
+  private final Application application;
   private final ScheduledExecutorService timer =
       new ScheduledThreadPoolExecutor(
           1,
@@ -91,16 +77,14 @@ final class CoarseBackend extends CoarseGrainedSchedulerBackend implements Sidec
                 }
               }));
 
-  private volatile Sidecar sidecar;
   private volatile int expectedCores;
 
   CoarseBackend(
       TaskSchedulerImpl scheduler, SparkContext sc, List<String> masters, Settings settings) {
     super(scheduler, sc.env().rpcEnv());
-    this.scheduler = scheduler;
     this.sc = sc;
-    this.masters = masters;
     this.settings = settings;
+    this.application = new Application(scheduler, sc, masters, settings);
   }
 
   // === Life of the application ===
@@ -108,16 +92,12 @@ final class CoarseBackend extends CoarseGrainedSchedulerBackend implements Sidec
   @Override
   public void start() {
     super.start();
-    try {
-      sidecar = new Sidecar(settings.program(), this);
-    } catch (IOException e) {
-      throw new IllegalStateException(e.getMessage(), e);
-    }
-    sidecar.send(registration());
+    application.open(this);
+    application.send(registration());
     sc.addSparkListener(new Registrations());
     // Before the answer is there: executors can start while the driver still does.
     sendTargets(initialTargets());
-    awaitRegistration();
+    application.awaitRegistration(() -> stop(1));
   }
 
   @Override
@@ -127,61 +107,30 @@ final class CoarseBackend extends CoarseGrainedSchedulerBackend implements Sidec
 
   @Override
   public void stop(int exitCode) {
-    if (!stopping.compareAndSet(false, true)) {
+    if (!application.stop()) {
       return;
     }
     timer.shutdownNow();
     try {
       super.stop();
     } finally {
-      if (sidecar != null) {
-        sidecar.close(Protocol.unregister(exitCode));
-      }
+      application.close(exitCode);
     }
   }
 
   /** The framework's id; only asked for after {@link #start}. */
   @Override
   public String applicationId() {
-    return registered.getNow(super.applicationId());
+    return application.id(super.applicationId());
   }
 
   private ObjectNode registration() {
     ExecutorCommand command = new ExecutorCommand(sc, settings);
     ObjectNode message =
-        Protocol.register(masters, sc.appName(), sc.sparkUser(), sc.version());
-    Protocol.putCommand(message, command.arguments(), command.environment());
-    message.put("ui", sc.uiWebUrl().isDefined() ? sc.uiWebUrl().get() : null);
-    message.put("host", sc.conf().get("spark.driver.host"));
-    Protocol.putIfPresent(message, "cores_max", settings.coresMax());
+        application.registration("coarse", command.arguments(), command.environment());
     Protocol.putIfPresent(message, "max_per_agent", settings.maxPerAgent());
-    message.put("constraints", settings.constraints());
-    message.put("role", settings.role());
     message.put("placement", settings.placement());
-    message.put("failover_timeout_s", settings.failoverTimeoutSeconds());
     return message;
-  }
-
-  private void awaitRegistration() {
-    String problem;
-    Throwable cause = null;
-    try {
-      String id = registered.get(REGISTRATION_SECONDS, TimeUnit.SECONDS);
-      LOG.info("Registered with Mezz as {}", id);
-      return;
-    } catch (ExecutionException e) {
-      problem = e.getCause().getMessage();
-    } catch (TimeoutException e) {
-      problem =
-          "No Mezz master answered at " + String.join(",", masters) + " within "
-              + REGISTRATION_SECONDS + " s";
-    } catch (InterruptedException e) {
-      Thread.currentThread().interrupt();
-      problem = "Interrupted while waiting for the Mezz master";
-      cause = e;
-    }
-    stop(1);
-    throw new IllegalStateException(problem, cause);
   }
 
   // === What Spark asks for ===
@@ -225,7 +174,7 @@ final class CoarseBackend extends CoarseGrainedSchedulerBackend implements Sidec
       all.add(ids.next());
     }
     if (!all.isEmpty()) {
-      sidecar.send(Protocol.killExecutors(all));
+      application.send(Protocol.killExecutors(all));
     }
     return done();
   }
@@ -261,7 +210,7 @@ final class CoarseBackend extends CoarseGrainedSchedulerBackend implements Sidec
               each.executorMemoryMiB(),
               locality(profile.id()));
         });
-    sidecar.send(message);
+    application.send(message);
   }
 
   private int cores(ResourceProfile.ExecutorResourcesOrDefaults each) {
@@ -293,10 +242,10 @@ final class CoarseBackend extends CoarseGrainedSchedulerBackend implements Sidec
 
   @Override
   public void onMessage(JsonNode message) {
+    if (application.onMessage(message)) {
+      return;
+    }
     switch (message.path("t").asText()) {
-      case "registered":
-        onRegistered(message);
-        break;
       case "executor_launched":
         LOG.info(
             "Executor {} is being started on {} (agent {})",
@@ -307,9 +256,6 @@ final class CoarseBackend extends CoarseGrainedSchedulerBackend implements Sidec
       case "executor_exited":
         onExited(message);
         break;
-      case "error":
-        fail(message.path("message").asText());
-        break;
       default:
         LOG.warn("The sidecar sent '{}', which is not understood", message.path("t").asText());
     }
@@ -317,50 +263,13 @@ final class CoarseBackend extends CoarseGrainedSchedulerBackend implements Sidec
 
   @Override
   public void onLost(String reason) {
-    fail(reason);
-  }
-
-  private void onRegistered(JsonNode message) {
-    int version = message.path("v").asInt();
-    if (version == Protocol.VERSION) {
-      registered.complete(message.path("app_id").asText());
-    } else {
-      fail(
-          "The program " + settings.program() + " speaks version " + version
-              + " of the protocol, this plugin version " + Protocol.VERSION
-              + "; use mezz and mezz-spark-bridge.jar of the same release");
-    }
+    application.fail(reason);
   }
 
   private void onExited(JsonNode message) {
     String id = message.path("id").asText();
-    String reason = message.path("reason").asText();
-    LOG.info("Executor {} ended: {}", id, reason);
-    ExecutorLossReason loss =
-        message.path("killed").asBoolean()
-            ? ExecutorKilled$.MODULE$
-            : new ExecutorExited(
-                message.path("code").asInt(), message.path("by_app").asBoolean(), reason);
-    explain(id, loss);
-  }
-
-  /** The application cannot go on: its jobs fail with this message, and the context stops. */
-  private void fail(String message) {
-    // A sidecar that reports an error ends after it, which is no second failure.
-    if (stopping.get() || !failed.compareAndSet(false, true)) {
-      return;
-    }
-    if (registered.completeExceptionally(new IllegalStateException(message))) {
-      return;
-    }
-    try {
-      scheduler.error(message);
-    } catch (Exception e) {
-      // Spark throws where no job runs that could fail with the message.
-      LOG.error("The application ends: {}", message);
-    } finally {
-      sc.stopInNewThread();
-    }
+    LOG.info("Executor {} ended: {}", id, message.path("reason").asText());
+    explain(id, Application.lossOf(message));
   }
 
   // === Executors that end ===
@@ -371,19 +280,19 @@ final class CoarseBackend extends CoarseGrainedSchedulerBackend implements Sidec
     if (waiting != null) {
       waiting.cancel(false);
     }
-    if (!stopping.get()) {
+    if (!application.stopping()) {
       removeExecutor(id, loss);
     }
   }
 
   private void awaitExplanation(String id) {
-    if (stopping.get() || explained.contains(id)) {
+    if (application.stopping() || explained.contains(id)) {
       return;
     }
     Runnable giveUp =
         () -> {
           boolean open = unexplained.remove(id) != null && explained.add(id);
-          if (open && !stopping.get()) {
+          if (open && !application.stopping()) {
             LOG.warn("Executor {} is gone, and nobody says why", id);
             removeExecutor(
                 id,
@@ -393,7 +302,7 @@ final class CoarseBackend extends CoarseGrainedSchedulerBackend implements Sidec
                     Option.empty(),
                     true));
             // Should it live on, it is of no use.
-            sidecar.send(Protocol.killExecutors(List.of(id)));
+            application.send(Protocol.killExecutors(List.of(id)));
           }
         };
     unexplained.computeIfAbsent(
@@ -422,7 +331,7 @@ final class CoarseBackend extends CoarseGrainedSchedulerBackend implements Sidec
   private final class Registrations extends SparkListener {
     @Override
     public void onExecutorAdded(SparkListenerExecutorAdded added) {
-      sidecar.send(Protocol.executorRegistered(added.executorId()));
+      application.send(Protocol.executorRegistered(added.executorId()));
     }
   }
 }

@@ -1,5 +1,6 @@
 package dev.mezz.spark;
 
+import java.lang.reflect.Constructor;
 import java.lang.reflect.Field;
 import java.lang.reflect.InvocationTargetException;
 import java.lang.reflect.Method;
@@ -11,9 +12,17 @@ import java.util.Map;
 
 import org.apache.spark.SecurityManager;
 import org.apache.spark.SparkConf;
+import org.apache.spark.SparkEnv;
+import org.apache.spark.SparkEnv$;
+import org.apache.spark.executor.Executor;
 import org.apache.spark.resource.ResourceProfile;
 import org.apache.spark.resource.ResourceProfile$;
 import org.apache.spark.resource.ResourceProfileManager;
+import org.apache.spark.scheduler.TaskDescription;
+import org.apache.spark.scheduler.TaskSchedulerImpl;
+import org.apache.spark.scheduler.TaskSetManager;
+import org.apache.spark.scheduler.WorkerOffer;
+import org.apache.spark.util.SparkUncaughtExceptionHandler;
 import org.apache.spark.util.Utils$;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
@@ -98,15 +107,169 @@ final class Compat {
     return all;
   }
 
+  /** A Java map of strings as a Scala one. */
+  static scala.collection.immutable.Map<String, String> scalaMap(Map<String, String> map) {
+    scala.collection.immutable.Map<String, String> all =
+        scala.collection.immutable.Map$.MODULE$.<String, String>empty();
+    for (Map.Entry<String, String> entry : map.entrySet()) {
+      // 2.12 has + on the map itself, 2.13 on a parent: the descriptor differs.
+      all =
+          cast(
+              invoke(
+                  method(scala.collection.immutable.Map.class, "updated", 2),
+                  all,
+                  entry.getKey(),
+                  entry.getValue()));
+    }
+    return all;
+  }
+
+  @SuppressWarnings("unchecked")
+  private static <T> T cast(Object object) {
+    return (T) object;
+  }
+
+  /** {@code spark.task.cpus}: a number in Spark 3.5, a decimal in Spark 4. */
+  static double cpusPerTask(TaskSchedulerImpl scheduler) {
+    return number(invoke(method(TaskSchedulerImpl.class, "CPUS_PER_TASK"), scheduler));
+  }
+
+  /** What a task holds. */
+  static double cpus(TaskDescription task) {
+    return number(invoke(method(TaskDescription.class, "cpus"), task));
+  }
+
+  private static double number(Object number) {
+    return Double.parseDouble(number.toString());
+  }
+
+  /** An offer of cores, for tasks of the default resource profile. */
+  static WorkerOffer workerOffer(String executor, String host, double cores) {
+    for (Constructor<?> constructor : WorkerOffer.class.getConstructors()) {
+      Class<?>[] types = constructor.getParameterTypes();
+      if (types.length == 6) {
+        Object amount =
+            types[2] == int.class
+                ? (Object) (int) Math.floor(cores)
+                : scala.math.BigDecimal$.MODULE$.apply(Double.toString(cores));
+        Object resources =
+            types[4] == scala.collection.immutable.Map.class
+                ? scala.collection.immutable.Map$.MODULE$.empty()
+                : invoke(method(types[4], "empty"), null);
+        Object address = scala.Option.empty();
+        int profile = ResourceProfile.DEFAULT_RESOURCE_PROFILE_ID();
+        return create(constructor, executor, host, amount, address, resources, profile);
+      }
+    }
+    throw unknown(WorkerOffer.class.getName() + " of six parts");
+  }
+
+  /** The tasks that Spark wants to run on these offers. The sequences' types differ. */
+  @SuppressWarnings("deprecation") // The successor is not in Scala 2.12.
+  static List<TaskDescription> resourceOffers(
+      TaskSchedulerImpl scheduler, List<WorkerOffer> offers) {
+    Object workers = scala.collection.JavaConverters.asScalaBuffer(offers).toVector();
+    // Offers are all that Spark has, so waiting for better places ends as if all was shown.
+    Object all = invoke(method(TaskSchedulerImpl.class, "resourceOffers"), scheduler, workers, true);
+    List<TaskDescription> tasks = new ArrayList<>();
+    scala.collection.Iterator<?> outer = ((scala.collection.Iterable<?>) all).iterator();
+    while (outer.hasNext()) {
+      scala.collection.Iterator<?> inner = ((scala.collection.Iterable<?>) outer.next()).iterator();
+      while (inner.hasNext()) {
+        tasks.add((TaskDescription) inner.next());
+      }
+    }
+    return tasks;
+  }
+
+  /** Whether there are tasks that could run, had they a place. */
+  static boolean tasksWait(TaskSchedulerImpl scheduler) {
+    synchronized (scheduler) {
+      scala.collection.Iterator<TaskSetManager> stages =
+          scheduler.rootPool().getSortedTaskSetQueue().iterator();
+      while (stages.hasNext()) {
+        TaskSetManager stage = stages.next();
+        if (!stage.isZombie() && waits(stage)) {
+          return true;
+        }
+      }
+      return false;
+    }
+  }
+
+  private static boolean waits(TaskSetManager stage) {
+    if (stage.numTasks() - stage.tasksSuccessful() > stage.runningTasks()) {
+      return true;
+    }
+    // Second copies of slow tasks hide others that run nowhere.
+    boolean[] done = stage.successful();
+    int[] copies = stage.copiesRunning();
+    for (int i = 0; i < done.length; i++) {
+      if (!done[i] && copies[i] == 0) {
+        return true;
+      }
+    }
+    return !stage.speculatableTasks().isEmpty();
+  }
+
+  /** What an executor's tasks work in. */
+  static SparkEnv executorEnv(
+      SparkConf conf, String id, String host, int cores, scala.Option<byte[]> ioKey) {
+    Method method = method(SparkEnv$.class, "createExecutorEnv", 7);
+    return (SparkEnv) invoke(method, SparkEnv$.MODULE$, conf, id, host, host, cores, ioKey, false);
+  }
+
+  /** What runs tasks. The sequence's type differs. */
+  static Executor executor(String id, String host, SparkEnv env) {
+    for (Constructor<?> constructor : Executor.class.getConstructors()) {
+      if (constructor.getParameterCount() == 7) {
+        return create(
+            constructor,
+            id,
+            host,
+            env,
+            scala.collection.immutable.Nil$.MODULE$,
+            false,
+            new SparkUncaughtExceptionHandler(true),
+            scala.collection.immutable.Map$.MODULE$.empty());
+      }
+    }
+    throw unknown(Executor.class.getName() + " of seven parts");
+  }
+
+  private static <T> T create(Constructor<?> constructor, Object... arguments) {
+    try {
+      return cast(constructor.newInstance(arguments));
+    } catch (InvocationTargetException e) {
+      throw e.getCause() instanceof RuntimeException
+          ? (RuntimeException) e.getCause()
+          : new IllegalStateException(constructor.getName() + " failed", e.getCause());
+    } catch (ReflectiveOperationException e) {
+      throw unknown(constructor.getName() + " of these parts");
+    }
+  }
+
+  private static IllegalStateException unknown(String what) {
+    return new IllegalStateException(
+        "This version of Spark has no " + what + "; the Mezz plugin knows Spark 3.5 and 4.x");
+  }
+
+  private static Method method(Class<?> type, String name, int parameters) {
+    for (Method method : type.getMethods()) {
+      if (method.getName().equals(name) && method.getParameterCount() == parameters) {
+        return method;
+      }
+    }
+    throw unknown(type.getName() + "." + name + " of " + parameters + " parameters");
+  }
+
   private static Method method(Class<?> type, String name) {
     for (Method method : type.getMethods()) {
       if (method.getName().equals(name)) {
         return method;
       }
     }
-    throw new IllegalStateException(
-        "This version of Spark has no " + type.getName() + "." + name
-            + "; the Mezz plugin knows Spark 3.5 and 4.x");
+    throw unknown(type.getName() + "." + name);
   }
 
   private static Object invoke(Method method, Object on, Object... arguments) {

@@ -1,6 +1,10 @@
 package dev.mezz.spark;
 
+import java.net.URISyntaxException;
+import java.nio.file.Path;
+import java.security.CodeSource;
 import java.util.ArrayList;
+import java.util.Base64;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -8,6 +12,7 @@ import java.util.Map;
 import org.apache.spark.SecurityManager;
 import org.apache.spark.SparkConf;
 import org.apache.spark.SparkContext;
+import scala.Option;
 import scala.Tuple2;
 
 /**
@@ -25,12 +30,14 @@ final class ExecutorCommand {
 
   private final SparkContext sc;
   private final SparkConf conf;
+  private final Settings settings;
   private final String home;
   private final Map<String, String> executorEnvs;
 
   ExecutorCommand(SparkContext sc, Settings settings) {
     this.sc = sc;
     this.conf = sc.conf();
+    this.settings = settings;
     this.home = settings.sparkHome();
     if (home == null) {
       throw new IllegalArgumentException(
@@ -40,13 +47,30 @@ final class ExecutorCommand {
     this.executorEnvs = Compat.strings(sc.executorEnvs());
   }
 
-  /** The whole command, program first. */
+  /** The whole command in coarse-grained mode, program first. */
   List<String> arguments() {
+    List<String> argv = java(MAIN, classPath());
+    add(argv, "--driver-url", driverUrl());
+    add(argv, "--executor-id", "{{EXECUTOR_ID}}");
+    add(argv, "--hostname", "{{HOSTNAME}}");
+    add(argv, "--cores", "{{CORES}}");
+    add(argv, "--app-id", "{{APP_ID}}");
+    add(argv, "--resourceProfileId", "{{PROFILE_ID}}");
+    return argv;
+  }
+
+  /** The whole command in fine-grained mode, program first. The rest is told by its parent. */
+  List<String> fineArguments() {
+    String bridge = settings.executorBridge() == null ? ownJar() : settings.executorBridge();
+    return java(FineExecutorBackend.class.getName(), bridge + ":" + classPath());
+  }
+
+  private List<String> java(String main, String classPath) {
     List<String> argv = new ArrayList<>();
     String javaHome = environment().get("JAVA_HOME");
     argv.add(javaHome == null ? "java" : javaHome + "/bin/java");
     argv.add("-cp");
-    argv.add(classPath());
+    argv.add(classPath);
     argv.add("-Xmx{{HEAP_MIB}}m");
     // Spark adds its --add-opens options to these by itself.
     argv.addAll(options("spark.executor.defaultJavaOptions"));
@@ -56,14 +80,29 @@ final class ExecutorCommand {
         argv.add("-D" + entry._1() + "=" + entry._2());
       }
     }
-    argv.add(MAIN);
-    add(argv, "--driver-url", driverUrl());
-    add(argv, "--executor-id", "{{EXECUTOR_ID}}");
-    add(argv, "--hostname", "{{HOSTNAME}}");
-    add(argv, "--cores", "{{CORES}}");
-    add(argv, "--app-id", "{{APP_ID}}");
-    add(argv, "--resourceProfileId", "{{PROFILE_ID}}");
+    argv.add(main);
     return argv;
+  }
+
+  /** In fine-grained mode executors get by it what others ask the driver for. */
+  Map<String, String> fineEnvironment() {
+    Map<String, String> env = environment();
+    Option<byte[]> ioKey = sc.env().securityManager().getIOEncryptionKey();
+    if (ioKey.isDefined()) {
+      env.put(FineExecutorBackend.IO_KEY, Base64.getEncoder().encodeToString(ioKey.get()));
+    }
+    return env;
+  }
+
+  /** Where this plugin is. */
+  private static String ownJar() {
+    CodeSource source = ExecutorCommand.class.getProtectionDomain().getCodeSource();
+    try {
+      return Path.of(source.getLocation().toURI()).toString();
+    } catch (URISyntaxException | RuntimeException e) {
+      throw new IllegalStateException(
+          "Where mezz-spark-bridge.jar is cannot be found out: set spark.mezz.executor.bridge", e);
+    }
   }
 
   /** The whole environment; agents add nothing of their own that Spark would need. */

@@ -31,6 +31,9 @@ public final class MezzClusterManager implements ExternalClusterManager {
       SparkContext sc, String masterUrl, TaskScheduler scheduler) {
     List<String> masters = MasterUrl.parse(masterUrl);
     Settings settings = new Settings(sc.conf());
+    if (!settings.coarse()) {
+      return new FineBackend((TaskSchedulerImpl) scheduler, sc, masters, settings);
+    }
     Compat.allowResourceProfiles(sc.resourceProfileManager());
     return new CoarseBackend((TaskSchedulerImpl) scheduler, sc, masters, settings);
   }

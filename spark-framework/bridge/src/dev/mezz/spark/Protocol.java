@@ -21,10 +21,10 @@ final class Protocol {
 
   /** Who the application is. May hold secrets in its environment: never to be logged. */
   static ObjectNode register(
-      List<String> masters, String appName, String user, String sparkVersion) {
+      String mode, List<String> masters, String appName, String user, String sparkVersion) {
     ObjectNode node = message("register");
     node.put("v", VERSION);
-    node.put("mode", "coarse");
+    node.put("mode", mode);
     node.set("masters", JSON.valueToTree(masters));
     node.put("app_name", appName);
     node.put("user", user);
@@ -72,6 +72,66 @@ final class Protocol {
     ObjectNode node = message("kill_executors");
     node.set("ids", JSON.valueToTree(ids));
     return node;
+  }
+
+  /** Adds what fine-grained mode needs to know to a register message; memory in MiB. */
+  static ObjectNode putFine(
+      ObjectNode register,
+      double taskCpus,
+      double executorCpus,
+      long memory,
+      long heap,
+      Map<String, String> properties) {
+    ObjectNode node = register.putObject("fine");
+    node.put("task_cpus", taskCpus);
+    node.put("executor_cpus", executorCpus);
+    node.put("mem", memory);
+    node.put("heap", heap);
+    node.set("props", JSON.valueToTree(properties));
+    return node;
+  }
+
+  /** What is done with offers; to be filled with {@link #putTask}. */
+  static ObjectNode answer(long batch, long seen) {
+    ObjectNode node = message("answer").put("batch", batch).put("seen", seen);
+    node.putArray("launches");
+    return node;
+  }
+
+  /** An offer of an answer, to be filled with {@link #putTask}. */
+  static ObjectNode putLaunches(ObjectNode answer, int offer) {
+    ObjectNode node = answer.withArray("launches").addObject().put("offer", offer);
+    node.putArray("tasks");
+    return node;
+  }
+
+  /** Adds a task to an offer of an answer. */
+  static void putTask(ObjectNode launches, long id, String name, double cpus, byte[] data) {
+    launches
+        .withArray("tasks")
+        .addObject()
+        .put("tid", id)
+        .put("name", name)
+        .put("cpus", cpus)
+        .put("data", data);
+  }
+
+  static ObjectNode revive(long number) {
+    return message("revive").put("n", number);
+  }
+
+  static ObjectNode killTask(long id, boolean interrupt, String reason) {
+    return message("kill_task").put("tid", id).put("interrupt", interrupt).put("reason", reason);
+  }
+
+  /** First words of an executor's JVM. */
+  static ObjectNode hello() {
+    return message("hello").put("v", VERSION);
+  }
+
+  /** A task's state, from its executor's JVM. */
+  static ObjectNode status(long id, String state, byte[] data) {
+    return message("status").put("tid", id).put("state", state).put("data", data);
   }
 
   static ObjectNode executorRegistered(String id) {

@@ -3,6 +3,7 @@ package dev.mezz.spark;
 import java.util.OptionalInt;
 
 import org.apache.spark.SparkConf;
+import scala.Tuple2;
 
 /** The settings that this plugin reads: {@code spark.mezz.*} and Spark's own on executors. */
 final class Settings {
@@ -15,6 +16,60 @@ final class Settings {
     maxPerAgent();
     placement();
     failoverTimeoutSeconds();
+    if (!coarse()) {
+      checkFine();
+    }
+  }
+
+  /** Whether executors hold their cores for as long as they live, or tasks while they run. */
+  boolean coarse() {
+    return conf.getBoolean("spark.mezz.coarse", true);
+  }
+
+  /** Refuses what makes no sense in fine-grained mode, or is not there. */
+  private void checkFine() {
+    fineExecutorCores();
+    if (conf.getBoolean("spark.dynamicAllocation.enabled", false)) {
+      throw new IllegalArgumentException(
+          "spark.dynamicAllocation.enabled makes no sense with spark.mezz.coarse=false: cores are "
+              + "held only while tasks run; leave one of the two out");
+    }
+    if (conf.getBoolean("spark.decommission.enabled", false)) {
+      throw new IllegalArgumentException(
+          "spark.decommission.enabled needs spark.mezz.coarse=true: leave one of the two out");
+    }
+    for (Tuple2<String, String> entry : conf.getAll()) {
+      if (entry._1().startsWith("spark.task.resource.")
+          || entry._1().startsWith("spark.executor.resource.")) {
+        throw new IllegalArgumentException(
+            entry._1() + " needs spark.mezz.coarse=true: fine-grained tasks get cores only");
+      }
+    }
+  }
+
+  /** Cores that an executor holds in fine-grained mode even while it runs nothing. */
+  double fineExecutorCores() {
+    String text = conf.get("spark.mezz.executor.cores", "0");
+    try {
+      double cores = Double.parseDouble(text.trim());
+      if (cores >= 0 && cores <= 1024) {
+        return cores;
+      }
+    } catch (NumberFormatException e) {
+      // Said below.
+    }
+    throw new IllegalArgumentException(
+        "spark.mezz.executor.cores is '" + text + "'; it must be a number of cores, 0 or more");
+  }
+
+  /** The {@code mezz} program on the agents; null for the same path as here. */
+  String executorProgram() {
+    return conf.get("spark.mezz.executor.bin", null);
+  }
+
+  /** This plugin on the agents; null for the same path as here. */
+  String executorBridge() {
+    return conf.get("spark.mezz.executor.bridge", null);
   }
 
   /** The {@code mezz} program: a path, or a name to look up in PATH. */

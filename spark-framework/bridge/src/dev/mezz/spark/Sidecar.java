@@ -25,7 +25,7 @@ final class Sidecar implements AutoCloseable {
   private static final Logger LOG = LoggerFactory.getLogger(Sidecar.class);
 
   /** More messages than this are never on their way unless the sidecar hangs. */
-  private static final int MAX_QUEUED = 1024;
+  private static final int MAX_QUEUED = 65_536;
 
   /** How long the sidecar may take to end the framework before it is killed. */
   private static final long CLOSE_SECONDS = 10;

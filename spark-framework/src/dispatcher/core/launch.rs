@@ -1,0 +1,279 @@
+//! A driver as a Mezz task.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use mezz_proto::v1::{self, container_info, environment::variable, secret};
+use mezz_sdk::matcher::Placed;
+
+use super::CoreOptions;
+use crate::{
+    dispatcher::{
+        job::{Docker, DockerVolume, Job},
+        properties,
+    },
+    submit::MASTER_SCHEME,
+};
+
+/// Between asking a driver to end and killing it: time for its shutdown hooks,
+/// which end its executors and its framework.
+const KILL_GRACE: Duration = Duration::from_secs(10);
+
+/// The variable that brings the settings.
+const PROPERTIES: &str = "MEZZ_SPARK_PROPERTIES";
+
+/// Starts Spark in the sandbox. Settings may be secret, so they are neither on the
+/// command line nor in the sandbox, whose files anybody may read by the agent: they
+/// come in a secret variable, and Spark reads them from a file without a name.
+const SCRIPT: &str = "cd \"$MESOS_SANDBOX\" && \
+    f=$(mktemp \"${TMPDIR:-/tmp}/mezz-spark.XXXXXX\") && \
+    printf '%s' \"$MEZZ_SPARK_PROPERTIES\" >\"$f\" && exec 3<\"$f\" && rm \"$f\" && \
+    unset MEZZ_SPARK_PROPERTIES && exec";
+
+/// Puts Spark's temporary files into the sandbox.
+const LOCAL_DIRS: &str = "export SPARK_LOCAL_DIRS=\"$MESOS_SANDBOX\"";
+
+/// Settings that name files, between commas.
+const FILE_LISTS: [&str; 4] =
+    ["spark.jars", "spark.files", "spark.submit.pyFiles", "spark.archives"];
+
+/// Settings of a submission that the driver is not to have: they say how it is
+/// submitted, or hold for the client's machine.
+const NOT_FOR_DRIVER: [&str; 9] = [
+    "spark.master",
+    "spark.submit.deployMode",
+    "spark.master.rest.enabled",
+    "spark.driver.host",
+    "spark.driver.supervise",
+    // Spark takes only whole numbers, and nothing of it matters to a driver.
+    "spark.driver.cores",
+    "spark.mezz.driver.home",
+    "spark.mezz.driver.bin",
+    "spark.mezz.driver.bridgeJar",
+];
+
+/// The task that runs this driver on the agent of this host.
+pub(super) fn task(
+    options: &CoreOptions,
+    job: &Job,
+    id: &str,
+    placed: &Placed,
+    host: &str,
+) -> v1::TaskInfo {
+    let mut fetched = Fetched::default();
+    let get = |key: &str, default: &str| {
+        job.properties.get(key).map_or(default, String::as_str).to_owned()
+    };
+    let home = get("spark.mezz.driver.home", &options.spark_home);
+    let resource = fetched.path(&job.resource);
+    let settings = settings(options, job, host, &mut fetched);
+    let mut line = vec![
+        format!("{home}/bin/spark-submit"),
+        "--master".to_owned(),
+        format!("{MASTER_SCHEME}{}", options.masters.join(",")),
+        "--deploy-mode".to_owned(),
+        "client".to_owned(),
+        "--properties-file".to_owned(),
+        "/proc/self/fd/3".to_owned(),
+    ];
+    if let Some(class) = &job.main_class {
+        line.extend(["--class".to_owned(), class.clone()]);
+    }
+    line.push(resource);
+    line.extend(job.args.iter().cloned());
+    let words: Vec<String> = line.iter().map(|word| quote(word)).collect();
+    // Spark's own default is /tmp, where nobody counts or removes what is left.
+    let local = job.properties.contains_key("spark.local.dir")
+        || job.environment.contains_key("SPARK_LOCAL_DIRS");
+    let script = if local { SCRIPT.to_owned() } else { format!("{LOCAL_DIRS} && {SCRIPT}") };
+
+    let mut environment: BTreeMap<String, String> = job.environment.clone();
+    for (key, value) in &job.properties {
+        if let Some(name) = key.strip_prefix("spark.mezz.driverEnv.")
+            && !name.is_empty()
+            && !name.contains(['=', '\0'])
+        {
+            environment.insert(name.to_owned(), value.clone());
+        }
+    }
+    environment.insert("SPARK_HOME".to_owned(), home);
+    environment.insert(PROPERTIES.to_owned(), properties::write(&settings));
+    let variables = environment.into_iter().map(|(name, value)| secret(name, value)).collect();
+    v1::TaskInfo {
+        name: format!("driver of {}", job.name),
+        task_id: v1::TaskId { value: id.to_owned() },
+        agent_id: placed.agent_id.clone(),
+        resources: placed.resources.clone(),
+        command: Some(v1::CommandInfo {
+            value: Some(format!("{script} {}", words.join(" "))),
+            shell: Some(true),
+            environment: Some(v1::Environment { variables }),
+            uris: fetched.uris,
+            ..Default::default()
+        }),
+        container: job.docker.as_ref().map(container),
+        kill_policy: Some(v1::KillPolicy {
+            grace_period: Some(v1::DurationInfo {
+                nanoseconds: i64::try_from(KILL_GRACE.as_nanos()).unwrap_or(i64::MAX),
+            }),
+        }),
+        ..Default::default()
+    }
+}
+
+/// host:port of the offering agent's API, when the offer says.
+pub(super) fn agent_address(offer: &v1::Offer) -> Option<String> {
+    let address = &offer.url.as_ref()?.address;
+    let host = address.hostname.as_deref().or(address.ip.as_deref())?;
+    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    Some(format!("{host}:{}", address.port))
+}
+
+fn settings(
+    options: &CoreOptions,
+    job: &Job,
+    host: &str,
+    fetched: &mut Fetched,
+) -> BTreeMap<String, String> {
+    let own = |key: &str, default: &str| {
+        job.properties.get(key).map_or(default, String::as_str).to_owned()
+    };
+    let mut settings: BTreeMap<String, String> = job
+        .properties
+        .iter()
+        .filter(|(key, _)| {
+            !NOT_FOR_DRIVER.contains(&key.as_str()) && !key.starts_with("spark.mezz.driverEnv.")
+        })
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect();
+    for key in FILE_LISTS {
+        if let Some(list) = settings.get_mut(key) {
+            let paths: Vec<String> = list
+                .split(',')
+                .map(str::trim)
+                .filter(|uri| !uri.is_empty())
+                .map(|uri| fetched.path(uri))
+                .collect();
+            *list = paths.join(",");
+        }
+    }
+    settings.insert("spark.mezz.bin".to_owned(), own("spark.mezz.driver.bin", &options.mezz));
+    let jar = own("spark.mezz.driver.bridgeJar", &options.bridge_jar);
+    let path = settings.entry("spark.driver.extraClassPath".to_owned()).or_default();
+    if !path.is_empty() {
+        path.push(':');
+    }
+    path.push_str(&jar);
+    if options.role != "*" {
+        settings.entry("spark.mezz.role".to_owned()).or_insert_with(|| options.role.clone());
+    }
+    // In a network of its own, a driver is best known by the address it finds.
+    if job.docker.as_ref().is_none_or(|d| d.network == "host") {
+        settings.insert("spark.driver.host".to_owned(), host.to_owned());
+        // The host's name may stand for another address there, such as 127.0.1.1.
+        settings
+            .entry("spark.driver.bindAddress".to_owned())
+            .or_insert_with(|| "0.0.0.0".to_owned());
+    }
+    settings
+}
+
+/// What the agent fetches before the driver starts; each URI once.
+#[derive(Default)]
+struct Fetched {
+    uris: Vec<v1::command_info::Uri>,
+    paths: BTreeMap<String, String>,
+}
+
+impl Fetched {
+    /// Where the driver finds it: in the sandbox if it comes by http, which the
+    /// agent fetches once for all drivers; Spark itself knows what to do with other
+    /// schemes. A fragment (`#name`) is Spark's.
+    fn path(&mut self, uri: &str) -> String {
+        let scheme = uri.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
+        if !matches!(scheme.as_deref(), Some("http" | "https")) {
+            return uri.to_owned();
+        }
+        let (plain, fragment) = match uri.split_once('#') {
+            Some((plain, fragment)) => (plain, format!("#{fragment}")),
+            None => (uri, String::new()),
+        };
+        let end = plain.find('?').unwrap_or(plain.len());
+        let name = match plain[..end].rsplit('/').next() {
+            Some(name) if !name.is_empty() && name != "." && name != ".." => name,
+            _ => "file",
+        };
+        let next = self.uris.len();
+        let path = self.paths.entry(plain.to_owned()).or_insert_with(|| {
+            let path = format!("mezz-files/{next}/{name}");
+            self.uris.push(v1::command_info::Uri {
+                value: plain.to_owned(),
+                extract: Some(false),
+                cache: Some(true),
+                output_file: Some(path.clone()),
+                ..Default::default()
+            });
+            path
+        });
+        format!("{path}{fragment}")
+    }
+}
+
+fn container(docker: &Docker) -> v1::ContainerInfo {
+    use container_info::{DockerInfo, docker_info::Network};
+    let (network, name) = match docker.network.as_str() {
+        "host" => (Network::Host, None),
+        "bridge" => (Network::Bridge, None),
+        "none" => (Network::None, None),
+        name => (Network::User, Some(name.to_owned())),
+    };
+    v1::ContainerInfo {
+        r#type: container_info::Type::Docker as i32,
+        volumes: docker.volumes.iter().map(volume).collect(),
+        docker: Some(DockerInfo {
+            image: docker.image.clone(),
+            network: Some(network as i32),
+            force_pull_image: Some(docker.force_pull),
+            ..Default::default()
+        }),
+        network_infos: name
+            .map(|name| v1::NetworkInfo { name: Some(name), ..Default::default() })
+            .into_iter()
+            .collect(),
+        ..Default::default()
+    }
+}
+
+fn volume(volume: &DockerVolume) -> v1::Volume {
+    let mode = if volume.read_only { v1::volume::Mode::Ro } else { v1::volume::Mode::Rw };
+    v1::Volume {
+        mode: mode as i32,
+        container_path: volume.container_path.clone(),
+        // Without a host path, a folder of the sandbox of the same name.
+        host_path: Some(
+            volume
+                .host_path
+                .clone()
+                .unwrap_or_else(|| volume.container_path.trim_matches('/').replace('/', "-")),
+        ),
+        ..Default::default()
+    }
+}
+
+/// Nothing of a driver's environment is shown to those who look at the cluster.
+fn secret(name: String, value: String) -> v1::environment::Variable {
+    v1::environment::Variable {
+        name,
+        r#type: Some(variable::Type::Secret as i32),
+        secret: Some(v1::Secret {
+            r#type: Some(secret::Type::Value as i32),
+            value: Some(secret::Value { data: value.into_bytes() }),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+/// A word as the shell takes it.
+fn quote(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
+}

@@ -1,0 +1,234 @@
+//! Files that clients upload, for agents to fetch.
+//!
+//! A file's address holds a token that is made of its content and a key of the
+//! dispatcher: nobody can guess it, and the same content has the same address, so
+//! that agents fetch it once.
+
+use std::{
+    collections::BTreeSet,
+    io,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use futures_util::{Stream, StreamExt as _};
+use sha2::{Digest as _, Sha256};
+use thiserror::Error;
+use tokio::{fs, io::AsyncWriteExt as _};
+
+/// Where files are, in addresses.
+pub(super) const PATH: &str = "/mezz/v1/files";
+
+/// A file that no driver names is kept this long: its driver may be on its way.
+const UNUSED: Duration = Duration::from_secs(3600);
+
+/// A client that sends nothing for so long is given up.
+const STALL: Duration = Duration::from_secs(60);
+
+/// Length of a token in hexadecimal digits.
+const TOKEN: usize = 32;
+
+/// The folder of uploaded files.
+#[derive(Clone, Debug)]
+pub(super) struct Files {
+    folder: PathBuf,
+    key: String,
+    max_bytes: u64,
+}
+
+/// Why an upload failed.
+#[derive(Debug, Error)]
+pub(super) enum UploadError {
+    #[error("the file is larger than {0} bytes, the most that is taken (--max-file-size)")]
+    TooLarge(u64),
+    #[error("the upload broke off: {0}")]
+    Broken(String),
+    #[error("the file cannot be stored")]
+    Store(#[from] io::Error),
+}
+
+/// An uploaded file.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Uploaded {
+    pub(super) token: String,
+    pub(super) sha256: String,
+}
+
+impl Files {
+    /// Makes the folder.
+    pub(super) async fn open(folder: PathBuf, key: String, max_bytes: u64) -> io::Result<Self> {
+        fs::create_dir_all(&folder).await?;
+        // What a former run did not finish.
+        let mut entries = fs::read_dir(&folder).await?;
+        while let Some(entry) = entries.next_entry().await? {
+            if !is_token(&entry.file_name().to_string_lossy()) {
+                fs::remove_file(entry.path()).await?;
+            }
+        }
+        Ok(Self { folder, key, max_bytes })
+    }
+
+    /// Stores what comes; `name` tells uploads that go on at the same time apart.
+    pub(super) async fn store<E: std::fmt::Display>(
+        &self,
+        name: &str,
+        body: impl Stream<Item = Result<impl AsRef<[u8]>, E>>,
+    ) -> Result<Uploaded, UploadError> {
+        let part = Part(self.folder.join(format!("part-{name}")));
+        let mut file = fs::File::create(&part.0).await?;
+        let mut hash = Sha256::new();
+        let mut size = 0u64;
+        let mut body = std::pin::pin!(body);
+        loop {
+            let next = tokio::time::timeout(STALL, body.next()).await;
+            let stalled = |_| UploadError::Broken("nothing came for a minute".to_owned());
+            let Some(piece) = next.map_err(stalled)? else { break };
+            let piece = piece.map_err(|error| UploadError::Broken(error.to_string()))?;
+            size = size.saturating_add(piece.as_ref().len() as u64);
+            if size > self.max_bytes {
+                return Err(UploadError::TooLarge(self.max_bytes));
+            }
+            hash.update(piece.as_ref());
+            file.write_all(piece.as_ref()).await?;
+        }
+        file.sync_all().await?;
+        let sha256 = hex(&hash.finalize());
+        let mut token = hex(&Sha256::digest(format!("{}{sha256}", self.key)));
+        token.truncate(TOKEN);
+        // Over an older one of the same content, which makes it new.
+        fs::rename(&part.0, self.folder.join(&token)).await?;
+        Ok(Uploaded { token, sha256 })
+    }
+
+    /// Where the file of a token is, if the token is one.
+    pub(super) fn path(&self, token: &str) -> Option<PathBuf> {
+        is_token(token).then(|| self.folder.join(token))
+    }
+
+    /// Removes what is not in `used` and older than an hour; with `ended`, these at
+    /// once.
+    pub(super) async fn sweep(
+        &self,
+        used: &BTreeSet<String>,
+        ended: &BTreeSet<String>,
+    ) -> io::Result<()> {
+        let mut entries = fs::read_dir(&self.folder).await?;
+        while let Some(entry) = entries.next_entry().await? {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if !is_token(&name) || used.contains(&name) {
+                continue;
+            }
+            let age = SystemTime::now().duration_since(entry.metadata().await?.modified()?);
+            if ended.contains(&name) || age.is_ok_and(|age| age > UNUSED) {
+                fs::remove_file(entry.path()).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A file that is not whole; removed unless it was moved away.
+struct Part(PathBuf);
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        let path: &Path = &self.0;
+        let _ = std::fs::remove_file(path);
+    }
+}
+
+/// The tokens of our files in these texts.
+pub(super) fn tokens<'a>(texts: impl Iterator<Item = &'a str>) -> BTreeSet<String> {
+    let mut tokens = BTreeSet::new();
+    for text in texts {
+        for (at, _) in text.match_indices(PATH) {
+            let token = text[at + PATH.len()..].trim_start_matches('/').get(..TOKEN);
+            tokens.extend(token.filter(|t| is_token(t)).map(str::to_owned));
+        }
+    }
+    tokens
+}
+
+fn is_token(text: &str) -> bool {
+    text.len() == TOKEN && text.bytes().all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Piece = Result<Vec<u8>, String>;
+
+    fn pieces(all: &[&str]) -> impl Stream<Item = Piece> {
+        let all: Vec<Piece> = all.iter().map(|p| Ok(p.as_bytes().to_vec())).collect();
+        futures_util::stream::iter(all)
+    }
+
+    async fn files(dir: &Path, key: &str) -> Files {
+        Files::open(dir.join("files"), key.to_owned(), 10).await.unwrap()
+    }
+
+    fn names(dir: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(dir.join("files")).unwrap();
+        entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    #[tokio::test]
+    async fn the_same_content_has_one_address_that_needs_the_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let ours = files(dir.path(), "key").await;
+        let first = ours.store("1", pieces(&["ab", "c"])).await.unwrap();
+        assert_eq!(ours.store("2", pieces(&["abc"])).await.unwrap(), first);
+        assert!(first.sha256.starts_with("ba7816bf8f01cfea"), "{}", first.sha256);
+        assert_eq!(std::fs::read(ours.path(&first.token).unwrap()).unwrap(), b"abc");
+        assert_eq!(names(dir.path()), std::slice::from_ref(&first.token));
+        let theirs = files(dir.path(), "other").await.store("1", pieces(&["abc"])).await.unwrap();
+        assert_ne!(theirs.token, first.token);
+        for bad in ["", "..", "../x", &first.sha256, &first.token.to_uppercase()] {
+            assert_eq!(ours.path(bad), None, "{bad}");
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_is_left_of_an_upload_that_fails() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = files(dir.path(), "key").await;
+        let error = files.store("1", pieces(&["0123456789", "0"])).await.unwrap_err();
+        assert!(matches!(error, UploadError::TooLarge(10)));
+        let broken = futures_util::stream::iter([Ok("a"), Err("gone")]);
+        let error = files.store("1", broken).await.unwrap_err();
+        assert_eq!(error.to_string(), "the upload broke off: gone");
+        assert!(names(dir.path()).is_empty());
+        std::fs::write(dir.path().join("files/part-9"), "").unwrap();
+        super::tests::files(dir.path(), "key").await;
+        assert!(names(dir.path()).is_empty());
+    }
+
+    #[tokio::test]
+    async fn files_go_with_the_last_driver_that_names_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = files(dir.path(), "key").await;
+        let token = async |text| files.store("1", pieces(&[text])).await.unwrap().token;
+        let (a, b, c) = (token("a").await, token("b").await, token("c").await);
+        let set = |all: &[&String]| all.iter().map(|t| (*t).clone()).collect::<BTreeSet<_>>();
+        files.sweep(&set(&[&a]), &set(&[&a, &b])).await.unwrap();
+        let left: BTreeSet<String> = names(dir.path()).into_iter().collect();
+        assert_eq!(left, set(&[&a, &c]), "c is too new to go");
+        let old = SystemTime::now() - 2 * UNUSED;
+        let file = std::fs::File::options().write(true).open(files.path(&c).unwrap()).unwrap();
+        file.set_modified(old).unwrap();
+        files.sweep(&set(&[&a]), &BTreeSet::new()).await.unwrap();
+        assert_eq!(names(dir.path()), [a]);
+    }
+
+    #[test]
+    fn tokens_are_found_in_settings() {
+        let t = "0123456789abcdef0123456789abcdef";
+        let list = format!("http://h:7077{PATH}/{t}/a.jar,http://x/{t},http://h{PATH}/short/b");
+        assert_eq!(tokens([list.as_str()].into_iter()), BTreeSet::from([t.to_owned()]));
+    }
+}

@@ -1,0 +1,130 @@
+//! What becomes of tasks and executors.
+
+use mezz_proto::{ids::AgentId, time::Time};
+
+use super::{FineAction, FinePolicy, Progress, Task, TaskNo};
+use crate::policy::{
+    ExecutorNo, Exit, ExitKind,
+    failures::{Ended, MAX_LAUNCH_FAILURES},
+};
+
+impl FinePolicy {
+    pub(super) fn running(
+        &mut self,
+        now: Time,
+        task: TaskNo,
+        (executor, agent): (ExecutorNo, AgentId),
+        out: &mut Vec<FineAction>,
+    ) {
+        if self.tasks.get(&task).is_some_and(|t| t.executor == executor) {
+            self.heard_of(now, &agent, out);
+        } else if self.executors.get(&agent).is_none_or(|e| e.no != executor) {
+            // Given up for lost before: its tasks run elsewhere by now.
+            out.push(FineAction::ShutDown { executor, agent });
+        }
+    }
+
+    pub(super) fn done(&mut self, now: Time, task: TaskNo, out: &mut Vec<FineAction>) {
+        if let Some(Task { agent, .. }) = self.forget(task) {
+            self.heard_of(now, &agent, out);
+        }
+    }
+
+    pub(super) fn undone(
+        &mut self,
+        now: Time,
+        task: TaskNo,
+        by_app: bool,
+        reason: String,
+        out: &mut Vec<FineAction>,
+    ) {
+        let Some(Task { executor, agent, .. }) = self.forget(task) else { return };
+        // An executor that was never heard of has not begun when none of its tasks
+        // is on the way.
+        let began = self.executors.get(&agent).is_some_and(|e| e.progress != Progress::Launched);
+        if began || self.tasks.values().any(|t| t.executor == executor) {
+            out.push(FineAction::Undone { tasks: vec![task], executor, by_app, reason });
+        } else {
+            let exit = Exit { by_app, ..Exit::lost(reason) };
+            let tasks = vec![task];
+            let reason = exit.reason.clone();
+            out.push(FineAction::Undone { tasks, executor, by_app, reason });
+            self.end(now, &agent, exit, out);
+        }
+    }
+
+    fn forget(&mut self, task: TaskNo) -> Option<Task> {
+        let gone = self.tasks.remove(&task)?;
+        self.held = self.held.saturating_sub(gone.cpus);
+        Some(gone)
+    }
+
+    fn heard_of(&mut self, now: Time, agent: &AgentId, out: &mut Vec<FineAction>) {
+        if let Some(e) = self.executors.get_mut(agent)
+            && e.progress == Progress::Launched
+        {
+            e.progress = Progress::Up(now);
+            out.push(FineAction::Up(e.no));
+            self.failures.started();
+        }
+    }
+
+    pub(super) fn executor_ended(
+        &mut self,
+        now: Time,
+        executor: ExecutorNo,
+        exit: Exit,
+        out: &mut Vec<FineAction>,
+    ) {
+        let there = self.executors.iter().find(|(_, e)| e.no == executor);
+        if let Some(agent) = there.map(|(agent, _)| agent.clone()) {
+            self.end(now, &agent, exit, out);
+        }
+    }
+
+    /// The executor of this agent is gone, for us.
+    pub(super) fn end(
+        &mut self,
+        now: Time,
+        agent: &AgentId,
+        exit: Exit,
+        out: &mut Vec<FineAction>,
+    ) {
+        let Some(e) = self.executors.remove(agent) else { return };
+        let registered = match e.progress {
+            // Nobody has seen it but the driver, in offers that are gone now.
+            Progress::Proposed => return,
+            Progress::Launched => None,
+            Progress::Up(since) => Some(since),
+        };
+        let with_it: Vec<TaskNo> =
+            self.tasks.iter().filter(|(_, t)| t.executor == e.no).map(|(no, _)| *no).collect();
+        for task in &with_it {
+            self.forget(*task);
+        }
+        let ran = if exit.by_app && registered.is_some() { with_it } else { Vec::new() };
+        let ended = Ended { no: e.no, agent, registered, kind: exit.kind, last: self.last };
+        self.failures.ended(now, &ended);
+        // Tasks on their way would start it again; and it may only seem to be gone.
+        out.push(FineAction::ShutDown { executor: e.no, agent: agent.clone() });
+        if exit.kind == ExitKind::Lost {
+            self.abandoned.insert((agent.clone(), e.no));
+        }
+        if self.failures.hopeless() && !self.given_up && !self.any_up() {
+            self.given_up = true;
+            out.push(FineAction::GiveUp {
+                message: format!(
+                    "{MAX_LAUNCH_FAILURES} attempts in a row to start executors failed; the last \
+                     was executor {} on {} (agent {agent}): {}. Its standard error, in the \
+                     agent's sandbox, says more",
+                    e.no, e.hostname, exit.reason
+                ),
+            });
+        }
+        out.push(FineAction::Ended { executor: e.no, exit, ran });
+    }
+
+    pub(super) fn any_up(&self) -> bool {
+        self.executors.values().any(|e| matches!(e.progress, Progress::Up(_)))
+    }
+}

@@ -1,0 +1,232 @@
+//! The offer policy of fine-grained mode: one cluster task for each Spark task,
+//! which holds cores only while it runs. Pure, as its coarse-grained sibling is.
+//!
+//! Which task runs where is Spark's own decision, because only the driver knows
+//! where data is; the policy decides which offers the driver is shown, on which
+//! executor of an agent tasks run, and sees that every offer is answered: by the
+//! driver, or without it when it takes too long. A driver that has nothing left to
+//! start is offered nothing until it asks again.
+
+mod answers;
+mod executors;
+mod offers;
+mod types;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use mezz_proto::{
+    ids::{AgentId, OfferId},
+    resources::{Resources, Scalar},
+    time::Time,
+};
+use thiserror::Error;
+
+pub use self::types::{
+    Answer, FineAction, FineEvent, FineLaunch, FineOptions, Shown, TaskAsk, TaskNo,
+};
+use super::{ExecutorNo, Exit, ExitKind, failures::Failures};
+
+/// How long an offer stays refused while the driver has tasks that would rather
+/// run elsewhere: Spark waits so long in steps of this order (`spark.locality.wait`).
+pub const SHORT_REFUSAL: Duration = Duration::from_secs(1);
+
+/// How long an offer stays refused while `spark.cores.max` is reached. What becomes
+/// free by our own tasks' ends is offered all the same.
+pub const FULL_REFUSAL: Duration = Duration::from_secs(5);
+
+/// How long the driver may look at offers. One that hangs must not keep others
+/// from them.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Bytes of tasks that go with one offer: a master takes calls of 4 MiB.
+pub const MAX_LAUNCH_BYTES: usize = 3 << 20;
+
+/// How far an executor has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    /// Only a number yet, which the driver was shown.
+    Proposed,
+    /// Tasks were sent to it.
+    Launched,
+    /// Heard of since then.
+    Up(Time),
+}
+
+#[derive(Clone, Debug)]
+struct Executor {
+    no: ExecutorNo,
+    hostname: String,
+    progress: Progress,
+    resources: Resources,
+}
+
+#[derive(Clone, Debug)]
+struct Task {
+    executor: ExecutorNo,
+    agent: AgentId,
+    cpus: Scalar,
+}
+
+/// The offers of one agent and role, shown as one.
+#[derive(Clone, Debug)]
+struct Group {
+    offers: Vec<OfferId>,
+    agent: AgentId,
+    role: Option<String>,
+    executor: ExecutorNo,
+    free: Resources,
+    /// What the driver may take of it for tasks.
+    cpus: Scalar,
+}
+
+#[derive(Clone, Debug)]
+struct Batch {
+    groups: Vec<Group>,
+    until: Time,
+}
+
+/// A broken promise of the policy; seeing one is a bug.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum FineViolation {
+    /// More cores than `spark.cores.max`.
+    #[error("tasks hold {held} cores, spark.cores.max is {max}")]
+    TooManyCores {
+        /// Held by all tasks.
+        held: Scalar,
+        /// Allowed.
+        max: u32,
+    },
+    /// A task on an executor that is not there.
+    #[error("task {task} is on executor {executor}, which is gone")]
+    Orphan {
+        /// The task.
+        task: TaskNo,
+        /// Its executor.
+        executor: ExecutorNo,
+    },
+}
+
+/// The policy's whole state. See the [module](self).
+#[derive(Clone, Debug)]
+pub struct FinePolicy {
+    options: FineOptions,
+    /// One for each agent.
+    executors: BTreeMap<AgentId, Executor>,
+    last: ExecutorNo,
+    tasks: BTreeMap<TaskNo, Task>,
+    /// What all of `tasks` hold.
+    held: Scalar,
+    /// Shown to the driver and not yet answered.
+    batches: BTreeMap<u64, Batch>,
+    last_batch: u64,
+    /// Executors that were given up for lost with their agents, and may come back.
+    abandoned: BTreeSet<(AgentId, ExecutorNo)>,
+    revivals: u64,
+    suppressed: bool,
+    /// Whether an offer was refused since the last revival.
+    refused: bool,
+    /// Agents that had no room for an executor, since the last revival. What they
+    /// offered then is refused for long, and is enough once an executor is there.
+    unfit: BTreeSet<AgentId>,
+    failures: Failures,
+    given_up: bool,
+}
+
+impl FinePolicy {
+    /// Wants no offers yet: it is to be subscribed with its roles suppressed.
+    pub fn new(options: FineOptions) -> Self {
+        Self {
+            options,
+            executors: BTreeMap::new(),
+            last: ExecutorNo(0),
+            tasks: BTreeMap::new(),
+            held: Scalar::default(),
+            batches: BTreeMap::new(),
+            last_batch: 0,
+            abandoned: BTreeSet::new(),
+            revivals: 0,
+            suppressed: true,
+            refused: false,
+            unfit: BTreeSet::new(),
+            failures: Failures::default(),
+            given_up: false,
+        }
+    }
+
+    /// Takes in one event and appends what is to be done about it. An event that
+    /// comes twice, or late, does no harm.
+    pub fn handle(&mut self, now: Time, event: FineEvent, out: &mut Vec<FineAction>) {
+        self.failures.pass(now);
+        match event {
+            FineEvent::Offers(offers) => self.offered(now, offers, out),
+            FineEvent::Answer(answer) => self.answered(answer, out),
+            FineEvent::Revive(number) => self.revive(number, out),
+            FineEvent::Kill(executors) => {
+                for no in executors {
+                    let exit = Exit {
+                        kind: ExitKind::Failed,
+                        code: -1,
+                        by_app: true,
+                        reason: "its heartbeats to the driver have stopped".to_owned(),
+                    };
+                    self.executor_ended(now, no, exit, out);
+                }
+            }
+            FineEvent::Running { task, on } => self.running(now, task, on, out),
+            FineEvent::Done(task) => self.done(now, task, out),
+            FineEvent::Undone { task, by_app, reason } => {
+                self.undone(now, task, by_app, reason, out);
+            }
+            FineEvent::LostWith { task, exit } => {
+                if let Some(executor) = self.tasks.get(&task).map(|t| t.executor) {
+                    self.executor_ended(now, executor, exit, out);
+                }
+            }
+            FineEvent::ExecutorEnded { executor, exit } => {
+                self.abandoned.retain(|(_, no)| *no != executor);
+                self.executor_ended(now, executor, exit, out);
+            }
+            FineEvent::AgentLost(agent) => {
+                let lost = Exit::lost("it was lost with its agent");
+                self.end(now, &agent, lost, out);
+            }
+            FineEvent::Tick => {}
+        }
+        self.time_out(now, out);
+    }
+
+    /// When to send [`FineEvent::Tick`]; earlier ticks are harmless.
+    pub fn next_deadline(&self) -> Option<Time> {
+        self.batches.values().map(|b| b.until).min()
+    }
+
+    /// Where a task runs, if it does.
+    pub fn place_of(&self, task: TaskNo) -> Option<(ExecutorNo, &AgentId)> {
+        self.tasks.get(&task).map(|t| (t.executor, &t.agent))
+    }
+
+    /// Checks what must always hold.
+    ///
+    /// # Errors
+    /// The first [`FineViolation`] found.
+    pub fn check_invariants(&self) -> Result<(), FineViolation> {
+        if let Some(max) = self.options.cores_max
+            && self.held > Scalar::from_units(u64::from(max))
+        {
+            return Err(FineViolation::TooManyCores { held: self.held, max });
+        }
+        for (no, task) in &self.tasks {
+            let there = self.executors.get(&task.agent);
+            if !there.is_some_and(|e| e.no == task.executor && e.progress != Progress::Proposed) {
+                return Err(FineViolation::Orphan { task: *no, executor: task.executor });
+            }
+        }
+        Ok(())
+    }
+}

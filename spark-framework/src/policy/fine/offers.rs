@@ -1,0 +1,158 @@
+//! What the driver is shown.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use mezz_proto::{
+    ids::{AgentId, OfferId},
+    resources::{Resources, Scalar},
+    time::Time,
+};
+
+use super::{
+    ANSWER_TIMEOUT, Batch, Executor, FULL_REFUSAL, FineAction, FinePolicy, Group, Progress,
+    SHORT_REFUSAL, Shown,
+};
+use crate::policy::{ExecutorNo, LONG_REFUSAL, PolicyOffer, place::usable};
+
+impl FinePolicy {
+    pub(super) fn offered(
+        &mut self,
+        now: Time,
+        offers: Vec<PolicyOffer>,
+        out: &mut Vec<FineAction>,
+    ) {
+        let mut grouped: BTreeMap<(AgentId, Option<String>), Vec<PolicyOffer>> = BTreeMap::new();
+        for offer in offers {
+            let key = (offer.agent.clone(), offer.role.clone());
+            grouped.entry(key).or_default().push(offer);
+        }
+        let mut groups = Vec::new();
+        let mut shown = Vec::new();
+        let mut room = self.room();
+        for ((agent, role), offers) in grouped {
+            self.turn_out_returned(&agent, out);
+            let ids = offers.iter().map(|o| o.id.clone()).collect();
+            let mut free = Resources::new();
+            for offer in &offers {
+                free += &offer.resources.filter(usable);
+            }
+            let Some(first) = offers.first() else { continue };
+            match self.judge(now, &agent, first, &free, room) {
+                Err(refuse) => self.decline(ids, refuse, out),
+                Ok(cpus) => {
+                    room = room.map(|r| r.saturating_sub(cpus));
+                    let executor = self.executor_for(&agent, &first.hostname);
+                    let hostname = first.hostname.clone();
+                    shown.push(Shown { executor, agent: agent.clone(), hostname, cpus });
+                    groups.push(Group { offers: ids, agent, role, executor, free, cpus });
+                }
+            }
+        }
+        if !groups.is_empty() {
+            self.last_batch += 1;
+            let batch = Batch { groups, until: now + ANSWER_TIMEOUT };
+            self.batches.insert(self.last_batch, batch);
+            out.push(FineAction::Show { batch: self.last_batch, offers: shown });
+        }
+    }
+
+    /// What tasks may hold of an offer, or for how long to refuse it.
+    fn judge(
+        &mut self,
+        now: Time,
+        agent: &AgentId,
+        offer: &PolicyOffer,
+        free: &Resources,
+        room: Option<Scalar>,
+    ) -> Result<Scalar, Duration> {
+        if self.suppressed || self.given_up || !self.options.constraints.met_by(&offer.attributes) {
+            return Err(LONG_REFUSAL);
+        }
+        let mut cpus = free.scalar("cpus");
+        let there = self.executors.get(agent);
+        if there.is_none_or(|e| e.progress == Progress::Proposed) {
+            let avoided = self.failures.avoided_until(agent);
+            if avoided > now && self.any_up() {
+                return Err(avoided.since(now).min(LONG_REFUSAL));
+            }
+            cpus = cpus.saturating_sub(self.options.executor_cpus);
+            let mem = Scalar::from_units(self.options.executor_mem_mib);
+            if free.scalar("mem") < mem || cpus < self.options.task_cpus {
+                self.unfit.insert(agent.clone());
+                return Err(LONG_REFUSAL);
+            }
+            if !self.may_start(now) {
+                let held = self.failures.held_until().map_or(Duration::ZERO, |t| t.since(now));
+                return Err(held.max(SHORT_REFUSAL));
+            }
+        }
+        match room {
+            _ if cpus < self.options.task_cpus => Err(LONG_REFUSAL),
+            Some(room) if room < self.options.task_cpus => Err(FULL_REFUSAL),
+            Some(room) => Ok(cpus.min(room)),
+            None => Ok(cpus),
+        }
+    }
+
+    /// Whether one more executor may be started: after failures, one at a time and
+    /// not at once.
+    fn may_start(&self, now: Time) -> bool {
+        let unproven = |after: ExecutorNo| {
+            self.executors.values().any(|e| e.no > after && e.progress == Progress::Launched)
+        };
+        let shown = self
+            .batches
+            .values()
+            .flat_map(|b| &b.groups)
+            .filter(|g| {
+                self.executors.get(&g.agent).is_some_and(|e| e.progress == Progress::Proposed)
+            })
+            .count();
+        u64::from(self.failures.allowance(now, unproven)) > shown as u64
+    }
+
+    /// The cores that tasks may still take under `spark.cores.max`.
+    fn room(&self) -> Option<Scalar> {
+        let max = Scalar::from_units(u64::from(self.options.cores_max?));
+        // What is shown may be taken, all of it.
+        let shown = self.batches.values().flat_map(|b| &b.groups);
+        let shown = shown.fold(Scalar::default(), |sum, g| sum.saturating_add(g.cpus));
+        Some(max.saturating_sub(self.held).saturating_sub(shown))
+    }
+
+    fn executor_for(&mut self, agent: &AgentId, hostname: &str) -> ExecutorNo {
+        if let Some(there) = self.executors.get(agent) {
+            return there.no;
+        }
+        self.last = ExecutorNo(self.last.0 + 1);
+        let executor = Executor {
+            no: self.last,
+            hostname: hostname.to_owned(),
+            progress: Progress::Proposed,
+            resources: Resources::new(),
+        };
+        self.executors.insert(agent.clone(), executor);
+        self.last
+    }
+
+    /// An agent that offers is back: what we gave up for lost there must go.
+    fn turn_out_returned(&mut self, agent: &AgentId, out: &mut Vec<FineAction>) {
+        self.abandoned.retain(|(there, executor)| {
+            let back = there == agent;
+            if back {
+                out.push(FineAction::ShutDown { executor: *executor, agent: agent.clone() });
+            }
+            !back
+        });
+    }
+
+    pub(super) fn decline(
+        &mut self,
+        offers: Vec<OfferId>,
+        refuse: Duration,
+        out: &mut Vec<FineAction>,
+    ) {
+        self.refused = true;
+        out.push(FineAction::Decline { offers, refuse });
+    }
+}

@@ -1,0 +1,355 @@
+//! One application in fine-grained mode: translates between the driver's messages,
+//! the master's events and the policy.
+
+mod launch;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, btree_map::Entry};
+
+use mezz_proto::{
+    ids::{AgentId, TaskId},
+    resources::Scalar,
+    time::Time,
+    v1::{self, TaskState, task_status::Source},
+};
+use tracing::{info, warn};
+
+use self::launch::Made;
+use super::{Input, Output, RegisterError, exit, fail, launch::log_base, policy_offer};
+use crate::{
+    executor::KillOrder,
+    policy::{
+        Constraints, ExecutorNo, Exit, ExitKind, LONG_REFUSAL,
+        fine::{Answer, FineAction, FineEvent, FineOptions, FinePolicy, TaskAsk, TaskNo},
+    },
+    protocol::{FineSettings, FromDriver, Launches, Register, ShownOffer, SparkTask, ToDriver},
+};
+
+/// One application's state.
+pub struct FineSession {
+    policy: FinePolicy,
+    register: Register,
+    settings: FineSettings,
+    program: String,
+    app_id: Option<String>,
+    executors: BTreeMap<ExecutorNo, Made>,
+}
+
+impl FineSession {
+    /// Of this application; `program` is this program's path.
+    ///
+    /// # Errors
+    /// [`RegisterError`] says which setting is wrong.
+    pub fn new(mut register: Register, program: &str) -> Result<Self, RegisterError> {
+        let settings = register.fine.take().ok_or(RegisterError::NoFineSettings)?;
+        let cpus =
+            |name, value| Scalar::from_f64(value).map_err(|_| RegisterError::Cores(name, value));
+        let options = FineOptions {
+            cores_max: register.cores_max,
+            constraints: Constraints::parse(register.constraints.as_deref().unwrap_or(""))?,
+            task_cpus: cpus("spark.task.cpus", settings.task_cpus)?,
+            executor_cpus: cpus("spark.mezz.executor.cores", settings.executor_cpus)?,
+            task_bytes: task_bytes(&register, &settings),
+            executor_mem_mib: settings.mem,
+        };
+        Ok(Self {
+            policy: FinePolicy::new(options),
+            program: settings.program.clone().unwrap_or_else(|| program.to_owned()),
+            register,
+            settings,
+            app_id: None,
+            executors: BTreeMap::new(),
+        })
+    }
+
+    pub(super) fn register(&self) -> &Register {
+        &self.register
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Time> {
+        self.policy.next_deadline()
+    }
+
+    /// Takes in what happened; appends what is to be done, in order.
+    pub(super) fn handle(&mut self, now: Time, input: Input, out: &mut Vec<Output>) {
+        match input {
+            Input::Driver(message) => self.driver(now, message, out),
+            Input::Subscribed(id) => {
+                if self.app_id.is_none() {
+                    out.push(Output::Driver(ToDriver::registered(&id.value)));
+                }
+                self.app_id = Some(id.value);
+            }
+            // Offers die with the subscription; what is launched on one of them
+            // comes back as dropped.
+            Input::Disconnected => {}
+            Input::Offers(offers) => self.offers(now, &offers, out),
+            Input::Update(status) => self.update(now, *status, out),
+            Input::Failure { agent, executor, status } => {
+                let event = match executor {
+                    Some(executor) => {
+                        let Some(executor) = super::number(&executor) else { return };
+                        let exit = exit::of_wait_status(status);
+                        FineEvent::ExecutorEnded { executor, exit }
+                    }
+                    None => match agent {
+                        Some(agent) => FineEvent::AgentLost(agent),
+                        None => return,
+                    },
+                };
+                self.decide(now, event, Shown::default(), out);
+            }
+            Input::Error(message) => {
+                fail(format!("the master ended the application: {message}"), out);
+            }
+            Input::Tick => self.decide(now, FineEvent::Tick, Shown::default(), out),
+        }
+    }
+
+    fn driver(&mut self, now: Time, message: FromDriver, out: &mut Vec<Output>) {
+        match message {
+            FromDriver::Register(_) => fail("the Spark plugin registered twice".to_owned(), out),
+            FromDriver::Unregister { exit_code } => {
+                info!(exit_code, "the application is over");
+                out.push(Output::End(true));
+            }
+            FromDriver::Answer { batch, seen, waiting, launches } => {
+                self.answer(
+                    now,
+                    Answer { batch, seen, waiting, launches: Vec::new() },
+                    launches,
+                    out,
+                );
+            }
+            FromDriver::Revive { n } => {
+                self.decide(now, FineEvent::Revive(n), Shown::default(), out);
+            }
+            FromDriver::KillTask { tid, interrupt, reason } => {
+                let Some((executor, agent)) = self.policy.place_of(TaskNo(tid)) else { return };
+                let agent = agent.clone();
+                // The kill itself comes for certain, this only as a rule.
+                let data = KillOrder { tid, interrupt, reason }.to_bytes();
+                let executor = executor.to_string();
+                out.push(Output::Message { agent: agent.clone(), executor, data });
+                out.push(Output::Kill { task: TaskId::new(tid.to_string()), agent });
+            }
+            FromDriver::KillExecutors { ids } => {
+                let executors = ids.iter().filter_map(|id| super::number(id)).collect();
+                self.decide(now, FineEvent::Kill(executors), Shown::default(), out);
+            }
+            FromDriver::Target { .. } | FromDriver::ExecutorRegistered { .. } => {
+                fail("the Spark plugin sent a message of coarse-grained mode".to_owned(), out);
+            }
+        }
+    }
+
+    fn answer(
+        &mut self,
+        now: Time,
+        mut answer: Answer,
+        launches: Vec<Launches>,
+        out: &mut Vec<Output>,
+    ) {
+        let mut tasks = BTreeMap::new();
+        for launch in launches {
+            let mut asks = Vec::with_capacity(launch.tasks.len());
+            for task in launch.tasks {
+                let Ok(cpus) = Scalar::from_f64(task.cpus) else {
+                    return fail(
+                        format!("task {}: {} is no number of cores", task.tid, task.cpus),
+                        out,
+                    );
+                };
+                asks.push(TaskAsk { task: TaskNo(task.tid), cpus, bytes: task.data.len() });
+                tasks.insert(TaskNo(task.tid), task);
+            }
+            answer.launches.push((launch.offer, asks));
+        }
+        let shown = Shown { tasks, ..Shown::default() };
+        self.decide(now, FineEvent::Answer(answer), shown, out);
+    }
+
+    fn offers(&mut self, now: Time, offers: &[v1::Offer], out: &mut Vec<Output>) {
+        let mut known = Vec::new();
+        let mut logs = BTreeMap::new();
+        for offer in offers {
+            match policy_offer(offer) {
+                Ok(offered) => {
+                    if let Entry::Vacant(v) = logs.entry(offered.agent.clone()) {
+                        v.insert(log_base(offer));
+                    }
+                    known.push(offered);
+                }
+                Err(error) => {
+                    warn!(offer = offer.id.value, %error, "an offer makes no sense");
+                    let offers = vec![offer.id.clone()];
+                    out.push(Output::Decline { offers, refuse: LONG_REFUSAL });
+                }
+            }
+        }
+        self.decide(now, FineEvent::Offers(known), Shown { logs, ..Shown::default() }, out);
+    }
+
+    fn update(&mut self, now: Time, status: v1::TaskStatus, out: &mut Vec<Output>) {
+        let Ok(tid) = status.task_id.value.parse::<u64>() else {
+            warn!(task = status.task_id.value, "a status of a task that is not ours");
+            return;
+        };
+        let task = TaskNo(tid);
+        let state = status.state();
+        let event = if status.source() == Source::Executor {
+            match spark_state(state) {
+                Some(spark) => {
+                    // Of an executor that was given up: Spark knows better by now.
+                    if self.policy.place_of(task).is_none() {
+                        return;
+                    }
+                    let data = status.data.unwrap_or_default();
+                    self.decide(now, FineEvent::Done(task), Shown::default(), out);
+                    out.push(Output::Driver(ToDriver::Status { tid, state: spark, data }));
+                    return;
+                }
+                None => {
+                    let executor = status.executor_id.and_then(|e| super::number(&e.value));
+                    let (Some(executor), Some(agent)) = (executor, &status.agent_id) else {
+                        return;
+                    };
+                    if state == TaskState::TaskRunning && self.policy.place_of(task).is_some() {
+                        out.push(running(task));
+                    }
+                    FineEvent::Running { task, on: (executor, agent.into()) }
+                }
+            }
+        } else {
+            let reason = || {
+                let text = status.message.as_deref().unwrap_or("").trim();
+                if text.is_empty() { state.as_str_name().to_owned() } else { text.to_owned() }
+            };
+            match state {
+                TaskState::TaskDropped | TaskState::TaskKilled => {
+                    FineEvent::Undone { task, by_app: false, reason: reason() }
+                }
+                TaskState::TaskError => {
+                    let reason = format!("the master refused it: {}", reason());
+                    FineEvent::Undone { task, by_app: true, reason }
+                }
+                _ => match exit::meaning(&status, Some(self.settings.mem)) {
+                    exit::Meaning::Gone(exit) => FineEvent::LostWith { task, exit },
+                    exit::Meaning::Alive | exit::Meaning::Nothing => return,
+                },
+            }
+        };
+        self.decide(now, event, Shown::default(), out);
+    }
+
+    /// Asks the policy; `shown` has what its actions refer to.
+    fn decide(&mut self, now: Time, event: FineEvent, mut shown: Shown, out: &mut Vec<Output>) {
+        let mut actions = Vec::new();
+        self.policy.handle(now, event, &mut actions);
+        for action in actions {
+            match action {
+                FineAction::Show { batch, offers } => {
+                    let app = self.app_id.as_deref().unwrap_or_default();
+                    let offers = offers
+                        .into_iter()
+                        .map(|offer| ShownOffer {
+                            exec: offer.executor.to_string(),
+                            logs: shown
+                                .logs
+                                .get(&offer.agent)
+                                .and_then(|base| base.as_deref())
+                                .map(|base| format!("{base}/files/download?framework={app}")),
+                            agent: offer.agent.to_string(),
+                            host: offer.hostname,
+                            cpus: offer.cpus.to_f64(),
+                        })
+                        .collect();
+                    out.push(Output::Driver(ToDriver::Offers { batch, offers }));
+                }
+                FineAction::Launch(launch) => {
+                    let offers = launch.offers.iter().map(Into::into).collect();
+                    let refuse = launch.refuse;
+                    let tasks = self.tasks(launch, &mut shown.tasks);
+                    out.push(Output::Launch { offers, tasks, refuse });
+                }
+                FineAction::Decline { offers, refuse } => {
+                    let offers = offers.iter().map(Into::into).collect();
+                    out.push(Output::Decline { offers, refuse });
+                }
+                FineAction::Suppress => out.push(Output::Suppress),
+                FineAction::Revive => out.push(Output::Revive),
+                FineAction::ShutDown { executor, agent } => {
+                    out.push(Output::ShutDown { executor: executor.to_string(), agent });
+                }
+                FineAction::Up(executor) => {
+                    let id = executor.to_string();
+                    out.push(Output::Driver(ToDriver::ExecutorUp { id }));
+                }
+                FineAction::Undone { tasks, executor, by_app, reason } => {
+                    out.push(Output::Driver(ToDriver::Undone {
+                        tids: tasks.iter().map(|t| t.0).collect(),
+                        exec: executor.to_string(),
+                        by_app,
+                        reason,
+                    }));
+                }
+                FineAction::Ended { executor, exit, ran } => {
+                    out.extend(ran.into_iter().map(running));
+                    self.ended(executor, exit, out);
+                }
+                FineAction::GiveUp { message } => fail(message, out),
+            }
+        }
+    }
+
+    fn ended(&mut self, executor: ExecutorNo, exit: Exit, out: &mut Vec<Output>) {
+        self.executors.remove(&executor);
+        info!(executor = executor.0, reason = exit.reason, "executor ended");
+        out.push(Output::Driver(ToDriver::ExecutorExited {
+            id: executor.to_string(),
+            code: exit.code,
+            by_app: exit.by_app,
+            killed: exit.kind == ExitKind::Killed,
+            reason: exit.reason,
+        }));
+    }
+}
+
+/// About what [`FineOptions::task_bytes`] is: the executor's message, and what it
+/// needs to begin.
+fn task_bytes(register: &Register, settings: &FineSettings) -> (usize, usize) {
+    // Keys, lengths, quotes and names of fields.
+    const AROUND: usize = 16;
+    const FIXED: usize = 1024;
+    let map = |map: &BTreeMap<String, String>| {
+        map.iter().map(|(k, v)| k.len() + v.len() + AROUND).sum::<usize>()
+    };
+    let command: usize = register.command.iter().map(|a| a.len() + AROUND).sum();
+    (FIXED + map(&register.env), FIXED + command + map(&settings.props))
+}
+
+/// What an event brought along for the actions that it causes.
+#[derive(Default)]
+struct Shown {
+    /// Where each offering agent serves files.
+    logs: BTreeMap<AgentId, Option<String>>,
+    /// The tasks of an answer.
+    tasks: BTreeMap<TaskNo, SparkTask>,
+}
+
+/// Spark counts a failure only against tasks that it has heard of so.
+fn running(task: TaskNo) -> Output {
+    Output::Driver(ToDriver::Status { tid: task.0, state: "RUNNING", data: Vec::new() })
+}
+
+/// Spark's name of an end that a task's executor reports.
+fn spark_state(state: TaskState) -> Option<&'static str> {
+    match state {
+        TaskState::TaskFinished => Some("FINISHED"),
+        TaskState::TaskFailed => Some("FAILED"),
+        TaskState::TaskKilled => Some("KILLED"),
+        _ => None,
+    }
+}
