@@ -2,6 +2,7 @@
 //! and what they cost the agent and each launcher.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::PathBuf,
     time::{Duration, Instant},
@@ -98,10 +99,11 @@ fn any_left(work_dir: &str) -> Result<bool> {
     Ok(fs::read_dir(&folder).with_context(|| folder.display().to_string())?.next().is_some())
 }
 
-/// Resident memory of each launcher, and its share of it when pages that several
-/// processes have are divided among them; in KiB.
+/// Resident memory of each launcher (with a pid namespace: of its two processes), and
+/// its share of it when pages that several processes have are divided among them; in
+/// KiB.
 fn launchers(work_dir: &str) -> Result<Vec<(f64, f64)>> {
-    let mut found = Vec::new();
+    let mut found: BTreeMap<String, (f64, f64)> = BTreeMap::new();
     for entry in fs::read_dir("/proc")? {
         let path = entry?.path();
         let line = fs::read(path.join("cmdline")).unwrap_or_default();
@@ -115,8 +117,10 @@ fn launchers(work_dir: &str) -> Result<Vec<(f64, f64)>> {
             line.split_whitespace().nth(1)?.parse().ok()
         };
         if let (Some(resident), Some(share)) = (field("Rss:"), field("Pss:")) {
-            found.push((resident, share));
+            let (all_resident, all_share) = found.entry(line.into_owned()).or_default();
+            *all_resident += resident;
+            *all_share += share;
         }
     }
-    Ok(found)
+    Ok(found.into_values().collect())
 }

@@ -53,6 +53,15 @@ fn the_exit_status_follows_the_tasks() -> Result<()> {
 }
 
 #[test]
+fn a_task_may_have_the_huge_pages_that_its_agent_does_without() -> Result<()> {
+    let cluster = Cluster::start(ClusterOptions::default())?;
+    let run = cluster.mezz(["run", "--", "grep", "THP_enabled", "/proc/self/status"])?.success()?;
+    let allowed = run.stdout.lines().any(|line| line.ends_with("THP_enabled:\t1"));
+    ensure!(allowed, "{run}");
+    cluster.stop()
+}
+
+#[test]
 fn a_task_that_uses_more_memory_than_it_holds_is_told_so() -> Result<()> {
     let cluster = Cluster::start(ClusterOptions::default())?;
     let greedy = "import sys; held = []\nwhile True: held.append(bytearray(1 << 20))";
