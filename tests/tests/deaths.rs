@@ -108,6 +108,15 @@ impl World {
         self.master.expect("t", TaskState::TaskRunning).await;
     }
 
+    /// Until all that it was told is on its disk: a launch may begin before, and is
+    /// undone by the next agent if it never got there. What the agent says of a later
+    /// task is stored behind it.
+    async fn until_stored(&mut self) {
+        let refused = v1::TaskInfo { command: None, ..task("refused", "") };
+        self.master.run(vec![refused]).await;
+        self.master.expect("refused", TaskState::TaskError).await;
+    }
+
     fn until_there(&self, name: &str) {
         let path = self.path(name);
         eventually(PATIENCE, &format!("{name} is there"), || {
@@ -250,20 +259,17 @@ async fn being_made() -> (World, TempDir) {
     let folder = tempfile::Builder::new().prefix("mezz-copy-").tempdir().unwrap();
     let copy = folder.path().join("mezz");
     fs::copy(mezz_program().unwrap(), &copy).unwrap();
-    let world = World::running(&copy).await;
+    let mut world = World::running(&copy).await;
     slow_launcher(&world, &copy);
     world.run(&until_go(&world, "exit 0")).await;
     world.until_there("begun");
+    world.until_stored().await;
     (world, folder)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_it_fetches() {
     let mut world = World::new().await;
-    // What it says of a task is stored before, and so is its own id.
-    world.master.run(vec![task("first", "exit 0")]).await;
-    world.master.expect("first", TaskState::TaskRunning).await;
-    world.master.expect("first", TaskState::TaskFinished).await;
     // It takes connections and never answers.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut info = task("t", &until_go(&world, "exit 0"));
@@ -273,6 +279,7 @@ async fn while_it_fetches() {
     }];
     world.master.run(vec![info]).await;
     let (fetching, _) = silent.accept().unwrap();
+    world.until_stored().await;
     world.kill_9();
     drop(fetching);
     world.come_back().await;
