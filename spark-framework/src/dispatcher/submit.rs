@@ -159,7 +159,8 @@ impl ClusterSubmit {
         all.entry("spark.app.name".to_owned()).or_insert_with(|| name(&resource, &main_class));
         let waits = all.get("spark.standalone.submit.waitAppCompletion");
         let wait = wait || waits.is_some_and(|v| v.trim() == "true");
-        let environment = std::env::vars()
+        let environment = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .filter(|(name, _)| name.starts_with("SPARK_") && !name.starts_with("SPARK_LOCAL_"))
             .collect();
         let new = NewSubmission { resource, main_class, args, properties: all, environment };

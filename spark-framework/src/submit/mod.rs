@@ -71,7 +71,8 @@ impl Mode {
         }
     }
 
-    fn setting(self) -> &'static str {
+    /// The setting that asks for it.
+    pub fn setting(self) -> &'static str {
         match self {
             Self::Coarse => "spark.mezz.coarse=true",
             Self::Fine => "spark.mezz.coarse=false",

@@ -5,7 +5,10 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{anyhow, bail};
 use clap::Args;
-use mezz_spark::dispatcher::{ArgumentError, Client, ClientError, ClusterSubmit, DriverView};
+use mezz_spark::{
+    dispatcher::{ArgumentError, Client, ClientError, ClusterSubmit, DriverView},
+    submit::Mode,
+};
 use serde::Serialize;
 
 use crate::{
@@ -331,8 +334,8 @@ pub async fn submit(arguments: &[OsString]) -> anyhow::Result<ExitCode> {
                 dispatcher = named.or(dispatcher);
             }
             "--mode" => {
-                let fine = inline.or_else(|| arguments.next()).is_some_and(|mode| mode == "fine");
-                rest.extend(["--conf".to_owned(), format!("spark.mezz.coarse={}", !fine)]);
+                let mode = Mode::parse(&inline.or_else(|| arguments.next()).unwrap_or_default())?;
+                rest.extend(["--conf".to_owned(), mode.setting().to_owned()]);
             }
             // Where things are on this machine, where no driver runs.
             "--spark-home" | "--bridge-jar" => drop(inline.or_else(|| arguments.next())),

@@ -1,6 +1,6 @@
 //! A driver as a Mezz task.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, iter, time::Duration};
 
 use mezz_proto::v1::{self, container_info, environment::variable, secret};
 use mezz_sdk::matcher::Placed;
@@ -8,6 +8,7 @@ use mezz_sdk::matcher::Placed;
 use super::CoreOptions;
 use crate::{
     dispatcher::{
+        files,
         job::{Docker, DockerVolume, Job},
         properties,
     },
@@ -208,7 +209,8 @@ impl Fetched {
             self.uris.push(v1::command_info::Uri {
                 value: plain.to_owned(),
                 extract: Some(false),
-                cache: Some(true),
+                // What we serve never changes; who knows of others.
+                cache: Some(!files::tokens(iter::once(plain)).is_empty()),
                 output_file: Some(path.clone()),
                 ..Default::default()
             });

@@ -16,7 +16,10 @@ mod random;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use mezz_proto::time::Time;
 
@@ -52,8 +55,8 @@ pub struct Core {
     unknown: BTreeMap<String, (Time, Time)>,
     /// The number of the next submission.
     next: u64,
-    /// Whether offers are wanted.
-    wanting: bool,
+    /// Those for which offers were asked for.
+    ready: BTreeSet<String>,
 }
 
 impl Core {
@@ -70,15 +73,15 @@ impl Core {
             tasks,
             unknown: BTreeMap::new(),
             next: next.max(above),
-            wanting: false,
+            ready: BTreeSet::new(),
         };
-        core.wanting = core.wants(now);
+        core.ready = core.ready_at(now);
         core
     }
 
     /// Whether offers are wanted: what to subscribe with.
     pub fn wants_offers(&self) -> bool {
-        self.wanting
+        !self.ready.is_empty()
     }
 
     /// Every submission, oldest first.
@@ -128,7 +131,7 @@ impl Core {
         out.push(Output::Put(Box::new(submission.clone())));
         self.submissions.insert(id.clone(), submission);
         // Also where others wait: agents that were refused for them may do for it.
-        self.wanting = true;
+        self.ready.insert(id.clone());
         out.push(Output::Revive);
         Ok(id)
     }
@@ -200,7 +203,8 @@ impl Core {
 
     /// When [`on_deadline`](Self::on_deadline) is to be called.
     pub fn next_deadline(&self) -> Option<Time> {
-        let retries = self.submissions.values().filter(|s| s.waits() && !self.wanting);
+        let retries =
+            self.submissions.values().filter(|s| s.waits() && !self.ready.contains(&s.id));
         let retries = retries.filter_map(|s| s.not_before).map(Time::from_nanos);
         retries.chain(self.unknown.values().map(|(_, ask)| *ask)).min()
     }
@@ -234,17 +238,20 @@ impl Core {
         }
     }
 
-    fn wants(&self, now: Time) -> bool {
-        self.submissions.values().any(|s| s.ready(now))
+    fn ready_at(&self, now: Time) -> BTreeSet<String> {
+        self.submissions.values().filter(|s| s.ready(now)).map(|s| s.id.clone()).collect()
     }
 
-    /// Offers are wanted only while a driver is ready for them.
+    /// Offers are wanted only while a driver is ready for them; and anew for each one
+    /// that becomes ready, since what was refused for others may do for it.
     fn say_what_is_wanted(&mut self, now: Time, out: &mut Vec<Output>) {
-        let wanted = self.wants(now);
-        if wanted != self.wanting {
-            self.wanting = wanted;
-            out.push(if wanted { Output::Revive } else { Output::Suppress });
+        let ready = self.ready_at(now);
+        if !ready.is_subset(&self.ready) {
+            out.push(Output::Revive);
+        } else if ready.is_empty() && !self.ready.is_empty() {
+            out.push(Output::Suppress);
         }
+        self.ready = ready;
     }
 
     /// The last word on a driver.

@@ -246,6 +246,20 @@ fn a_supervised_driver_is_started_again_after_growing_pauses() {
 }
 
 #[test]
+fn a_driver_that_is_ready_again_is_not_held_up_by_one_that_fits_nowhere() {
+    let mut w = World::new();
+    let id = w.start(json!({"spark.driver.supervise": "true"}));
+    w.submit(json!({"spark.driver.cores": "64"}));
+    w.update(&id, TaskState::TaskFailed);
+    // Its agent is offered at once, and refused: it does for neither.
+    assert!(w.launched(vec![offer("o", "s1", "cpus:1;mem:2048")]).is_empty());
+    assert_eq!(w.core.next_deadline(), Some(w.now + Duration::from_secs(1)));
+    assert_eq!(w.after(1), [Output::Revive]);
+    assert_eq!(w.core.next_deadline(), None);
+    assert_eq!(w.launched(vec![offer("o", "s1", "cpus:1;mem:2048")]).len(), 1);
+}
+
+#[test]
 fn what_was_lost() {
     for supervise in ["false", "true"] {
         let supervised = json!({"spark.driver.supervise": supervise});
@@ -468,11 +482,12 @@ fn the_command_has_no_secret_and_the_settings_are_the_driver_s() {
 }
 
 #[test]
-fn what_comes_by_http_is_fetched_once_and_the_rest_is_spark_s() {
+fn what_comes_by_http_is_fetched_ours_from_the_cache_and_the_rest_is_spark_s() {
+    let ours = "http://d:7077/mezz/v1/files/0123456789abcdef0123456789abcdef/words.txt";
     let mut r = request(json!({
         "spark.jars": "http://h/d/app.jar,hdfs://n/b.jar,local:/c.jar",
         "spark.archives": "https://h/env.tar.gz?x=1#environment",
-        "spark.files": "",
+        "spark.files": ours,
     }));
     r.app_resource = Some("http://h/d/app.jar".into());
     let (command, settings) = launch_of(r);
@@ -484,13 +499,14 @@ fn what_comes_by_http_is_fetched_once_and_the_rest_is_spark_s() {
     assert_eq!(
         uris,
         [
-            ("http://h/d/app.jar", "mezz-files/0/app.jar", true, false),
-            ("https://h/env.tar.gz?x=1", "mezz-files/1/env.tar.gz", true, false),
+            ("http://h/d/app.jar", "mezz-files/0/app.jar", false, false),
+            (ours, "mezz-files/1/words.txt", true, false),
+            ("https://h/env.tar.gz?x=1", "mezz-files/2/env.tar.gz", false, false),
         ]
     );
     assert!(command.value.unwrap().contains("'mezz-files/0/app.jar' '20'"));
     assert_eq!(settings["spark.jars"], "mezz-files/0/app.jar,hdfs://n/b.jar,local:/c.jar");
-    assert_eq!(settings["spark.archives"], "mezz-files/1/env.tar.gz#environment");
+    assert_eq!(settings["spark.archives"], "mezz-files/2/env.tar.gz#environment");
 }
 
 #[test]

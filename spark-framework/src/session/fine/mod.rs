@@ -12,7 +12,10 @@ use mezz_proto::{
     ids::{AgentId, TaskId},
     resources::Scalar,
     time::Time,
-    v1::{self, TaskState, task_status::Source},
+    v1::{
+        self, TaskState,
+        task_status::{Reason, Source},
+    },
 };
 use tracing::{info, warn};
 
@@ -234,6 +237,14 @@ impl FineSession {
                 TaskState::TaskError => {
                     let reason = format!("the master refused it: {}", reason());
                     FineEvent::Undone { task, by_app: true, reason }
+                }
+                // An end that the executor told while nobody listened: the master has
+                // its state and not its result. The executor lives on.
+                TaskState::TaskFinished | TaskState::TaskFailed
+                    if status.reason() == Reason::Reconciliation =>
+                {
+                    let reason = "its result was lost with the connection".to_owned();
+                    FineEvent::Undone { task, by_app: false, reason }
                 }
                 _ => match exit::meaning(&status, Some(self.settings.mem)) {
                     exit::Meaning::Gone(exit) => FineEvent::LostWith { task, exit },

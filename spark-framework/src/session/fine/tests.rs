@@ -159,6 +159,29 @@ fn results_reach_the_driver_as_they_are() {
 }
 
 #[test]
+fn an_end_of_which_only_the_master_knows_is_no_end_of_the_executor() {
+    for state in [TaskState::TaskFinished, TaskState::TaskFailed] {
+        let (mut env, _) = Env::running();
+        env.update("7", TaskState::TaskRunning, Source::Executor, b"");
+        let told = v1::TaskStatus {
+            task_id: v1::TaskId { value: "8".into() },
+            agent_id: Some(v1::AgentId { value: "a1".into() }),
+            executor_id: Some(v1::ExecutorId { value: "1".into() }),
+            state: state as i32,
+            source: Some(Source::Master as i32),
+            reason: Some(Reason::Reconciliation as i32),
+            ..Default::default()
+        };
+        let out = env.send(Input::Update(Box::new(told)));
+        let said = to_driver(&out);
+        assert!(said.len() == 1 && said[0].contains(r#""t":"undone","tids":[8]"#), "{said:?}");
+        // The update itself, when it comes: Spark runs the task anew by now.
+        let late = env.update("8", TaskState::TaskFinished, Source::Executor, b"task");
+        assert_eq!(to_driver(&late), [""; 0]);
+    }
+}
+
+#[test]
 fn a_lost_task_means_a_lost_executor_and_a_dropped_one_does_not() {
     let (mut env, _) = Env::running();
     env.update("7", TaskState::TaskRunning, Source::Executor, b"");

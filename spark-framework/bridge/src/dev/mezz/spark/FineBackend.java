@@ -229,15 +229,18 @@ final class FineBackend implements SchedulerBackend, Sidecar.Listener {
     long seen = revivals.get();
     ObjectNode answer = Protocol.answer(message.path("batch").asLong(), seen);
     boolean waiting = true;
-    try {
-      if (!application.stopping()) {
-        use(message.path("offers"), answer);
+    // Spark kills tasks under this lock: a kill must not be sent before its launch.
+    synchronized (scheduler) {
+      try {
+        if (!application.stopping()) {
+          use(message.path("offers"), answer);
+        }
+        waiting = Compat.tasksWait(scheduler);
+      } catch (RuntimeException e) {
+        LOG.error("Offers could not be used", e);
+      } finally {
+        application.send(answer.put("waiting", waiting));
       }
-      waiting = Compat.tasksWait(scheduler);
-    } catch (RuntimeException e) {
-      LOG.error("Offers could not be used", e);
-    } finally {
-      application.send(answer.put("waiting", waiting));
     }
   }
 
