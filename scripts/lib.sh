@@ -97,7 +97,7 @@ tests_in_vm() {
   programs=$(cargo nextest list --package mezz-agent --locked --list-type binaries-only --message-format json |
     python3 -c 'import json, sys
 for id, it in json.load(sys.stdin)["rust-binaries"].items():
-    if it["kind"] == "test" and it["binary-name"] not in ("docker", "executor_http", "fetcher", "users"): print(it["binary-path"])')
+    if it["kind"] == "test" and it["binary-name"] not in ("docker", "executor_http", "fetcher", "hung_engine", "users"): print(it["binary-path"])')
   for program in $programs; do
     note "$(basename "$program")"
     MEZZ_VM_FILES="$PWD/target/debug/mezz-launcher $PWD/target/debug/mezz-launcher-v1" quietly "$MEZZ_HOME/log/vm-$(basename "$program").log" \
