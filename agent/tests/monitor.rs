@@ -243,7 +243,7 @@ async fn long_logs_are_put_aside_and_followed_over_it() {
 async fn totals_are_kept_of_what_containers_used() {
     let mut master = FakeMaster::start().await;
     let agent = started(&mut master, |a| a.options.containment = Containment::Cgroup).await;
-    let busy = "n=0; while [ $n -lt 200000 ]; do n=$((n + 1)); done";
+    let busy = "n=0; while [ $n -lt 50000 ]; do n=$((n + 1)); done";
     master.run(vec![task("t", busy)]).await;
     master.expect("t", TaskState::TaskRunning).await;
     master.expect("t", TaskState::TaskFinished).await;
