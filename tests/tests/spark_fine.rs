@@ -6,7 +6,6 @@
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -379,96 +378,6 @@ sc.parallelize([1], 1).map(eat).collect()
     let end = job.wait(PATIENCE * 3)?;
     ensure!(end.code != Some(0), "{end}");
     ensure!(end.stderr.contains("raise spark.executor.memoryOverhead"), "the hint is given: {end}");
-    nothing_is_left(&cluster)?;
-    cluster.stop()
-}
-
-/// Two applications and a batch of commands want all they can get, for a minute.
-/// They take turns on the same cores, task by task, by the weights of their roles.
-#[test]
-fn frameworks_share_cores_by_their_weights() -> Result<()> {
-    // How far a share may stray. On a quiet machine it is 0.05; three JVMs and a hundred
-    // programs on two busy cores come and go less evenly.
-    const STRAY: f64 = 0.15;
-    // Many: all that is free on an agent is offered to one, and that must not be much.
-    const CORES: f64 = 32.0;
-    const SHARES: [(&str, f64); 3] = [("twice", 0.5), ("once", 0.25), ("batch", 0.25)];
-    let cluster = Cluster::start(ClusterOptions {
-        agents: 1,
-        // So much memory that cores are what everybody has most of …
-        resources: format!("cpus:{CORES};mem:200000;disk:1000"),
-        master_args: vec!["--weights".to_owned(), "twice=2".to_owned()],
-        ..Default::default()
-    })?;
-    // … and hardly any of it to offer: an offer has all that is left of its agent in
-    // it, and so would count for much more than the cores that it is about.
-    let mut ballast = cluster.spawn(
-        "ballast",
-        ["run", "--role", "ballast", "--resources", "mem:196000", "--", "sleep", "600"],
-    )?;
-    ballast.wait_for_output("TASK_RUNNING", PATIENCE)?;
-    let program = cluster.folder().join("busy.py");
-    std::fs::write(
-        &program,
-        r#"
-import time
-from pyspark.sql import SparkSession
-sc = SparkSession.builder.appName("busy").getOrCreate().sparkContext
-sc.parallelize(range(5000), 5000).map(lambda i: time.sleep(2)).count()
-"#,
-    )?;
-    let mut jobs = vec![ballast];
-    for role in ["twice", "once"] {
-        let conf = [&*format!("spark.mezz.role={role}"), "spark.executor.memoryOverhead=1g"];
-        jobs.push(submit(&cluster, "MEZZ_TEST_SPARK_HOME", &conf, &program, &[])?);
-    }
-    let batch = [
-        "run",
-        "--role",
-        "batch",
-        "--instances",
-        "5000",
-        "--resources",
-        "cpus:1",
-        "--",
-        "sleep",
-        "2",
-    ];
-    jobs.push(cluster.spawn("batch", batch)?);
-    // Cores that each role holds, or is just being offered.
-    let look = || -> Result<[f64; 3]> {
-        let roles = cluster.list("roles", &[])?;
-        let held = |name: &str| {
-            let role = roles.iter().find(|r| r["name"] == name);
-            let cpus = |what| role.and_then(|r| r[what]["cpus"].as_f64()).unwrap_or(0.0);
-            cpus("allocated") + cpus("offered")
-        };
-        Ok(SHARES.map(|(name, _)| held(name)))
-    };
-    eventually(PATIENCE * 3, "everybody has its share", || {
-        let held = look()?;
-        let good = held.iter().zip(SHARES).all(|(h, (_, share))| *h >= share * CORES * 0.8);
-        Ok(if good { Ok(()) } else { Err(format!("{held:?}")) })
-    })?;
-    let (start, mut sums, mut looks) = (Instant::now(), [0.0; 3], 0.0);
-    while start.elapsed() < Duration::from_secs(60) {
-        for (sum, held) in sums.iter_mut().zip(look()?) {
-            *sum += held;
-        }
-        looks += 1.0;
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    let total: f64 = sums.iter().sum();
-    let shares: Vec<f64> = sums.iter().map(|sum| sum / total).collect();
-    for job in &mut jobs {
-        job.kill_9()?;
-        job.signal_group(Signal::KILL)?;
-    }
-    for ((role, promised), share) in SHARES.iter().zip(&shares) {
-        ensure!((share - promised).abs() <= STRAY, "{role} had {share}, of all: {shares:?}");
-    }
-    // And hardly a core was left idle.
-    ensure!(total / looks >= 0.75 * CORES, "{} cores were in use", total / looks);
     nothing_is_left(&cluster)?;
     cluster.stop()
 }
