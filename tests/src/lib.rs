@@ -6,9 +6,11 @@
 
 mod cluster;
 mod process;
+mod spark;
 
 pub use cluster::{Cluster, ClusterOptions};
 pub use process::{Finished, Process, clean_command, mezz_program};
+pub use spark::{executors, nothing_is_left};
 
 use std::{
     path::{Path, PathBuf},

@@ -5,7 +5,9 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use mezz_tests::{Cluster, ClusterOptions, PATIENCE, Process, eventually, prepared};
+use mezz_tests::{
+    Cluster, ClusterOptions, PATIENCE, Process, eventually, executors, nothing_is_left, prepared,
+};
 use rustix::process::Signal;
 
 /// Two executors of one core fit, one on each agent; the driver is outside.
@@ -69,29 +71,6 @@ print("second", slow, sum(v for _, v in pairs.collect()), flush=True)
 
 const FIRST: &str = "first 1999000";
 const SECOND: &str = "second 780 1999000";
-
-/// The running executors' pids: the JVMs below the cluster's folder.
-fn executors(cluster: &Cluster) -> Result<Vec<i32>> {
-    let mut found = Vec::new();
-    for pid in mezz_tests::processes_of(cluster.folder())? {
-        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let line = String::from_utf8_lossy(&line);
-        let program = line.split('\0').next().unwrap_or_default();
-        if program.ends_with("java") && line.contains("CoarseGrainedExecutorBackend") {
-            found.push(pid);
-        }
-    }
-    Ok(found)
-}
-
-fn nothing_is_left(cluster: &Cluster) -> Result<()> {
-    eventually(PATIENCE, "executors and framework are gone", || {
-        let left =
-            (executors(cluster)?, cluster.list("frameworks", &[])?, cluster.list("tasks", &[])?);
-        let gone = left.0.is_empty() && left.1.is_empty() && left.2.is_empty();
-        Ok(if gone { Ok(()) } else { Err(format!("{left:?}")) })
-    })
-}
 
 #[test]
 fn word_count_counts_right_on_executors_of_two_agents() -> Result<()> {

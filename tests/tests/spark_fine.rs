@@ -3,13 +3,12 @@
 
 #![allow(clippy::expect_used)]
 
-use std::{
-    collections::BTreeSet,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use mezz_tests::{Cluster, ClusterOptions, PATIENCE, Process, eventually, prepared};
+use mezz_tests::{
+    Cluster, ClusterOptions, PATIENCE, Process, eventually, executors, nothing_is_left, prepared,
+};
 use rustix::process::Signal;
 
 /// One executor and one task at a time fit on each agent; the driver is outside.
@@ -79,29 +78,6 @@ const SECOND: &str = "second 780 1999000";
 
 fn go(cluster: &Cluster) -> Result<()> {
     Ok(std::fs::write(cluster.folder().join("go"), "")?)
-}
-
-/// The JVMs of running executors, below the cluster's folder.
-fn executors(cluster: &Cluster) -> Result<BTreeSet<i32>> {
-    let mut found = BTreeSet::new();
-    for pid in mezz_tests::processes_of(cluster.folder())? {
-        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let line = String::from_utf8_lossy(&line);
-        let program = line.split('\0').next().unwrap_or_default();
-        if program.ends_with("java") && line.contains("FineExecutorBackend") {
-            found.insert(pid);
-        }
-    }
-    Ok(found)
-}
-
-fn nothing_is_left(cluster: &Cluster) -> Result<()> {
-    eventually(PATIENCE, "executors and framework are gone", || {
-        let left =
-            (executors(cluster)?, cluster.list("frameworks", &[])?, cluster.list("tasks", &[])?);
-        let gone = left.0.is_empty() && left.1.is_empty() && left.2.is_empty();
-        Ok(if gone { Ok(()) } else { Err(format!("{left:?}")) })
-    })
 }
 
 #[test]
