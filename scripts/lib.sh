@@ -94,10 +94,12 @@ ensure_vm() {
 # and archivers are not there; `users` reads its process's log, which here is that of all its tests.
 tests_in_vm() {
   local program programs
-  programs=$(cargo nextest list --package mezz-agent --locked --list-type binaries-only --message-format json |
+  # The whole workspace, as it was built before: one package alone has other features, and is
+  # compiled again.
+  programs=$(cargo nextest list --workspace --locked --list-type binaries-only --message-format json |
     python3 -c 'import json, sys
 for id, it in json.load(sys.stdin)["rust-binaries"].items():
-    if it["kind"] == "test" and it["binary-name"] not in ("docker", "executor_http", "fetcher", "hung_engine", "users"): print(it["binary-path"])')
+    if it["kind"] == "test" and it["package-id"].split("#")[0].endswith("/agent") and it["binary-name"] not in ("docker", "executor_http", "fetcher", "hung_engine", "users"): print(it["binary-path"])')
   for program in $programs; do
     note "$(basename "$program")"
     MEZZ_VM_FILES="$PWD/target/debug/mezz-launcher $PWD/target/debug/mezz-launcher-v1" quietly "$MEZZ_HOME/log/vm-$(basename "$program").log" \

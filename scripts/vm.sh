@@ -88,13 +88,20 @@ INIT
 chmod +x "$root/init"
 (cd "$root" && find . -print0 | cpio --null --quiet -o -H newc) >"$folder/initrd.$$"
 
+# Seldom an emulated kernel stops for good, each processor waiting for the other with no program
+# of ours at fault. It is told to panic then, after a minute, and that alone is tried again.
 log=$(mktemp "$folder/log.XXXXXX")
-timeout "${MEZZ_VM_TIMEOUT:-900}" qemu-system-x86_64 \
-  -machine q35 -accel tcg,thread=multi -cpu max -smp 2 -m "${MEZZ_VM_MEMORY:-3072}" \
-  -nographic -no-reboot -nodefaults -serial stdio \
-  -kernel "$folder/vmlinuz" -initrd "$folder/initrd.$$" \
-  -append "console=ttyS0 quiet panic=-1 loglevel=4 random.trust_cpu=on" </dev/null | tr -d '\r' | tee "$log" || true
-status=$(sed -n 's/^mezz-vm-exit //p' "$log" | tail -n 1)
+for attempt in 1 2 3; do
+  timeout "${MEZZ_VM_TIMEOUT:-900}" qemu-system-x86_64 \
+    -machine q35 -accel tcg,thread=multi -cpu max -smp 2 -m "${MEZZ_VM_MEMORY:-3072}" \
+    -nographic -no-reboot -nodefaults -serial stdio \
+    -kernel "$folder/vmlinuz" -initrd "$folder/initrd.$$" \
+    -append "console=ttyS0 quiet panic=-1 loglevel=4 random.trust_cpu=on watchdog_thresh=30 softlockup_panic=1" \
+    </dev/null | tr -d '\r' | tee "$log" || true
+  status=$(sed -n 's/^mezz-vm-exit //p' "$log" | tail -n 1)
+  [ -z "$status" ] && grep -q 'Kernel panic - not syncing' "$log" || break
+  echo "note: the kernel of the virtual machine panicked (attempt $attempt of 3)" >&2
+done
 rm -f "$log"
 [ -n "$status" ] || { echo "error: the virtual machine ended before the program did" >&2; exit 1; }
 exit "$status"
