@@ -14,7 +14,7 @@ use nix::{
 };
 use rustix::process::{WaitOptions, wait};
 
-use super::privileges;
+use super::{memory, privileges};
 
 /// Stands by until the program ends, tells its status, and ends; with it everything
 /// in its namespace does.
@@ -26,12 +26,15 @@ pub(super) fn stand_by(program: i32, status: Option<OwnedFd>, null: &File) -> ! 
         end(1);
     }
     let Some(status) = status else { end(0) };
+    memory::give_back_later();
     loop {
         if let Some(end) = reap(program) {
             let _ = File::from(status).write_all(&end.to_ne_bytes());
             break;
         }
-        let _ = awaited().wait();
+        if let Ok(memory::TIME_TO_GIVE_BACK) = awaited().wait() {
+            memory::give_back();
+        }
     }
     end(0)
 }
@@ -41,6 +44,7 @@ pub(super) fn stand_by(program: i32, status: Option<OwnedFd>, null: &File) -> ! 
 /// this process is.
 pub(super) fn oversee(program: i32, status: OwnedFd, null: &File) -> ! {
     detach(null, Some(&status));
+    memory::give_back();
     if privileges::renounce().is_err() {
         end(1);
     }
@@ -60,6 +64,7 @@ pub(super) fn oversee(program: i32, status: OwnedFd, null: &File) -> ! {
 /// Holds what a pod's containers share, until it is told to end.
 pub(super) fn hold(null: &File) -> ! {
     detach(null, None);
+    memory::give_back();
     if privileges::renounce().is_err() {
         end(1);
     }
@@ -74,7 +79,13 @@ pub(super) fn hold(null: &File) -> ! {
 /// Blocked since the launcher's start.
 fn awaited() -> SigSet {
     let mut signals = SigSet::empty();
-    for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT] {
+    for signal in [
+        Signal::SIGCHLD,
+        Signal::SIGTERM,
+        Signal::SIGINT,
+        Signal::SIGQUIT,
+        memory::TIME_TO_GIVE_BACK,
+    ] {
         signals.add(signal);
     }
     signals
@@ -92,7 +103,6 @@ fn detach(null: &File, keep: Option<&OwnedFd>) {
             unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
         }
     }
-    super::memory::give_back();
 }
 
 /// Reaps all that have ended. The status of the program, if it is among them.

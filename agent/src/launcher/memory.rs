@@ -2,7 +2,19 @@
 
 use std::fs;
 
-use nix::libc;
+use nix::{libc, sys::signal::Signal, unistd::alarm};
+
+/// Comes when it is time to [`give_back`]; blocked since the launcher's start.
+pub(super) const TIME_TO_GIVE_BACK: Signal = Signal::SIGALRM;
+
+/// Seconds before it: what a short task's launcher gave back it would soon need again,
+/// at about a tenth of all that such a task costs.
+const LATER: u32 = 1;
+
+/// Asks for [`TIME_TO_GIVE_BACK`] in a while.
+pub(super) fn give_back_later() {
+    alarm::set(LATER);
+}
 
 /// Gives back the pages of program files that nobody has written to. The kernel
 /// brings them back from its cache when they are wanted.

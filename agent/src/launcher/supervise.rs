@@ -57,7 +57,7 @@ pub(super) fn supervise(plan: &Path) -> Result<(), LaunchError> {
     let failure = let_go(go, errors)?;
     say(&format!("{STARTED}{pid}"));
     close_stdout()?;
-    memory::give_back();
+    memory::give_back_later();
 
     let first = wait(&signals, pid)?;
     let wait_status = if failure.is_some() { None } else { told(status).or(first) };
@@ -84,6 +84,7 @@ fn block_signals() -> Result<SigSet, LaunchError> {
     for signal in [
         Signal::SIGCHLD,
         KILL_ALL,
+        memory::TIME_TO_GIVE_BACK,
         Signal::SIGTERM,
         Signal::SIGINT,
         Signal::SIGQUIT,
@@ -152,10 +153,13 @@ fn wait(signals: &SigSet, first: i32) -> Result<Option<i32>, LaunchError> {
         if status.is_some() || !more {
             return Ok(status);
         }
-        let signal = signals.wait().map_err(LaunchError::system("waiting for a signal"))?;
-        if signal == KILL_ALL {
-            end_all(first, &mut status)?;
-            return Ok(status);
+        match signals.wait().map_err(LaunchError::system("waiting for a signal"))? {
+            KILL_ALL => {
+                end_all(first, &mut status)?;
+                return Ok(status);
+            }
+            memory::TIME_TO_GIVE_BACK => memory::give_back(),
+            _ => {}
         }
     }
 }

@@ -106,6 +106,10 @@ async fn blocking<T: Send + 'static>(
 impl Inner {
     /// Every pid that belongs to it.
     fn pids(&self, container: &Container) -> io::Result<Vec<i32>> {
+        // Its launcher's pid may be another's by now, and to look for it takes long.
+        if container.has_ended() {
+            return Ok(Vec::new());
+        }
         match (&self.cgroups, container.started()) {
             (Some(cgroups), _) => Ok(cgroups.processes(container.id.as_str())?),
             (None, Some(started)) => process::descendants(started.launcher.pid),
