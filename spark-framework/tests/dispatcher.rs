@@ -73,6 +73,7 @@ impl Dispatcher {
             user: "ann".into(),
             files: folder.join("files"),
             max_file_bytes: 100_000,
+            max_files_bytes: 1_000_000,
             core: CoreOptions {
                 // Nobody is there.
                 masters: vec!["127.0.0.1:1".into()],

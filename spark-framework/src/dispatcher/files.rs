@@ -5,16 +5,20 @@
 //! that agents fetch it once.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     io,
-    path::{Path, PathBuf},
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
 use futures_util::{Stream, StreamExt as _};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
-use tokio::{fs, io::AsyncWriteExt as _};
+use tokio::{fs, io::AsyncWriteExt as _, sync::Mutex};
 
 /// Where files are, in addresses.
 pub(super) const PATH: &str = "/mezz/v1/files";
@@ -33,7 +37,20 @@ const TOKEN: usize = 32;
 pub(super) struct Files {
     folder: PathBuf,
     key: String,
-    max_bytes: u64,
+    limits: Limits,
+    /// Bytes in the folder, those of unfinished uploads too.
+    stored: Arc<AtomicU64>,
+    /// Held while whole files come and go, so that each is counted once.
+    moves: Arc<Mutex<()>>,
+}
+
+/// How much is taken, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Of one file.
+    pub(super) file: u64,
+    /// Of all together.
+    pub(super) all: u64,
 }
 
 /// Why an upload failed.
@@ -41,6 +58,12 @@ pub(super) struct Files {
 pub(super) enum UploadError {
     #[error("the file is larger than {0} bytes, the most that is taken (--max-file-size)")]
     TooLarge(u64),
+    #[error(
+        "the dispatcher has no room for it: uploaded files may have {0} bytes in all \
+         (--max-files-size), and those of drivers that it remembers stay; \
+         a file that no driver names goes an hour after its upload"
+    )]
+    Full(u64),
     #[error("the upload broke off: {0}")]
     Broken(String),
     #[error("the file cannot be stored")]
@@ -56,16 +79,20 @@ pub(super) struct Uploaded {
 
 impl Files {
     /// Makes the folder.
-    pub(super) async fn open(folder: PathBuf, key: String, max_bytes: u64) -> io::Result<Self> {
+    pub(super) async fn open(folder: PathBuf, key: String, limits: Limits) -> io::Result<Self> {
         fs::create_dir_all(&folder).await?;
+        let mut stored = 0;
         // What a former run did not finish.
         let mut entries = fs::read_dir(&folder).await?;
         while let Some(entry) = entries.next_entry().await? {
             if !is_token(&entry.file_name().to_string_lossy()) {
                 fs::remove_file(entry.path()).await?;
+                continue;
             }
+            stored += entry.metadata().await?.len();
         }
-        Ok(Self { folder, key, max_bytes })
+        let (stored, moves) = (Arc::new(AtomicU64::new(stored)), Arc::default());
+        Ok(Self { folder, key, limits, stored, moves })
     }
 
     /// Stores what comes; `name` tells uploads that go on at the same time apart.
@@ -74,19 +101,22 @@ impl Files {
         name: &str,
         body: impl Stream<Item = Result<impl AsRef<[u8]>, E>>,
     ) -> Result<Uploaded, UploadError> {
-        let part = Part(self.folder.join(format!("part-{name}")));
-        let mut file = fs::File::create(&part.0).await?;
+        let path = self.folder.join(format!("part-{name}"));
+        let mut part = Part { path, size: 0, stored: &self.stored };
+        let mut file = fs::File::create(&part.path).await?;
         let mut hash = Sha256::new();
-        let mut size = 0u64;
         let mut body = std::pin::pin!(body);
         loop {
             let next = tokio::time::timeout(STALL, body.next()).await;
             let stalled = |_| UploadError::Broken("nothing came for a minute".to_owned());
             let Some(piece) = next.map_err(stalled)? else { break };
             let piece = piece.map_err(|error| UploadError::Broken(error.to_string()))?;
-            size = size.saturating_add(piece.as_ref().len() as u64);
-            if size > self.max_bytes {
-                return Err(UploadError::TooLarge(self.max_bytes));
+            let all = part.grow(piece.as_ref().len() as u64);
+            if part.size > self.limits.file {
+                return Err(UploadError::TooLarge(self.limits.file));
+            }
+            if all > self.limits.all {
+                return Err(UploadError::Full(self.limits.all));
             }
             hash.update(piece.as_ref());
             file.write_all(piece.as_ref()).await?;
@@ -95,8 +125,13 @@ impl Files {
         let sha256 = hex(&hash.finalize());
         let mut token = hex(&Sha256::digest(format!("{}{sha256}", self.key)));
         token.truncate(TOKEN);
+        let whole = self.folder.join(&token);
+        let _moving = self.moves.lock().await;
         // Over an older one of the same content, which makes it new.
-        fs::rename(&part.0, self.folder.join(&token)).await?;
+        let before = fs::metadata(&whole).await.map_or(0, |older| older.len());
+        fs::rename(&part.path, &whole).await?;
+        self.stored.fetch_sub(before, Ordering::Relaxed);
+        part.size = 0;
         Ok(Uploaded { token, sha256 })
     }
 
@@ -105,22 +140,27 @@ impl Files {
         is_token(token).then(|| self.folder.join(token))
     }
 
-    /// Removes what is not in `used` and older than an hour; with `ended`, these at
-    /// once.
+    /// Removes what is not in `used` and older than an hour; those of `forgotten`, which
+    /// are of drivers submitted at that time, at once, unless they have been uploaded
+    /// again since: the driver that needs them may be on its way.
     pub(super) async fn sweep(
         &self,
         used: &BTreeSet<String>,
-        ended: &BTreeSet<String>,
+        forgotten: &BTreeMap<String, SystemTime>,
     ) -> io::Result<()> {
+        let _moving = self.moves.lock().await;
         let mut entries = fs::read_dir(&self.folder).await?;
         while let Some(entry) = entries.next_entry().await? {
             let name = entry.file_name().to_string_lossy().into_owned();
             if !is_token(&name) || used.contains(&name) {
                 continue;
             }
-            let age = SystemTime::now().duration_since(entry.metadata().await?.modified()?);
-            if ended.contains(&name) || age.is_ok_and(|age| age > UNUSED) {
+            let metadata = entry.metadata().await?;
+            let uploaded = metadata.modified()?;
+            let old = uploaded.elapsed().is_ok_and(|age| age > UNUSED);
+            if old || forgotten.get(&name).is_some_and(|submitted| uploaded <= *submitted) {
                 fs::remove_file(entry.path()).await?;
+                self.stored.fetch_sub(metadata.len(), Ordering::Relaxed);
             }
         }
         Ok(())
@@ -128,12 +168,24 @@ impl Files {
 }
 
 /// A file that is not whole; removed unless it was moved away.
-struct Part(PathBuf);
+struct Part<'a> {
+    path: PathBuf,
+    size: u64,
+    stored: &'a AtomicU64,
+}
 
-impl Drop for Part {
+impl Part<'_> {
+    /// Counts what comes; returns the bytes of all files.
+    fn grow(&mut self, by: u64) -> u64 {
+        self.size += by;
+        self.stored.fetch_add(by, Ordering::Relaxed) + by
+    }
+}
+
+impl Drop for Part<'_> {
     fn drop(&mut self) {
-        let path: &Path = &self.0;
-        let _ = std::fs::remove_file(path);
+        let _ = std::fs::remove_file(&self.path);
+        self.stored.fetch_sub(self.size, Ordering::Relaxed);
     }
 }
 
@@ -159,6 +211,8 @@ fn hex(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     type Piece = Result<Vec<u8>, String>;
@@ -169,7 +223,7 @@ mod tests {
     }
 
     async fn files(dir: &Path, key: &str) -> Files {
-        Files::open(dir.join("files"), key.to_owned(), 10).await.unwrap()
+        Files::open(dir.join("files"), key.to_owned(), Limits { file: 10, all: 25 }).await.unwrap()
     }
 
     fn names(dir: &Path) -> Vec<String> {
@@ -213,16 +267,42 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let files = files(dir.path(), "key").await;
         let token = async |text| files.store("1", pieces(&[text])).await.unwrap().token;
-        let (a, b, c) = (token("a").await, token("b").await, token("c").await);
+        let (a, b, c, d) = (token("a").await, token("b").await, token("c").await, token("d").await);
         let set = |all: &[&String]| all.iter().map(|t| (*t).clone()).collect::<BTreeSet<_>>();
-        files.sweep(&set(&[&a]), &set(&[&a, &b])).await.unwrap();
+        let uploaded = |t: &String, at: SystemTime| {
+            let file = std::fs::File::options().write(true).open(files.path(t).unwrap()).unwrap();
+            file.set_modified(at).unwrap();
+        };
+        let now = SystemTime::now();
+        uploaded(&b, now - Duration::from_secs(1));
+        uploaded(&d, now + Duration::from_secs(1));
+        let forgotten = [&a, &b, &d].map(|t| (t.clone(), now)).into();
+        files.sweep(&set(&[&a]), &forgotten).await.unwrap();
         let left: BTreeSet<String> = names(dir.path()).into_iter().collect();
-        assert_eq!(left, set(&[&a, &c]), "c is too new to go");
-        let old = SystemTime::now() - 2 * UNUSED;
-        let file = std::fs::File::options().write(true).open(files.path(&c).unwrap()).unwrap();
-        file.set_modified(old).unwrap();
-        files.sweep(&set(&[&a]), &BTreeSet::new()).await.unwrap();
+        assert_eq!(left, set(&[&a, &c, &d]), "c is too new to go, and d was uploaded again");
+        uploaded(&c, now - 2 * UNUSED);
+        uploaded(&d, now - 2 * UNUSED);
+        files.sweep(&set(&[&a]), &BTreeMap::new()).await.unwrap();
         assert_eq!(names(dir.path()), [a]);
+    }
+
+    #[tokio::test]
+    async fn all_files_together_are_bounded() {
+        let dir = tempfile::tempdir().unwrap();
+        let ours = files(dir.path(), "key").await;
+        let store = async |text: &str| ours.store("1", pieces(&[text])).await;
+        // The same content counts once.
+        for text in ["0123456789", "01234", "0123456789", "0123456789", "abcdefghij"] {
+            store(text).await.unwrap();
+        }
+        assert!(matches!(store("f").await, Err(UploadError::Full(25))));
+        // Also after a restart, until some are gone.
+        let ours = files(dir.path(), "key").await;
+        assert!(matches!(ours.store("1", pieces(&["f"])).await, Err(UploadError::Full(25))));
+        let later = SystemTime::now() + Duration::from_secs(1);
+        let forgotten = names(dir.path()).into_iter().map(|name| (name, later)).collect();
+        ours.sweep(&BTreeSet::new(), &forgotten).await.unwrap();
+        ours.store("1", pieces(&["f"])).await.unwrap();
     }
 
     #[test]

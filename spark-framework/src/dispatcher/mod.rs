@@ -30,7 +30,7 @@ pub use view::DriverView;
 
 use self::{
     core::CoreOptions,
-    files::Files,
+    files::{Files, Limits},
     owner::Owner,
     store::{StoreError, StoreOp, SubmissionStore},
 };
@@ -51,6 +51,8 @@ pub struct DispatcherOptions {
     pub files: PathBuf,
     /// Largest file that is taken, in bytes.
     pub max_file_bytes: u64,
+    /// Bytes of all uploaded files together.
+    pub max_files_bytes: u64,
     /// Of drivers and their queue.
     pub core: CoreOptions,
 }
@@ -101,7 +103,8 @@ pub async fn serve(
             key
         }
     };
-    let files = Files::open(options.files.clone(), key, options.max_file_bytes)
+    let limits = Limits { file: options.max_file_bytes, all: options.max_files_bytes };
+    let files = Files::open(options.files.clone(), key, limits)
         .await
         .map_err(|source| DispatcherError::Files { folder: options.files.clone(), source })?;
     let (requests, inbox) = mpsc::channel(MAX_REQUESTS);

@@ -1,7 +1,7 @@
 //! The task that owns the core: one input at a time, stored before it is followed.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -149,7 +149,7 @@ impl<S: SubmissionStore> Owner<S> {
                     }
                 },
                 Some(request) = inbox.recv() => self.request(request, scheduler).await?,
-                _ = sweep.tick() => self.sweep(&BTreeSet::new()).await,
+                _ = sweep.tick() => self.sweep(&BTreeMap::new()).await,
                 () = tokio::time::sleep(deadline.unwrap_or_default()), if deadline.is_some() => {
                     let mut out = Vec::new();
                     self.core.on_deadline(self.clock.now(), &mut out);
@@ -254,7 +254,7 @@ impl<S: SubmissionStore> Owner<S> {
             self.store.apply(ops).await?;
         }
         let roles = std::slice::from_ref(&self.options.core.role);
-        let mut ended = BTreeSet::new();
+        let mut forgotten = BTreeMap::new();
         for output in out {
             let done = match output {
                 Output::Put(submission) => {
@@ -262,7 +262,11 @@ impl<S: SubmissionStore> Owner<S> {
                     Ok(())
                 }
                 Output::Remove(submission) => {
-                    ended.extend(tokens(&submission));
+                    let submitted = UNIX_EPOCH + Duration::from_nanos(submission.submitted);
+                    for token in tokens(&submission) {
+                        let last = forgotten.entry(token).or_insert(submitted);
+                        *last = submitted.max(*last);
+                    }
                     Ok(())
                 }
                 Output::Launch { offers, task } => scheduler.launch(offers, vec![*task]).await,
@@ -283,16 +287,16 @@ impl<S: SubmissionStore> Owner<S> {
             // When the driver of the SDK has ended, its last event says why.
             let (Ok(()) | Err(Closed)) = done;
         }
-        if !ended.is_empty() {
-            self.sweep(&ended).await;
+        if !forgotten.is_empty() {
+            self.sweep(&forgotten).await;
         }
         Ok(())
     }
 
     /// Removes files that no driver names any more.
-    async fn sweep(&self, ended: &BTreeSet<String>) {
+    async fn sweep(&self, forgotten: &BTreeMap<String, SystemTime>) {
         let used = self.core.list().into_iter().flat_map(tokens).collect();
-        if let Err(error) = self.files.sweep(&used, ended).await {
+        if let Err(error) = self.files.sweep(&used, forgotten).await {
             warn!(%error, "files that nobody uses any more cannot be removed");
         }
     }

@@ -237,6 +237,7 @@ async fn upload(
     let uploaded = api.files.store(&part, body.into_data_stream()).await.map_err(|why| {
         let status = match why {
             UploadError::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            UploadError::Full(_) => StatusCode::INSUFFICIENT_STORAGE,
             UploadError::Broken(_) => StatusCode::BAD_REQUEST,
             UploadError::Store(ref cause) => {
                 warn!(error = %cause, "an uploaded file cannot be stored");

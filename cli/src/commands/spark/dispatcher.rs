@@ -74,6 +74,9 @@ pub struct DispatcherArgs {
     /// Largest file that is taken
     #[arg(long, env = "MEZZ_MAX_FILE_SIZE", value_name = "SIZE", default_value = "4GiB")]
     pub max_file_size: String,
+    /// Bound on all uploaded files together
+    #[arg(long, env = "MEZZ_MAX_FILES_SIZE", value_name = "SIZE", default_value = "64GiB")]
+    pub max_files_size: String,
 
     /// Logging.
     #[command(flatten)]
@@ -103,6 +106,7 @@ impl DispatcherArgs {
             user: self.user.clone().unwrap_or_else(user),
             files: self.work_dir.join("files"),
             max_file_bytes: 0,
+            max_files_bytes: 0,
             core: CoreOptions {
                 masters: Vec::new(),
                 role: self.role.clone(),
@@ -121,8 +125,12 @@ impl DispatcherArgs {
         check.set_all("master", &self.master, units::peer_address, &mut core.masters);
         check.set("max-queued", &self.max_queued, units::count, &mut core.max_queued);
         check.set("max-ended", &self.max_ended, units::count, &mut core.max_ended);
-        let size = &self.max_file_size;
-        check.set("max-file-size", size, units::size, &mut options.max_file_bytes);
+        for (option, size, bytes) in [
+            ("max-file-size", &self.max_file_size, &mut options.max_file_bytes),
+            ("max-files-size", &self.max_files_size, &mut options.max_files_bytes),
+        ] {
+            check.set(option, size, units::size, bytes);
+        }
         for (option, path) in [
             ("spark-home", &core.spark_home),
             ("agent-mezz", &core.mezz),
