@@ -215,16 +215,15 @@ fn small_spark(folder: &Path) -> Result<Vec<u8>> {
     fs::create_dir_all(top.join("bin"))?;
     fs::create_dir_all(top.join("python"))?;
     fs::copy(home.join("bin/spark-class"), top.join("bin/spark-class"))?;
-    let copied = Command::new("cp")
-        .arg("-r")
-        .arg(home.join("python/lib"))
-        .arg(top.join("python"))
-        .status()?;
-    ensure!(copied.success(), "copying Spark's Python");
+    let run = |command: &mut Command| -> Result<()> {
+        let output = command.output()?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    };
+    run(Command::new("cp").arg("-r").arg(home.join("python/lib")).arg(top.join("python")))?;
     let archive = folder.join("spark.tgz");
-    let packed = Command::new("tar").args(["-C"]).arg(folder).arg("-czf").arg(&archive);
-    let packed = packed.arg("spark-to-be-fetched").status()?;
-    ensure!(packed.success(), "packing Spark");
+    let mut tar = Command::new("tar");
+    run(tar.arg("-C").arg(folder).arg("-czf").arg(&archive).arg("spark-to-be-fetched"))?;
     Ok(fs::read(archive)?)
 }
 
