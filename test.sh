@@ -55,10 +55,13 @@ cargo build --workspace --all-targets --locked --quiet
 step "tests in the documentation"
 cargo test --workspace --doc --locked --quiet
 
-step "tests"
 if $fast; then
+  step "tests"
   cargo nextest run --workspace --locked --lib
 else
+  step "the image of Spark"
+  ensure_spark_image "$PWD/target/debug/mezz" "$MEZZ_SPARK_BRIDGE" "$MEZZ_TEST_SPARK_HOME"
+  step "tests"
   cargo nextest run --workspace --locked
   step "the agent's tests again, on cgroup v2 in a virtual machine"
   tests_in_vm

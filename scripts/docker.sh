@@ -3,9 +3,14 @@
 #   ensure_docker       starts an engine if none answers; MEZZ_DOCKER_PID is set if it did
 #   ensure_test_image   makes MEZZ_TEST_DOCKER_IMAGE from Debian's static busybox, without a registry
 #   ensure_registry     installs the registry that the tests of pulling start
+#   ensure_debian_image makes MEZZ_DEBIAN_IMAGE, this machine's Debian, without a registry
+#   ensure_spark_image  makes MEZZ_TEST_SPARK_IMAGE from deploy/spark.Dockerfile; mezz and the
+#                       bridge have to be built
 #   stop_docker         ends the engine again, if ensure_docker started it
 
 MEZZ_TEST_DOCKER_IMAGE=mezz-test:latest
+MEZZ_DEBIAN_IMAGE=mezz-debian:latest
+MEZZ_TEST_SPARK_IMAGE=mezz-spark:latest
 MEZZ_DOCKER_PID=
 
 docker_answers() {
@@ -76,4 +81,44 @@ ensure_test_image() {
       --change 'WORKDIR /srv' --change 'ENTRYPOINT ["/bin/echo", "entrypoint"]' --change 'CMD ["of the image"]' \
       - "$MEZZ_TEST_DOCKER_IMAGE" >/dev/null
   rm -rf "$root"
+}
+
+# Of the same release as this machine: what is built here runs there, and Python is the same.
+ensure_debian_image() {
+  local root suite
+  export MEZZ_DEBIAN_IMAGE
+  if docker image inspect "$MEZZ_DEBIAN_IMAGE" >/dev/null 2>&1; then return; fi
+  command -v debootstrap >/dev/null || apt_install debootstrap
+  suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
+  note "making an image of Debian $suite"
+  mkdir -p "$MEZZ_HOME"
+  root=$(mktemp -d "$MEZZ_HOME/debian.XXXXXX")
+  quietly "$MEZZ_HOME/log/debootstrap.log" debootstrap --variant=minbase "$suite" "$root"
+  rm -rf "$root"/var/cache/apt/archives/*.deb "$root"/var/lib/apt/lists/*
+  tar -C "$root" --one-file-system --numeric-owner -c . |
+    docker import \
+      --change 'ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' --change 'CMD ["/bin/sh"]' \
+      - "$MEZZ_DEBIAN_IMAGE" >/dev/null
+  rm -rf "$root"
+}
+
+# With the Spark that the tests use anyway, which saves a download. The engine keeps all steps but
+# those that have changed.
+ensure_spark_image() { # mezz, jar, spark's home
+  local context="$MEZZ_HOME/spark-image" package
+  export MEZZ_TEST_SPARK_IMAGE
+  ensure_debian_image
+  note "making an image of Spark"
+  rm -rf "$context"
+  mkdir -p "$context/site"
+  for package in pyspark py4j; do
+    # Links, where the file system has them.
+    cp -al "$(dirname "$3")/$package" "$context/site" 2>/dev/null || cp -a "$(dirname "$3")/$package" "$context/site"
+  done
+  find "$context/site" -name __pycache__ -prune -exec rm -rf {} +
+  strip --strip-debug -o "$context/mezz" "$1"
+  cp "$2" "$context/mezz-spark-bridge.jar"
+  quietly "$MEZZ_HOME/log/spark-image.log" docker build --build-arg "BASE=$MEZZ_DEBIAN_IMAGE" \
+    -f deploy/spark.Dockerfile -t "$MEZZ_TEST_SPARK_IMAGE" "$context"
+  rm -rf "$context"
 }

@@ -14,10 +14,12 @@
 //! like any other.
 
 pub mod dispatcher;
+pub mod docker;
 pub mod executor;
 pub mod policy;
 pub mod protocol;
 pub mod session;
+mod shell;
 pub mod sidecar;
 pub mod submit;
 

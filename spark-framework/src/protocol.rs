@@ -172,7 +172,9 @@ pub struct Register {
     /// The driver's host.
     pub host: Option<String>,
     /// The executor's argv. `{{EXECUTOR_ID}}`, `{{HOSTNAME}}`, `{{CORES}}`,
-    /// `{{HEAP_MIB}}`, `{{APP_ID}}` and `{{PROFILE_ID}}` are replaced.
+    /// `{{HEAP_MIB}}`, `{{APP_ID}}` and `{{PROFILE_ID}}` are replaced; with `docker` or
+    /// `spark_uri` set also `{{SPARK_HOME}}` and `{{JAVA}}`, which only the executor
+    /// can find out.
     pub command: Vec<String>,
     /// The executor's environment, with the same replacements. May hold secrets.
     #[serde(default)]
@@ -194,6 +196,21 @@ pub struct Register {
     /// The master ends the application so many seconds after losing both the
     /// driver and this process.
     pub failover_timeout_s: Option<f64>,
+    /// The executors' container: `spark.mezz.executor.docker.*`, by what comes behind
+    /// that. Without `image` in it there is none.
+    #[serde(default)]
+    pub docker: BTreeMap<String, String>,
+    /// What agents fetch for executors: URIs and paths, between commas.
+    pub uris: Option<String>,
+    /// An archive with Spark in it, to be fetched too and used by executors.
+    pub spark_uri: Option<String>,
+    /// Whether agents keep what they fetch for other executors.
+    #[serde(default = "yes")]
+    pub fetch_cache: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl fmt::Debug for Register {

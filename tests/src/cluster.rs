@@ -28,6 +28,8 @@ pub struct ClusterOptions {
     pub master_args: Vec<String>,
     /// Further arguments of `mezz agent`.
     pub agent_args: Vec<String>,
+    /// And those of single agents, by number.
+    pub args_of_agents: Vec<Vec<String>>,
 }
 
 impl Default for ClusterOptions {
@@ -37,6 +39,7 @@ impl Default for ClusterOptions {
             resources: "cpus:2;mem:2048;disk:1000;ports:[31000-31099]".to_owned(),
             master_args: Vec::new(),
             agent_args: Vec::new(),
+            args_of_agents: Vec::new(),
         }
     }
 }
@@ -137,7 +140,8 @@ impl Cluster {
             .args(["--listen", &self.agent_addresses[n], "--hostname", "127.0.0.1"])
             .args(["--resources", &self.options.resources, "--cgroup-root", &name, "--work-dir"])
             .arg(work_dir)
-            .args(&self.options.agent_args);
+            .args(&self.options.agent_args)
+            .args(self.options.args_of_agents.get(n).into_iter().flatten());
         self.agents[n] = Some(Process::start(&format!("agent{n}"), self.folder.path(), command)?);
         Ok(())
     }

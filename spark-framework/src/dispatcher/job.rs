@@ -6,7 +6,10 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::properties;
-use crate::policy::Constraints;
+use crate::{
+    docker::{Docker, DockerError},
+    policy::Constraints,
+};
 
 /// How the 4.x client, which takes no Python in this mode, can be told a Python
 /// application: arguments are the file, files beside it, and its own arguments.
@@ -18,6 +21,9 @@ pub const NO_RESOURCE: &str = "spark-internal";
 /// Longest text of a job's settings, in bytes: they travel in one variable of the
 /// environment, of which Linux takes 128 KiB.
 const MAX_PROPERTIES: usize = 112 << 10;
+
+/// What the settings of the driver's container begin with.
+const DOCKER: &str = "spark.mezz.driver.docker.";
 
 /// Spark's least overhead, in MiB.
 const LEAST_OVERHEAD: u64 = 384;
@@ -67,36 +73,15 @@ pub enum JobError {
         /// What would do.
         wanted: String,
     },
+    /// A setting of the driver's container that makes no sense.
+    #[error(transparent)]
+    Docker(#[from] DockerError),
     /// Too many settings.
     #[error(
         "the settings have {0} bytes as text, and at most {MAX_PROPERTIES} are taken; put long \
          values into a file of the application"
     )]
     TooLong(usize),
-}
-
-/// The container of the Docker engine that a driver runs in.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Docker {
-    /// The image.
-    pub image: String,
-    /// Mounts.
-    pub volumes: Vec<DockerVolume>,
-    /// `host`, `bridge`, `none` or the name of a network.
-    pub network: String,
-    /// Whether the image is pulled though it is there.
-    pub force_pull: bool,
-}
-
-/// A mount.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DockerVolume {
-    /// Of the agent's machine; a folder of the sandbox when absent.
-    pub host_path: Option<String>,
-    /// Where it is seen.
-    pub container_path: String,
-    /// Whether nothing can be written to it.
-    pub read_only: bool,
 }
 
 /// A driver to be run.
@@ -180,7 +165,10 @@ impl Job {
             mem_mib: settings.memory()?,
             supervise: settings.boolean("spark.driver.supervise")?,
             priority: settings.priority()?,
-            docker: settings.docker()?,
+            docker: Docker::read(
+                DOCKER,
+                properties.iter().map(|(key, value)| (key.as_str(), value.as_str())),
+            )?,
             name,
             resource,
             main_class,
@@ -309,51 +297,10 @@ impl Settings<'_> {
         };
         Ok(heap.saturating_add(least.max((heap as f64 * factor) as u64)))
     }
-
-    fn docker(&self) -> Result<Option<Docker>, JobError> {
-        let Some(image) = self.get("spark.mezz.driver.docker.image") else { return Ok(None) };
-        let key = "spark.mezz.driver.docker.volumes";
-        let volumes = self
-            .get(key)
-            .unwrap_or_default()
-            .split(',')
-            .map(str::trim)
-            .filter(|v| !v.is_empty())
-            .map(|text| {
-                volume(text).ok_or_else(|| {
-                    wrong(key, text, "write [HOST_PATH:]CONTAINER_PATH[:ro|:rw], between commas")
-                })
-            })
-            .collect::<Result<_, _>>()?;
-        Ok(Some(Docker {
-            image: image.to_owned(),
-            volumes,
-            network: self.get("spark.mezz.driver.docker.network").unwrap_or("host").to_owned(),
-            force_pull: self.boolean("spark.mezz.driver.docker.forcePullImage")?,
-        }))
-    }
 }
 
 fn wrong(key: &'static str, value: &str, wanted: &str) -> JobError {
     JobError::Setting { key, value: value.to_owned(), wanted: wanted.to_owned() }
-}
-
-fn volume(text: &str) -> Option<DockerVolume> {
-    let (paths, read_only) = match text.rsplit_once(':') {
-        Some((paths, "ro")) => (paths, true),
-        Some((paths, "rw")) => (paths, false),
-        _ => (text, false),
-    };
-    let (host_path, container_path) = match paths.split_once(':') {
-        Some((host, container)) => (Some(host.to_owned()), container),
-        None => (None, paths),
-    };
-    let absolute = |path: &str| path.starts_with('/') && !path.contains(':');
-    (absolute(container_path) && host_path.as_deref().is_none_or(absolute)).then(|| DockerVolume {
-        host_path,
-        container_path: container_path.to_owned(),
-        read_only,
-    })
 }
 
 /// `512m`, `2g`; a number alone counts `bare` MiB each, where that is allowed.

@@ -108,7 +108,7 @@ fn docker_settings() {
     let docker = job.unwrap().docker.unwrap();
     assert_eq!((docker.image.as_str(), docker.network.as_str()), ("spark:4", "lan"));
     assert!(docker.force_pull);
-    let volume = |host: Option<&str>, container: &str, read_only| DockerVolume {
+    let volume = |host: Option<&str>, container: &str, read_only| crate::docker::DockerVolume {
         host_path: host.map(Into::into),
         container_path: container.into(),
         read_only,

@@ -72,7 +72,7 @@ impl Failures {
         let failed = match kind {
             ExitKind::Failed | ExitKind::OutOfMemory => true,
             ExitKind::Finished => registered.is_none(),
-            ExitKind::Killed | ExitKind::Lost => false,
+            ExitKind::Killed | ExitKind::Lost | ExitKind::Unsuited => false,
         };
         if stable {
             self.delays = 0;

@@ -160,7 +160,7 @@ impl Policy {
             .executors
             .values()
             .filter(|e| e.progress == Progress::Launched)
-            .map(|e| e.launched + LAUNCH_TIMEOUT);
+            .map(|e| e.launched + self.launch_timeout());
         let held = self.failures.held_until().filter(|_| !self.missing().is_empty());
         quiet.chain(held).min()
     }
@@ -292,11 +292,16 @@ impl Policy {
         out.push(Action::Ended { executor: no, exit });
     }
 
+    fn launch_timeout(&self) -> Duration {
+        self.options.launch_timeout.unwrap_or(LAUNCH_TIMEOUT)
+    }
+
     fn time_out(&mut self, now: Time, out: &mut Vec<Action>) {
+        let patience = self.launch_timeout();
         let silent: Vec<ExecutorNo> = self
             .executors
             .iter()
-            .filter(|(_, e)| e.progress == Progress::Launched && e.launched + LAUNCH_TIMEOUT <= now)
+            .filter(|(_, e)| e.progress == Progress::Launched && e.launched + patience <= now)
             .map(|(no, _)| *no)
             .collect();
         for no in silent {
@@ -305,7 +310,7 @@ impl Policy {
             }
             let exit = Exit::lost(format!(
                 "nothing was heard of it for {} s after its launch",
-                LAUNCH_TIMEOUT.as_secs()
+                patience.as_secs()
             ));
             self.exited(now, no, exit, out);
         }

@@ -1,5 +1,7 @@
 //! The policy's settings.
 
+use std::time::Duration;
+
 use super::Constraints;
 
 /// Where to put executors when several agents have room.
@@ -23,4 +25,6 @@ pub struct PolicyOptions {
     pub constraints: Constraints,
     /// `spark.mezz.placement`.
     pub placement: Placement,
+    /// Used instead of [`LAUNCH_TIMEOUT`](super::LAUNCH_TIMEOUT).
+    pub launch_timeout: Option<Duration>,
 }

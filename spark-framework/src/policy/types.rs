@@ -69,6 +69,8 @@ pub enum ExitKind {
     Killed,
     /// Its agent or the offer went away, or an operator ended it.
     Lost,
+    /// It never began: its agent cannot run such executors, and others may.
+    Unsuited,
 }
 
 /// How an executor ended.

@@ -10,7 +10,7 @@ use mezz_proto::{
 };
 use tracing::{debug, info, warn};
 
-use super::{Input, Output, RegisterError, exit, fail, launch, number, policy_offer};
+use super::{Input, Output, RegisterError, exit, fail, launch, number, place::Place, policy_offer};
 use crate::{
     policy::{
         Action, Constraints, Event, ExecutorNo, ExitKind, LaunchSpec, Placement, Policy,
@@ -29,6 +29,7 @@ struct Launched {
 pub struct CoarseSession {
     policy: Policy,
     register: Register,
+    place: Place,
     app_id: Option<String>,
     profiles: BTreeMap<ProfileId, Profile>,
     executors: BTreeMap<ExecutorNo, Launched>,
@@ -40,6 +41,7 @@ impl CoarseSession {
     /// # Errors
     /// [`RegisterError`] says which setting is wrong.
     pub fn new(register: Register) -> Result<Self, RegisterError> {
+        let place = Place::read(&register)?;
         let options = PolicyOptions {
             cores_max: register.cores_max,
             max_per_agent: register.max_per_agent,
@@ -48,10 +50,12 @@ impl CoarseSession {
                 PlacementName::Spread => Placement::Spread,
                 PlacementName::Consolidate => Placement::Consolidate,
             },
+            launch_timeout: place.launch_timeout(),
         };
         Ok(Self {
             policy: Policy::new(options),
             register,
+            place,
             app_id: None,
             profiles: BTreeMap::new(),
             executors: BTreeMap::new(),
@@ -60,6 +64,10 @@ impl CoarseSession {
 
     pub(super) fn register(&self) -> &Register {
         &self.register
+    }
+
+    pub(super) fn place(&self) -> &Place {
+        &self.place
     }
 
     pub(super) fn next_deadline(&self) -> Option<Time> {
@@ -233,7 +241,7 @@ impl CoarseSession {
         let profile = self.profiles.get(&spec.profile)?;
         let app_id = self.app_id.as_deref()?;
         self.executors.insert(spec.executor, Launched { mem_mib: profile.mem });
-        let app = launch::App { register: &self.register, id: app_id };
+        let app = launch::App { register: &self.register, id: app_id, place: &self.place };
         Some(launch::task(&app, profile, spec, agent, role, log))
     }
 }

@@ -2,7 +2,10 @@
 
 use mezz_proto::v1::{self, TaskState, task_status::Reason};
 
-use crate::policy::{Exit, ExitKind};
+use crate::{
+    docker,
+    policy::{Exit, ExitKind},
+};
 
 /// What a status says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,6 +83,16 @@ fn failed(reason: Option<Reason>, text: &str, mem_mib: Option<u64>) -> Exit {
         }
         Some(Reason::ContainerPreempted | Reason::AgentDraining) => {
             Exit::lost(or(text, "its agent takes its resources back"))
+        }
+        Some(Reason::ContainerLaunchFailed)
+            if docker::has_no_engine(reason, text) || docker::cannot_reach_engine(reason, text) =>
+        {
+            Exit {
+                kind: ExitKind::Unsuited,
+                code: -1,
+                by_app: false,
+                reason: format!("its agent cannot run Docker containers: {text}"),
+            }
         }
         // It never ran; numbers in the text, if any, are not its own.
         Some(Reason::ContainerLaunchFailed) => {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use mezz_proto::{ids::AgentId, resources::Dialect, v1};
 
+use super::place::Place;
 use crate::{
     policy::LaunchSpec,
     protocol::{Profile, Register},
@@ -32,6 +33,7 @@ impl Filler {
 pub(super) struct App<'a> {
     pub(super) register: &'a Register,
     pub(super) id: &'a str,
+    pub(super) place: &'a Place,
 }
 
 /// The task that runs this executor; `log` is the address of its agent.
@@ -69,14 +71,12 @@ pub(super) fn task(
         agent_id: agent.into(),
         resources: spec.resources.to_proto(Dialect::Refined, role),
         command: Some(v1::CommandInfo {
-            value: arguments.first().cloned(),
-            arguments,
-            shell: Some(false),
             environment: Some(v1::Environment {
                 variables: env.into_iter().map(|(name, value)| variable(name, value)).collect(),
             }),
-            ..Default::default()
+            ..app.place.command(arguments)
         }),
+        container: app.place.container(),
         kill_policy: Some(v1::KillPolicy {
             grace_period: Some(v1::DurationInfo {
                 nanoseconds: i64::try_from(KILL_GRACE.as_nanos()).unwrap_or(i64::MAX),

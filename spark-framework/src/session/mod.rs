@@ -2,9 +2,11 @@
 //! events and the policy. Pure, as the policy is.
 
 mod coarse;
+mod engines;
 mod exit;
 mod fine;
 mod launch;
+mod place;
 
 #[cfg(test)]
 mod tests;
@@ -20,7 +22,9 @@ use mezz_proto::{
 use thiserror::Error;
 
 pub use self::{coarse::CoarseSession, fine::FineSession};
+use self::{engines::Engines, place::Place};
 use crate::{
+    docker::DockerError,
     policy::{AttributeValue, ConstraintError, ExecutorNo, PolicyOffer},
     protocol::{FromDriver, Mode, Register, ToDriver},
 };
@@ -121,6 +125,17 @@ pub enum RegisterError {
     /// Wrong constraints.
     #[error("spark.mezz.constraints")]
     Constraints(#[from] ConstraintError),
+    /// A wrong setting of the executors' container.
+    #[error(transparent)]
+    Docker(#[from] DockerError),
+    /// Nothing that could be fetched.
+    #[error("{setting}: `{uri}` is neither a URI nor an absolute path of the agents' machines")]
+    Uri {
+        /// The setting's name.
+        setting: &'static str,
+        /// What was given.
+        uri: String,
+    },
     /// Fine-grained mode without its settings.
     #[error("the Spark plugin sent no settings of fine-grained mode")]
     NoFineSettings,
@@ -133,7 +148,12 @@ pub enum RegisterError {
 }
 
 /// One application. See the [module](self).
-pub enum Session {
+pub struct Session {
+    mode: Modes,
+    engines: Engines,
+}
+
+enum Modes {
     /// Executors hold their cores for as long as they live.
     Coarse(Box<CoarseSession>),
     /// Tasks hold them.
@@ -157,16 +177,24 @@ impl Session {
         {
             return Err(RegisterError::FailoverTimeout(t));
         }
-        Ok(match register.mode {
-            Mode::Coarse => Self::Coarse(Box::new(CoarseSession::new(register)?)),
-            Mode::Fine => Self::Fine(Box::new(FineSession::new(register, program)?)),
-        })
+        let mode = match register.mode {
+            Mode::Coarse => Modes::Coarse(Box::new(CoarseSession::new(register)?)),
+            Mode::Fine => Modes::Fine(Box::new(FineSession::new(register, program)?)),
+        };
+        Ok(Self { mode, engines: Engines::default() })
     }
 
     fn register(&self) -> &Register {
-        match self {
-            Self::Coarse(session) => session.register(),
-            Self::Fine(session) => session.register(),
+        match &self.mode {
+            Modes::Coarse(session) => session.register(),
+            Modes::Fine(session) => session.register(),
+        }
+    }
+
+    fn place(&self) -> &Place {
+        match &self.mode {
+            Modes::Coarse(session) => session.place(),
+            Modes::Fine(session) => session.place(),
         }
     }
 
@@ -195,7 +223,7 @@ impl Session {
 
     /// Whether it wants offers from the start.
     pub fn wants_offers(&self) -> bool {
-        matches!(self, Self::Coarse(_))
+        matches!(self.mode, Modes::Coarse(_))
     }
 
     /// host:port of each master.
@@ -205,17 +233,27 @@ impl Session {
 
     /// When to send [`Input::Tick`].
     pub fn next_deadline(&self) -> Option<Time> {
-        match self {
-            Self::Coarse(session) => session.next_deadline(),
-            Self::Fine(session) => session.next_deadline(),
+        match &self.mode {
+            Modes::Coarse(session) => session.next_deadline(),
+            Modes::Fine(session) => session.next_deadline(),
         }
     }
 
     /// Takes in what happened; appends what is to be done, in order.
     pub fn handle(&mut self, now: Time, input: Input, out: &mut Vec<Output>) {
-        match self {
-            Self::Coarse(session) => session.handle(now, input, out),
-            Self::Fine(session) => session.handle(now, input, out),
+        let input = match input {
+            Input::Offers(offers) if self.place().needs_engine() => {
+                Input::Offers(self.engines.usable(now, offers, out))
+            }
+            Input::Update(status) if self.place().needs_engine() => {
+                self.engines.heard(now, &status);
+                Input::Update(status)
+            }
+            other => other,
+        };
+        match &mut self.mode {
+            Modes::Coarse(session) => session.handle(now, input, out),
+            Modes::Fine(session) => session.handle(now, input, out),
         }
     }
 }

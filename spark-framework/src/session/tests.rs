@@ -192,3 +192,72 @@ fn an_offer_that_makes_no_sense_is_declined_and_the_others_are_used() {
     assert!(matches!(&out[0], Output::Decline { offers, .. } if offers[0].value == "bad"));
     assert!(matches!(&out[1], Output::Launch { offers, .. } if offers[0].value == "good"));
 }
+
+/// `agent`'s words when it was started without an engine.
+fn refusal(task: &str, agent: &str) -> Input {
+    Input::Update(Box::new(v1::TaskStatus {
+        task_id: v1::TaskId { value: task.into() },
+        state: v1::TaskState::TaskFailed as i32,
+        reason: Some(v1::task_status::Reason::ContainerLaunchFailed as i32),
+        message: Some("container.type: DOCKER needs a Docker engine, and this agent…".into()),
+        agent_id: Some(v1::AgentId { value: agent.into() }),
+        ..Default::default()
+    }))
+}
+
+fn in_docker() -> Register {
+    let docker = [("image", "spark:4"), ("volumes", "/d:/d:ro"), ("user", "bob")];
+    let docker = docker.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    Register { docker, uris: Some("http://h/x.zip".into()), ..register() }
+}
+
+#[test]
+fn an_executor_in_an_image_is_started_by_a_shell_there() {
+    let mut env = Env(Session::new(in_docker(), "mezz").unwrap());
+    env.send(target(1));
+    env.send(Input::Subscribed(v1::FrameworkId { value: "fw-1".into() }));
+    let out = env.send(Input::Offers(vec![offer("o1")]));
+    let Output::Launch { tasks, .. } = &out[0] else { panic!("no launch") };
+    let command = tasks[0].command.as_ref().unwrap();
+    assert_eq!((command.shell(), command.user()), (true, "bob"));
+    assert!(command.value().starts_with("cd \"$MESOS_SANDBOX\" && exec '/jdk/bin/java' "));
+    assert_eq!(command.uris[0].value, "http://h/x.zip");
+    let container = tasks[0].container.as_ref().unwrap();
+    assert_eq!(container.docker.as_ref().unwrap().image, "spark:4");
+    assert_eq!(container.volumes[0].container_path, "/d");
+}
+
+/// However many there are: it is no failure of the executors that they are started on
+/// the wrong agents first.
+#[test]
+fn agents_without_an_engine_are_left_alone_for_a_while() {
+    let mut env = Env(Session::new(in_docker(), "mezz").unwrap());
+    env.send(target(1));
+    env.send(Input::Subscribed(v1::FrameworkId { value: "fw-1".into() }));
+    let of = |agent: &str| v1::Offer {
+        agent_id: v1::AgentId { value: agent.into() },
+        ..offer(&format!("o-{agent}"))
+    };
+    for n in 1..=20 {
+        let agent = format!("b{n}");
+        let out = env.send(Input::Offers(vec![of(&agent)]));
+        assert!(matches!(out[0], Output::Launch { .. }), "attempt {n}");
+        let out = env.send(refusal(&n.to_string(), &agent));
+        let said = to_driver(&out);
+        assert!(said.len() == 1 && said[0].contains("cannot run Docker containers"), "{said:?}");
+        assert!(out.contains(&Output::Revive));
+    }
+    let out = env.send(Input::Offers(vec![of("b1"), of("good"), of("b2")]));
+    let long = std::time::Duration::from_secs(600);
+    for (at, id) in ["o-b1", "o-b2"].iter().enumerate() {
+        let offers = vec![v1::OfferId { value: (*id).into() }];
+        assert!(out[at] == Output::Decline { offers, refuse: long }, "{id}");
+    }
+    assert!(matches!(&out[2], Output::Launch { offers, .. } if offers[0].value == "o-good"));
+    // An engine may have been installed since.
+    let mut out = Vec::new();
+    env.send(Input::Driver(FromDriver::KillExecutors { ids: vec!["21".into()] }));
+    env.update("21", v1::TaskState::TaskKilled, "");
+    env.0.handle(NOW + long, Input::Offers(vec![of("b1")]), &mut out);
+    assert!(matches!(out[0], Output::Launch { .. }));
+}

@@ -2,16 +2,14 @@
 
 use std::{collections::BTreeMap, iter, time::Duration};
 
-use mezz_proto::v1::{self, container_info, environment::variable, secret};
+use mezz_proto::v1::{self, environment::variable, secret};
 use mezz_sdk::matcher::Placed;
 
 use super::CoreOptions;
 use crate::{
-    dispatcher::{
-        files,
-        job::{Docker, DockerVolume, Job},
-        properties,
-    },
+    dispatcher::{files, job::Job, properties},
+    docker::Docker,
+    shell::quote,
     submit::MASTER_SCHEME,
 };
 
@@ -109,9 +107,10 @@ pub(super) fn task(
             shell: Some(true),
             environment: Some(v1::Environment { variables }),
             uris: fetched.uris,
+            user: job.docker.as_ref().and_then(|d| d.user.clone()),
             ..Default::default()
         }),
-        container: job.docker.as_ref().map(container),
+        container: job.docker.as_ref().map(Docker::container),
         kill_policy: Some(v1::KillPolicy {
             grace_period: Some(v1::DurationInfo {
                 nanoseconds: i64::try_from(KILL_GRACE.as_nanos()).unwrap_or(i64::MAX),
@@ -168,7 +167,7 @@ fn settings(
         settings.entry("spark.mezz.role".to_owned()).or_insert_with(|| options.role.clone());
     }
     // In a network of its own, a driver is best known by the address it finds.
-    if job.docker.as_ref().is_none_or(|d| d.network == "host") {
+    if !job.docker.as_ref().is_some_and(Docker::has_own_network) {
         settings.insert("spark.driver.host".to_owned(), host.to_owned());
         // The host's name may stand for another address there, such as 127.0.1.1.
         settings
@@ -220,47 +219,6 @@ impl Fetched {
     }
 }
 
-fn container(docker: &Docker) -> v1::ContainerInfo {
-    use container_info::{DockerInfo, docker_info::Network};
-    let (network, name) = match docker.network.as_str() {
-        "host" => (Network::Host, None),
-        "bridge" => (Network::Bridge, None),
-        "none" => (Network::None, None),
-        name => (Network::User, Some(name.to_owned())),
-    };
-    v1::ContainerInfo {
-        r#type: container_info::Type::Docker as i32,
-        volumes: docker.volumes.iter().map(volume).collect(),
-        docker: Some(DockerInfo {
-            image: docker.image.clone(),
-            network: Some(network as i32),
-            force_pull_image: Some(docker.force_pull),
-            ..Default::default()
-        }),
-        network_infos: name
-            .map(|name| v1::NetworkInfo { name: Some(name), ..Default::default() })
-            .into_iter()
-            .collect(),
-        ..Default::default()
-    }
-}
-
-fn volume(volume: &DockerVolume) -> v1::Volume {
-    let mode = if volume.read_only { v1::volume::Mode::Ro } else { v1::volume::Mode::Rw };
-    v1::Volume {
-        mode: mode as i32,
-        container_path: volume.container_path.clone(),
-        // Without a host path, a folder of the sandbox of the same name.
-        host_path: Some(
-            volume
-                .host_path
-                .clone()
-                .unwrap_or_else(|| volume.container_path.trim_matches('/').replace('/', "-")),
-        ),
-        ..Default::default()
-    }
-}
-
 /// Nothing of a driver's environment is shown to those who look at the cluster.
 fn secret(name: String, value: String) -> v1::environment::Variable {
     v1::environment::Variable {
@@ -273,9 +231,4 @@ fn secret(name: String, value: String) -> v1::environment::Variable {
         }),
         ..Default::default()
     }
-}
-
-/// A word as the shell takes it.
-fn quote(word: &str) -> String {
-    format!("'{}'", word.replace('\'', r"'\''"))
 }

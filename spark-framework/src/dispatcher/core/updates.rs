@@ -11,9 +11,7 @@ use super::{
     ASK_AGAIN, Core, DriverState, FIRST_PAUSE, GOOD_RUN, LONGEST_PAUSE, Output, Submission,
     UNKNOWN_FOR,
 };
-
-/// How an agent begins its answer to a Docker task that it has no engine for.
-const NO_ENGINE: &str = "container.type: DOCKER needs a Docker engine";
+use crate::docker;
 
 impl Core {
     pub(super) fn update(&mut self, now: Time, status: &v1::TaskStatus, out: &mut Vec<Output>) {
@@ -94,8 +92,7 @@ impl Core {
             return self.end(now, id, DriverState::Killed, &message, out);
         }
         if submission.job.docker.is_some()
-            && reason == Some(Reason::ContainerLaunchFailed)
-            && text.starts_with(NO_ENGINE)
+            && docker::has_no_engine(reason, text)
             && let Some(attempt) = &submission.attempt
         {
             submission.avoid.insert(attempt.agent.clone());

@@ -81,9 +81,9 @@ impl FineSession {
         let env = self.register.env.iter();
         let variables = env.map(|(k, v)| variable(k.clone(), fill.fill(v))).collect();
         let begin = Begin {
-            command: self.register.command.iter().map(|a| fill.fill(a)).collect(),
+            command: self.place.argv(self.register.command.iter().map(|a| fill.fill(a)).collect()),
             executor: id.clone(),
-            host: hostname.to_owned(),
+            host: self.place.hostname(hostname).to_owned(),
             app: app.to_owned(),
             props: self.settings.props.clone(),
         };
@@ -93,12 +93,10 @@ impl FineSession {
             name: Some(format!("{} executor {id}", self.register.app_name)),
             resources: resources.to_proto(Dialect::Refined, role),
             command: Some(v1::CommandInfo {
-                value: Some(self.program.clone()),
-                arguments: vec![self.program.clone(), COMMAND.to_owned()],
-                shell: Some(false),
                 environment: Some(v1::Environment { variables }),
-                ..Default::default()
+                ..self.place.command(vec![self.program.clone(), COMMAND.to_owned()])
             }),
+            container: self.place.container(),
             shutdown_grace_period: Some(v1::DurationInfo {
                 nanoseconds: i64::try_from(SHUTDOWN_GRACE.as_nanos()).unwrap_or(i64::MAX),
             }),

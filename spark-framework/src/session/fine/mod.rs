@@ -20,7 +20,9 @@ use mezz_proto::{
 use tracing::{info, warn};
 
 use self::launch::Made;
-use super::{Input, Output, RegisterError, exit, fail, launch::log_base, policy_offer};
+use super::{
+    Input, Output, RegisterError, exit, fail, launch::log_base, place::Place, policy_offer,
+};
 use crate::{
     executor::KillOrder,
     policy::{
@@ -34,6 +36,7 @@ use crate::{
 pub struct FineSession {
     policy: FinePolicy,
     register: Register,
+    place: Place,
     settings: FineSettings,
     program: String,
     app_id: Option<String>,
@@ -59,6 +62,7 @@ impl FineSession {
         };
         Ok(Self {
             policy: FinePolicy::new(options),
+            place: Place::read(&register)?,
             program: settings.program.clone().unwrap_or_else(|| program.to_owned()),
             register,
             settings,
@@ -69,6 +73,10 @@ impl FineSession {
 
     pub(super) fn register(&self) -> &Register {
         &self.register
+    }
+
+    pub(super) fn place(&self) -> &Place {
+        &self.place
     }
 
     pub(super) fn next_deadline(&self) -> Option<Time> {

@@ -144,6 +144,28 @@ fn tasks_share_an_executor_that_is_told_once_how_to_begin() {
 }
 
 #[test]
+fn in_an_image_both_processes_are_started_by_a_shell() {
+    let docker = [("image".to_owned(), "spark:4".to_owned())].into();
+    let command = vec!["{{JAVA}}".to_owned(), "{{SPARK_HOME}}/jars/*".to_owned()];
+    let register = Register { docker, command, ..register() };
+    let mut env = Env(FineSession::new(register, "/bin/mezz").unwrap());
+    env.send(Input::Subscribed(v1::FrameworkId { value: "fw-1".into() }));
+    env.driver(r#"{"t":"revive","n":1}"#);
+    env.send(Input::Offers(vec![offer("o1")]));
+    let out = env.driver(ANSWER);
+    let Output::Launch { tasks, .. } = &out[0] else { panic!("no launch") };
+    let executor = tasks[0].executor.as_ref().unwrap();
+    let container = executor.container.as_ref().unwrap();
+    assert_eq!(container.docker.as_ref().unwrap().image, "spark:4");
+    let command = executor.command.as_ref().unwrap();
+    let script = "cd \"$MESOS_SANDBOX\" && exec '/bin/mezz' 'spark-executor'";
+    assert_eq!((command.shell(), command.value()), (true, script));
+    let begin = read_task_data(tasks[0].data()).unwrap().0.unwrap();
+    assert_eq!(begin.command[..2], ["/bin/sh", "-c"]);
+    assert!(begin.command[2].contains("\"$SPARK_HOME\"'/jars/*'"), "{}", begin.command[2]);
+}
+
+#[test]
 fn results_reach_the_driver_as_they_are() {
     let (mut env, _) = Env::running();
     let out = env.update("7", TaskState::TaskRunning, Source::Executor, b"");

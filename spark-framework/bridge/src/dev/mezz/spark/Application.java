@@ -69,6 +69,12 @@ final class Application {
     message.put("constraints", settings.constraints());
     message.put("role", settings.role());
     message.put("failover_timeout_s", settings.failoverTimeoutSeconds());
+    Protocol.putPlace(
+        message,
+        settings.docker(),
+        settings.uris(),
+        settings.executorUri(),
+        settings.fetcherCache());
     return message;
   }
 

@@ -28,6 +28,11 @@ final class ExecutorCommand {
   /** Of the driver's environment, what an executor needs where nothing else is said. */
   private static final String[] INHERITED = {"PATH", "LANG", "LC_ALL", "JAVA_HOME"};
 
+  /** Stand for Spark's folder and Java's program where only the executor can find them. */
+  private static final String FOUND_HOME = "{{SPARK_HOME}}";
+
+  private static final String FOUND_JAVA = "{{JAVA}}";
+
   private final SparkContext sc;
   private final SparkConf conf;
   private final Settings settings;
@@ -38,7 +43,7 @@ final class ExecutorCommand {
     this.sc = sc;
     this.conf = sc.conf();
     this.settings = settings;
-    this.home = settings.sparkHome();
+    this.home = settings.findsSpark() ? FOUND_HOME : settings.sparkHome();
     if (home == null) {
       throw new IllegalArgumentException(
           "Where Spark is installed on the agents is not known: set spark.mezz.executor.home, or "
@@ -52,7 +57,9 @@ final class ExecutorCommand {
     List<String> argv = java(MAIN, classPath());
     add(argv, "--driver-url", driverUrl());
     add(argv, "--executor-id", "{{EXECUTOR_ID}}");
-    add(argv, "--hostname", "{{HOSTNAME}}");
+    if (!settings.hasOwnNetwork()) {
+      add(argv, "--hostname", "{{HOSTNAME}}");
+    }
     add(argv, "--cores", "{{CORES}}");
     add(argv, "--app-id", "{{APP_ID}}");
     add(argv, "--resourceProfileId", "{{PROFILE_ID}}");
@@ -68,7 +75,11 @@ final class ExecutorCommand {
   private List<String> java(String main, String classPath) {
     List<String> argv = new ArrayList<>();
     String javaHome = environment().get("JAVA_HOME");
-    argv.add(javaHome == null ? "java" : javaHome + "/bin/java");
+    if (settings.findsSpark()) {
+      argv.add(FOUND_JAVA);
+    } else {
+      argv.add(javaHome == null ? "java" : javaHome + "/bin/java");
+    }
     argv.add("-cp");
     argv.add(classPath);
     argv.add("-Xmx{{HEAP_MIB}}m");
@@ -108,7 +119,8 @@ final class ExecutorCommand {
   /** The whole environment; agents add nothing of their own that Spark would need. */
   Map<String, String> environment() {
     Map<String, String> env = new LinkedHashMap<>();
-    for (String name : INHERITED) {
+    // An image has its own.
+    for (String name : settings.inDocker() ? new String[0] : INHERITED) {
       String value = System.getenv(name);
       if (value != null) {
         env.put(name, value);
@@ -124,7 +136,10 @@ final class ExecutorCommand {
     }
     env.putAll(executorEnvs);
     // Another version's home leaking in would break the Python workers.
-    env.put("SPARK_HOME", home);
+    String known = settings.findsSpark() ? settings.executorHome() : home;
+    if (known != null) {
+      env.put("SPARK_HOME", known);
+    }
     SecurityManager security = sc.env().securityManager();
     if (security.isAuthenticationEnabled()) {
       env.put(SecurityManager.ENV_AUTH_SECRET(), security.getSecretKey());
@@ -142,7 +157,7 @@ final class ExecutorCommand {
     parts.add(home + "/conf/");
     parts.add(home + "/jars/*");
     String dist = System.getenv("SPARK_DIST_CLASSPATH");
-    if (dist != null && !dist.isEmpty()) {
+    if (dist != null && !dist.isEmpty() && !settings.inDocker()) {
       parts.add(dist);
     }
     return String.join(":", parts);

@@ -21,6 +21,7 @@ import org.apache.spark.SparkEnv;
 import org.apache.spark.executor.Executor;
 import org.apache.spark.executor.ExecutorBackend;
 import org.apache.spark.scheduler.TaskDescription;
+import org.apache.spark.util.Utils$;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 import scala.Enumeration;
@@ -109,6 +110,10 @@ final class FineExecutorBackend implements ExecutorBackend {
     }
     String id = message.path("exec").asText();
     String host = message.path("host").asText();
+    if (host.isEmpty()) {
+      // In a network of its own.
+      host = Utils$.MODULE$.localHostName();
+    }
     SparkConf conf = new SparkConf();
     JsonNode settings = message.path("props");
     for (Iterator<String> keys = settings.fieldNames(); keys.hasNext(); ) {

@@ -31,6 +31,10 @@ public final class MezzClusterManager implements ExternalClusterManager {
       SparkContext sc, String masterUrl, TaskScheduler scheduler) {
     List<String> masters = MasterUrl.parse(masterUrl);
     Settings settings = new Settings(sc.conf());
+    if (settings.inDocker()) {
+      // Executors of one host do not see each other's files.
+      sc.conf().setIfMissing("spark.shuffle.readHostLocalDisk", "false");
+    }
     if (!settings.coarse()) {
       return new FineBackend((TaskSchedulerImpl) scheduler, sc, masters, settings);
     }

@@ -38,6 +38,15 @@ final class Protocol {
     register.set("env", JSON.valueToTree(environment));
   }
 
+  /** Where executors run, and what is fetched for them; absent URIs are null. */
+  static void putPlace(
+      ObjectNode register, Map<String, String> docker, String uris, String spark, boolean cache) {
+    register.set("docker", JSON.valueToTree(docker));
+    register.put("uris", uris);
+    register.put("spark_uri", spark);
+    register.put("fetch_cache", cache);
+  }
+
   /** A field that may be absent. */
   static void putIfPresent(ObjectNode node, String field, OptionalInt value) {
     value.ifPresent(v -> node.put(field, v));

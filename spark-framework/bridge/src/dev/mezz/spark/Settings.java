@@ -1,5 +1,7 @@
 package dev.mezz.spark;
 
+import java.util.LinkedHashMap;
+import java.util.Map;
 import java.util.OptionalInt;
 
 import org.apache.spark.SparkConf;
@@ -7,6 +9,11 @@ import scala.Tuple2;
 
 /** The settings that this plugin reads: {@code spark.mezz.*} and Spark's own on executors. */
 final class Settings {
+  private static final String DOCKER = "spark.mezz.executor.docker.";
+
+  /** Where images have what fine-grained executors need, unless the settings say otherwise. */
+  private static final String IN_IMAGE = "/opt/mezz/";
+
   private final SparkConf conf;
 
   Settings(SparkConf conf) {
@@ -16,6 +23,7 @@ final class Settings {
     maxPerAgent();
     placement();
     failoverTimeoutSeconds();
+    fetcherCache();
     if (!coarse()) {
       checkFine();
     }
@@ -64,12 +72,61 @@ final class Settings {
 
   /** The {@code mezz} program on the agents; null for the same path as here. */
   String executorProgram() {
-    return conf.get("spark.mezz.executor.bin", null);
+    return conf.get("spark.mezz.executor.bin", inDocker() ? IN_IMAGE + "mezz" : null);
   }
 
   /** This plugin on the agents; null for the same path as here. */
   String executorBridge() {
-    return conf.get("spark.mezz.executor.bridge", null);
+    return conf.get(
+        "spark.mezz.executor.bridge", inDocker() ? IN_IMAGE + "mezz-spark-bridge.jar" : null);
+  }
+
+  /** Whether executors run in containers of an image. */
+  boolean inDocker() {
+    return !conf.get(DOCKER + "image", "").trim().isEmpty();
+  }
+
+  /** Whether those have addresses of their own. */
+  boolean hasOwnNetwork() {
+    String network = conf.get(DOCKER + "network", "").trim();
+    return inDocker() && !network.isEmpty() && !network.equals("host");
+  }
+
+  /** What is said of the containers, by the names' ends; empty for none. The sidecar reads it. */
+  Map<String, String> docker() {
+    Map<String, String> all = new LinkedHashMap<>();
+    if (inDocker()) {
+      for (Tuple2<String, String> entry : conf.getAllWithPrefix(DOCKER)) {
+        all.put(entry._1(), entry._2());
+      }
+    }
+    return all;
+  }
+
+  /** An archive with Spark, which agents fetch for executors; null for an installed Spark. */
+  String executorUri() {
+    String uri = conf.get("spark.executor.uri", "").trim();
+    return uri.isEmpty() ? null : uri;
+  }
+
+  /** What else they fetch, between commas; null for nothing. The sidecar reads the text. */
+  String uris() {
+    return conf.get("spark.mezz.uris", null);
+  }
+
+  /** Whether agents keep what they fetch for other executors. */
+  boolean fetcherCache() {
+    return conf.getBoolean("spark.mezz.fetcherCache.enable", true);
+  }
+
+  /** Whether only an executor itself can find out where its Spark is. */
+  boolean findsSpark() {
+    return inDocker() || executorUri() != null;
+  }
+
+  /** Where the application says that Spark is on the agents or in the image; null if it does not. */
+  String executorHome() {
+    return conf.get("spark.mezz.executor.home", null);
   }
 
   /** The {@code mezz} program: a path, or a name to look up in PATH. */
@@ -81,7 +138,8 @@ final class Settings {
 
   /** Where Spark is installed on the agents; null when nobody says. */
   String sparkHome() {
-    return conf.get("spark.mezz.executor.home", conf.get("spark.home", System.getenv("SPARK_HOME")));
+    String said = executorHome();
+    return said == null ? conf.get("spark.home", System.getenv("SPARK_HOME")) : said;
   }
 
   /** Bound on the cores of all executors together. */

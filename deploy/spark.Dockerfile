@@ -1,0 +1,31 @@
+# Executors and drivers of Spark on Mezz: a JRE, Python, Spark, mezz and its plugin.
+#
+#   mkdir -p context/site
+#   cp mezz mezz-spark-bridge.jar context
+#   docker build -f deploy/spark.Dockerfile -t spark:4.3.0 context
+#
+# It runs as whatever user is asked for, if the image knows that user by its id: Hadoop's
+# libraries want a name for it. More Python packages: FROM this image, or another BASE.
+
+# Debian or Ubuntu, not older than the system that mezz was built on.
+ARG BASE=debian:12-slim
+
+FROM ${BASE} AS spark
+ARG SPARK_VERSION=4.3.0
+# An installed pyspark (with py4j beside it) goes before the one of PyPI.
+COPY site/ /opt/python/
+RUN if [ ! -d /opt/python/pyspark ]; then \
+      apt-get update && \
+      apt-get install -y --no-install-recommends python3-pip && \
+      pip install --no-cache-dir --target /opt/python "pyspark==${SPARK_VERSION}" ; \
+    fi
+
+FROM ${BASE}
+RUN apt-get update && \
+    apt-get install -y --no-install-recommends default-jre-headless python3 && \
+    rm -rf /var/lib/apt/lists/*
+COPY --from=spark /opt/python /opt/python
+RUN ln -s /opt/python/pyspark /opt/spark
+ENV SPARK_HOME=/opt/spark PYTHONPATH=/opt/python
+# Last: it changes most often.
+COPY mezz mezz-spark-bridge.jar /opt/mezz/

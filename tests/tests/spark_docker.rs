@@ -1,0 +1,281 @@
+//! Executors of Spark in Docker containers, and what agents fetch for them.
+//! `./test.sh` makes the image from `deploy/spark.Dockerfile`.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{BufRead, BufReader, Write},
+    net::TcpListener,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{Arc, Mutex},
+};
+
+use anyhow::{Context, Result, ensure};
+use mezz_tests::{
+    Cluster, ClusterOptions, PATIENCE, Process, eventually, nothing_is_left, prepared,
+    prepared_value,
+};
+
+/// Two agents, of which only the first has an engine.
+struct InDocker {
+    // Before the cluster, in whose folder their label is.
+    containers: Containers,
+    cluster: Cluster,
+}
+
+/// The containers of the agent with this work dir; what a failed test has left of them
+/// goes with this.
+struct Containers(PathBuf);
+
+impl Containers {
+    /// Their ids, running or not.
+    fn list(&self) -> Result<String> {
+        let known = fs::read(self.0.join("docker.json"))?;
+        let known: serde_json::Value = serde_json::from_slice(&known)?;
+        let agent = known["agent"].as_str().context("the agent's label")?;
+        docker(&["ps", "-aq", "--filter", &format!("label=dev.mezz.agent={agent}")])
+    }
+}
+
+impl Drop for Containers {
+    fn drop(&mut self) {
+        for id in self.list().unwrap_or_default().split_whitespace() {
+            let _ = docker(&["rm", "-f", id]);
+        }
+    }
+}
+
+impl InDocker {
+    /// The second agent is told of this engine.
+    fn start(engine: &str) -> Result<Self> {
+        let cluster = Cluster::start(ClusterOptions {
+            agents: 2,
+            resources: "cpus:2;mem:2000;disk:1000".to_owned(),
+            args_of_agents: vec![Vec::new(), vec!["--docker".to_owned(), engine.to_owned()]],
+            ..Default::default()
+        })?;
+        Ok(Self { containers: Containers(cluster.folder().join("agent0")), cluster })
+    }
+
+    /// Runs both examples as one application; returns what it printed.
+    fn examples(&self, conf: &[&str]) -> Result<String> {
+        let folder = self.cluster.folder();
+        // Agents fetch with the rights of the executors' user.
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o755))?;
+        let data = folder.join("data");
+        fs::create_dir(&data)?;
+        let text = data.join("text.txt");
+        fs::write(&text, "to be or not to be\n".repeat(20_000))?;
+        let program = folder.join("examples.py");
+        fs::write(&program, EXAMPLES)?;
+        let volumes = format!("{0}:{0}:ro", data.display());
+        let volumes = format!("spark.mezz.executor.docker.volumes={volumes},/scratch");
+        let image = prepared_value("MEZZ_TEST_SPARK_IMAGE")?;
+        let image = format!("spark.mezz.executor.docker.image={image}");
+        let uris = format!("spark.mezz.uris={}", text.display());
+        let conf = [&[volumes.as_str(), &image, &uris], conf].concat();
+        let mut command = submit(&self.cluster, &conf)?;
+        // What is in an image is its own affair, and Python's path is the application's.
+        let path = std::env::var("PATH")?;
+        command
+            .env("PATH", format!("/of/the/driver:{path}"))
+            .env("PYSPARK_PYTHON", "python3")
+            .arg(&program)
+            .arg(example(""))
+            .arg(&text);
+        let mut job = Process::start("spark", folder, command)?;
+        let end = job.wait(PATIENCE * 3)?.success()?;
+        ensure!(end.stdout.contains("pi is roughly 3.1"), "{end}");
+        for word in ["to", "be"] {
+            let right = end.stdout.lines().any(|l| l.contains(word) && l.contains("40,000"));
+            ensure!(right, "no line with {word} and 40,000: {end}");
+        }
+        Ok(end.stdout)
+    }
+
+    /// Nothing ever ran where no engine is, and nothing is left.
+    fn stop(self) -> Result<()> {
+        let (mut used, mut refused) = (BTreeSet::new(), BTreeSet::new());
+        for task in self.cluster.list("tasks", &["--completed"])? {
+            let said = task["message"].as_str().unwrap_or_default();
+            let without = ["needs a Docker engine", "the Docker engine does not answer"];
+            let without = without.iter().any(|words| said.contains(words));
+            let agents = if without { &mut refused } else { &mut used };
+            agents.insert(task["agent_id"].to_string());
+        }
+        ensure!(used.len() == 1, "{used:?} ran tasks");
+        ensure!(refused.len() == 1 && used.is_disjoint(&refused), "{refused:?} refused some");
+        nothing_is_left(&self.cluster)?;
+        eventually(PATIENCE, "the containers are removed", || {
+            let left = self.containers.list()?;
+            Ok(if left.is_empty() { Ok(()) } else { Err(left) })
+        })?;
+        self.cluster.stop()
+    }
+}
+
+/// Says where its tasks run, and then what the examples do, in one application.
+const EXAMPLES: &str = r#"
+import os, runpy, sys
+from pyspark.sql import SparkSession
+stop, SparkSession.stop = SparkSession.stop, lambda self: None
+examples, text = sys.argv[1:]
+for name, arguments in [("pi.py", ["4"]), ("wordcount.py", [text])]:
+    sys.argv = [name] + arguments
+    runpy.run_path(os.path.join(examples, name), run_name="__main__")
+def look(i):
+    with open("/scratch/x", "a") as scratch:
+        scratch.write("x")
+    return " ".join(map(str, [
+        os.getuid(), os.getcwd(), os.environ["SPARK_HOME"], os.path.exists("/.dockerenv"),
+        "/of/the/driver" in os.environ["PATH"], os.path.exists("text.txt"), os.path.exists("scratch/x"),
+    ]))
+spark = SparkSession.builder.getOrCreate()
+print("where", set(spark.sparkContext.parallelize(range(8), 8).map(look).collect()))
+stop(spark)
+"#;
+
+fn docker(args: &[&str]) -> Result<String> {
+    let output = Command::new("docker").args(args).output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+}
+
+/// `mezz spark submit`, without the program.
+fn submit(cluster: &Cluster, conf: &[&str]) -> Result<Command> {
+    let mut command = cluster.client(["spark", "submit"]);
+    command
+        .env("SPARK_HOME", prepared("MEZZ_TEST_SPARK_HOME")?)
+        .env("PYSPARK_PYTHON", prepared("MEZZ_TEST_PYTHON")?)
+        .env("PYSPARK_DRIVER_PYTHON", prepared("MEZZ_TEST_PYTHON")?)
+        .env("MEZZ_SPARK_BRIDGE", prepared("MEZZ_SPARK_BRIDGE")?)
+        .env("SPARK_LOCAL_IP", "127.0.0.1");
+    for pair in ["spark.executor.memory=512m", "spark.ui.enabled=false"].iter().chain(conf) {
+        command.args(["--conf", pair]);
+    }
+    Ok(command)
+}
+
+fn example(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../spark-framework/examples").join(name)
+}
+
+#[test]
+fn pi_and_word_count_run_in_an_image_as_another_user() -> Result<()> {
+    let all = InDocker::start("none")?;
+    let conf = ["spark.executor.instances=2", "spark.mezz.executor.docker.user=nobody"];
+    let said = all.examples(&conf)?;
+    let expected = "where {'65534 /mnt/mesos/sandbox /opt/spark True False True True'}";
+    ensure!(said.contains(expected), "{said}");
+    all.stop()
+}
+
+#[test]
+fn pi_and_word_count_run_in_an_image_in_fine_grained_mode() -> Result<()> {
+    let all = InDocker::start("unix:///no/such/engine")?;
+    let said = all.examples(&["spark.mezz.coarse=false"])?;
+    let expected = "where {'0 /mnt/mesos/sandbox /opt/spark True False True True'}";
+    ensure!(said.contains(expected), "{said}");
+    all.stop()
+}
+
+/// Serves these files by name, and remembers what was asked for.
+fn serve(files: Vec<(&'static str, Vec<u8>)>) -> Result<(String, Arc<Mutex<Vec<String>>>)> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?.to_string();
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&asked);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let mut lines = BufReader::new(&stream).lines().map_while(Result::ok);
+            let request = lines.next().unwrap_or_default();
+            // The head is read whole, or closing would reset the connection.
+            lines.find(String::is_empty);
+            let name = request.split(' ').nth(1).unwrap_or_default();
+            let body = files.iter().find(|(n, _)| *n == name).map(|(_, body)| body.as_slice());
+            let (status, body) = body.map_or((404, &[][..]), |body| (200, body));
+            if let Ok(mut log) = log.lock() {
+                log.push(request.clone());
+            }
+            let head = format!(
+                "HTTP/1.1 {status} -\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+                body.len()
+            );
+            let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
+        }
+    });
+    Ok((address, asked))
+}
+
+/// Without its jars, which are large: executors find those of the installed one.
+fn small_spark(folder: &Path) -> Result<Vec<u8>> {
+    let home = prepared("MEZZ_TEST_SPARK_HOME")?;
+    let top = folder.join("spark-to-be-fetched");
+    fs::create_dir_all(top.join("bin"))?;
+    fs::create_dir_all(top.join("python"))?;
+    fs::copy(home.join("bin/spark-class"), top.join("bin/spark-class"))?;
+    let run = |command: &mut Command| -> Result<()> {
+        let output = command.output()?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    };
+    run(Command::new("cp").arg("-r").arg(home.join("python/lib")).arg(top.join("python")))?;
+    let archive = folder.join("spark.tgz");
+    let mut tar = Command::new("tar");
+    run(tar.arg("-C").arg(folder).arg("-czf").arg(&archive).arg("spark-to-be-fetched"))?;
+    Ok(fs::read(archive)?)
+}
+
+#[test]
+fn what_executors_need_is_fetched_once_for_all_of_an_agent() -> Result<()> {
+    let cluster = Cluster::start(ClusterOptions {
+        resources: "cpus:4;mem:3700;disk:1000".to_owned(),
+        ..Default::default()
+    })?;
+    let packed = tempfile::tempdir()?;
+    let (address, asked) = serve(vec![
+        ("/spark.tgz", small_spark(packed.path())?),
+        ("/words.txt", b"to be or not to be".to_vec()),
+    ])?;
+    let program = cluster.folder().join("fetched.py");
+    fs::write(
+        &program,
+        r#"
+import os, time
+from pyspark.sql import SparkSession
+sc = SparkSession.builder.appName("fetched").getOrCreate().sparkContext
+def look(i):
+    time.sleep(0.3)
+    home = os.path.relpath(os.environ["SPARK_HOME"], os.getcwd())
+    return os.getcwd(), home, open("words.txt").read()
+found = sc.parallelize(range(16), 16).map(look).collect()
+print("executors", len({f[0] for f in found}), {f[1:] for f in found})
+"#,
+    )?;
+    let jars = prepared("MEZZ_TEST_SPARK_HOME")?.join("jars");
+    let conf = [
+        format!("spark.executor.uri=http://{address}/spark.tgz"),
+        format!("spark.mezz.uris=http://{address}/words.txt"),
+        format!("spark.executor.extraClassPath={}/*", jars.display()),
+        // Four of them on two processors: no time for the second compiler.
+        "spark.executor.extraJavaOptions=-XX:TieredStopAtLevel=1".to_owned(),
+        "spark.executor.instances=4".to_owned(),
+        "spark.scheduler.minRegisteredResourcesRatio=1.0".to_owned(),
+        "spark.scheduler.maxRegisteredResourcesWaitingTime=60s".to_owned(),
+    ];
+    let conf: Vec<&str> = conf.iter().map(String::as_str).collect();
+    let mut command = submit(&cluster, &conf)?;
+    command.arg(&program);
+    let mut job = Process::start("spark", cluster.folder(), command)?;
+    let end = job.wait(PATIENCE * 3)?.success()?;
+    let expected = "executors 4 {('spark-to-be-fetched', 'to be or not to be')}";
+    ensure!(end.stdout.contains(expected), "{end}");
+    let mut asked = asked.lock().map(|asked| asked.clone()).unwrap_or_default();
+    asked.sort();
+    ensure!(asked.len() == 2, "one download of each: {asked:?}");
+    nothing_is_left(&cluster)?;
+    cluster.stop()
+}
