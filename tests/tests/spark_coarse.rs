@@ -196,8 +196,7 @@ fn applications_that_cannot_use_offers_leave_them_to_others() -> Result<()> {
     let cluster = cluster(2, "cpus:2;mem:1400;disk:1000")?;
     let satisfied = ["spark.executor.cores=2", "spark.cores.max=3"];
     let program = "print('ready', sc.parallelize([1], 1).count(), flush=True)\nwait('go')\n";
-    let mut first =
-        submit(&cluster, "MEZZ_TEST_SPARK_HOME", "satisfied", &satisfied, program)?;
+    let mut first = submit(&cluster, "MEZZ_TEST_SPARK_HOME", "satisfied", &satisfied, program)?;
     let choosy = ["spark.executor.cores=1", "spark.mezz.constraints=rack:elsewhere"];
     let program = "print('ready', flush=True)\nwait('go')\n";
     let mut second = submit(&cluster, "MEZZ_TEST_SPARK_HOME", "choosy", &choosy, program)?;

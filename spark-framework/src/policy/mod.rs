@@ -430,11 +430,8 @@ impl Policy {
             self.options.cores_max.map(|max| u64::from(max).saturating_sub(self.cores_held()));
         let mut missing = BTreeMap::new();
         for target in self.targets.values() {
-            let alive = self
-                .executors
-                .values()
-                .filter(|e| e.profile == target.id && e.stays())
-                .count();
+            let alive =
+                self.executors.values().filter(|e| e.profile == target.id && e.stays()).count();
             let mut n = u64::from(target.count).saturating_sub(alive as u64);
             if let Some(room) = &mut room {
                 let cores = u64::from(target.cores.max(1));

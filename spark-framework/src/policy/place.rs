@@ -171,7 +171,11 @@ impl Candidates {
 
     /// What keeps an executor of this profile from every one of them, for people;
     /// `None` if it would fit, or if nothing but its failures there does.
-    pub(super) fn obstacle(&self, options: &PolicyOptions, target: &ProfileTarget) -> Option<String> {
+    pub(super) fn obstacle(
+        &self,
+        options: &PolicyOptions,
+        target: &ProfileTarget,
+    ) -> Option<String> {
         let reason = |c: &Candidate| {
             if c.unsuited {
                 return Some("does not meet spark.mezz.constraints".to_owned());
@@ -220,9 +224,7 @@ fn size(target: &ProfileTarget) -> (Scalar, Scalar) {
 /// Whether an executor of this profile fits into it.
 fn holds(free: &Resources, target: &ProfileTarget) -> bool {
     let (cpus, mem) = size(target);
-    free.scalar("cpus") >= cpus
-        && free.scalar("mem") >= mem
-        && custom::has(free, &target.custom)
+    free.scalar("cpus") >= cpus && free.scalar("mem") >= mem && custom::has(free, &target.custom)
 }
 
 /// Whether one fits into what is reserved alone.

@@ -20,8 +20,8 @@ use mezz_proto::{
 };
 use thiserror::Error;
 
-pub use self::{coarse::CoarseSession, fine::FineSession};
 pub(crate) use self::launch::kill_policy;
+pub use self::{coarse::CoarseSession, fine::FineSession};
 use crate::{
     policy::{AttributeValue, ConstraintError, ExecutorNo, PolicyOffer},
     protocol::{FromDriver, Mode, Register, ToDriver},
@@ -217,9 +217,9 @@ impl Session {
 /// The application as a framework, with these capabilities beside those that all
 /// have.
 fn framework(r: &Register, more: &[Capability]) -> v1::FrameworkInfo {
-    let all = [Capability::MultiRole, Capability::PartitionAware, Capability::ReservationRefinement];
-    let capability =
-        |t: &Capability| v1::framework_info::Capability { r#type: Some(*t as i32) };
+    let all =
+        [Capability::MultiRole, Capability::PartitionAware, Capability::ReservationRefinement];
+    let capability = |t: &Capability| v1::framework_info::Capability { r#type: Some(*t as i32) };
     v1::FrameworkInfo {
         user: r.user.clone(),
         name: r.app_name.clone(),

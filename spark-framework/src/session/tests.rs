@@ -167,7 +167,9 @@ fn a_profile_with_gpus_makes_the_framework_see_agents_that_have_some() {
     let Output::Launch { tasks, .. } = &out[0] else { panic!("no launch") };
     let command = tasks[0].command.as_ref().unwrap();
     assert_eq!(command.value.as_deref(), Some("/bin/sh"));
-    assert!(command.arguments.ends_with(&["--resourcesFile", "spark-resources.json"].map(Into::into)));
+    assert!(
+        command.arguments.ends_with(&["--resourcesFile", "spark-resources.json"].map(Into::into))
+    );
     let variables = &command.environment.as_ref().unwrap().variables;
     let told = variables.iter().find(|v| v.name == "MEZZ_SPARK_RESOURCES").unwrap();
     assert_eq!(
