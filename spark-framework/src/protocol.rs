@@ -283,6 +283,13 @@ pub enum ToDriver {
         /// For people.
         reason: String,
     },
+    /// Coarse-grained: executors are missing, and no offer has room for one.
+    Waiting {
+        /// How many there are.
+        executors: usize,
+        /// For people.
+        message: String,
+    },
     /// Fine-grained: offers to look at.
     Offers {
         /// The number to answer with.

@@ -125,7 +125,7 @@ def look(_):
     return [(name, has[name].addresses) for name in sorted(has)]
 print(sc.parallelize([0], 1).withResources(profile).mapPartitions(look).collect(), flush=True)
 "#;
-    let mut job = submit(&cluster, "MEZZ_TEST_SPARK_3_HOME", "profile", &conf, program)?;
+    let mut job = submit(&cluster, "MEZZ_TEST_SPARK_3_HOME", "special", &conf, program)?;
     let end = job.wait(PATIENCE * 2)?.success()?;
     let right = "[('fpga', ['f7']), ('gpu', ['0']), ('licenses', ['L4'])]";
     ensure!(end.stdout.contains(right), "{end}");

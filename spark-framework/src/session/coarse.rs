@@ -238,8 +238,10 @@ impl CoarseSession {
                         reason: exit.reason,
                     }));
                 }
-                Action::Waiting { message } if self.policy.live() == 0 => warn!("{message}"),
-                Action::Waiting { message } => info!("{message}"),
+                Action::Waiting { message } => {
+                    let executors = self.policy.live();
+                    out.push(Output::Driver(ToDriver::Waiting { executors, message }));
+                }
                 Action::GiveUp { message } => fail(message, out),
             }
         }

@@ -179,6 +179,21 @@ fn a_profile_with_gpus_makes_the_framework_see_agents_that_have_some() {
 }
 
 #[test]
+fn the_driver_hears_why_no_offer_has_room() {
+    let mut env = Env::started(1);
+    let mut small = offer("o1");
+    small.resources = Resources::cpus_mem(1.0, 4096.0)
+        .to_proto(mezz_proto::resources::Dialect::Refined, Some("etl"));
+    let said = to_driver(&env.send(Input::Offers(vec![small])));
+    assert_eq!(
+        said,
+        [
+            r#"{"t":"waiting","executors":0,"message":"no agent that is offered has room for an executor of resource profile 0 (cpus:2; mem:1408): node1 has only cpus:1"}"#
+        ]
+    );
+}
+
+#[test]
 fn executors_that_move_their_blocks_away_have_time_for_it() {
     let grace = |kill_grace_s| {
         let mut env = Env(Session::new(Register { kill_grace_s, ..register() }, "mezz").unwrap());
