@@ -206,6 +206,8 @@ impl Cluster {
                 self.suppressed = false;
                 self.refused = [None, None];
             }
+            // There are no GPUs to be told about.
+            Output::Update { .. } => {}
             Output::Kill { task, .. } => {
                 if let Some(task) = self.tasks.get_mut(task.as_str()) {
                     task.killed = true;

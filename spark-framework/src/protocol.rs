@@ -196,6 +196,9 @@ pub struct Register {
     /// The master ends the application so many seconds after losing both the
     /// driver and this process.
     pub failover_timeout_s: Option<f64>,
+    /// Seconds that an executor has, in coarse-grained mode, when its agent ends it
+    /// for another reason than our word; 5 when absent.
+    pub kill_grace_s: Option<u32>,
     /// The executors' container: `spark.mezz.executor.docker.*`, by what comes behind
     /// that. Without `image` in it there is none.
     #[serde(default)]
@@ -245,6 +248,21 @@ pub struct Profile {
     /// Pending tasks that would rather run on each host.
     #[serde(default)]
     pub locality: BTreeMap<String, u32>,
+    /// GPUs and whatever else each needs.
+    #[serde(default)]
+    pub resources: Vec<CustomResource>,
+}
+
+/// A resource of an executor other than cores and memory.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct CustomResource {
+    /// Spark's name.
+    pub name: String,
+    /// Whole units.
+    pub amount: u64,
+    /// Whether the executor finds out by itself which ones it has.
+    #[serde(default)]
+    pub discovered: bool,
 }
 
 /// To the driver.
@@ -281,6 +299,13 @@ pub enum ToDriver {
         killed: bool,
         /// For people.
         reason: String,
+    },
+    /// Coarse-grained: executors are missing, and no offer has room for one.
+    Waiting {
+        /// How many there are.
+        executors: usize,
+        /// For people.
+        message: String,
     },
     /// Fine-grained: offers to look at.
     Offers {

@@ -25,7 +25,7 @@ use tracing::{info, warn};
 
 use crate::{
     protocol::{FromDriver, ProtocolError, ToDriver, read_message},
-    session::{Input, Output, RegisterError, Session},
+    session::{Input, Output, RegisterError, Session, kill_policy},
 };
 
 /// Messages of the driver that wait to be handled; more stay in the pipe.
@@ -275,7 +275,13 @@ impl Calls<'_> {
             Output::Decline { offers, refuse } => s.decline(offers, Some(refuse)).await,
             Output::Suppress => s.suppress(self.roles).await,
             Output::Revive => s.revive(self.roles).await,
-            Output::Kill { task, agent } => s.kill(task.into(), Some(agent.into()), None).await,
+            Output::Update { framework, suppressed } => {
+                let roles = if suppressed { self.roles } else { &[] };
+                s.update_framework(*framework, roles).await
+            }
+            Output::Kill { task, agent } => {
+                s.kill(task.into(), Some(agent.into()), Some(kill_policy())).await
+            }
             Output::ShutDown { executor, agent } => {
                 s.shutdown_executor(v1::ExecutorId { value: executor }, agent.into()).await
             }

@@ -11,6 +11,7 @@
 //! that have not come up yet.
 
 mod constraints;
+mod custom;
 mod failures;
 pub mod fine;
 mod options;
@@ -29,6 +30,7 @@ use thiserror::Error;
 
 pub use self::{
     constraints::{AttributeValue, ConstraintError, Constraints},
+    custom::{Addresses, CustomNeeds},
     options::{Placement, PolicyOptions},
     types::{
         Action, Event, ExecutorNo, Exit, ExitKind, LaunchSpec, PolicyOffer, ProfileId,
@@ -47,6 +49,9 @@ pub const LONG_REFUSAL: Duration = Duration::from_secs(600);
 /// An executor of which nothing is heard for so long after its launch counts as
 /// lost.
 pub const LAUNCH_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// How often it is said that no offer has room.
+pub const NOTICE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How far an executor has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +74,16 @@ struct Executor {
     cores: u32,
     launched: Time,
     progress: Progress,
+    /// Its agent is being drained: it holds what it has until it ends, but others
+    /// take its place.
+    leaving: bool,
+}
+
+impl Executor {
+    /// Whether it counts for its profile's target.
+    fn stays(&self) -> bool {
+        self.progress != Progress::Killing && !self.leaving
+    }
 }
 
 /// What the master has been told about our wish for offers.
@@ -114,6 +129,8 @@ pub struct Policy {
     interest: Interest,
     failures: Failures,
     given_up: bool,
+    /// When it was last said that no offer has room.
+    noticed: Option<Time>,
 }
 
 impl Policy {
@@ -128,6 +145,7 @@ impl Policy {
             interest: Interest::Open(BTreeMap::new()),
             failures: Failures::default(),
             given_up: false,
+            noticed: None,
         }
     }
 
@@ -146,6 +164,7 @@ impl Policy {
             Event::Disconnected => self.connected = false,
             Event::Offers(offers) => self.offered(now, offers, out),
             Event::Running { executor, agent } => self.running(executor, &agent, out),
+            Event::Leaving(no) => self.leaving(no),
             Event::Exited { executor, exit } => self.exited(now, executor, exit, out),
             Event::Tick => {}
         }
@@ -168,6 +187,11 @@ impl Policy {
     /// The executors that are alive or being started or ended.
     pub fn live(&self) -> usize {
         self.executors.len()
+    }
+
+    /// Whether the master has been told to send no offers.
+    pub fn suppresses(&self) -> bool {
+        self.interest == Interest::Suppressed
     }
 
     /// Checks what must always hold.
@@ -195,7 +219,7 @@ impl Policy {
     fn retarget(&mut self, targets: Vec<ProfileTarget>, out: &mut Vec<Action>) {
         self.targets = targets.into_iter().map(|t| (t.id, t)).collect();
         let mut surplus: BTreeMap<ProfileId, u32> = BTreeMap::new();
-        for e in self.executors.values().filter(|e| e.progress != Progress::Killing) {
+        for e in self.executors.values().filter(|e| e.stays()) {
             *surplus.entry(e.profile).or_default() += 1;
         }
         for (id, count) in &mut surplus {
@@ -206,7 +230,7 @@ impl Policy {
             .executors
             .iter()
             .rev()
-            .filter(|(_, e)| e.progress == Progress::Launched)
+            .filter(|(_, e)| e.progress == Progress::Launched && e.stays())
             .filter(|(_, e)| {
                 let left = surplus.entry(e.profile).or_default();
                 let take = *left > 0;
@@ -225,6 +249,12 @@ impl Policy {
         if e.progress != Progress::Killing {
             e.progress = Progress::Killing;
             out.push(Action::Kill { executor: no, agent: e.agent.clone() });
+        }
+    }
+
+    fn leaving(&mut self, no: ExecutorNo) {
+        if let Some(e) = self.executors.get_mut(&no) {
+            e.leaving = true;
         }
     }
 
@@ -333,11 +363,38 @@ impl Policy {
                 cores: target.cores,
                 launched: now,
                 progress: Progress::Launched,
+                leaving: false,
             };
             self.executors.insert(no, executor);
             wanted = self.wanted(now);
         }
+        self.notice(now, &wanted, &candidates, out);
         candidates.answer(out);
+    }
+
+    /// Says why executors that are wanted were not placed, if none was.
+    fn notice(
+        &mut self,
+        now: Time,
+        wanted: &BTreeMap<ProfileId, u32>,
+        candidates: &Candidates,
+        out: &mut Vec<Action>,
+    ) {
+        let lately = self.noticed.is_some_and(|then| now.since(then) < NOTICE_INTERVAL);
+        if lately || candidates.any_taken() {
+            return;
+        }
+        let target = wanted.keys().find_map(|id| self.targets.get(id));
+        let obstacle = target.and_then(|t| Some((t, candidates.obstacle(&self.options, t)?)));
+        if let Some((target, obstacle)) = obstacle {
+            self.noticed = Some(now);
+            let message = format!(
+                "no agent that is offered has room for an executor of resource profile {} \
+                 ({target}): {obstacle}",
+                target.id.0
+            );
+            out.push(Action::Waiting { message });
+        }
     }
 
     /// The first profile that is missing executors and fits somewhere, and where.
@@ -378,11 +435,8 @@ impl Policy {
             self.options.cores_max.map(|max| u64::from(max).saturating_sub(self.cores_held()));
         let mut missing = BTreeMap::new();
         for target in self.targets.values() {
-            let alive = self
-                .executors
-                .values()
-                .filter(|e| e.profile == target.id && e.progress != Progress::Killing)
-                .count();
+            let alive =
+                self.executors.values().filter(|e| e.profile == target.id && e.stays()).count();
             let mut n = u64::from(target.count).saturating_sub(alive as u64);
             if let Some(room) = &mut room {
                 let cores = u64::from(target.cores.max(1));

@@ -10,8 +10,11 @@ use mezz_proto::{
 
 use super::{
     Action, ExecutorNo, LONG_REFUSAL, LaunchSpec, Placement, PolicyOffer, PolicyOptions,
-    ProfileTarget,
+    ProfileTarget, custom,
 };
+
+/// The cluster's name of a resource that agents are sought out for.
+const GPUS: &str = "gpus";
 
 /// The offers of one agent and role, which may be used together (rule 23).
 struct Candidate {
@@ -27,6 +30,8 @@ struct Candidate {
     open: bool,
     /// To be used only where no other will do.
     shunned: bool,
+    /// Its attributes are not those that are asked for.
+    unsuited: bool,
 }
 
 /// Where an executor went.
@@ -70,6 +75,7 @@ impl Candidates {
                         refuse: LONG_REFUSAL,
                         open: true,
                         shunned: false,
+                        unsuited: false,
                     });
                 }
             }
@@ -94,6 +100,7 @@ impl Candidates {
             c.shunned = avoided > now;
             if !options.constraints.met_by(&c.attributes) {
                 c.open = false;
+                c.unsuited = true;
             } else if c.shunned && proven {
                 c.open = false;
                 c.refuse = avoided.since(now).min(LONG_REFUSAL);
@@ -101,29 +108,31 @@ impl Candidates {
         }
     }
 
-    /// The best place for an executor of this profile: where its data is, then by
-    /// the placement rule, then by the agent's id.
+    /// The best place for an executor of this profile: what is reserved to the role
+    /// first, for nobody else can use it; agents with GPUs last, if it needs none;
+    /// then where its data is, then by the placement rule, then by the agent's id.
     pub(super) fn best(
         &self,
         options: &PolicyOptions,
         target: &ProfileTarget,
         uncovered: &BTreeMap<&str, u32>,
     ) -> Option<usize> {
-        let (cpus, mem) = size(target);
         let fits = |c: &Candidate| {
             c.open
-                && c.free.scalar("cpus") >= cpus
-                && c.free.scalar("mem") >= mem
+                && holds(&c.free, target)
                 && options.max_per_agent.is_none_or(|max| self.on(&c.agent) < max)
         };
         let rank = |c: &Candidate| {
             let local = uncovered.get(c.hostname.as_str()).copied().unwrap_or(0);
+            let unreserved = !reserved_holds(&c.free, target);
+            let wasted = !c.free.scalar(GPUS).is_zero() && !target.custom.contains_key(GPUS);
             let (ours, free) =
                 (i64::from(self.on(&c.agent)), c.free.scalar("cpus").millis() as i64);
-            match options.placement {
-                Placement::Spread => (c.shunned, Reverse(local), ours, -free),
-                Placement::Consolidate => (c.shunned, Reverse(local), -ours, free),
-            }
+            let (ours, free) = match options.placement {
+                Placement::Spread => (ours, -free),
+                Placement::Consolidate => (-ours, free),
+            };
+            (c.shunned, unreserved, wasted, Reverse(local), ours, free)
         };
         (0..self.all.len()).filter(|i| fits(&self.all[*i])).min_by_key(|i| rank(&self.all[*i]))
     }
@@ -140,6 +149,8 @@ impl Candidates {
         let mut free = c.free.clone();
         let mut resources = carve(&mut free, "cpus", cpus)?;
         resources += &carve(&mut free, "mem", mem)?;
+        let (more, addresses) = custom::carve(&mut free, &target.custom)?;
+        resources += &more;
         c.free = free;
         c.executors.push(LaunchSpec {
             executor,
@@ -147,9 +158,41 @@ impl Candidates {
             hostname: c.hostname.clone(),
             cores: target.cores,
             resources,
+            addresses,
         });
         *self.ours.entry(c.agent.clone()).or_default() += 1;
         Some(Place { agent: c.agent.clone(), hostname: c.hostname.clone() })
+    }
+
+    /// Whether some executor was put somewhere.
+    pub(super) fn any_taken(&self) -> bool {
+        self.all.iter().any(|c| !c.executors.is_empty())
+    }
+
+    /// What keeps an executor of this profile from every one of them, for people;
+    /// `None` if it would fit, or if nothing but its failures there does.
+    pub(super) fn obstacle(
+        &self,
+        options: &PolicyOptions,
+        target: &ProfileTarget,
+    ) -> Option<String> {
+        let reason = |c: &Candidate| {
+            if c.unsuited {
+                return Some("does not meet spark.mezz.constraints".to_owned());
+            }
+            let lacking = lacking(&c.free, target);
+            if !lacking.is_empty() {
+                return Some(format!("has only {}", lacking.join(", ")));
+            }
+            let full = options.max_per_agent.is_some_and(|max| self.on(&c.agent) >= max);
+            full.then(|| "has as many as spark.mezz.executor.maxPerAgent allows".to_owned())
+        };
+        let all = self.all.iter().map(|c| Some((c, reason(c)?))).collect::<Option<Vec<_>>>()?;
+        let shown: Vec<String> =
+            all.iter().take(3).map(|(c, why)| format!("{} {why}", c.hostname)).collect();
+        let more = all.len().saturating_sub(shown.len());
+        let rest = if more > 0 { format!("; and {more} more") } else { String::new() };
+        (!all.is_empty()).then(|| format!("{}{rest}", shown.join("; ")))
     }
 
     /// One answer to every offer.
@@ -178,6 +221,35 @@ fn size(target: &ProfileTarget) -> (Scalar, Scalar) {
     (Scalar::from_units(u64::from(target.cores)), Scalar::from_units(target.mem_mib))
 }
 
+/// Whether an executor of this profile fits into it.
+fn holds(free: &Resources, target: &ProfileTarget) -> bool {
+    let (cpus, mem) = size(target);
+    free.scalar("cpus") >= cpus && free.scalar("mem") >= mem && custom::has(free, &target.custom)
+}
+
+/// Whether one fits into what is reserved alone.
+fn reserved_holds(free: &Resources, target: &ProfileTarget) -> bool {
+    let reserved = |r: &Resource| !r.identity.reservations().is_empty();
+    free.iter().any(reserved) && holds(&free.filter(reserved), target)
+}
+
+/// What there is of each thing that is too little for an executor of this profile.
+fn lacking(free: &Resources, target: &ProfileTarget) -> Vec<String> {
+    let (cpus, mem) = size(target);
+    let scalars = [("cpus", cpus), ("mem", mem)]
+        .into_iter()
+        .map(|(name, wanted)| (name, free.scalar(name), wanted))
+        .filter(|(_, there, wanted)| there < wanted)
+        .map(|(name, there, _)| format!("{name}:{there}"));
+    let custom = target
+        .custom
+        .iter()
+        .map(|(name, wanted)| (name, custom::units(free, name), *wanted))
+        .filter(|(_, there, wanted)| there < wanted)
+        .map(|(name, there, _)| format!("{name}:{there}"));
+    scalars.chain(custom).collect()
+}
+
 /// Nothing that may be taken back, shared, or is more than plain cpus and memory
 /// of the agent itself.
 pub(super) fn usable(r: &Resource) -> bool {
@@ -185,14 +257,18 @@ pub(super) fn usable(r: &Resource) -> bool {
     !id.is_revocable() && !id.is_shared() && id.disk().is_none() && id.provider().is_none()
 }
 
-/// Takes `amount` of a scalar out of `free`, reserved ones first: nobody else can
-/// use those.
-pub(super) fn carve(free: &mut Resources, name: &str, amount: Scalar) -> Option<Resources> {
+/// Those of this name, reserved ones first: nobody else can use those.
+pub(super) fn reserved_first(free: &Resources, name: &str) -> Vec<Resource> {
     let mut sources: Vec<Resource> = free.named(name).cloned().collect();
     sources.sort_by_key(|r| r.identity.reservations().is_empty());
+    sources
+}
+
+/// Takes `amount` of a scalar out of `free`, reserved ones first.
+pub(super) fn carve(free: &mut Resources, name: &str, amount: Scalar) -> Option<Resources> {
     let mut left = amount;
     let mut taken = Resources::new();
-    for source in sources {
+    for source in reserved_first(free, name) {
         let Amount::Scalar(there) = source.amount else { continue };
         let part = there.min(left);
         left = left.saturating_sub(part);

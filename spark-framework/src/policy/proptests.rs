@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use mezz_proto::{
     ids::{AgentId, OfferId},
-    resources::Resources,
+    resources::{Resource, Resources, Scalar},
     time::Time,
 };
 use proptest::prelude::*;
@@ -14,9 +14,10 @@ use super::*;
 #[derive(Clone, Debug)]
 enum Step {
     Targets(Vec<(u32, u32, u32)>),
-    Offers(Vec<(u8, u32, u32)>),
+    Offers(Vec<(u8, u32, u32, u8)>),
     Running(u32),
     Registered(u32),
+    Leaving(u32),
     Exit(u32, u8),
     Kill(u32),
     Reconnect,
@@ -28,15 +29,27 @@ fn step() -> impl Strategy<Value = Step> {
     let no = 0u32..40;
     prop_oneof![
         2 => prop::collection::vec((0u32..3, 0u32..8, 1u32..5), 0..3).prop_map(Step::Targets),
-        5 => prop::collection::vec((0u8..5, 0u32..16, 0u32..8192), 0..5).prop_map(Step::Offers),
+        5 => prop::collection::vec((0u8..5, 0u32..16, 0u32..8192, 0u8..3), 0..5).prop_map(Step::Offers),
         3 => no.clone().prop_map(Step::Running),
         3 => no.clone().prop_map(Step::Registered),
+        1 => no.clone().prop_map(Step::Leaving),
         3 => (no.clone(), 0u8..5).prop_map(|(n, k)| Step::Exit(n, k)),
         1 => no.prop_map(Step::Kill),
         1 => Just(Step::Reconnect),
         1 => Just(Step::Disconnect),
         2 => (0u64..200).prop_map(Step::Wait),
     ]
+}
+
+/// Profile 1 needs a GPU for each executor.
+fn needs(profile: u32) -> CustomNeeds {
+    (profile == 1).then(|| ("gpus".to_owned(), 1)).into_iter().collect()
+}
+
+fn resources(cpus: u32, mem: u32, gpus: u8) -> Resources {
+    let mut all = Resources::cpus_mem(f64::from(cpus), f64::from(mem));
+    all.insert(Resource::scalar("gpus", Scalar::from_units(u64::from(gpus))));
+    all
 }
 
 fn event(step: &Step, offers: &mut u32) -> Event {
@@ -50,19 +63,20 @@ fn event(step: &Step, offers: &mut u32) -> Event {
                     cores: *cores,
                     mem_mib: 1000,
                     locality: BTreeMap::from([("h1".to_owned(), 2)]),
+                    custom: needs(*id),
                 })
                 .collect(),
         ),
         Step::Offers(all) => Event::Offers(
             all.iter()
-                .map(|(agent, cpus, mem)| {
+                .map(|(agent, cpus, mem, gpus)| {
                     *offers += 1;
                     PolicyOffer {
                         id: OfferId::new(offers.to_string()),
                         agent: AgentId::new(format!("a{agent}")),
                         hostname: format!("h{agent}"),
                         role: None,
-                        resources: Resources::cpus_mem(f64::from(*cpus), f64::from(*mem)),
+                        resources: resources(*cpus, *mem, *gpus),
                         attributes: Vec::new(),
                     }
                 })
@@ -70,6 +84,7 @@ fn event(step: &Step, offers: &mut u32) -> Event {
         ),
         Step::Running(n) => Event::Running { executor: ExecutorNo(*n), agent: "a0".into() },
         Step::Registered(n) => Event::Registered(ExecutorNo(*n)),
+        Step::Leaving(n) => Event::Leaving(ExecutorNo(*n)),
         Step::Exit(n, kind) => Event::Exited {
             executor: ExecutorNo(*n),
             exit: exit(match kind {
@@ -192,7 +207,7 @@ proptest! {
         // What is to be killed ends, what is started comes up.
         for _ in 0..40 {
             now = now + Duration::from_secs(1000);
-            let offers = event(&Step::Offers((0..5).map(|a| (a, 99, 99_999)).collect()), &mut ids);
+            let offers = event(&Step::Offers((0..5).map(|a| (a, 99, 99_999, 9)).collect()), &mut ids);
             policy.handle(now, offers, &mut out);
             for n in 0..200 {
                 policy.handle(now, Event::Registered(ExecutorNo(n)), &mut out);

@@ -2,7 +2,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use mezz_proto::{
     ids::{AgentId, OfferId},
-    resources::{Reservation, ReservationKind, Resources, Scalar},
+    resources::{Reservation, ReservationKind, Resource, Resources, Scalar},
     time::Time,
 };
 
@@ -70,7 +70,14 @@ impl Env {
 }
 
 fn target(id: u32, count: u32) -> ProfileTarget {
-    ProfileTarget { id: ProfileId(id), count, cores: 2, mem_mib: 1024, locality: BTreeMap::new() }
+    ProfileTarget {
+        id: ProfileId(id),
+        count,
+        cores: 2,
+        mem_mib: 1024,
+        locality: BTreeMap::new(),
+        custom: BTreeMap::new(),
+    }
 }
 
 fn placed(actions: &[Action]) -> Vec<(u32, String)> {
@@ -155,20 +162,50 @@ fn offers_of_one_agent_are_used_together_and_reserved_resources_first() {
     assert_eq!(executors[0].resources.to_string(), "cpus:1; cpus(spark):1; mem:1024");
 }
 
+#[test]
+fn agents_with_what_is_reserved_come_first() {
+    let mut env = Env::wanting(2, PolicyOptions::default());
+    let plain = env.offer("a", 8.0, 4096.0);
+    let mut partly = env.offer("b", 8.0, 4096.0);
+    partly.resources += &reserved(2.0);
+    let mut wholly = env.offer("c", 2.0, 0.0);
+    wholly.resources = reserved(2.0);
+    wholly.resources += &reserved_mem(1024.0);
+    let out = env.send(Event::Offers(vec![plain, partly, wholly]));
+    // Where all of it is reserved, and then by the placement rule.
+    assert_eq!(placed(&out), on(&[(1, "c"), (2, "b")]));
+    let used = |agent: &str| {
+        out.iter().find_map(|a| match a {
+            Action::Launch { agent: a, executors, .. } if a.as_str() == agent => {
+                Some(executors[0].resources.to_string())
+            }
+            _ => None,
+        })
+    };
+    assert_eq!(used("c").as_deref(), Some("cpus(spark):2; mem(spark):1024"));
+    assert_eq!(used("b").as_deref(), Some("cpus(spark):2; mem:1024"));
+}
+
+fn reserved_mem(mem: f64) -> Resources {
+    reserve(&Resources::cpus_mem(0.0, mem))
+}
+
 fn reserved(cpus: f64) -> Resources {
+    reserve(&Resources::cpus_mem(cpus, 0.0))
+}
+
+fn reserve(all: &Resources) -> Resources {
     let reservation = Reservation {
         kind: ReservationKind::Static,
         role: "spark".into(),
         principal: None,
         labels: None,
     };
-    Resources::cpus_mem(cpus, 0.0)
-        .iter()
-        .map(|r| mezz_proto::resources::Resource {
-            identity: r.identity.clone().with_reservations(vec![reservation.clone()]),
-            amount: mezz_proto::resources::Amount::Scalar(Scalar::from_f64(cpus).unwrap()),
-        })
-        .collect()
+    let reserve = |r: &Resource| Resource {
+        identity: r.identity.clone().with_reservations(vec![reservation.clone()]),
+        amount: r.amount.clone(),
+    };
+    all.iter().map(reserve).collect()
 }
 
 #[test]
@@ -370,4 +407,122 @@ fn what_came_to_be_missing_while_there_was_no_master_is_asked_for_afterwards() {
     env.send(Event::Disconnected);
     assert_eq!(env.send(Event::Targets(vec![target(0, 1)])), []);
     assert_eq!(env.send(Event::Connected), [Action::Revive]);
+}
+
+/// Wanting executors of profile 1 with a GPU and two licences each.
+fn special(count: u32) -> ProfileTarget {
+    let custom = [("gpus", 1), ("licenses", 2)].map(|(name, n)| (name.to_owned(), n)).into();
+    ProfileTarget { custom, ..target(1, count) }
+}
+
+#[test]
+fn custom_resources_are_part_of_the_fit_and_of_the_launch() {
+    let mut env = Env::new(PolicyOptions::default());
+    env.send(Event::Connected);
+    env.send(Event::Targets(vec![special(3)]));
+    let mut offer = env.offer("a", 8.0, 1e5);
+    offer.resources += &Resources::parse("gpus:4;licenses:5").unwrap();
+    let out = env.send(Event::Offers(vec![offer]));
+    assert_eq!(placed(&out), on(&[(1, "a"), (2, "a")]));
+    let Action::Launch { executors, .. } = &out[0] else { panic!("{out:?}") };
+    assert_eq!(executors[0].resources.to_string(), "cpus:2; gpus:1; licenses:2; mem:1024");
+    assert_eq!(executors[0].addresses["licenses"], ["0", "1"]);
+    assert_eq!(env.offers(&[("b", 8.0)]), []);
+}
+
+#[test]
+fn executors_without_gpus_leave_agents_with_some_to_others() {
+    let mut env = Env::wanting(2, PolicyOptions::default());
+    let mut with = env.offer("a", 8.0, 1e5);
+    with.resources.insert(Resource::scalar("gpus", Scalar::from_units(2)));
+    let without = env.offer("b", 2.0, 1e5);
+    let out = env.send(Event::Offers(vec![with, without]));
+    assert_eq!(placed(&out), on(&[(1, "b"), (2, "a")]));
+}
+
+#[test]
+fn it_is_said_now_and_then_why_no_offer_has_room() {
+    let options =
+        PolicyOptions { constraints: Constraints::parse("rack:a").unwrap(), ..Default::default() };
+    let mut env = Env::new(options);
+    env.send(Event::Connected);
+    env.send(Event::Targets(vec![special(1)]));
+    let rack = |mut offer: PolicyOffer| {
+        offer.attributes = vec![("rack".into(), AttributeValue::Text("a".into()))];
+        offer
+    };
+    let said = |out: &[Action]| {
+        out.iter().find_map(|a| match a {
+            Action::Waiting { message } => Some(message.clone()),
+            _ => None,
+        })
+    };
+    let (small, elsewhere) = (env.offer("a", 1.0, 1e5), env.offer("b", 8.0, 1e5));
+    let out = env.send(Event::Offers(vec![rack(small), elsewhere]));
+    assert_eq!(
+        said(&out).as_deref(),
+        Some(
+            "no agent that is offered has room for an executor of resource profile 1 (cpus:2; \
+             mem:1024; gpus:1; licenses:2): a.host has only cpus:1, gpus:0, licenses:0; b.host \
+             does not meet spark.mezz.constraints"
+        )
+    );
+    let again = env.offer("b", 8.0, 1e5);
+    assert_eq!(said(&env.send(Event::Offers(vec![again.clone()]))), None);
+    env.now = env.now + NOTICE_INTERVAL;
+    assert!(said(&env.send(Event::Offers(vec![again]))).is_some());
+}
+
+/// What cannot be used is refused for long, and nothing but new needs brings it back:
+/// time alone, other offers and ends of others' executors do not.
+#[test]
+fn what_cannot_be_used_is_left_to_others_for_long() {
+    let options = PolicyOptions { cores_max: Some(3), ..Default::default() };
+    let mut env = Env::wanting(9, options);
+    let (big, small) = (env.offer("a", 8.0, 1e5), env.offer("b", 1.0, 1e5));
+    let out = env.send(Event::Offers(vec![big, small]));
+    // One core of spark.cores.max is left, which is no executor.
+    let Action::Launch { refuse, .. } = &out[0] else { panic!("{out:?}") };
+    assert_eq!(*refuse, LONG_REFUSAL);
+    assert!(matches!(&out[1], Action::Decline { refuse, .. } if *refuse == LONG_REFUSAL));
+    assert_eq!(out[2..], [Action::Suppress]);
+
+    let mut env = Env::wanting(1, PolicyOptions::default());
+    for _ in 0..20 {
+        env.wait(30);
+        let useless = env.offer("a", 1.0, 1e5);
+        let out = env.send(Event::Offers(vec![useless]));
+        let declined =
+            |a: &Action| matches!(a, Action::Decline { refuse, .. } if *refuse == LONG_REFUSAL);
+        assert!(out.iter().any(declined), "{out:?}");
+        assert!(!out.contains(&Action::Revive), "{out:?}");
+        assert_eq!(env.send(Event::Tick), []);
+        assert_eq!(env.send(Event::Targets(vec![target(0, 1)])), []);
+    }
+}
+
+#[test]
+fn a_leaving_executor_is_replaced_at_once_but_holds_its_cores() {
+    let mut env = Env::wanting(2, PolicyOptions { cores_max: Some(4), ..Default::default() });
+    env.offers(&[("a", 2.0), ("b", 2.0)]);
+    for n in 1..=2 {
+        env.send(Event::Registered(ExecutorNo(n)));
+    }
+    // spark.cores.max has no room for another until it is gone.
+    assert_eq!(env.send(Event::Leaving(ExecutorNo(1))), []);
+    let exit = Exit::lost("killed: the agent is being drained");
+    let out = env.send(Event::Exited { executor: ExecutorNo(1), exit });
+    assert_eq!(out.last(), Some(&Action::Revive));
+
+    let mut env = Env::wanting(2, PolicyOptions::default());
+    env.offers(&[("a", 2.0), ("b", 2.0)]);
+    for n in 1..=2 {
+        env.send(Event::Registered(ExecutorNo(n)));
+    }
+    assert_eq!(env.send(Event::Leaving(ExecutorNo(1))), [Action::Revive]);
+    assert_eq!(env.offers(&[("c", 2.0)]), on(&[(3, "c")]));
+    assert_eq!(env.send(Event::Leaving(ExecutorNo(1))), []);
+    // Nor does a lower target end another instead of it.
+    env.send(Event::Targets(vec![target(0, 2)]));
+    assert_eq!(env.policy.live(), 3);
 }

@@ -7,7 +7,7 @@ use mezz_proto::{
     resources::Resources,
 };
 
-use super::AttributeValue;
+use super::{Addresses, AttributeValue, CustomNeeds};
 
 /// An executor's number: unique for the life of the application, counted from 1.
 /// Spark wants executor ids to be numbers.
@@ -37,6 +37,16 @@ pub struct ProfileTarget {
     pub mem_mib: u64,
     /// How many pending tasks would rather run on each host.
     pub locality: BTreeMap<String, u32>,
+    /// What each needs besides, by the cluster's names.
+    pub custom: CustomNeeds,
+}
+
+impl fmt::Display for ProfileTarget {
+    /// The size of an executor.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cpus:{}; mem:{}", self.cores, self.mem_mib)?;
+        self.custom.iter().try_for_each(|(name, n)| write!(f, "; {name}:{n}"))
+    }
 }
 
 /// An offer, as far as the policy looks at it.
@@ -121,6 +131,8 @@ pub enum Event {
         /// Where.
         agent: AgentId,
     },
+    /// The executor's agent is being drained: it moves its blocks away and ends.
+    Leaving(ExecutorNo),
     /// The executor is gone.
     Exited {
         /// Which executor.
@@ -145,6 +157,8 @@ pub struct LaunchSpec {
     pub cores: u32,
     /// Its part of the offer.
     pub resources: Resources,
+    /// Which of the custom resources it has.
+    pub addresses: Addresses,
 }
 
 /// What is to be done.
@@ -187,6 +201,12 @@ pub enum Action {
         executor: ExecutorNo,
         /// How.
         exit: Exit,
+    },
+    /// Executors are missing, and none of the offers of this event has room for one.
+    /// At most once in [`NOTICE_INTERVAL`](super::NOTICE_INTERVAL).
+    Waiting {
+        /// For people.
+        message: String,
     },
     /// Tell the driver that its executors cannot be started. Once.
     GiveUp {

@@ -10,7 +10,10 @@ use mezz_proto::{
 };
 use tracing::{debug, info, warn};
 
-use super::{Input, Output, RegisterError, exit, fail, launch, number, place::Place, policy_offer};
+use super::{
+    Capability, Input, Output, RegisterError, exit, fail, framework, launch, number, place::Place,
+    policy_offer, resources,
+};
 use crate::{
     policy::{
         Action, Constraints, Event, ExecutorNo, ExitKind, LaunchSpec, Placement, Policy,
@@ -33,6 +36,8 @@ pub struct CoarseSession {
     app_id: Option<String>,
     profiles: BTreeMap<ProfileId, Profile>,
     executors: BTreeMap<ExecutorNo, Launched>,
+    /// Whether some profile has ever needed GPUs.
+    gpus: bool,
 }
 
 impl CoarseSession {
@@ -59,7 +64,18 @@ impl CoarseSession {
             app_id: None,
             profiles: BTreeMap::new(),
             executors: BTreeMap::new(),
+            gpus: false,
         })
+    }
+
+    /// What to subscribe as.
+    pub(super) fn framework(&self) -> v1::FrameworkInfo {
+        // By TASK_KILLING it hears that an agent is drained while executors move away.
+        let mut more = vec![Capability::TaskKillingState];
+        if self.gpus {
+            more.push(Capability::GpuResources);
+        }
+        framework(&self.register, &more)
     }
 
     pub(super) fn register(&self) -> &Register {
@@ -109,19 +125,18 @@ impl CoarseSession {
                 return;
             }
             FromDriver::Target { profiles } => {
-                let targets = profiles
-                    .iter()
-                    .map(|p| ProfileTarget {
-                        id: ProfileId(p.rp),
-                        count: p.n,
-                        cores: p.cores.max(1),
-                        mem_mib: p.mem,
-                        locality: p.locality.clone(),
-                    })
-                    .collect();
-                debug!(?targets, "executors wanted");
+                let event = Event::Targets(profiles.iter().map(target).collect());
+                debug!(?event, "executors wanted");
+                let gpus = profiles.iter().any(|p| resources::with_gpus(&p.resources));
                 self.profiles.extend(profiles.into_iter().map(|p| (ProfileId(p.rp), p)));
-                Event::Targets(targets)
+                if gpus && !self.gpus {
+                    self.gpus = true;
+                    out.push(Output::Update {
+                        framework: Box::new(self.framework()),
+                        suppressed: self.policy.suppresses(),
+                    });
+                }
+                event
             }
             FromDriver::KillExecutors { ids } => {
                 Event::Kill(ids.iter().filter_map(|id| number(id)).collect())
@@ -164,6 +179,11 @@ impl CoarseSession {
             warn!(task = status.task_id.value, "a status of a task that is not ours");
             return;
         };
+        if exit::leaves(status) {
+            info!(executor = executor.0, "its agent is being drained");
+            self.decide(now, Event::Leaving(executor), &BTreeMap::new(), out);
+            return;
+        }
         let mem = self.executors.get(&executor).map(|e| e.mem_mib);
         let event = match exit::meaning(status, mem) {
             exit::Meaning::Gone(exit) => Event::Exited { executor, exit },
@@ -226,6 +246,10 @@ impl CoarseSession {
                         reason: exit.reason,
                     }));
                 }
+                Action::Waiting { message } => {
+                    let executors = self.policy.live();
+                    out.push(Output::Driver(ToDriver::Waiting { executors, message }));
+                }
                 Action::GiveUp { message } => fail(message, out),
             }
         }
@@ -243,5 +267,17 @@ impl CoarseSession {
         self.executors.insert(spec.executor, Launched { mem_mib: profile.mem });
         let app = launch::App { register: &self.register, id: app_id, place: &self.place };
         Some(launch::task(&app, profile, spec, agent, role, log))
+    }
+}
+
+/// A profile as the policy wants it.
+fn target(profile: &Profile) -> ProfileTarget {
+    ProfileTarget {
+        id: ProfileId(profile.rp),
+        count: profile.n,
+        cores: profile.cores.max(1),
+        mem_mib: profile.mem,
+        locality: profile.locality.clone(),
+        custom: resources::needs(&profile.resources),
     }
 }

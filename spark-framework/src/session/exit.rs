@@ -10,7 +10,7 @@ use crate::{
 /// What a status says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Meaning {
-    /// It runs, or is still being ended.
+    /// It runs.
     Alive,
     /// It is gone, for us.
     Gone(Exit),
@@ -24,8 +24,10 @@ pub(super) fn meaning(status: &v1::TaskStatus, mem_mib: Option<u64>) -> Meaning 
     let text = status.message.as_deref().unwrap_or("").trim();
     let reason = status.reason.and_then(|r| Reason::try_from(r).ok());
     match state {
-        TaskState::TaskRunning | TaskState::TaskKilling => Meaning::Alive,
-        TaskState::TaskStaging | TaskState::TaskStarting => Meaning::Nothing,
+        TaskState::TaskRunning => Meaning::Alive,
+        TaskState::TaskKilling | TaskState::TaskStaging | TaskState::TaskStarting => {
+            Meaning::Nothing
+        }
         TaskState::TaskFinished => Meaning::Gone(Exit {
             kind: ExitKind::Finished,
             code: 0,
@@ -47,6 +49,11 @@ pub(super) fn meaning(status: &v1::TaskStatus, mem_mib: Option<u64>) -> Meaning 
             or(text, state.as_str_name())
         ))),
     }
+}
+
+/// Whether its agent has begun to end it because it is being drained.
+pub(super) fn leaves(status: &v1::TaskStatus) -> bool {
+    status.state() == TaskState::TaskKilling && status.reason() == Reason::AgentDraining
 }
 
 /// The end of a custom executor by its wait status, as `waitpid` tells it; -1 or
@@ -226,5 +233,15 @@ mod tests {
         }
         assert_eq!(meaning(&status(TaskState::TaskRunning, None, ""), None), Meaning::Alive);
         assert_eq!(meaning(&status(TaskState::TaskStarting, None, ""), None), Meaning::Nothing);
+    }
+
+    #[test]
+    fn an_executor_leaves_when_its_agent_is_drained_and_not_on_our_word() {
+        let killing = |reason| status(TaskState::TaskKilling, reason, "");
+        assert!(leaves(&killing(Some(Reason::AgentDraining))) && !leaves(&killing(None)));
+        assert!(!leaves(&status(TaskState::TaskKilled, Some(Reason::AgentDraining), "")));
+        assert_eq!(meaning(&killing(None), None), Meaning::Nothing);
+        let exit = gone(TaskState::TaskKilled, Some(Reason::AgentDraining), "killed: drained");
+        assert_eq!((exit.kind, exit.by_app), (ExitKind::Lost, false));
     }
 }

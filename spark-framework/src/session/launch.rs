@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mezz_proto::{ids::AgentId, resources::Dialect, v1};
 
-use super::place::Place;
+use super::{place::Place, resources};
 use crate::{
     policy::LaunchSpec,
     protocol::{Profile, Register},
@@ -65,6 +65,7 @@ pub(super) fn task(
         }
     }
     let arguments: Vec<String> = app.register.command.iter().map(fill).collect();
+    let arguments = resources::tell(&profile.resources, &spec.addresses, arguments, &mut env);
     v1::TaskInfo {
         name: format!("{} executor {id}", app.register.app_name),
         task_id: v1::TaskId { value: id },
@@ -77,13 +78,22 @@ pub(super) fn task(
             ..app.place.command(arguments)
         }),
         container: app.place.container(),
-        kill_policy: Some(v1::KillPolicy {
-            grace_period: Some(v1::DurationInfo {
-                nanoseconds: i64::try_from(KILL_GRACE.as_nanos()).unwrap_or(i64::MAX),
-            }),
-        }),
+        kill_policy: Some(policy(
+            app.register.kill_grace_s.map_or(KILL_GRACE, |s| Duration::from_secs(u64::from(s))),
+        )),
         ..Default::default()
     }
+}
+
+/// For executors that end on our word: Spark has decided, so they have nothing to
+/// move away, however long they would have otherwise.
+pub(crate) fn kill_policy() -> v1::KillPolicy {
+    policy(KILL_GRACE)
+}
+
+fn policy(grace: Duration) -> v1::KillPolicy {
+    let nanoseconds = i64::try_from(grace.as_nanos()).unwrap_or(i64::MAX);
+    v1::KillPolicy { grace_period: Some(v1::DurationInfo { nanoseconds }) }
 }
 
 /// As a secret where the name says so, which keeps it out of what is shown of

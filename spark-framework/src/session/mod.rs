@@ -7,6 +7,7 @@ mod exit;
 mod fine;
 mod launch;
 mod place;
+mod resources;
 
 #[cfg(test)]
 mod tests;
@@ -17,10 +18,11 @@ use mezz_proto::{
     ids::{AgentId, TaskId},
     resources::{ResourceError, Resources},
     time::Time,
-    v1,
+    v1::{self, framework_info::capability::Type as Capability},
 };
 use thiserror::Error;
 
+pub(crate) use self::launch::kill_policy;
 pub use self::{coarse::CoarseSession, fine::FineSession};
 use self::{engines::Engines, place::Place};
 use crate::{
@@ -86,7 +88,14 @@ pub enum Output {
     Suppress,
     /// Offers again.
     Revive,
-    /// Kill a task.
+    /// Subscribe as this from now on; its roles and id stay.
+    Update {
+        /// What the framework is now.
+        framework: Box<v1::FrameworkInfo>,
+        /// Whether no offers are wanted.
+        suppressed: bool,
+    },
+    /// Kill a task, with the grace of [`kill_policy`](crate::session::kill_policy).
     Kill {
         /// Which.
         task: TaskId,
@@ -200,24 +209,9 @@ impl Session {
 
     /// What to subscribe as.
     pub fn framework(&self) -> v1::FrameworkInfo {
-        use v1::framework_info::capability::Type;
-        let r = self.register();
-        let capability = |t: Type| v1::framework_info::Capability { r#type: Some(t as i32) };
-        v1::FrameworkInfo {
-            user: r.user.clone(),
-            name: r.app_name.clone(),
-            failover_timeout: Some(
-                r.failover_timeout_s.unwrap_or(DEFAULT_FAILOVER_TIMEOUT.as_secs_f64()),
-            ),
-            // Executors outlive a break between their agent and the master (rule 46).
-            checkpoint: Some(true),
-            hostname: r.host.clone(),
-            webui_url: r.ui.clone(),
-            capabilities: [Type::MultiRole, Type::PartitionAware, Type::ReservationRefinement]
-                .map(capability)
-                .to_vec(),
-            roles: vec![r.role.clone().unwrap_or_else(|| "*".to_owned())],
-            ..Default::default()
+        match self {
+            Self::Coarse(session) => session.framework(),
+            Self::Fine(_) => framework(self.register(), &[]),
         }
     }
 
@@ -255,6 +249,28 @@ impl Session {
             Modes::Coarse(session) => session.handle(now, input, out),
             Modes::Fine(session) => session.handle(now, input, out),
         }
+    }
+}
+
+/// The application as a framework, with these capabilities beside those that all
+/// have.
+fn framework(r: &Register, more: &[Capability]) -> v1::FrameworkInfo {
+    let all =
+        [Capability::MultiRole, Capability::PartitionAware, Capability::ReservationRefinement];
+    let capability = |t: &Capability| v1::framework_info::Capability { r#type: Some(*t as i32) };
+    v1::FrameworkInfo {
+        user: r.user.clone(),
+        name: r.app_name.clone(),
+        failover_timeout: Some(
+            r.failover_timeout_s.unwrap_or(DEFAULT_FAILOVER_TIMEOUT.as_secs_f64()),
+        ),
+        // Executors outlive a break between their agent and the master (rule 46).
+        checkpoint: Some(true),
+        hostname: r.host.clone(),
+        webui_url: r.ui.clone(),
+        capabilities: all.iter().chain(more).map(capability).collect(),
+        roles: vec![r.role.clone().unwrap_or_else(|| "*".to_owned())],
+        ..Default::default()
     }
 }
 

@@ -142,6 +142,90 @@ fn an_offer_becomes_a_command_task_with_everything_filled_in() {
     );
 }
 
+fn capabilities(framework: &v1::FrameworkInfo) -> Vec<Capability> {
+    framework.capabilities.iter().map(|c| c.r#type()).collect()
+}
+
+#[test]
+fn a_profile_with_gpus_makes_the_framework_see_agents_that_have_some() {
+    let mut env = Env(Session::new(register(), "mezz").unwrap());
+    assert!(!capabilities(&env.0.framework()).contains(&Capability::GpuResources));
+    let text = r#"{"t":"target","profiles":[{"rp":3,"n":1,"cores":2,"mem":1408,"heap":1024,
+        "resources":[{"name":"gpu","amount":1},{"name":"x","amount":1,"discovered":true}]}]}"#;
+    let special = || Input::Driver(FromDriver::parse(text.as_bytes()).unwrap());
+    let out = env.send(special());
+    let Output::Update { framework, suppressed: false } = &out[0] else { panic!("no update") };
+    assert!(capabilities(framework).contains(&Capability::GpuResources));
+    assert_eq!((framework.name.as_str(), &framework.roles), ("words", &vec!["etl".to_owned()]));
+    assert!(!env.send(special()).iter().any(|o| matches!(o, Output::Update { .. })));
+
+    env.send(Input::Subscribed(v1::FrameworkId { value: "fw-1".into() }));
+    let mut offer = offer("o1");
+    let all = Resources::parse("cpus:4;mem:4096;gpus:2;x:1").unwrap();
+    offer.resources = all.to_proto(mezz_proto::resources::Dialect::Refined, Some("etl"));
+    let out = env.send(Input::Offers(vec![offer]));
+    let Output::Launch { tasks, .. } = &out[0] else { panic!("no launch") };
+    let command = tasks[0].command.as_ref().unwrap();
+    assert_eq!(command.value.as_deref(), Some("/bin/sh"));
+    assert!(
+        command.arguments.ends_with(&["--resourcesFile", "spark-resources.json"].map(Into::into))
+    );
+    let variables = &command.environment.as_ref().unwrap().variables;
+    let told = variables.iter().find(|v| v.name == "MEZZ_SPARK_RESOURCES").unwrap();
+    assert_eq!(
+        told.value(),
+        r#"[{"id":{"componentName":"spark.executor","resourceName":"gpu"},"addresses":["0"]}]"#
+    );
+}
+
+#[test]
+fn the_driver_hears_why_no_offer_has_room() {
+    let mut env = Env::started(1);
+    let mut small = offer("o1");
+    small.resources = Resources::cpus_mem(1.0, 4096.0)
+        .to_proto(mezz_proto::resources::Dialect::Refined, Some("etl"));
+    let said = to_driver(&env.send(Input::Offers(vec![small])));
+    assert_eq!(
+        said,
+        [
+            r#"{"t":"waiting","executors":0,"message":"no agent that is offered has room for an executor of resource profile 0 (cpus:2; mem:1408): node1 has only cpus:1"}"#
+        ]
+    );
+}
+
+#[test]
+fn executors_that_move_their_blocks_away_have_time_for_it() {
+    let grace = |kill_grace_s| {
+        let mut env = Env(Session::new(Register { kill_grace_s, ..register() }, "mezz").unwrap());
+        env.send(target(1));
+        env.send(Input::Subscribed(v1::FrameworkId { value: "fw-1".into() }));
+        let out = env.send(Input::Offers(vec![offer("o1")]));
+        let Output::Launch { tasks, .. } = &out[0] else { panic!("no launch") };
+        tasks[0].kill_policy.unwrap().grace_period.unwrap().nanoseconds / 1_000_000_000
+    };
+    assert_eq!((grace(None), grace(Some(120))), (5, 120));
+}
+
+#[test]
+fn the_executor_of_a_drained_agent_is_replaced_while_it_still_moves() {
+    let mut env = Env::started(1);
+    env.send(Input::Offers(vec![offer("o1")]));
+    env.update("1", v1::TaskState::TaskRunning, "");
+    let status = |state: v1::TaskState| {
+        Input::Update(Box::new(v1::TaskStatus {
+            task_id: v1::TaskId { value: "1".into() },
+            state: state as i32,
+            reason: Some(v1::task_status::Reason::AgentDraining as i32),
+            agent_id: Some(v1::AgentId { value: "a1".into() }),
+            ..Default::default()
+        }))
+    };
+    let out = env.send(status(v1::TaskState::TaskKilling));
+    assert!(out.contains(&Output::Revive) && to_driver(&out).is_empty());
+    let out = env.send(status(v1::TaskState::TaskKilled));
+    assert!(to_driver(&out)[0].contains(r#""by_app":false,"killed":false"#));
+}
+
 #[test]
 fn the_driver_hears_of_its_registration_once() {
     let mut env = Env(Session::new(register(), "mezz").unwrap());

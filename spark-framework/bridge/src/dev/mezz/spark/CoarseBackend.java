@@ -16,6 +16,7 @@ import java.util.concurrent.TimeUnit;
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import org.apache.spark.SparkContext;
+import org.apache.spark.resource.ExecutorResourceRequest;
 import org.apache.spark.resource.ResourceProfile;
 import org.apache.spark.rpc.RpcAddress;
 import org.apache.spark.scheduler.ExecutorLossReason;
@@ -92,6 +93,10 @@ final class CoarseBackend extends CoarseGrainedSchedulerBackend implements Sidec
   @Override
   public void start() {
     super.start();
+    if (settings.decommission()) {
+      // Before the first executor asks for its settings.
+      Settings.decommissionDefaults().forEach((key, value) -> sc.conf().setIfMissing(key, value));
+    }
     application.open(this);
     application.send(registration());
     sc.addSparkListener(new Registrations());
@@ -130,6 +135,9 @@ final class CoarseBackend extends CoarseGrainedSchedulerBackend implements Sidec
         application.registration("coarse", command.arguments(), command.environment());
     Protocol.putIfPresent(message, "max_per_agent", settings.maxPerAgent());
     message.put("placement", settings.placement());
+    if (settings.decommission()) {
+      message.put("kill_grace_s", settings.decommissionGraceSeconds());
+    }
     return message;
   }
 
@@ -188,7 +196,8 @@ final class CoarseBackend extends CoarseGrainedSchedulerBackend implements Sidec
             ? Math.max(1, coresMax / cores)
             : SchedulerBackendUtils.DEFAULT_NUMBER_EXECUTORS();
     int executors = SchedulerBackendUtils.getInitialTargetExecutorNumber(sc.conf(), unlessSaid);
-    expectedCores = (int) Math.min((long) executors * cores, coresMax);
+    // Whole executors only: what is left over of spark.cores.max is not to be waited for.
+    expectedCores = Math.min(executors, coresMax / cores) * cores;
     if (cores > coresMax) {
       LOG.warn("No executor fits: spark.executor.cores is {}, spark.cores.max {}", cores, coresMax);
     }
@@ -201,16 +210,30 @@ final class CoarseBackend extends CoarseGrainedSchedulerBackend implements Sidec
         (profile, executors) -> {
           ResourceProfile.ExecutorResourcesOrDefaults each =
               Compat.executorResources(profile, sc.conf());
-          Protocol.putProfile(
-              message,
-              profile.id(),
-              executors,
-              cores(each),
-              each.totalMemMiB(),
-              each.executorMemoryMiB(),
-              locality(profile.id()));
+          ObjectNode node =
+              Protocol.putProfile(
+                  message,
+                  profile.id(),
+                  executors,
+                  cores(each),
+                  each.totalMemMiB(),
+                  each.executorMemoryMiB(),
+                  locality(profile.id()));
+          putResources(node, each);
         });
     application.send(message);
+  }
+
+  /** GPUs and whatever else an executor of the profile needs. */
+  private void putResources(ObjectNode node, ResourceProfile.ExecutorResourcesOrDefaults each) {
+    boolean plugin = sc.conf().contains("spark.resources.discoveryPlugin");
+    scala.collection.Iterator<Tuple2<String, ExecutorResourceRequest>> all =
+        each.customResources().iterator();
+    while (all.hasNext()) {
+      ExecutorResourceRequest request = all.next()._2();
+      boolean discovered = plugin || !request.discoveryScript().isEmpty();
+      Protocol.putResource(node, request.resourceName(), request.amount(), discovered);
+    }
   }
 
   private int cores(ResourceProfile.ExecutorResourcesOrDefaults each) {
@@ -256,6 +279,9 @@ final class CoarseBackend extends CoarseGrainedSchedulerBackend implements Sidec
       case "executor_exited":
         onExited(message);
         break;
+      case "waiting":
+        onWaiting(message.path("executors").asInt(), message.path("message").asText());
+        break;
       default:
         LOG.warn("The sidecar sent '{}', which is not understood", message.path("t").asText());
     }
@@ -264,6 +290,14 @@ final class CoarseBackend extends CoarseGrainedSchedulerBackend implements Sidec
   @Override
   public void onLost(String reason) {
     application.fail(reason);
+  }
+
+  private static void onWaiting(int executors, String message) {
+    if (executors == 0) {
+      LOG.warn("Waiting for executors: {}", message);
+    } else {
+      LOG.info("Waiting for more executors than {}: {}", executors, message);
+    }
   }
 
   private void onExited(JsonNode message) {

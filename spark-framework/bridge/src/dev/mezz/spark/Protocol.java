@@ -60,7 +60,7 @@ final class Protocol {
   }
 
   /** Adds a resource profile to a target message; memory in MiB. */
-  static void putProfile(
+  static ObjectNode putProfile(
       ObjectNode target,
       int profile,
       int executors,
@@ -75,6 +75,17 @@ final class Protocol {
     node.put("mem", memory);
     node.put("heap", heap);
     node.set("locality", JSON.valueToTree(locality));
+    return node;
+  }
+
+  /** Adds a resource to a profile; with a discovery script executors see for themselves. */
+  static void putResource(ObjectNode profile, String name, long amount, boolean discovered) {
+    profile
+        .withArray("resources")
+        .addObject()
+        .put("name", name)
+        .put("amount", amount)
+        .put("discovered", discovered);
   }
 
   static ObjectNode killExecutors(Collection<String> ids) {

@@ -13,6 +13,8 @@ final class Settings {
 
   /** Where images have what fine-grained executors need, unless the settings say otherwise. */
   private static final String IN_IMAGE = "/opt/mezz/";
+  /** The longest grace: a day. */
+  private static final long MAX_GRACE_SECONDS = 86_400;
 
   private final SparkConf conf;
 
@@ -24,6 +26,7 @@ final class Settings {
     placement();
     failoverTimeoutSeconds();
     fetcherCache();
+    decommissionGraceSeconds();
     if (!coarse()) {
       checkFine();
     }
@@ -175,6 +178,35 @@ final class Settings {
   /** Seconds after which the master ends an application that it has lost. */
   long failoverTimeoutSeconds() {
     return conf.getTimeAsSeconds("spark.mezz.failoverTimeout", "60s");
+  }
+
+  /** Whether executors move their blocks away and end by themselves when they are asked to end. */
+  boolean decommission() {
+    return conf.getBoolean("spark.decommission.enabled", false);
+  }
+
+  /**
+   * Spark's settings that decommissioning needs here, unless the user says otherwise: agents ask by
+   * SIGTERM, and without blocks to move there would be nothing to wait for.
+   */
+  static Map<String, String> decommissionDefaults() {
+    return Map.of(
+        "spark.executor.decommission.signal", "TERM",
+        "spark.storage.decommission.enabled", "true",
+        "spark.storage.decommission.rddBlocks.enabled", "true",
+        "spark.storage.decommission.shuffleBlocks.enabled", "true");
+  }
+
+  /** Seconds that an executor has for that, and for the tasks that it runs. */
+  int decommissionGraceSeconds() {
+    String key = "spark.mezz.executor.decommissionGrace";
+    String spark = conf.get("spark.executor.decommission.forceKillTimeout", "120s");
+    long seconds = conf.getTimeAsSeconds(key, spark);
+    if (seconds < 1 || seconds > MAX_GRACE_SECONDS) {
+      throw new IllegalArgumentException(
+          key + " is " + seconds + " s; it must be from 1 s to " + MAX_GRACE_SECONDS + " s");
+    }
+    return (int) seconds;
   }
 
   /** Cores of an executor whose resource profile does not say. */
