@@ -15,6 +15,7 @@
 
 pub mod dispatcher;
 pub mod executor;
+mod last_words;
 pub mod policy;
 pub mod protocol;
 pub mod session;

@@ -15,6 +15,7 @@ mod failures;
 pub mod fine;
 mod options;
 mod place;
+mod shuffle;
 mod types;
 
 #[cfg(test)]
@@ -30,6 +31,7 @@ use thiserror::Error;
 pub use self::{
     constraints::{AttributeValue, ConstraintError, Constraints},
     options::{Placement, PolicyOptions},
+    shuffle::{Served, ServiceNo, ServiceSize, ServiceSpec},
     types::{
         Action, Event, ExecutorNo, Exit, ExitKind, LaunchSpec, PolicyOffer, ProfileId,
         ProfileTarget,
@@ -38,6 +40,7 @@ pub use self::{
 use self::{
     failures::{Ended, Failures},
     place::Candidates,
+    shuffle::Services,
 };
 
 /// How long an offer that is of no use stays refused. A revive lifts it, and so
@@ -113,6 +116,7 @@ pub struct Policy {
     connected: bool,
     interest: Interest,
     failures: Failures,
+    services: Services,
     given_up: bool,
 }
 
@@ -120,6 +124,7 @@ impl Policy {
     /// Wants nothing yet, and is not connected.
     pub fn new(options: PolicyOptions) -> Self {
         Self {
+            services: Services::new(options.shuffle),
             options,
             targets: BTreeMap::new(),
             executors: BTreeMap::new(),
@@ -147,6 +152,10 @@ impl Policy {
             Event::Offers(offers) => self.offered(now, offers, out),
             Event::Running { executor, agent } => self.running(executor, &agent, out),
             Event::Exited { executor, exit } => self.exited(now, executor, exit, out),
+            Event::ServiceRunning { service, agent } => self.service_runs(service, agent, out),
+            Event::ServiceEnded { service, exit } => {
+                self.service_ended(now, service, &exit, out);
+            }
             Event::Tick => {}
         }
         self.failures.pass(now);
@@ -270,6 +279,7 @@ impl Policy {
         let Some(e) = self.executors.remove(&no) else { return };
         let asked = e.progress == Progress::Killing;
         let exit = if asked { exit.asked_for() } else { exit };
+        let exit = self.services.explain(no, exit);
         let registered = match e.progress {
             Progress::Registered(since) => Some(since),
             _ => None,
@@ -315,6 +325,7 @@ impl Policy {
         let mut wanted = self.wanted(now);
         let mut candidates = Candidates::new(offers, |agent| self.on_agent(agent));
         let avoided = |agent: &AgentId| self.failures.avoided_until(agent);
+        candidates.services = std::mem::take(&mut self.services);
         candidates.judge(&self.options, avoided, self.any_registered(), now);
         while let Some((profile, pick)) = self.next_pick(&wanted, &candidates) {
             let no = ExecutorNo(self.last.0 + 1);
@@ -332,6 +343,7 @@ impl Policy {
             self.executors.insert(no, executor);
             wanted = self.wanted(now);
         }
+        self.services = std::mem::take(&mut candidates.services);
         candidates.answer(out);
     }
 

@@ -1,6 +1,6 @@
 //! The policy's settings.
 
-use super::Constraints;
+use super::{Constraints, ServiceSize};
 
 /// Where to put executors when several agents have room.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,4 +23,6 @@ pub struct PolicyOptions {
     pub constraints: Constraints,
     /// `spark.mezz.placement`.
     pub placement: Placement,
+    /// What a shuffle service holds on each agent; absent when there are to be none.
+    pub shuffle: Option<ServiceSize>,
 }

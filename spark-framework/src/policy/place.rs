@@ -10,7 +10,7 @@ use mezz_proto::{
 
 use super::{
     Action, ExecutorNo, LONG_REFUSAL, LaunchSpec, Placement, PolicyOffer, PolicyOptions,
-    ProfileTarget,
+    ProfileTarget, shuffle::Services,
 };
 
 /// The offers of one agent and role, which may be used together (rule 23).
@@ -40,6 +40,8 @@ pub(super) struct Candidates {
     all: Vec<Candidate>,
     /// Executors on each agent, those just placed included.
     ours: BTreeMap<AgentId, u32>,
+    /// Executors' shuffle services, those just placed included.
+    pub(super) services: Services,
 }
 
 impl Candidates {
@@ -76,7 +78,7 @@ impl Candidates {
         }
         let all: Vec<Candidate> = grouped.into_values().collect();
         let ours = all.iter().map(|c| (c.agent.clone(), ours(&c.agent))).collect();
-        Self { all, ours }
+        Self { all, ours, services: Services::default() }
     }
 
     /// Closes those that must not be used, whatever is wanted. Agents that fail
@@ -111,9 +113,9 @@ impl Candidates {
     ) -> Option<usize> {
         let (cpus, mem) = size(target);
         let fits = |c: &Candidate| {
+            let left = self.services.leaves(&c.agent, &c.free);
             c.open
-                && c.free.scalar("cpus") >= cpus
-                && c.free.scalar("mem") >= mem
+                && left.is_some_and(|l| l.scalar("cpus") >= cpus && l.scalar("mem") >= mem)
                 && options.max_per_agent.is_none_or(|max| self.on(&c.agent) < max)
         };
         let rank = |c: &Candidate| {
@@ -140,6 +142,7 @@ impl Candidates {
         let mut free = c.free.clone();
         let mut resources = carve(&mut free, "cpus", cpus)?;
         resources += &carve(&mut free, "mem", mem)?;
+        let served = self.services.serve(&c.agent, &mut free)?;
         c.free = free;
         c.executors.push(LaunchSpec {
             executor,
@@ -147,6 +150,7 @@ impl Candidates {
             hostname: c.hostname.clone(),
             cores: target.cores,
             resources,
+            served,
         });
         *self.ours.entry(c.agent.clone()).or_default() += 1;
         Some(Place { agent: c.agent.clone(), hostname: c.hostname.clone() })

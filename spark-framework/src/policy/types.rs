@@ -7,7 +7,7 @@ use mezz_proto::{
     resources::Resources,
 };
 
-use super::AttributeValue;
+use super::{AttributeValue, Served, ServiceNo};
 
 /// An executor's number: unique for the life of the application, counted from 1.
 /// Spark wants executor ids to be numbers.
@@ -126,6 +126,20 @@ pub enum Event {
         /// How.
         exit: Exit,
     },
+    /// A shuffle service runs, or may still run.
+    ServiceRunning {
+        /// Which.
+        service: ServiceNo,
+        /// Where.
+        agent: AgentId,
+    },
+    /// A shuffle service is gone.
+    ServiceEnded {
+        /// Which.
+        service: ServiceNo,
+        /// How.
+        exit: Exit,
+    },
     /// Time has passed.
     Tick,
 }
@@ -143,6 +157,8 @@ pub struct LaunchSpec {
     pub cores: u32,
     /// Its part of the offer.
     pub resources: Resources,
+    /// How its shuffle files are served; absent when by itself.
+    pub served: Option<Served>,
 }
 
 /// What is to be done.
@@ -176,6 +192,13 @@ pub enum Action {
     Kill {
         /// Which.
         executor: ExecutorNo,
+        /// Where.
+        agent: AgentId,
+    },
+    /// End this shuffle service.
+    EndService {
+        /// Which.
+        service: ServiceNo,
         /// Where.
         agent: AgentId,
     },

@@ -5,6 +5,7 @@ mod coarse;
 mod exit;
 mod fine;
 mod launch;
+mod shuffle;
 
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ use mezz_proto::{
 };
 use thiserror::Error;
 
+pub(crate) use self::launch::log_base;
 pub use self::{coarse::CoarseSession, fine::FineSession};
 use crate::{
     policy::{AttributeValue, ConstraintError, ExecutorNo, PolicyOffer},

@@ -92,6 +92,7 @@ final class CoarseBackend extends CoarseGrainedSchedulerBackend implements Sidec
   @Override
   public void start() {
     super.start();
+    settings.shuffleService().prepare();
     application.open(this);
     application.send(registration());
     sc.addSparkListener(new Registrations());
@@ -130,6 +131,15 @@ final class CoarseBackend extends CoarseGrainedSchedulerBackend implements Sidec
         application.registration("coarse", command.arguments(), command.environment());
     Protocol.putIfPresent(message, "max_per_agent", settings.maxPerAgent());
     message.put("placement", settings.placement());
+    ShuffleService shuffle = settings.shuffleService();
+    if (shuffle.own()) {
+      Protocol.putShuffle(
+          message,
+          shuffle.cores(),
+          shuffle.memoryMiB(),
+          command.shuffleArguments(),
+          command.environment());
+    }
     return message;
   }
 

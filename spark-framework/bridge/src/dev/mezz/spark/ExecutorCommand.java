@@ -31,6 +31,7 @@ final class ExecutorCommand {
   private final SparkContext sc;
   private final SparkConf conf;
   private final Settings settings;
+  private final ShuffleService shuffle;
   private final String home;
   private final Map<String, String> executorEnvs;
 
@@ -38,6 +39,7 @@ final class ExecutorCommand {
     this.sc = sc;
     this.conf = sc.conf();
     this.settings = settings;
+    this.shuffle = settings.shuffleService();
     this.home = settings.sparkHome();
     if (home == null) {
       throw new IllegalArgumentException(
@@ -67,8 +69,7 @@ final class ExecutorCommand {
 
   private List<String> java(String main, String classPath) {
     List<String> argv = new ArrayList<>();
-    String javaHome = environment().get("JAVA_HOME");
-    argv.add(javaHome == null ? "java" : javaHome + "/bin/java");
+    argv.add(javaProgram());
     argv.add("-cp");
     argv.add(classPath);
     argv.add("-Xmx{{HEAP_MIB}}m");
@@ -76,12 +77,28 @@ final class ExecutorCommand {
     argv.addAll(options("spark.executor.defaultJavaOptions"));
     argv.addAll(options("spark.executor.extraJavaOptions"));
     for (Tuple2<String, String> entry : conf.getAll()) {
-      if (SparkConf.isExecutorStartupConf(entry._1()) && !isSecret(entry._1())) {
+      if (SparkConf.isExecutorStartupConf(entry._1())
+          && !isSecret(entry._1())
+          && !shuffle.replaces(entry._1())) {
         argv.add("-D" + entry._1() + "=" + entry._2());
       }
     }
+    if (shuffle.own()) {
+      argv.add(ShuffleService.port());
+    }
     argv.add(main);
     return argv;
+  }
+
+  /** The command of a shuffle service, program first. */
+  List<String> shuffleArguments() {
+    return shuffle.arguments(
+        javaProgram(), classPath(), options("spark.executor.defaultJavaOptions"));
+  }
+
+  private String javaProgram() {
+    String javaHome = environment().get("JAVA_HOME");
+    return javaHome == null ? "java" : javaHome + "/bin/java";
   }
 
   /** In fine-grained mode executors get by it what others ask the driver for. */
@@ -158,7 +175,7 @@ final class ExecutorCommand {
   }
 
   /** What everybody on the machine could read in the process list. */
-  private static boolean isSecret(String key) {
+  static boolean isSecret(String key) {
     String lower = key.toLowerCase(java.util.Locale.ROOT);
     return lower.contains("password") || lower.endsWith(".secret");
   }

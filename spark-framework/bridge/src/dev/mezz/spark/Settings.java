@@ -16,9 +16,15 @@ final class Settings {
     maxPerAgent();
     placement();
     failoverTimeoutSeconds();
+    shuffleService().check(coarse());
     if (!coarse()) {
       checkFine();
     }
+  }
+
+  /** What serves shuffle files beside executors. */
+  ShuffleService shuffleService() {
+    return new ShuffleService(conf);
   }
 
   /** Whether executors hold their cores for as long as they live, or tasks while they run. */
@@ -74,6 +80,11 @@ final class Settings {
 
   /** The {@code mezz} program: a path, or a name to look up in PATH. */
   String program() {
+    return program(conf);
+  }
+
+  /** The same, where no application is. */
+  static String program(SparkConf conf) {
     String fromEnvironment = System.getenv("MEZZ_BIN");
     boolean set = fromEnvironment != null && !fromEnvironment.isEmpty();
     return conf.get("spark.mezz.bin", set ? fromEnvironment : "mezz");
