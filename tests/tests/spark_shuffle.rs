@@ -79,14 +79,14 @@ fn outputs_survive_their_executors(spark: &str, conf: &[&str]) -> Result<()> {
         "spark.dynamicAllocation.enabled=true",
         "spark.dynamicAllocation.initialExecutors=2",
         "spark.dynamicAllocation.maxExecutors=2",
-        "spark.dynamicAllocation.executorIdleTimeout=1s",
+        "spark.dynamicAllocation.executorIdleTimeout=3s",
     ];
     for pair in all.iter().chain(conf) {
         command.args(["--conf", pair]);
     }
     command.arg(program);
     let mut job = Process::start("spark", cluster.folder(), command)?;
-    job.wait_for_output("first 1999000 mapped 2000", PATIENCE * 2)?;
+    job.wait_for_output("first 1999000 mapped 2000", PATIENCE * 4)?;
     eventually(PATIENCE, "idle executors are given back", || {
         let left = executors(&cluster)?;
         Ok(if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) })
@@ -102,7 +102,7 @@ fn outputs_survive_their_executors(spark: &str, conf: &[&str]) -> Result<()> {
         Ok(if back { Ok(()) } else { Err(format!("{before:?}, now {now:?}")) })
     })?;
     std::fs::write(cluster.folder().join("go"), "")?;
-    job.wait_for_output("second 1999000", PATIENCE * 2)?;
+    job.wait_for_output("second 1999000", PATIENCE * 4)?;
     let end = job.wait(PATIENCE)?.success()?;
     ensure!(end.stdout.contains("second 1999000 mapped 2000"), "the stage ran again: {end}");
     nothing_is_left(&cluster)?;

@@ -99,7 +99,7 @@ fn a_plain_python_program_is_seen_from_everywhere_and_ended_by_spark_submit() ->
         .current_dir(cluster.folder())
         .arg(&program);
     let mut job = Process::start("plain", cluster.folder(), command)?;
-    job.wait_for_output("\nid ", PATIENCE * 2)?;
+    job.wait_for_output("\nid ", PATIENCE * 4)?;
     let stdout = job.stdout();
     ensure!(stdout.contains("sum 1999000"), "{stdout}");
 
@@ -188,7 +188,7 @@ fn a_failed_job_says_where_and_what_was_said_last() -> Result<()> {
     let mut command = spark_command(&cluster, SPARK_4, &["submit"])?;
     command.args(["--conf", "spark.mezz.executor.home=/no/spark/here"]).arg(program);
     let mut job = Process::start("spark", cluster.folder(), command)?;
-    let end = job.wait(PATIENCE * 2)?;
+    let end = job.wait(PATIENCE * 4)?;
     ensure!(end.code != Some(0), "{end}");
     let agents = cluster.list("agents", &[])?;
     let named = agents.iter().filter_map(|a| a["id"].as_str()).any(|id| {

@@ -138,7 +138,7 @@ final class CoarseBackend extends CoarseGrainedSchedulerBackend implements Sidec
           shuffle.cores(),
           shuffle.memoryMiB(),
           command.shuffleArguments(),
-          command.environment());
+          command.shuffleEnvironment());
     }
     return message;
   }

@@ -96,6 +96,16 @@ final class ExecutorCommand {
         javaProgram(), classPath(), options("spark.executor.defaultJavaOptions"));
   }
 
+  /**
+   * The environment of a shuffle service. Spark 4.3 serves only what is below its local folders, which
+   * protects users from each other's services; this one can read nothing but what executors can.
+   */
+  Map<String, String> shuffleEnvironment() {
+    Map<String, String> env = environment();
+    env.put("SPARK_EXECUTOR_DIRS", "/");
+    return env;
+  }
+
   private String javaProgram() {
     String javaHome = environment().get("JAVA_HOME");
     return javaHome == null ? "java" : javaHome + "/bin/java";
