@@ -141,10 +141,7 @@ mod tests {
                    Caused by: java.net.BindException: taken\n\
                    \tat a.Error.d(Error.java:2)\n\
                    26/01/31 INFO ShutdownHookManager: Deleting directory\n\n";
-        assert_eq!(
-            telling_line(log).as_deref(),
-            Some("Caused by: java.net.BindException: taken")
-        );
+        assert_eq!(telling_line(log).as_deref(), Some("Caused by: java.net.BindException: taken"));
         assert_eq!(telling_line("one\ntwo\n").as_deref(), Some("two"));
         assert_eq!(telling_line("\n"), None);
         assert_eq!(telling_line(&"x".repeat(1000)).map(|line| line.len()), Some(MAX_SHOWN));

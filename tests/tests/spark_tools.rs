@@ -163,7 +163,8 @@ fn history(cluster: &Cluster, events: &PathBuf, id: &str) -> Result<()> {
     let mut server = Process::start("history", cluster.folder(), command)?;
     server.wait_for_output("with the event logs in file://", PATIENCE)?;
     let log = server.stderr();
-    let address = log.split_whitespace().find(|w| w.starts_with("http://")).context("an address")?;
+    let address =
+        log.split_whitespace().find(|w| w.starts_with("http://")).context("an address")?;
     eventually(PATIENCE, "the application is in the history server's list", || {
         let answer = http_get(&format!("{address}/api/v1/applications"));
         Ok(match answer {
@@ -186,7 +187,10 @@ fn a_failed_job_says_where_and_what_was_said_last() -> Result<()> {
          SparkSession.builder.getOrCreate().sparkContext.parallelize([1], 1).count()\n",
     )?;
     let mut command = spark_command(&cluster, SPARK_4, &["submit"])?;
-    command.args(["--conf", "spark.mezz.executor.home=/no/spark/here"]).arg(program);
+    command
+        .args(["--conf", "spark.mezz.executor.home=/no/spark/here"])
+        .args(["--conf", "spark.executor.memory=512m"])
+        .arg(program);
     let mut job = Process::start("spark", cluster.folder(), command)?;
     let end = job.wait(PATIENCE * 4)?;
     ensure!(end.code != Some(0), "{end}");

@@ -14,11 +14,7 @@ use mezz_proto::{
     time::Time,
 };
 
-use super::{
-    Action, ExecutorNo, Exit, ExitKind, Policy, Progress,
-    failures::Ended,
-    place::carve,
-};
+use super::{Action, ExecutorNo, Exit, ExitKind, Policy, Progress, failures::Ended, place::carve};
 
 /// What agents call their ports.
 const PORTS: &str = "ports";
@@ -102,8 +98,11 @@ impl Services {
     /// Sees to it that this agent has a service, and takes what a new one needs out of
     /// `free`; what an executor there has to know of it. The outer `None`, with nothing
     /// changed, is for no room; the inner one for no services at all.
-    #[allow(clippy::option_option)] // said above
-    pub(super) fn serve(&mut self, agent: &AgentId, free: &mut Resources) -> Option<Option<Served>> {
+    pub(super) fn serve(
+        &mut self,
+        agent: &AgentId,
+        free: &mut Resources,
+    ) -> Option<Option<Served>> {
         let Some(size) = self.size else { return Some(None) };
         if let Some(service) = self.on.get(agent) {
             return Some(Some(Served { port: service.port, start: None }));
@@ -202,9 +201,7 @@ mod tests {
     use mezz_proto::ids::OfferId;
 
     use super::*;
-    use crate::policy::{
-        Event, LaunchSpec, PolicyOffer, PolicyOptions, ProfileId, ProfileTarget,
-    };
+    use crate::policy::{Event, LaunchSpec, PolicyOffer, PolicyOptions, ProfileId, ProfileTarget};
 
     const NOW: Time = Time::from_secs(1000);
     const SIZE: ServiceSize = ServiceSize { cpus: Scalar::from_millis(100), mem_mib: 256 };
@@ -269,10 +266,7 @@ mod tests {
         let mut policy = wanting(4);
         let specs = offer(&mut policy, "a", "cpus:8;mem:8192;ports:[31000-31009]");
         let service = "1 cpus:0.1; mem:256; ports:[31000-31000]".to_owned();
-        assert_eq!(
-            served(&specs),
-            [(1, 31000, Some(service)), (2, 31000, None), (3, 31000, None)]
-        );
+        assert_eq!(served(&specs), [(1, 31000, Some(service)), (2, 31000, None), (3, 31000, None)]);
         // The fourth has no room beside the service; another agent gets its own.
         let specs = offer(&mut policy, "b", "cpus:8;mem:8192;ports:[31000-31009]");
         let service = "2 cpus:0.1; mem:256; ports:[31001-31001]".to_owned();
@@ -326,10 +320,7 @@ mod tests {
             _ => None,
         });
         let told = told.unwrap();
-        assert_eq!(
-            told.reason,
-            "the shuffle service of its agent is gone: exited with status 1"
-        );
+        assert_eq!(told.reason, "the shuffle service of its agent is gone: exited with status 1");
         assert_eq!((told.kind, told.by_app), (ExitKind::Killed, false));
         // The other agent's goes on, and what is said twice does no harm.
         assert_eq!(send(&mut policy, gone), []);

@@ -65,10 +65,8 @@ pub(super) fn task(
     let served = spec.served.as_ref()?;
     let service = served.start.as_ref()?;
     let ShuffleSettings { command, env, .. } = app.register.shuffle.as_ref()?;
-    let filler = Filler::new(&[
-        ("{{SHUFFLE_PORT}}", &served.port.to_string()),
-        ("{{APP_ID}}", app.id),
-    ]);
+    let filler =
+        Filler::new(&[("{{SHUFFLE_PORT}}", &served.port.to_string()), ("{{APP_ID}}", app.id)]);
     let shell = ["sh", "-c", SUPERVISE, "sh"].map(str::to_owned);
     let arguments = shell.into_iter().chain(command.iter().map(|a| filler.fill(a))).collect();
     let variables = env.iter().map(|(k, v)| variable(k.clone(), filler.fill(v))).collect();

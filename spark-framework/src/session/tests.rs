@@ -238,7 +238,10 @@ fn a_shuffle_service_is_a_task_beside_the_first_executor() {
     assert!(out.contains(&Output::Kill { task: "1".into(), agent: "a1".into() }));
     let out = env.update("1", v1::TaskState::TaskKilled, "");
     let said = to_driver(&out).join("\n");
-    assert!(said.contains("the shuffle service of its agent is gone: exited with status 1"), "{said}");
+    assert!(
+        said.contains("the shuffle service of its agent is gone: exited with status 1"),
+        "{said}"
+    );
     // Back with its agent, it is of no more use.
     let out = env.update("shuffle-1", v1::TaskState::TaskRunning, "");
     assert!(out.contains(&Output::Kill { task: "shuffle-1".into(), agent: "a1".into() }));
