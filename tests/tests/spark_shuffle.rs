@@ -65,8 +65,15 @@ fn services(cluster: &Cluster) -> Result<BTreeSet<i32>> {
     Ok(found)
 }
 
+const DYNAMIC: [&str; 4] = [
+    "spark.dynamicAllocation.enabled=true",
+    "spark.dynamicAllocation.initialExecutors=2",
+    "spark.dynamicAllocation.maxExecutors=2",
+    "spark.dynamicAllocation.executorIdleTimeout=3s",
+];
+
 /// Everything that was written is there when everyone who wrote it is gone, and so are
-/// the services that were told of it.
+/// the services that were told of it. Executors that are not given back are killed.
 fn outputs_survive_their_executors(spark: &str, conf: &[&str]) -> Result<()> {
     let cluster = cluster()?;
     let program = program(&cluster)?;
@@ -76,10 +83,6 @@ fn outputs_survive_their_executors(spark: &str, conf: &[&str]) -> Result<()> {
         "spark.executor.memory=512m",
         "spark.shuffle.service.enabled=true",
         "spark.mezz.shuffle.service.memory=300m",
-        "spark.dynamicAllocation.enabled=true",
-        "spark.dynamicAllocation.initialExecutors=2",
-        "spark.dynamicAllocation.maxExecutors=2",
-        "spark.dynamicAllocation.executorIdleTimeout=3s",
     ];
     for pair in all.iter().chain(conf) {
         command.args(["--conf", pair]);
@@ -87,7 +90,12 @@ fn outputs_survive_their_executors(spark: &str, conf: &[&str]) -> Result<()> {
     command.arg(program);
     let mut job = Process::start("spark", cluster.folder(), command)?;
     job.wait_for_output("first 1999000 mapped 2000", PATIENCE * 4)?;
-    eventually(PATIENCE, "idle executors are given back", || {
+    if !conf.contains(&DYNAMIC[0]) {
+        for pid in executors(&cluster)? {
+            signal(pid, Signal::KILL)?;
+        }
+    }
+    eventually(PATIENCE, "no executor is left", || {
         let left = executors(&cluster)?;
         Ok(if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) })
     })?;
@@ -115,16 +123,22 @@ fn outputs_survive_their_executors(spark: &str, conf: &[&str]) -> Result<()> {
 
 #[test]
 fn shuffle_services_outlive_executors_and_their_own_crash() -> Result<()> {
-    let conf = [
+    let secure = [
         "spark.authenticate=true",
         "spark.authenticate.secret=hush-hush",
         "spark.network.crypto.enabled=true",
         "spark.io.encryption.enabled=true",
     ];
-    outputs_survive_their_executors("MEZZ_TEST_SPARK_HOME", &conf)
+    outputs_survive_their_executors("MEZZ_TEST_SPARK_HOME", &[&DYNAMIC[..], &secure].concat())
 }
 
 #[test]
 fn shuffle_services_of_spark_3_5_do_so_too() -> Result<()> {
-    outputs_survive_their_executors("MEZZ_TEST_SPARK_3_HOME", &[])
+    outputs_survive_their_executors("MEZZ_TEST_SPARK_3_HOME", &DYNAMIC)
+}
+
+#[test]
+fn shuffle_services_outlive_fine_grained_executors() -> Result<()> {
+    let fine = ["spark.mezz.coarse=false", "spark.io.encryption.enabled=true"];
+    outputs_survive_their_executors("MEZZ_TEST_SPARK_HOME", &fine)
 }

@@ -114,7 +114,20 @@ impl Services {
         Some(Some(Served { port, start: Some(ServiceSpec { no, resources }) }))
     }
 
-    fn remove(&mut self, no: ServiceNo) -> Option<AgentId> {
+    /// Whether this is the service of this agent.
+    pub(super) fn is(&self, no: ServiceNo, agent: &AgentId) -> bool {
+        self.on.get(agent).is_some_and(|s| s.no == no)
+    }
+
+    /// Forgets one that was never started.
+    pub(super) fn cancel(&mut self, served: Option<&Served>) {
+        if let Some(start) = served.and_then(|s| s.start.as_ref()) {
+            self.remove(start.no);
+        }
+    }
+
+    /// Forgets one that is gone; where it was.
+    pub(super) fn remove(&mut self, no: ServiceNo) -> Option<AgentId> {
         let agent = self.on.iter().find(|(_, s)| s.no == no).map(|(agent, _)| agent.clone())?;
         self.on.remove(&agent);
         Some(agent)
@@ -154,7 +167,7 @@ fn take(free: &mut Resources, size: ServiceSize, last: ServiceNo) -> Option<(u16
 impl Policy {
     /// A service runs: one that is not known any more is ended.
     pub(super) fn service_runs(&mut self, no: ServiceNo, agent: AgentId, out: &mut Vec<Action>) {
-        if self.services.on.get(&agent).is_none_or(|s| s.no != no) {
+        if !self.services.is(no, &agent) {
             out.push(Action::EndService { service: no, agent });
         }
     }

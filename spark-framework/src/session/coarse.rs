@@ -156,9 +156,12 @@ impl CoarseSession {
     fn update(&mut self, now: Time, status: &v1::TaskStatus, out: &mut Vec<Output>) {
         if let Some(service) = shuffle::number(&status.task_id.value) {
             let mem = self.register.shuffle.as_ref().map_or(0, |s| s.mem);
-            if let Some(event) = shuffle::event(service, status, mem) {
-                self.decide(now, event, &BTreeMap::new(), out);
-            }
+            let event = match shuffle::meaning(service, status, mem) {
+                shuffle::Meaning::Running(agent) => Event::ServiceRunning { service, agent },
+                shuffle::Meaning::Gone(exit) => Event::ServiceEnded { service, exit },
+                shuffle::Meaning::Nothing => return,
+            };
+            self.decide(now, event, &BTreeMap::new(), out);
             return;
         }
         let Some(executor) = number(&status.task_id.value) else {
@@ -246,7 +249,8 @@ impl CoarseSession {
     ) -> Vec<v1::TaskInfo> {
         let Some(app_id) = self.app_id.as_deref() else { return Vec::new() };
         let app = launch::App { register: &self.register, id: app_id };
-        executors.iter().filter_map(|spec| shuffle::task(&app, spec, agent, role)).collect()
+        let served = executors.iter().filter_map(|spec| spec.served.as_ref());
+        served.filter_map(|served| shuffle::task(&app, served, agent, role)).collect()
     }
 
     fn task(

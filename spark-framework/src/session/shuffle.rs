@@ -14,7 +14,7 @@ use super::{
     launch::{App, Filler, variable},
 };
 use crate::{
-    policy::{Event, Exit, ExitKind, LaunchSpec, ServiceNo, ServiceSize},
+    policy::{Exit, ExitKind, Served, ServiceNo, ServiceSize},
     protocol::{Register, ShuffleSettings},
 };
 
@@ -55,14 +55,13 @@ pub(super) fn task_id(service: ServiceNo) -> TaskId {
     TaskId::new(format!("{PREFIX}{service}"))
 }
 
-/// The task that runs the service of an executor, where it is to be started.
+/// The task that runs this service, where it is to be started.
 pub(super) fn task(
     app: &App<'_>,
-    spec: &LaunchSpec,
+    served: &Served,
     agent: &AgentId,
     role: Option<&str>,
 ) -> Option<v1::TaskInfo> {
-    let served = spec.served.as_ref()?;
     let service = served.start.as_ref()?;
     let ShuffleSettings { command, env, .. } = app.register.shuffle.as_ref()?;
     let filler =
@@ -91,11 +90,21 @@ pub(super) fn task(
     })
 }
 
-/// What a status of a service's task says to the policy.
-pub(super) fn event(service: ServiceNo, status: &v1::TaskStatus, mem_mib: u64) -> Option<Event> {
+/// What a status of a service's task says.
+pub(super) enum Meaning {
+    /// It runs there.
+    Running(AgentId),
+    /// It is gone.
+    Gone(Exit),
+    /// Nothing that we did not know.
+    Nothing,
+}
+
+/// `mem_mib` is what the service was given.
+pub(super) fn meaning(service: ServiceNo, status: &v1::TaskStatus, mem_mib: u64) -> Meaning {
     match exit::meaning(status, Some(mem_mib)) {
         exit::Meaning::Alive => {
-            Some(Event::ServiceRunning { service, agent: status.agent_id.as_ref()?.into() })
+            status.agent_id.as_ref().map_or(Meaning::Nothing, |a| Meaning::Running(a.into()))
         }
         exit::Meaning::Gone(exit) => {
             let exit = match exit.kind {
@@ -109,9 +118,9 @@ pub(super) fn event(service: ServiceNo, status: &v1::TaskStatus, mem_mib: u64) -
                 _ => exit,
             };
             warn!(service = service.0, reason = exit.reason, "a shuffle service ended");
-            Some(Event::ServiceEnded { service, exit })
+            Meaning::Gone(exit)
         }
-        exit::Meaning::Nothing => None,
+        exit::Meaning::Nothing => Meaning::Nothing,
     }
 }
 

@@ -131,15 +131,7 @@ final class CoarseBackend extends CoarseGrainedSchedulerBackend implements Sidec
         application.registration("coarse", command.arguments(), command.environment());
     Protocol.putIfPresent(message, "max_per_agent", settings.maxPerAgent());
     message.put("placement", settings.placement());
-    ShuffleService shuffle = settings.shuffleService();
-    if (shuffle.own()) {
-      Protocol.putShuffle(
-          message,
-          shuffle.cores(),
-          shuffle.memoryMiB(),
-          command.shuffleArguments(),
-          command.shuffleEnvironment());
-    }
+    settings.shuffleService().addTo(message, command);
     return message;
   }
 

@@ -16,7 +16,7 @@ final class Settings {
     maxPerAgent();
     placement();
     failoverTimeoutSeconds();
-    shuffleService().check(coarse());
+    shuffleService().check();
     if (!coarse()) {
       checkFine();
     }

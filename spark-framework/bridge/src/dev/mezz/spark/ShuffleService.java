@@ -3,6 +3,7 @@ package dev.mezz.spark;
 import java.util.ArrayList;
 import java.util.List;
 
+import com.fasterxml.jackson.databind.node.ObjectNode;
 import org.apache.spark.SparkConf;
 import scala.Tuple2;
 
@@ -47,17 +48,12 @@ final class ShuffleService {
   }
 
   /** Refuses what cannot work, before anything is started. */
-  void check(boolean coarse) {
+  void check() {
     if (!own()) {
       return;
     }
     cores();
     memoryMiB();
-    if (!coarse) {
-      throw new IllegalArgumentException(
-          ENABLED + " needs spark.mezz.coarse=true: leave one of the two out, or set " + OWN
-              + "=false where agents have services of their own");
-    }
     if (conf.getBoolean(FETCH_CACHED, false)) {
       throw new IllegalArgumentException(
           FETCH_CACHED + " needs one port for all agents: leave it out, or set " + OWN
@@ -82,8 +78,20 @@ final class ShuffleService {
     }
   }
 
+  /** Tells the sidecar how services are started, if there are to be any. */
+  void addTo(ObjectNode register, ExecutorCommand command) {
+    if (own()) {
+      Protocol.putShuffle(
+          register,
+          cores(),
+          memoryMiB(),
+          command.shuffleArguments(),
+          command.shuffleEnvironment());
+    }
+  }
+
   /** Cores of each service. */
-  double cores() {
+  private double cores() {
     String text = conf.get(CORES, "0.1");
     try {
       double cores = Double.parseDouble(text.trim());
@@ -98,7 +106,7 @@ final class ShuffleService {
   }
 
   /** Memory of each service. */
-  long memoryMiB() {
+  private long memoryMiB() {
     long memory = conf.getSizeAsMb(MEMORY, "512m");
     if (memory < LEAST_MEMORY) {
       throw new IllegalArgumentException(
