@@ -16,6 +16,7 @@
 pub mod dispatcher;
 pub mod docker;
 pub mod executor;
+mod last_words;
 pub mod policy;
 pub mod protocol;
 pub mod session;

@@ -143,6 +143,21 @@ pub struct FineSettings {
     pub props: BTreeMap<String, String>,
 }
 
+/// What shuffle services need to know.
+#[derive(Clone, PartialEq, Deserialize)]
+pub struct ShuffleSettings {
+    /// Cores of each.
+    pub cpus: f64,
+    /// Memory of each in MiB.
+    pub mem: u64,
+    /// A service's argv. `{{SHUFFLE_PORT}}` is replaced, there and in those of
+    /// executors.
+    pub command: Vec<String>,
+    /// A service's environment. May hold secrets.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+}
+
 /// `spark.mezz.placement`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -186,6 +201,8 @@ pub struct Register {
     /// Attributes that agents must have; see
     /// [`Constraints`](crate::policy::Constraints).
     pub constraints: Option<String>,
+    /// Set when executors' shuffle files are served by services of the application's.
+    pub shuffle: Option<ShuffleSettings>,
     /// Set in fine-grained mode.
     pub fine: Option<FineSettings>,
     /// The role to take offers for; `*` when absent.

@@ -24,6 +24,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
+    last_words::LastWords,
     protocol::{FromDriver, ProtocolError, ToDriver, read_message},
     session::{Input, Output, RegisterError, Session, kill_policy},
 };
@@ -185,6 +186,7 @@ async fn follow(
     stop: impl Future<Output = ()>,
 ) -> Result<(), SidecarError> {
     let clock = Clock::new();
+    let mut words = LastWords::new();
     tokio::pin!(stop);
     loop {
         let deadline = session.next_deadline().map(|at| at.since(clock.now()));
@@ -203,7 +205,7 @@ async fn follow(
                 }
             },
             event = events.next() => match event {
-                Some(event) => match input_of(event) {
+                Some(event) => match input_of(event, &mut words).await {
                     Some(input) => input,
                     None => continue,
                 },
@@ -223,14 +225,21 @@ async fn follow(
     }
 }
 
-fn input_of(event: scheduler::Event) -> Option<Input> {
+async fn input_of(event: scheduler::Event, words: &mut LastWords) -> Option<Input> {
     match event {
         scheduler::Event::Subscribed { framework_id, .. } => {
             info!(framework = framework_id.value, "subscribed");
+            words.subscribed(&framework_id.value);
             Some(Input::Subscribed(framework_id))
         }
-        scheduler::Event::Offers(offers) => Some(Input::Offers(offers)),
-        scheduler::Event::Update(status) => Some(Input::Update(Box::new(status))),
+        scheduler::Event::Offers(offers) => {
+            words.offered(&offers);
+            Some(Input::Offers(offers))
+        }
+        scheduler::Event::Update(mut status) => {
+            words.add_to(&mut status).await;
+            Some(Input::Update(Box::new(status)))
+        }
         scheduler::Event::Disconnected { reason } => {
             warn!(reason, "no master; going on trying");
             Some(Input::Disconnected)

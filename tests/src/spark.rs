@@ -1,10 +1,15 @@
 //! What the tests of Spark, in either mode, look for.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    io::{Read, Write},
+    net::TcpStream,
+    process::Command,
+};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
-use crate::{Cluster, PATIENCE, eventually, processes_of};
+use crate::{Cluster, PATIENCE, eventually, prepared, processes_of};
 
 /// Main classes of executors.
 const EXECUTORS: [&str; 2] = ["CoarseGrainedExecutorBackend", "FineExecutorBackend"];
@@ -37,4 +42,38 @@ pub fn nothing_is_left(cluster: &Cluster) -> Result<()> {
         let gone = left.0.is_empty() && left.1.is_empty() && left.2.is_empty();
         Ok(if gone { Ok(()) } else { Err(format!("{left:?}")) })
     })
+}
+
+/// A `mezz spark …` command for this cluster, with the Spark that this variable names
+/// and the plugin.
+///
+/// # Errors
+/// When `./test.sh` has not set them up.
+pub fn spark_command(cluster: &Cluster, spark: &str, words: &[&str]) -> Result<Command> {
+    let mut command = cluster.client(["spark"].iter().chain(words));
+    command
+        .env("SPARK_HOME", prepared(spark)?)
+        .env("PYSPARK_PYTHON", prepared("MEZZ_TEST_PYTHON")?)
+        .env("MEZZ_SPARK_BRIDGE", prepared("MEZZ_SPARK_BRIDGE")?)
+        .env("SPARK_LOCAL_IP", "127.0.0.1");
+    Ok(command)
+}
+
+/// What answers at this `http://` address: its status and its body.
+///
+/// # Errors
+/// When nothing does.
+pub fn http_get(url: &str) -> Result<(u16, String)> {
+    let rest = url.strip_prefix("http://").with_context(|| format!("{url} is not http"))?;
+    let (address, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let mut stream = TcpStream::connect(address).with_context(|| format!("asking {address}"))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    // In 1.0 the end of the answer is the end of the connection.
+    write!(stream, "GET /{path} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    let answer = String::from_utf8_lossy(&answer);
+    let (head, body) = answer.split_once("\r\n\r\n").context("an answer with a body")?;
+    let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).context("a status")?;
+    Ok((status, body.to_owned()))
 }

@@ -2,6 +2,8 @@
 
 mod cluster;
 mod dispatcher;
+mod env;
+mod history;
 
 use std::{
     ffi::OsString,
@@ -44,6 +46,8 @@ enum SparkCommand {
     Pyspark(SparkCommandArgs),
     /// Open an SQL shell: spark-sql
     Sql(SparkCommandArgs),
+    Env(env::EnvArgs),
+    History(history::HistoryArgs),
     Dispatcher(Box<dispatcher::DispatcherArgs>),
     /// Show a driver that a dispatcher runs
     Status(cluster::StatusArgs),
@@ -73,6 +77,8 @@ pub fn run(args: &SparkArgs, sources: &Sources<'_>) -> anyhow::Result<ExitCode> 
         SparkCommand::Dispatcher(args) => {
             return crate::serve(dispatcher::run(args, &dispatcher_sources(sources)));
         }
+        SparkCommand::Env(args) => return env::run(args).map(|()| ExitCode::SUCCESS),
+        SparkCommand::History(args) => return history::run(args),
         SparkCommand::Status(args) => return crate::list(cluster::status(args)),
         SparkCommand::Kill(args) => return crate::list(cluster::kill(args)),
         SparkCommand::List(args) => return crate::list(cluster::list(args)),
@@ -86,13 +92,8 @@ pub fn run(args: &SparkArgs, sources: &Sources<'_>) -> anyhow::Result<ExitCode> 
         SparkCommand::Sql(args) => (Kind::Sql, &args.arguments),
     };
     let own = Own::take(arguments);
-    let mezz_bin = std::env::current_exe().context("cannot find out the path of this program")?;
+    let options = SparkOptions { spark_home: own.spark_home.map(PathBuf::from), ..own_options()? };
     if own.help {
-        let options = SparkOptions {
-            spark_home: own.spark_home.map(PathBuf::from),
-            mezz_bin,
-            ..SparkOptions::default()
-        };
         return help(kind, &options);
     }
     let master = match (&own.master, own.url) {
@@ -103,12 +104,17 @@ pub fn run(args: &SparkArgs, sources: &Sources<'_>) -> anyhow::Result<ExitCode> 
     };
     let options = SparkOptions {
         master,
-        spark_home: own.spark_home.map(PathBuf::from),
         bridge_jar: own.bridge_jar.map(PathBuf::from),
-        mezz_bin,
         mode: own.mode.map(|mode| Mode::parse(&mode.to_string_lossy())).transpose()?,
+        ..options
     };
     become_spark(submit::spark_command(kind, &options, &own.rest)?)
+}
+
+/// Where this program is, and nothing else.
+fn own_options() -> anyhow::Result<SparkOptions> {
+    let mezz_bin = std::env::current_exe().context("cannot find out the path of this program")?;
+    Ok(SparkOptions { mezz_bin, ..SparkOptions::default() })
 }
 
 /// Of the options of the dispatcher, below those of `mezz spark`.

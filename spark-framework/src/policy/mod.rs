@@ -16,6 +16,7 @@ mod failures;
 pub mod fine;
 mod options;
 mod place;
+mod shuffle;
 mod types;
 
 #[cfg(test)]
@@ -32,6 +33,7 @@ pub use self::{
     constraints::{AttributeValue, ConstraintError, Constraints},
     custom::{Addresses, CustomNeeds},
     options::{Placement, PolicyOptions},
+    shuffle::{Served, ServiceNo, ServiceSize, ServiceSpec},
     types::{
         Action, Event, ExecutorNo, Exit, ExitKind, LaunchSpec, PolicyOffer, ProfileId,
         ProfileTarget,
@@ -40,6 +42,7 @@ pub use self::{
 use self::{
     failures::{Ended, Failures},
     place::Candidates,
+    shuffle::Services,
 };
 
 /// How long an offer that is of no use stays refused. A revive lifts it, and so
@@ -128,6 +131,7 @@ pub struct Policy {
     connected: bool,
     interest: Interest,
     failures: Failures,
+    services: Services,
     given_up: bool,
     /// When it was last said that no offer has room.
     noticed: Option<Time>,
@@ -137,6 +141,7 @@ impl Policy {
     /// Wants nothing yet, and is not connected.
     pub fn new(options: PolicyOptions) -> Self {
         Self {
+            services: Services::new(options.shuffle),
             options,
             targets: BTreeMap::new(),
             executors: BTreeMap::new(),
@@ -166,6 +171,10 @@ impl Policy {
             Event::Running { executor, agent } => self.running(executor, &agent, out),
             Event::Leaving(no) => self.leaving(no),
             Event::Exited { executor, exit } => self.exited(now, executor, exit, out),
+            Event::ServiceRunning { service, agent } => self.service_runs(service, agent, out),
+            Event::ServiceEnded { service, exit } => {
+                self.service_ended(now, service, &exit, out);
+            }
             Event::Tick => {}
         }
         self.failures.pass(now);
@@ -300,6 +309,7 @@ impl Policy {
         let Some(e) = self.executors.remove(&no) else { return };
         let asked = e.progress == Progress::Killing;
         let exit = if asked { exit.asked_for() } else { exit };
+        let exit = self.services.explain(no, exit);
         let registered = match e.progress {
             Progress::Registered(since) => Some(since),
             _ => None,
@@ -350,6 +360,7 @@ impl Policy {
         let mut wanted = self.wanted(now);
         let mut candidates = Candidates::new(offers, |agent| self.on_agent(agent));
         let avoided = |agent: &AgentId| self.failures.avoided_until(agent);
+        candidates.services = std::mem::take(&mut self.services);
         candidates.judge(&self.options, avoided, self.any_registered(), now);
         while let Some((profile, pick)) = self.next_pick(&wanted, &candidates) {
             let no = ExecutorNo(self.last.0 + 1);
@@ -369,6 +380,7 @@ impl Policy {
             wanted = self.wanted(now);
         }
         self.notice(now, &wanted, &candidates, out);
+        self.services = std::mem::take(&mut candidates.services);
         candidates.answer(out);
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Constraints;
+use super::{Constraints, ServiceSize};
 
 /// Where to put executors when several agents have room.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,4 +27,6 @@ pub struct PolicyOptions {
     pub placement: Placement,
     /// Used instead of [`LAUNCH_TIMEOUT`](super::LAUNCH_TIMEOUT).
     pub launch_timeout: Option<Duration>,
+    /// What a shuffle service holds on each agent; absent when there are to be none.
+    pub shuffle: Option<ServiceSize>,
 }

@@ -10,7 +10,7 @@ use mezz_proto::{
 
 use super::{
     Action, ExecutorNo, LONG_REFUSAL, LaunchSpec, Placement, PolicyOffer, PolicyOptions,
-    ProfileTarget, custom,
+    ProfileTarget, custom, shuffle::Services,
 };
 
 /// The cluster's name of a resource that agents are sought out for.
@@ -45,6 +45,8 @@ pub(super) struct Candidates {
     all: Vec<Candidate>,
     /// Executors on each agent, those just placed included.
     ours: BTreeMap<AgentId, u32>,
+    /// Executors' shuffle services, those just placed included.
+    pub(super) services: Services,
 }
 
 impl Candidates {
@@ -82,7 +84,7 @@ impl Candidates {
         }
         let all: Vec<Candidate> = grouped.into_values().collect();
         let ours = all.iter().map(|c| (c.agent.clone(), ours(&c.agent))).collect();
-        Self { all, ours }
+        Self { all, ours, services: Services::default() }
     }
 
     /// Closes those that must not be used, whatever is wanted. Agents that fail
@@ -118,8 +120,9 @@ impl Candidates {
         uncovered: &BTreeMap<&str, u32>,
     ) -> Option<usize> {
         let fits = |c: &Candidate| {
+            let left = self.services.leaves(&c.agent, &c.free);
             c.open
-                && holds(&c.free, target)
+                && left.is_some_and(|left| holds(&left, target))
                 && options.max_per_agent.is_none_or(|max| self.on(&c.agent) < max)
         };
         let rank = |c: &Candidate| {
@@ -151,6 +154,7 @@ impl Candidates {
         resources += &carve(&mut free, "mem", mem)?;
         let (more, addresses) = custom::carve(&mut free, &target.custom)?;
         resources += &more;
+        let served = self.services.serve(&c.agent, &mut free)?;
         c.free = free;
         c.executors.push(LaunchSpec {
             executor,
@@ -159,6 +163,7 @@ impl Candidates {
             cores: target.cores,
             resources,
             addresses,
+            served,
         });
         *self.ours.entry(c.agent.clone()).or_default() += 1;
         Some(Place { agent: c.agent.clone(), hostname: c.hostname.clone() })

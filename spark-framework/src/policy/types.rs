@@ -7,7 +7,7 @@ use mezz_proto::{
     resources::Resources,
 };
 
-use super::{Addresses, AttributeValue, CustomNeeds};
+use super::{Addresses, AttributeValue, CustomNeeds, Served, ServiceNo};
 
 /// An executor's number: unique for the life of the application, counted from 1.
 /// Spark wants executor ids to be numbers.
@@ -140,6 +140,20 @@ pub enum Event {
         /// How.
         exit: Exit,
     },
+    /// A shuffle service runs, or may still run.
+    ServiceRunning {
+        /// Which.
+        service: ServiceNo,
+        /// Where.
+        agent: AgentId,
+    },
+    /// A shuffle service is gone.
+    ServiceEnded {
+        /// Which.
+        service: ServiceNo,
+        /// How.
+        exit: Exit,
+    },
     /// Time has passed.
     Tick,
 }
@@ -159,6 +173,8 @@ pub struct LaunchSpec {
     pub resources: Resources,
     /// Which of the custom resources it has.
     pub addresses: Addresses,
+    /// How its shuffle files are served; absent when by itself.
+    pub served: Option<Served>,
 }
 
 /// What is to be done.
@@ -192,6 +208,13 @@ pub enum Action {
     Kill {
         /// Which.
         executor: ExecutorNo,
+        /// Where.
+        agent: AgentId,
+    },
+    /// End this shuffle service.
+    EndService {
+        /// Which.
+        service: ServiceNo,
         /// Where.
         agent: AgentId,
     },

@@ -12,7 +12,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     Capability, Input, Output, RegisterError, exit, fail, framework, launch, number, place::Place,
-    policy_offer, resources,
+    policy_offer, resources, shuffle,
 };
 use crate::{
     policy::{
@@ -56,6 +56,7 @@ impl CoarseSession {
                 PlacementName::Consolidate => Placement::Consolidate,
             },
             launch_timeout: place.launch_timeout(),
+            shuffle: shuffle::size(&register)?,
         };
         Ok(Self {
             policy: Policy::new(options),
@@ -159,6 +160,7 @@ impl CoarseSession {
         for offer in offers {
             match policy_offer(offer) {
                 Ok(offered) => {
+                    shuffle::check_ports(&self.register, offer);
                     agents.insert(offered.agent.clone(), launch::log_base(offer));
                     known.push(offered);
                 }
@@ -175,6 +177,16 @@ impl CoarseSession {
     }
 
     fn update(&mut self, now: Time, status: &v1::TaskStatus, out: &mut Vec<Output>) {
+        if let Some(service) = shuffle::number(&status.task_id.value) {
+            let mem = self.register.shuffle.as_ref().map_or(0, |s| s.mem);
+            let event = match shuffle::meaning(service, status, mem) {
+                shuffle::Meaning::Running(agent) => Event::ServiceRunning { service, agent },
+                shuffle::Meaning::Gone(exit) => Event::ServiceEnded { service, exit },
+                shuffle::Meaning::Nothing => return,
+            };
+            self.decide(now, event, &BTreeMap::new(), out);
+            return;
+        }
         let Some(executor) = number(&status.task_id.value) else {
             warn!(task = status.task_id.value, "a status of a task that is not ours");
             return;
@@ -210,10 +222,13 @@ impl CoarseSession {
             match action {
                 Action::Launch { offers, agent, role, executors, refuse } => {
                     let log = logs.get(&agent).and_then(|l| l.as_deref());
-                    let tasks = executors
-                        .iter()
-                        .filter_map(|spec| self.task(spec, &agent, role.as_deref(), log))
-                        .collect();
+                    // Services first: executors look for theirs when they start.
+                    let mut tasks = self.services(&executors, &agent, role.as_deref());
+                    tasks.extend(
+                        executors
+                            .iter()
+                            .filter_map(|spec| self.task(spec, &agent, role.as_deref(), log)),
+                    );
                     let offers = offers.iter().map(Into::into).collect();
                     out.push(Output::Launch { offers, tasks, refuse });
                     for spec in executors {
@@ -235,6 +250,9 @@ impl CoarseSession {
                 Action::Kill { executor, agent } => {
                     out.push(Output::Kill { task: TaskId::new(executor.to_string()), agent });
                 }
+                Action::EndService { service, agent } => {
+                    out.push(Output::Kill { task: shuffle::task_id(service), agent });
+                }
                 Action::Ended { executor, exit } => {
                     self.executors.remove(&executor);
                     info!(executor = executor.0, reason = exit.reason, "executor ended");
@@ -253,6 +271,18 @@ impl CoarseSession {
                 Action::GiveUp { message } => fail(message, out),
             }
         }
+    }
+
+    fn services(
+        &self,
+        executors: &[LaunchSpec],
+        agent: &AgentId,
+        role: Option<&str>,
+    ) -> Vec<v1::TaskInfo> {
+        let Some(app_id) = self.app_id.as_deref() else { return Vec::new() };
+        let app = launch::App { register: &self.register, id: app_id, place: &self.place };
+        let served = executors.iter().filter_map(|spec| spec.served.as_ref());
+        served.filter_map(|served| shuffle::task(&app, served, agent, role)).collect()
     }
 
     fn task(

@@ -4,6 +4,7 @@ use mezz_proto::v1::{self, TaskState, task_status::Reason};
 
 use crate::{
     docker,
+    last_words::LAST_WORDS,
     policy::{Exit, ExitKind},
 };
 
@@ -127,6 +128,8 @@ fn not_seen(reason: &str) -> Exit {
 /// Exit status and blame, if the agent's words have them: `… status N`,
 /// `… signal N` or `… signal NAME`. SIGKILL and SIGTERM come from outside.
 fn status_of(text: &str) -> Option<(i32, bool)> {
+    // What follows are the executor's words, not the agent's.
+    let text = text.split(LAST_WORDS).next().unwrap_or(text);
     let after = |word: &str| {
         let (_, rest) = text.rsplit_once(word)?;
         rest.trim_start().split(|c: char| !(c.is_alphanumeric() || c == '-')).next()
@@ -186,6 +189,7 @@ mod tests {
             ("Command terminated with signal Killed", 137, false),
             ("Command terminated with signal Segmentation fault", 139, true),
             ("terminated by signal 15 (SIGTERM)", 143, false),
+            ("exited with status 1 (agent S0); its last words: Error: status 404", 1, true),
             ("cannot start: no such file", -1, false),
         ] {
             let exit = gone(TaskState::TaskFailed, None, text);

@@ -46,6 +46,7 @@ pub(super) fn task(
     log: Option<&str>,
 ) -> v1::TaskInfo {
     let id = spec.executor.to_string();
+    let shuffle_port = spec.served.as_ref().map_or(0, |s| s.port).to_string();
     let filler = Filler::new(&[
         ("{{EXECUTOR_ID}}", &id),
         ("{{HOSTNAME}}", &spec.hostname),
@@ -53,6 +54,7 @@ pub(super) fn task(
         ("{{HEAP_MIB}}", &profile.heap.to_string()),
         ("{{APP_ID}}", app.id),
         ("{{PROFILE_ID}}", &spec.profile.0.to_string()),
+        ("{{SHUFFLE_PORT}}", &shuffle_port),
     ]);
     let fill = |text: &String| filler.fill(text);
     let mut env: Vec<(String, String)> =
@@ -118,7 +120,7 @@ pub(super) fn variable(name: String, value: String) -> v1::environment::Variable
 }
 
 /// Where the offering agent serves files, when the offer says.
-pub(super) fn log_base(offer: &v1::Offer) -> Option<String> {
+pub(crate) fn log_base(offer: &v1::Offer) -> Option<String> {
     let url = offer.url.as_ref()?;
     let host = url.address.hostname.as_deref().or(url.address.ip.as_deref())?;
     // An address of IPv6 stands in brackets.

@@ -8,6 +8,7 @@ mod fine;
 mod launch;
 mod place;
 mod resources;
+mod shuffle;
 
 #[cfg(test)]
 mod tests;
@@ -22,7 +23,7 @@ use mezz_proto::{
 };
 use thiserror::Error;
 
-pub(crate) use self::launch::kill_policy;
+pub(crate) use self::launch::{kill_policy, log_base};
 pub use self::{coarse::CoarseSession, fine::FineSession};
 use self::{engines::Engines, place::Place};
 use crate::{
@@ -209,9 +210,9 @@ impl Session {
 
     /// What to subscribe as.
     pub fn framework(&self) -> v1::FrameworkInfo {
-        match self {
-            Self::Coarse(session) => session.framework(),
-            Self::Fine(_) => framework(self.register(), &[]),
+        match &self.mode {
+            Modes::Coarse(session) => session.framework(),
+            Modes::Fine(_) => framework(self.register(), &[]),
         }
     }
 

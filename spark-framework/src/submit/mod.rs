@@ -5,6 +5,8 @@
 //! passed on untouched.
 
 mod arguments;
+mod env;
+mod history;
 mod locate;
 
 #[cfg(test)]
@@ -20,10 +22,17 @@ use std::{
 use thiserror::Error;
 
 use self::arguments::Arguments;
+pub use self::{
+    env::spark_defaults,
+    history::{HistoryServer, history_server},
+};
 
 /// The scheme of our master URLs. `spark-submit` takes none that does not start
 /// with `spark`, and `spark://` is its own.
 pub const MASTER_SCHEME: &str = "spark-mezz://";
+
+/// Spark's file of settings, in its folder of them.
+pub const DEFAULTS: &str = "spark-defaults.conf";
 
 /// Which of Spark's programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,6 +173,23 @@ pub enum SubmitError {
          shell's driver runs on this machine"
     )]
     ClusterMode,
+    /// A folder of event logs that is not there.
+    #[error(
+        "{option} is {}, which is no folder; applications write their event logs there with \
+         spark.eventLog.enabled=true and spark.eventLog.dir", path.display()
+    )]
+    NoLogs {
+        /// Where the folder comes from.
+        option: &'static str,
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A port that is none.
+    #[error("spark.history.ui.port is `{0}`; it is a number from 1 to 65535")]
+    BadPort(String),
+    /// No port is free.
+    #[error("no port is free")]
+    NoPort(#[source] std::io::Error),
     /// A file of settings that cannot be read.
     #[error("cannot read {}", path.display())]
     Properties {
@@ -241,8 +267,16 @@ struct Environment {
 
 impl Environment {
     fn of_process() -> Self {
-        let names =
-            ["SPARK_HOME", "SPARK_CONF_DIR", "MEZZ_SPARK_BRIDGE", "HOME", "PATH", "PYTHONPATH"];
+        let names = [
+            "SPARK_HOME",
+            "SPARK_CONF_DIR",
+            "SPARK_HISTORY_OPTS",
+            "SPARK_LOCAL_IP",
+            "MEZZ_SPARK_BRIDGE",
+            "HOME",
+            "PATH",
+            "PYTHONPATH",
+        ];
         let variables =
             names.iter().filter_map(|n| Some(((*n).to_owned(), std::env::var_os(n)?))).collect();
         Self { variables, current_dir: std::env::current_dir().ok() }
@@ -330,17 +364,32 @@ fn class_path(
     if let Some(given) = user.driver_class_path() {
         return Ok(Some(given));
     }
-    let (path, required) = match user.properties_file() {
-        Some(file) => (PathBuf::from(file), true),
-        None => {
-            let conf = environment.path("SPARK_CONF_DIR").unwrap_or_else(|| home.join("conf"));
-            (conf.join("spark-defaults.conf"), false)
+    let text = match user.properties_file() {
+        Some(file) => {
+            let path = PathBuf::from(file);
+            let read = std::fs::read_to_string(&path);
+            Some(read.map_err(|source| SubmitError::Properties { path, source })?)
         }
+        None => match conf_dir(Some(home), environment) {
+            Some(conf) => read_if_there(&conf.join(DEFAULTS))?,
+            None => None,
+        },
     };
-    match std::fs::read_to_string(&path) {
-        Ok(text) => Ok(arguments::property(&text, "spark.driver.extraClassPath").map(Into::into)),
-        Err(e) if !required && e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(SubmitError::Properties { path, source }),
+    let path = text.and_then(|text| arguments::property(&text, "spark.driver.extraClassPath"));
+    Ok(path.map(Into::into))
+}
+
+/// The folder that Spark reads its settings from.
+fn conf_dir(home: Option<&Path>, environment: &Environment) -> Option<PathBuf> {
+    environment.path("SPARK_CONF_DIR").or_else(|| Some(home?.join("conf")))
+}
+
+/// The file's text, unless there is no such file.
+fn read_if_there(path: &Path) -> Result<Option<String>, SubmitError> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(SubmitError::Properties { path: path.to_path_buf(), source }),
     }
 }
 

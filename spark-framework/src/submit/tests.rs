@@ -206,3 +206,89 @@ fn the_python_shell_finds_the_packages_beside_its_spark() {
     assert_eq!(python_path(home, &environment), Some(format!("{packages}:/mine").into()));
     assert_eq!(python_path(Path::new("/opt/spark"), &environment), None);
 }
+
+#[test]
+fn the_history_server_shows_the_folder_that_is_said_or_the_one_of_the_settings() {
+    let mut env = Env::new();
+    fs::write(env.at("spark/bin/spark-class"), "").unwrap();
+    fs::create_dir(env.at("my events")).unwrap();
+    let start = |env: &Env, logs: Option<&str>, port| {
+        history::prepare(&env.options, &env.environment, logs, port)
+            .map(|server| {
+                let opts = server
+                    .command
+                    .get_envs()
+                    .find(|(name, _)| *name == "SPARK_HISTORY_OPTS")
+                    .and_then(|(_, value)| Some(value?.to_string_lossy().into_owned()))
+                    .unwrap();
+                (env.shorten(&opts), server.address, env.shorten(&server.logs))
+            })
+            .map_err(|e| env.shorten(&e.to_string()))
+    };
+    let folder = env.at("my events").display().to_string();
+    let (opts, address, logs) = start(&env, Some(&folder), Some(1234)).unwrap();
+    assert_eq!(
+        opts,
+        "\"-Dspark.history.fs.logDirectory=file://@/my events\" \
+         \"-Dspark.history.ui.port=1234\" \"-Dspark.port.maxRetries=0\""
+    );
+    assert_eq!((address.as_str(), logs.as_str()), ("http://127.0.0.1:1234", "file://@/my events"));
+
+    fs::write(
+        env.at("spark/conf/spark-defaults.conf"),
+        format!("spark.eventLog.dir file:{folder}\nspark.history.ui.port 18081\n"),
+    )
+    .unwrap();
+    env.environment.variables.insert("SPARK_HISTORY_OPTS".into(), "-Da=b".into());
+    env.environment.variables.insert("SPARK_LOCAL_IP".into(), "::1".into());
+    let (opts, address, logs) = start(&env, None, None).unwrap();
+    assert!(opts.starts_with("-Da=b \"-Dspark.history"), "{opts}");
+    assert_eq!((address.as_str(), logs.as_str()), ("http://[::1]:18081", "file://@/my events"));
+    let elsewhere = start(&env, Some("hdfs://n/events"), Some(0)).unwrap();
+    assert_eq!(elsewhere.2, "hdfs://n/events");
+    assert!(!elsewhere.1.ends_with(":0"), "{}", elsewhere.1);
+
+    let gone = start(&env, Some("/no/such/folder"), None).unwrap_err();
+    assert!(gone.starts_with("--log-dir is /no/such/folder, which is no folder"), "{gone}");
+    fs::write(env.at("spark/conf/spark-defaults.conf"), "spark.history.ui.port many\n").unwrap();
+    let said = start(&env, Some(&folder), None).unwrap_err();
+    assert!(said.starts_with("spark.history.ui.port is `many`"), "{said}");
+}
+
+#[test]
+fn the_file_of_settings_keeps_what_is_there_and_can_be_written_again() {
+    let mut env = Env::new();
+    let compose = |env: &Env, folder: Option<&Path>| {
+        env::compose(&env.options, &env.environment, folder).map(|text| env.shorten(&text))
+    };
+    let ours = format!(
+        "{}spark.master spark-mezz://a:5050,b:5051\nspark.mezz.bin @/mezz/bin/mezz\n",
+        "# Written by `mezz spark env`: Spark on Mezz.\n"
+    );
+    let end = "# End of what `mezz spark env` wrote.\n";
+    assert_eq!(
+        compose(&env, None).unwrap(),
+        format!("{ours}spark.driver.extraClassPath {JAR}\n{end}")
+    );
+    // What Spark reads now, taken over into a folder of its own.
+    fs::write(
+        env.at("spark/conf/spark-defaults.conf"),
+        "spark.eventLog.enabled true\nspark.driver.extraClassPath d.jar",
+    )
+    .unwrap();
+    env.options.mode = Some(Mode::Fine);
+    let folder = env.at("conf");
+    let kept = "spark.eventLog.enabled true\nspark.driver.extraClassPath d.jar\n";
+    let expected = format!(
+        "{kept}{ours}spark.mezz.coarse false\nspark.driver.extraClassPath d.jar:{JAR}\n{end}"
+    );
+    assert_eq!(compose(&env, Some(&folder)).unwrap(), expected);
+    // A second time it replaces its own.
+    fs::create_dir(&folder).unwrap();
+    let whole = env::compose(&env.options, &env.environment, Some(&folder)).unwrap();
+    fs::write(folder.join(DEFAULTS), whole).unwrap();
+    assert_eq!(compose(&env, Some(&folder)).unwrap(), expected);
+
+    env.options.master = vec!["host".into()];
+    assert!(compose(&env, None).is_err());
+}

@@ -54,6 +54,7 @@ impl FinePolicy {
             undone(all(), executor, "its executor was lost before it began".to_owned(), out);
             return self.decline(offers, SHORT_REFUSAL, out);
         };
+        let mut served = None;
         if there.progress == Progress::Proposed {
             let mem = Scalar::from_units(self.options.executor_mem_mib);
             let (mem, cpus) = (
@@ -66,6 +67,11 @@ impl FinePolicy {
             };
             own += &cpus;
             there.resources = own;
+            let Some(service) = self.services.serve(&agent, &mut free) else {
+                undone(all(), executor, "the offer has no room for its service".to_owned(), out);
+                return self.decline(offers, LONG_REFUSAL, out);
+            };
+            served = service;
         }
         let mut tasks = Vec::new();
         let mut left_out = Vec::new();
@@ -89,6 +95,7 @@ impl FinePolicy {
             undone(left_out, executor, "the offer had no room for it".to_owned(), out);
         }
         if tasks.is_empty() {
+            self.services.cancel(served.as_ref());
             return self.decline(offers, refuse, out);
         }
         // What was too little for an executor may be enough for tasks from now on.
@@ -109,6 +116,7 @@ impl FinePolicy {
             role,
             executor,
             up,
+            served,
             tasks,
             refuse,
         }));

@@ -10,6 +10,7 @@
 mod answers;
 mod executors;
 mod offers;
+mod shuffle;
 mod types;
 
 #[cfg(test)]
@@ -30,7 +31,7 @@ use thiserror::Error;
 pub use self::types::{
     Answer, FineAction, FineEvent, FineLaunch, FineOptions, Shown, TaskAsk, TaskNo,
 };
-use super::{ExecutorNo, Exit, ExitKind, failures::Failures};
+use super::{ExecutorNo, Exit, ExitKind, failures::Failures, shuffle::Services};
 
 /// How long an offer stays refused while the driver has tasks that would rather
 /// run elsewhere: Spark waits so long in steps of this order (`spark.locality.wait`).
@@ -116,6 +117,7 @@ pub enum FineViolation {
 #[derive(Clone, Debug)]
 pub struct FinePolicy {
     options: FineOptions,
+    services: Services,
     /// One for each agent.
     executors: BTreeMap<AgentId, Executor>,
     last: ExecutorNo,
@@ -142,6 +144,7 @@ impl FinePolicy {
     /// Wants no offers yet: it is to be subscribed with its roles suppressed.
     pub fn new(options: FineOptions) -> Self {
         Self {
+            services: Services::new(options.shuffle),
             options,
             executors: BTreeMap::new(),
             last: ExecutorNo(0),
@@ -195,6 +198,10 @@ impl FinePolicy {
             FineEvent::AgentLost(agent) => {
                 let lost = Exit::lost("it was lost with its agent");
                 self.end(now, &agent, lost, out);
+            }
+            FineEvent::ServiceRunning { service, agent } => self.service_runs(service, agent, out),
+            FineEvent::ServiceEnded { service, exit } => {
+                self.service_ended(now, service, exit, out);
             }
             FineEvent::Tick => {}
         }

@@ -75,7 +75,10 @@ impl FinePolicy {
             if avoided > now && self.any_up() {
                 return Err(avoided.since(now).min(LONG_REFUSAL));
             }
-            cpus = cpus.saturating_sub(self.options.executor_cpus);
+            // Its shuffle service needs a place beside it.
+            let left = self.services.leaves(agent, free).unwrap_or_default();
+            let free = &*left;
+            cpus = free.scalar("cpus").saturating_sub(self.options.executor_cpus);
             let mem = Scalar::from_units(self.options.executor_mem_mib);
             if free.scalar("mem") < mem || cpus < self.options.task_cpus {
                 self.unfit.insert(agent.clone());

@@ -6,7 +6,7 @@ use std::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::policy::{AttributeValue, Constraints, LONG_REFUSAL, PolicyOffer};
+use crate::policy::{AttributeValue, Constraints, LONG_REFUSAL, PolicyOffer, ServiceSize};
 
 struct Env {
     policy: FinePolicy,
@@ -17,6 +17,7 @@ struct Env {
 fn options() -> FineOptions {
     FineOptions {
         cores_max: None,
+        shuffle: None,
         constraints: Constraints::default(),
         task_cpus: Scalar::from_units(1),
         executor_cpus: Scalar::default(),
@@ -497,4 +498,35 @@ proptest! {
         prop_assert!(ledger.open.is_empty(), "unanswered: {:?}", ledger.open);
         prop_assert_eq!(env.policy.next_deadline(), None);
     }
+}
+
+#[test]
+fn an_executor_has_a_shuffle_service_beside_it_and_ends_with_it() {
+    let size = ServiceSize { cpus: Scalar::from_millis(100), mem_mib: 256 };
+    let mut env = Env::busy(FineOptions { shuffle: Some(size), ..options() });
+    // Without ports there is no room for one.
+    assert_eq!(declined(&env.offers(&[("a", 4.0)])), [LONG]);
+    let ports = Resources::parse("cpus:2.1;mem:1256;ports:[31000-31009]").unwrap();
+    let offer = PolicyOffer { resources: ports, ..env.offer("b", 0.0, 0.0) };
+    let out = env.send(FineEvent::Offers(vec![offer]));
+    assert_eq!(shown(&out), [(1, "b".into(), 2.0)]);
+    let out = env.answer(1, &[2], true);
+    let served = launched(&out).served.clone().unwrap();
+    let (no, agent) = (served.start.unwrap().no, AgentId::new("b"));
+    assert_eq!(served.port, 31000);
+    let runs = |agent: &str| FineEvent::ServiceRunning { service: no, agent: AgentId::new(agent) };
+    assert_eq!(env.send(runs("b")), []);
+    let out = env.send(FineEvent::ServiceEnded { service: no, exit: failed() });
+    assert!(out.contains(&FineAction::ShutDown { executor: ExecutorNo(1), agent }), "{out:?}");
+    let told = out.iter().find_map(|a| match a {
+        FineAction::Ended { exit, .. } => Some(exit),
+        _ => None,
+    });
+    let told = told.unwrap();
+    assert_eq!(told.reason, "the shuffle service of its agent is gone: exited with status 1");
+    assert!(!told.by_app);
+    assert_eq!(
+        env.send(runs("b")),
+        [FineAction::EndService { service: no, agent: AgentId::new("b") }]
+    );
 }

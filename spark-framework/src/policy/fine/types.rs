@@ -7,7 +7,7 @@ use mezz_proto::{
     resources::{Resources, Scalar},
 };
 
-use crate::policy::{Constraints, ExecutorNo, Exit, PolicyOffer};
+use crate::policy::{Constraints, ExecutorNo, Exit, PolicyOffer, Served, ServiceNo, ServiceSize};
 
 /// A Spark task's id: unique for the life of the application.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -24,6 +24,8 @@ impl fmt::Display for TaskNo {
 pub struct FineOptions {
     /// `spark.cores.max`: cores of all running tasks; no bound when absent.
     pub cores_max: Option<u32>,
+    /// What a shuffle service holds on each agent; absent when there are to be none.
+    pub shuffle: Option<ServiceSize>,
     /// `spark.mezz.constraints`: which agents will do.
     pub constraints: Constraints,
     /// `spark.task.cpus`: what an offer must have at least to be of use.
@@ -107,6 +109,20 @@ pub enum FineEvent {
     },
     /// An agent is gone, with its executor.
     AgentLost(AgentId),
+    /// A shuffle service runs, or may still run.
+    ServiceRunning {
+        /// Which.
+        service: ServiceNo,
+        /// Where.
+        agent: AgentId,
+    },
+    /// A shuffle service is gone.
+    ServiceEnded {
+        /// Which.
+        service: ServiceNo,
+        /// How.
+        exit: Exit,
+    },
     /// Time has passed.
     Tick,
 }
@@ -142,6 +158,9 @@ pub struct FineLaunch {
     /// Whether the executor has been heard of: until then its tasks must bring
     /// along what it needs to begin.
     pub up: bool,
+    /// How the executor's shuffle files are served, where it is to be started; absent
+    /// when by itself.
+    pub served: Option<Served>,
     /// The tasks and what each holds; never empty.
     pub tasks: Vec<(TaskNo, Resources)>,
     /// How long the rest stays refused.
@@ -175,6 +194,13 @@ pub enum FineAction {
     ShutDown {
         /// Which.
         executor: ExecutorNo,
+        /// Where.
+        agent: AgentId,
+    },
+    /// End this shuffle service.
+    EndService {
+        /// Which.
+        service: ServiceNo,
         /// Where.
         agent: AgentId,
     },

@@ -16,7 +16,10 @@ use crate::{
         fine::{FineLaunch, TaskNo},
     },
     protocol::SparkTask,
-    session::launch::{Filler, variable},
+    session::{
+        launch::{App, Filler, variable},
+        shuffle,
+    },
 };
 
 /// Between the order to shut down and the end by force: time for the JVM's shutdown
@@ -39,14 +42,19 @@ impl FineSession {
         let FineLaunch { agent, hostname, role, executor, executor_resources, up, tasks, .. } =
             launch;
         let role = role.as_deref();
+        let served = launch.served;
         if !self.executors.contains_key(&executor) {
             info!(executor = executor.0, %agent, host = hostname, "launching");
-            let made = self.executor(executor, &hostname, &executor_resources, role);
+            let port = served.as_ref().map_or(0, |s| s.port);
+            let made = self.executor(executor, &hostname, &executor_resources, role, port);
             self.executors.insert(executor, made);
         }
         let Some(made) = self.executors.get(&executor) else { return Vec::new() };
         let begin = (!up).then_some(made.begin.as_slice());
-        tasks
+        let id = self.app_id.as_deref().unwrap_or_default();
+        let app = App { register: &self.register, id, place: &self.place };
+        let service = served.and_then(|served| shuffle::task(&app, &served, &agent, role));
+        let tasks = tasks
             .into_iter()
             .filter_map(|(no, resources)| {
                 let task = asked.remove(&no)?;
@@ -59,8 +67,9 @@ impl FineSession {
                     data: Some(task_data(begin, &task.data)),
                     ..Default::default()
                 })
-            })
-            .collect()
+            });
+        // The service first: the executor looks for it when it starts.
+        service.into_iter().chain(tasks).collect()
     }
 
     fn executor(
@@ -69,6 +78,7 @@ impl FineSession {
         hostname: &str,
         resources: &Resources,
         role: Option<&str>,
+        shuffle_port: u16,
     ) -> Made {
         let id = no.to_string();
         let app = self.app_id.as_deref().unwrap_or_default();
@@ -77,6 +87,7 @@ impl FineSession {
             ("{{HOSTNAME}}", hostname),
             ("{{HEAP_MIB}}", &self.settings.heap.to_string()),
             ("{{APP_ID}}", app),
+            ("{{SHUFFLE_PORT}}", &shuffle_port.to_string()),
         ]);
         let env = self.register.env.iter();
         let variables = env.map(|(k, v)| variable(k.clone(), fill.fill(v))).collect();

@@ -21,7 +21,7 @@ use tracing::{info, warn};
 
 use self::launch::Made;
 use super::{
-    Input, Output, RegisterError, exit, fail, launch::log_base, place::Place, policy_offer,
+    Input, Output, RegisterError, exit, fail, launch::log_base, place::Place, policy_offer, shuffle,
 };
 use crate::{
     executor::KillOrder,
@@ -54,6 +54,7 @@ impl FineSession {
             |name, value| Scalar::from_f64(value).map_err(|_| RegisterError::Cores(name, value));
         let options = FineOptions {
             cores_max: register.cores_max,
+            shuffle: shuffle::size(&register)?,
             constraints: Constraints::parse(register.constraints.as_deref().unwrap_or(""))?,
             task_cpus: cpus("spark.task.cpus", settings.task_cpus)?,
             executor_cpus: cpus("spark.mezz.executor.cores", settings.executor_cpus)?,
@@ -97,7 +98,20 @@ impl FineSession {
             // comes back as dropped.
             Input::Disconnected => {}
             Input::Offers(offers) => self.offers(now, &offers, out),
-            Input::Update(status) => self.update(now, *status, out),
+            Input::Update(status) => match shuffle::number(&status.task_id.value) {
+                Some(service) => {
+                    let mem = self.register.shuffle.as_ref().map_or(0, |s| s.mem);
+                    let event = match shuffle::meaning(service, &status, mem) {
+                        shuffle::Meaning::Running(agent) => {
+                            FineEvent::ServiceRunning { service, agent }
+                        }
+                        shuffle::Meaning::Gone(exit) => FineEvent::ServiceEnded { service, exit },
+                        shuffle::Meaning::Nothing => return,
+                    };
+                    self.decide(now, event, Shown::default(), out);
+                }
+                None => self.update(now, *status, out),
+            },
             Input::Failure { agent, executor, status } => {
                 let event = match executor {
                     Some(executor) => {
@@ -188,6 +202,7 @@ impl FineSession {
         for offer in offers {
             match policy_offer(offer) {
                 Ok(offered) => {
+                    shuffle::check_ports(&self.register, offer);
                     if let Entry::Vacant(v) = logs.entry(offered.agent.clone()) {
                         v.insert(log_base(offer));
                     }
@@ -296,6 +311,9 @@ impl FineSession {
                 FineAction::Decline { offers, refuse } => {
                     let offers = offers.iter().map(Into::into).collect();
                     out.push(Output::Decline { offers, refuse });
+                }
+                FineAction::EndService { service, agent } => {
+                    out.push(Output::Kill { task: shuffle::task_id(service), agent });
                 }
                 FineAction::Suppress => out.push(Output::Suppress),
                 FineAction::Revive => out.push(Output::Revive),

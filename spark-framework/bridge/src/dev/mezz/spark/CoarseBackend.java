@@ -97,6 +97,7 @@ final class CoarseBackend extends CoarseGrainedSchedulerBackend implements Sidec
       // Before the first executor asks for its settings.
       Settings.decommissionDefaults().forEach((key, value) -> sc.conf().setIfMissing(key, value));
     }
+    settings.shuffleService().prepare();
     application.open(this);
     application.send(registration());
     sc.addSparkListener(new Registrations());
@@ -138,6 +139,7 @@ final class CoarseBackend extends CoarseGrainedSchedulerBackend implements Sidec
     if (settings.decommission()) {
       message.put("kill_grace_s", settings.decommissionGraceSeconds());
     }
+    settings.shuffleService().addTo(message, command);
     return message;
   }
 

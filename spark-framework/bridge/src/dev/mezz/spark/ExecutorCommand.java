@@ -36,6 +36,7 @@ final class ExecutorCommand {
   private final SparkContext sc;
   private final SparkConf conf;
   private final Settings settings;
+  private final ShuffleService shuffle;
   private final String home;
   private final Map<String, String> executorEnvs;
 
@@ -43,6 +44,7 @@ final class ExecutorCommand {
     this.sc = sc;
     this.conf = sc.conf();
     this.settings = settings;
+    this.shuffle = settings.shuffleService();
     this.home = settings.findsSpark() ? FOUND_HOME : settings.sparkHome();
     if (home == null) {
       throw new IllegalArgumentException(
@@ -74,12 +76,7 @@ final class ExecutorCommand {
 
   private List<String> java(String main, String classPath) {
     List<String> argv = new ArrayList<>();
-    String javaHome = environment().get("JAVA_HOME");
-    if (settings.findsSpark()) {
-      argv.add(FOUND_JAVA);
-    } else {
-      argv.add(javaHome == null ? "java" : javaHome + "/bin/java");
-    }
+    argv.add(javaProgram());
     argv.add("-cp");
     argv.add(classPath);
     argv.add("-Xmx{{HEAP_MIB}}m");
@@ -87,12 +84,41 @@ final class ExecutorCommand {
     argv.addAll(options("spark.executor.defaultJavaOptions"));
     argv.addAll(options("spark.executor.extraJavaOptions"));
     for (Tuple2<String, String> entry : conf.getAll()) {
-      if (SparkConf.isExecutorStartupConf(entry._1()) && !isSecret(entry._1())) {
+      if (SparkConf.isExecutorStartupConf(entry._1())
+          && !isSecret(entry._1())
+          && !shuffle.replaces(entry._1())) {
         argv.add("-D" + entry._1() + "=" + entry._2());
       }
     }
+    if (shuffle.own()) {
+      argv.add(ShuffleService.port());
+    }
     argv.add(main);
     return argv;
+  }
+
+  /** The command of a shuffle service, program first. */
+  List<String> shuffleArguments() {
+    return shuffle.arguments(
+        javaProgram(), classPath(), options("spark.executor.defaultJavaOptions"));
+  }
+
+  /**
+   * The environment of a shuffle service. Spark 4.3 serves only what is below its local folders, which
+   * protects users from each other's services; this one can read nothing but what executors can.
+   */
+  Map<String, String> shuffleEnvironment() {
+    Map<String, String> env = environment();
+    env.put("SPARK_EXECUTOR_DIRS", "/");
+    return env;
+  }
+
+  private String javaProgram() {
+    if (settings.findsSpark()) {
+      return FOUND_JAVA;
+    }
+    String javaHome = environment().get("JAVA_HOME");
+    return javaHome == null ? "java" : javaHome + "/bin/java";
   }
 
   /** In fine-grained mode executors get by it what others ask the driver for. */
@@ -173,7 +199,7 @@ final class ExecutorCommand {
   }
 
   /** What everybody on the machine could read in the process list. */
-  private static boolean isSecret(String key) {
+  static boolean isSecret(String key) {
     String lower = key.toLowerCase(java.util.Locale.ROOT);
     return lower.contains("password") || lower.endsWith(".secret");
   }

@@ -87,6 +87,7 @@ final class FineBackend implements SchedulerBackend, Sidecar.Listener {
 
   @Override
   public void start() {
+    settings.shuffleService().prepare();
     application.open(this);
     application.send(registration());
     // A queue of its own: other listeners may be slow.
@@ -143,6 +144,7 @@ final class FineBackend implements SchedulerBackend, Sidecar.Listener {
             each.executorMemoryMiB(),
             properties());
     fine.put("program", settings.executorProgram());
+    settings.shuffleService().addTo(message, command);
     return message;
   }
 

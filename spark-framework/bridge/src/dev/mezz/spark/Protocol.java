@@ -111,6 +111,19 @@ final class Protocol {
     return node;
   }
 
+  /** Adds what shuffle services need to know to a register message; memory in MiB. */
+  static void putShuffle(
+      ObjectNode register,
+      double cores,
+      long memory,
+      List<String> argv,
+      Map<String, String> environment) {
+    ObjectNode node = register.putObject("shuffle");
+    node.put("cpus", cores);
+    node.put("mem", memory);
+    putCommand(node, argv, environment);
+  }
+
   /** What is done with offers; to be filled with {@link #putTask}. */
   static ObjectNode answer(long batch, long seen) {
     ObjectNode node = message("answer").put("batch", batch).put("seen", seen);

@@ -13,6 +13,7 @@ final class Settings {
 
   /** Where images have what fine-grained executors need, unless the settings say otherwise. */
   private static final String IN_IMAGE = "/opt/mezz/";
+
   /** The longest grace: a day. */
   private static final long MAX_GRACE_SECONDS = 86_400;
 
@@ -27,9 +28,15 @@ final class Settings {
     failoverTimeoutSeconds();
     fetcherCache();
     decommissionGraceSeconds();
+    shuffleService().check();
     if (!coarse()) {
       checkFine();
     }
+  }
+
+  /** What serves shuffle files beside executors. */
+  ShuffleService shuffleService() {
+    return new ShuffleService(conf);
   }
 
   /** Whether executors hold their cores for as long as they live, or tasks while they run. */
@@ -134,6 +141,11 @@ final class Settings {
 
   /** The {@code mezz} program: a path, or a name to look up in PATH. */
   String program() {
+    return program(conf);
+  }
+
+  /** The same, where no application is. */
+  static String program(SparkConf conf) {
     String fromEnvironment = System.getenv("MEZZ_BIN");
     boolean set = fromEnvironment != null && !fromEnvironment.isEmpty();
     return conf.get("spark.mezz.bin", set ? fromEnvironment : "mezz");

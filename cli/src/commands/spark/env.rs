@@ -1,0 +1,78 @@
+//! `mezz spark env`.
+
+use std::{fs, path::PathBuf};
+
+use anyhow::Context as _;
+use clap::Args;
+use mezz_spark::submit::{self, DEFAULTS, Mode, SparkOptions};
+
+use crate::{client::ClientArgs, output};
+
+/// Print the settings by which any Spark program of this machine knows the cluster
+///
+/// They are those of Spark's file `spark-defaults.conf`. With --write they go into a
+/// folder, and what is printed makes a shell use it: `eval "$(mezz spark env --write
+/// ~/.spark-mezz)"`. Then a stock `spark-submit`, or a Python program with PySpark from
+/// pip, runs on the cluster.
+#[derive(Debug, Args)]
+pub struct EnvArgs {
+    /// Write spark-defaults.conf into this folder. Settings that are there stay; where
+    /// there are none, those that Spark uses now are taken over
+    #[arg(long, value_name = "DIR")]
+    write: Option<PathBuf>,
+    /// What holds cores: executors while they live, or tasks while they run: coarse or
+    /// fine [default: what spark.mezz.coarse says]
+    #[arg(long, value_name = "MODE")]
+    mode: Option<String>,
+    /// mezz-spark-bridge.jar [env: MEZZ_SPARK_BRIDGE] [default: beside this program]
+    #[arg(long, value_name = "FILE")]
+    bridge_jar: Option<PathBuf>,
+    /// The masters.
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+/// Prints or writes the settings.
+///
+/// # Errors
+/// When the plugin is not found, or the file cannot be read or written.
+pub fn run(args: &EnvArgs) -> anyhow::Result<()> {
+    let options = SparkOptions {
+        master: args.client.masters()?,
+        bridge_jar: args.bridge_jar.clone(),
+        mode: args.mode.as_deref().map(Mode::parse).transpose()?,
+        ..super::own_options()?
+    };
+    let text = submit::spark_defaults(&options, args.write.as_deref())?;
+    let Some(folder) = &args.write else {
+        eprintln!("# For a spark-defaults.conf; --write DIR makes one.");
+        return Ok(output::write(&text)?);
+    };
+    let file = folder.join(DEFAULTS);
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
+    // Programs run in other folders.
+    let folder = std::path::absolute(folder)?;
+    Ok(output::write(&format!("export SPARK_CONF_DIR={}\n", quoted(&folder.to_string_lossy())))?)
+}
+
+/// As one word of a shell.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+".contains(c);
+    if word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shell_reads_the_folder_as_one_word() {
+        assert_eq!(quoted("/home/ann/.spark-mezz"), "/home/ann/.spark-mezz");
+        assert_eq!(quoted("/home/ann's spark"), "'/home/ann'\\''s spark'");
+    }
+}
