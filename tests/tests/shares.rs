@@ -24,18 +24,17 @@ const STRAY: f64 = 0.05;
 /// For how long it is looked at.
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Every task sleeps in the JVM, so that one costs next to nothing: all lengths from 0.7
-/// to 1.3 s, so that they do not end together.
+/// Every task sleeps in the JVM, so that one costs next to nothing: some longer, some
+/// shorter, so that they do not end together.
 const BUSY: &str = r#"
 from pyspark.sql import SparkSession
 spark = SparkSession.builder.appName("busy").getOrCreate()
-sleep = "reflect('java.lang.Thread', 'sleep', 700 + pmod(id * 7919, 600)) AS slept"
+sleep = "reflect('java.lang.Thread', 'sleep', 1000 + 100 * pmod(id, 10)) AS slept"
 spark.range(0, 4000, 1, 4000).selectExpr(sleep).write.format("noop").mode("overwrite").save()
 "#;
 
 /// The same in the shell.
-const SLEEP: &str = "ms=$((700 + ITEM * 7919 % 600)); exec sleep $(printf %d.%03d $((ms / 1000)) \
-                     $((ms % 1000)))";
+const SLEEP: &str = "exec sleep 1.$((ITEM % 10))";
 
 fn spark(cluster: &Cluster, role: &str) -> Result<Process> {
     let program = cluster.folder().join("busy.py");
@@ -67,6 +66,23 @@ fn held(cluster: &Cluster) -> Result<[f64; 3]> {
     }))
 }
 
+/// Waits until the first so many roles have about what they were promised, or more.
+fn shared(cluster: &Cluster, jobs: &mut [Process], roles: usize) -> Result<()> {
+    eventually(PATIENCE * 2, "everybody has its share", || {
+        still_run(jobs)?;
+        let held = held(cluster)?;
+        let good = held.iter().zip(SHARES).take(roles).all(|(h, (_, s))| *h >= s * CORES * 0.8);
+        Ok(if good { Ok(()) } else { Err(format!("{held:?}")) })
+    })
+}
+
+fn still_run(jobs: &mut [Process]) -> Result<()> {
+    for job in jobs {
+        ensure!(job.running(), "it ended too early: {}", job.stderr());
+    }
+    Ok(())
+}
+
 #[test]
 fn frameworks_share_cores_by_their_weights() -> Result<()> {
     let cluster = Cluster::start(ClusterOptions {
@@ -81,17 +97,16 @@ fn frameworks_share_cores_by_their_weights() -> Result<()> {
         ["--role", "ballast", "--resources", "mem:197000;disk:1000", "--", "sleep", "600"];
     let mut ballast = cluster.spawn("ballast", [&["run"], &ballast[..]].concat())?;
     ballast.wait_for_output("TASK_RUNNING", PATIENCE)?;
+    let mut jobs = vec![spark(&cluster, "twice")?, spark(&cluster, "once")?];
+    // Batch comes when they are there: with all cores to itself it would start so many
+    // programs that they could hardly begin.
+    shared(&cluster, &mut jobs, 2)?;
     let mut batch = std::process::Command::new(example_program("batch_queue")?);
     batch
         .args(["--master", cluster.master_address(), "--role", "batch", "--resources", "cpus:1"])
         .args(["--parallel", "64", "--total", "100000", SLEEP]);
-    let mut jobs = vec![spark(&cluster, "twice")?, spark(&cluster, "once")?];
     jobs.push(Process::start("batch", cluster.folder(), batch)?);
-    eventually(PATIENCE * 2, "everybody has its share", || {
-        let held = held(&cluster)?;
-        let good = held.iter().zip(SHARES).all(|(h, (_, share))| *h >= share * CORES * 0.8);
-        Ok(if good { Ok(()) } else { Err(format!("{held:?}")) })
-    })?;
+    shared(&cluster, &mut jobs, 3)?;
 
     let (start, mut sums, mut looks) = (Instant::now(), [0.0; 3], 0.0);
     while start.elapsed() < MINUTE {
@@ -102,9 +117,7 @@ fn frameworks_share_cores_by_their_weights() -> Result<()> {
         // What is looked at changes within a second.
         std::thread::sleep(Duration::from_millis(150));
     }
-    for job in &mut jobs {
-        ensure!(job.running(), "it ended too early");
-    }
+    still_run(&mut jobs)?;
     let total: f64 = sums.iter().sum();
     let shares = sums.map(|sum| sum / total);
     println!("shares {shares:?}, {:.1} cores in use, {looks} looks", total / looks);
