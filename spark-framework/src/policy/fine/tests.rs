@@ -384,7 +384,7 @@ fn an_executor_that_comes_back_to_an_idle_application_is_turned_out() {
         pauses.push(at.since(env.now).as_secs());
         assert_eq!(env.send(FineEvent::Tick), [], "too early");
         env.now = at;
-        assert_eq!(env.send(FineEvent::Tick), [shut.clone()]);
+        assert_eq!(env.send(FineEvent::Tick), std::slice::from_ref(&shut));
     }
     assert_eq!(pauses, [5, 10, 20, 40, 80, 160, 300, 300]);
     // It has ended, as the agent says.
@@ -401,7 +401,8 @@ fn a_stranger_is_turned_out_by_its_words() {
     let mut env = Env::running();
     let on = || (ExecutorNo(7), AgentId::new("a"));
     let shut = FineAction::ShutDown { executor: ExecutorNo(7), agent: "a".into() };
-    assert_eq!(env.send(FineEvent::Alive { task: TaskNo(9), on: on() }), [shut.clone()]);
+    let alive = FineEvent::Alive { task: TaskNo(9), on: on() };
+    assert_eq!(env.send(alive), std::slice::from_ref(&shut));
     assert_eq!(env.send(FineEvent::Running { task: TaskNo(9), on: on() }), [shut]);
     let own = (ExecutorNo(1), AgentId::new("a"));
     assert_eq!(env.send(FineEvent::Alive { task: TaskNo(9), on: own }), []);
