@@ -30,6 +30,8 @@ pub struct ClusterOptions {
     pub agent_args: Vec<String>,
     /// And those of single agents, by number.
     pub args_of_agents: Vec<Vec<String>>,
+    /// Names of the agents' hosts; 127.0.0.1 for those beyond. All must mean this one.
+    pub hostnames: Vec<String>,
 }
 
 impl Default for ClusterOptions {
@@ -40,6 +42,7 @@ impl Default for ClusterOptions {
             master_args: Vec::new(),
             agent_args: Vec::new(),
             args_of_agents: Vec::new(),
+            hostnames: Vec::new(),
         }
     }
 }
@@ -134,16 +137,36 @@ impl Cluster {
     pub fn start_agent(&mut self, n: usize) -> Result<()> {
         let work_dir = self.path(&format!("agent{n}"));
         let name = format!("{}-{n}", self.cgroup_root());
+        let hostname = self.options.hostnames.get(n).map_or("127.0.0.1", String::as_str);
         let mut command = self.command();
         command
             .args(["agent", "--master", &self.master_address])
-            .args(["--listen", &self.agent_addresses[n], "--hostname", "127.0.0.1"])
+            .args(["--listen", &self.agent_addresses[n], "--hostname", hostname])
             .args(["--resources", &self.options.resources, "--cgroup-root", &name, "--work-dir"])
             .arg(work_dir)
             .args(&self.options.agent_args)
             .args(self.options.args_of_agents.get(n).into_iter().flatten());
         self.agents[n] = Some(Process::start(&format!("agent{n}"), self.folder.path(), command)?);
         Ok(())
+    }
+
+    /// Kills an agent with all that runs on it, as the death of its machine would.
+    ///
+    /// # Errors
+    /// When it was not running.
+    pub fn lose_agent(&mut self, n: usize) -> Result<()> {
+        let mut agent = self.agents[n].take().with_context(|| format!("agent {n} is stopped"))?;
+        agent.kill_9()?;
+        for pid in crate::processes_of(&self.path(&format!("agent{n}")))? {
+            // It may have ended with another one.
+            let _ = crate::signal(pid, Signal::KILL);
+        }
+        Ok(())
+    }
+
+    /// Further arguments of `mezz master` from its next start on.
+    pub fn set_master_args(&mut self, args: &[&str]) {
+        self.options.master_args = args.iter().map(|&arg| arg.to_owned()).collect();
     }
 
     /// Names this cluster's cgroups; no other cluster has it.

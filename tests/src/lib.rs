@@ -9,7 +9,7 @@ mod process;
 mod spark;
 
 pub use cluster::{Cluster, ClusterOptions};
-pub use process::{Finished, Process, clean_command, mezz_program};
+pub use process::{Finished, Process, clean_command, example_program, mezz_program};
 pub use spark::{executors, http_get, nothing_is_left, spark_command};
 
 use std::{

@@ -200,6 +200,19 @@ pub fn mezz_program() -> Result<PathBuf> {
     Ok(path)
 }
 
+/// An example of the SDK that cargo built beside the `mezz` program.
+///
+/// # Errors
+/// When it was not built.
+pub fn example_program(name: &str) -> Result<PathBuf> {
+    let mezz = mezz_program()?;
+    let path = mezz.with_file_name("examples").join(name);
+    if !path.exists() {
+        bail!("{} is missing: run ./test.sh, or `cargo build --examples`", path.display());
+    }
+    Ok(path)
+}
+
 /// A command with an environment of its own: nothing of the caller's `MEZZ_*` or
 /// `SPARK_*` variables.
 pub fn clean_command(program: impl AsRef<OsStr>) -> Command {

@@ -1,21 +1,12 @@
 //! The SDK's examples as real programs on a real cluster.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use mezz_tests::{Cluster, ClusterOptions, PATIENCE, Process, mezz_program};
-
-/// An example that cargo built beside the `mezz` program.
-fn example(name: &str) -> Result<PathBuf> {
-    let mezz = mezz_program()?;
-    let path =
-        mezz.parent().map(|folder| folder.join("examples").join(name)).context("a folder")?;
-    ensure!(path.exists(), "{} is missing: run ./test.sh", path.display());
-    Ok(path)
-}
+use mezz_tests::{Cluster, ClusterOptions, PATIENCE, Process, example_program};
 
 fn start(cluster: &Cluster, name: &str, args: &[&str]) -> Result<Process> {
-    let mut command = std::process::Command::new(example(name)?);
+    let mut command = std::process::Command::new(example_program(name)?);
     command.args(["--master", cluster.master_address()]).args(args);
     Process::start(name, cluster.folder(), command)
 }
@@ -48,7 +39,7 @@ fn the_batch_queue_gets_through_restarts_of_master_and_agents() -> Result<()> {
 #[test]
 fn a_custom_executor_works_and_answers_its_framework() -> Result<()> {
     let cluster = Cluster::start(ClusterOptions::default())?;
-    let executor = example("custom_executor")?;
+    let executor = example_program("custom_executor")?;
     let executor: &Path = &executor;
     let path = executor.to_str().context("a path in UTF-8")?;
     let args = ["--executor", path, "10", "100", "1000"];

@@ -184,6 +184,31 @@ fn a_killed_driver_leaves_nothing() -> Result<()> {
     cluster.stop()
 }
 
+/// The copy that loses is killed, and its core is there for others.
+#[test]
+fn a_second_copy_of_a_straggler_ends_the_job() -> Result<()> {
+    let cluster = Cluster::start(ClusterOptions {
+        agents: 2,
+        resources: "cpus:1;mem:1400;disk:1000".to_owned(),
+        // Spark puts the second copy of a task on another host.
+        hostnames: vec!["127.0.0.1".to_owned(), "localhost".to_owned()],
+        ..Default::default()
+    })?;
+    let marks = cluster.folder().to_str().context("a path in UTF-8")?;
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("apps/straggler.py");
+    let conf = [
+        "spark.cores.max=2",
+        "spark.speculation=true",
+        "spark.speculation.quantile=0.5",
+        "spark.speculation.multiplier=1.5",
+    ];
+    let mut job = submit(&cluster, "MEZZ_TEST_SPARK_HOME", &conf, &program, &[marks])?;
+    let end = job.wait(PATIENCE * 2)?.success()?;
+    ensure!(end.stdout.contains("copies 1") && end.stdout.contains("met 2"), "{end}");
+    nothing_is_left(&cluster)?;
+    cluster.stop()
+}
+
 #[test]
 fn ctrl_c_ends_the_job_its_executors_and_its_framework() -> Result<()> {
     let cluster = cluster()?;

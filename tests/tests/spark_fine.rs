@@ -80,6 +80,23 @@ fn go(cluster: &Cluster) -> Result<()> {
     Ok(std::fs::write(cluster.folder().join("go"), "")?)
 }
 
+/// Waits until there are tasks. Short ones are never told to run.
+fn work_begins(cluster: &Cluster) -> Result<()> {
+    eventually(PATIENCE, "tasks run", || {
+        let tasks = cluster.list("tasks", &[])?;
+        Ok(if tasks.is_empty() { Err("none".to_owned()) } else { Ok(()) })
+    })
+}
+
+/// Waits until so many tasks are told to run.
+fn tasks_run(cluster: &Cluster, count: usize) -> Result<()> {
+    eventually(PATIENCE, &format!("{count} tasks run"), || {
+        let tasks = cluster.list("tasks", &[])?;
+        let running = tasks.iter().filter(|t| t["state"] == "TASK_RUNNING").count();
+        Ok(if running >= count { Ok(()) } else { Err(format!("{tasks:?}")) })
+    })
+}
+
 #[test]
 fn every_spark_task_is_one_of_the_clusters() -> Result<()> {
     let cluster = cluster()?;
@@ -175,6 +192,13 @@ fn a_killed_executor_is_replaced_and_the_answer_is_right() -> Result<()> {
         mezz_tests::signal(*pid, Signal::KILL)?;
     }
     go(&cluster)?;
+    // And once more, while it works.
+    let again = eventually(PATIENCE, "there is a new executor, and tasks", || {
+        let new = executors(&cluster)?.difference(&before).next().copied();
+        let tasks = cluster.list("tasks", &[])?.len();
+        Ok(new.filter(|_| tasks > 0).ok_or_else(|| format!("{new:?}, {tasks} tasks")))
+    })?;
+    mezz_tests::signal(again, Signal::KILL)?;
     job.wait_for_output(SECOND, PATIENCE * 2)?;
     let end = job.wait(PATIENCE)?.success()?;
     ensure!(end.stderr.contains("ended: exited with status 137"), "the reason is told: {end}");
@@ -183,30 +207,100 @@ fn a_killed_executor_is_replaced_and_the_answer_is_right() -> Result<()> {
 }
 
 #[test]
-fn a_killed_driver_leaves_nothing() -> Result<()> {
+fn a_driver_killed_with_its_sidecar_leaves_nothing() -> Result<()> {
     let cluster = cluster()?;
     let program = two_step_program(&cluster, SLOW)?;
-    let mut job = submit(&cluster, "MEZZ_TEST_SPARK_HOME", &[], &program, &[])?;
+    // Nobody can tell the master; it waits for so long.
+    let conf = ["spark.mezz.failoverTimeout=1s"];
+    let mut job = submit(&cluster, "MEZZ_TEST_SPARK_HOME", &conf, &program, &[])?;
     job.wait_for_output(FIRST, PATIENCE * 2)?;
-    job.kill_9()?;
-    nothing_is_left(&cluster)?;
-    // The Python program is Spark's own child; it would notice at its next call.
+    go(&cluster)?;
+    work_begins(&cluster)?;
     job.signal_group(Signal::KILL)?;
+    nothing_is_left(&cluster)?;
+    job.wait(PATIENCE)?;
+    cluster.stop()
+}
+
+/// The sidecar, below the cluster's folder.
+fn sidecar(cluster: &Cluster) -> Result<i32> {
+    let is_sidecar = |pid: &i32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.split(|b| *b == 0).any(|argument| argument == b"spark-sidecar")
+    };
+    mezz_tests::processes_of(cluster.folder())?.into_iter().find(is_sidecar).context("a sidecar")
+}
+
+/// A second copy of a task that hangs; an agent that dies with all that is on it; the
+/// sidecar's death: one application after another would take three times as long.
+#[test]
+fn stragglers_lost_agents_and_a_dead_sidecar() -> Result<()> {
+    let timeouts = ["--ping-interval=1s", "--max-missed-pings=3", "--agent-reregister-timeout=3s"];
+    let mut cluster = Cluster::start(ClusterOptions {
+        agents: 2,
+        resources: "cpus:1;mem:1400;disk:1000".to_owned(),
+        master_args: timeouts.map(str::to_owned).to_vec(),
+        // Spark puts the second copy of a task on another host.
+        hostnames: vec!["127.0.0.1".to_owned(), "localhost".to_owned()],
+        ..Default::default()
+    })?;
+    let marks = cluster.folder().to_str().context("a path in UTF-8")?.to_owned();
+    let straggler = Path::new(env!("CARGO_MANIFEST_DIR")).join("apps/straggler.py");
+    let program = cluster.folder().join("trials.py");
+    let rest = r#"
+pairs = sc.parallelize(range(2000), 8).map(lambda i: (i % 10, i)).reduceByKey(lambda a, b: a + b, 4)
+pairs.cache()
+print("first", sum(v for _, v in pairs.collect()), flush=True)
+slow = sc.parallelize(range(40), 40).map(lambda i: (time.sleep(0.1), i)[1]).sum()
+print("second", slow, sum(v for _, v in pairs.collect()), flush=True)
+sc.parallelize([1], 1).map(lambda i: time.sleep(600)).count()
+"#;
+    std::fs::write(&program, std::fs::read_to_string(straggler)? + rest)?;
+    let conf = [
+        "spark.speculation=true",
+        "spark.speculation.quantile=0.5",
+        "spark.speculation.multiplier=1.5",
+        "spark.mezz.failoverTimeout=1s",
+    ];
+    let mut job = submit(&cluster, "MEZZ_TEST_SPARK_HOME", &conf, &program, &[&marks])?;
+    job.wait_for_output("copies 1", PATIENCE * 2)?;
+    job.wait_for_output("met 2", PATIENCE)?;
+    let ended = cluster.list("tasks", &["--completed"])?;
+    let killed = ended.iter().filter(|t| t["state"] == "TASK_KILLED").count();
+    ensure!(killed == 1, "one copy was killed: {ended:?}");
+
+    job.wait_for_output(FIRST, PATIENCE)?;
+    work_begins(&cluster)?;
+    cluster.lose_agent(1)?;
+    job.wait_for_output(SECOND, PATIENCE * 2)?;
+    cluster.start_agent(1)?;
+    cluster.wait_for_agents(2)?;
+
+    tasks_run(&cluster, 1)?;
+    mezz_tests::signal(sidecar(&cluster)?, Signal::KILL)?;
+    let end = job.wait(PATIENCE)?;
+    ensure!(end.code != Some(0) && end.stderr.contains("spark-sidecar"), "{end}");
+    nothing_is_left(&cluster)?;
     cluster.stop()
 }
 
 #[test]
 fn restarts_of_master_and_agents_under_a_job_change_nothing() -> Result<()> {
     let mut cluster = cluster()?;
-    let program = two_step_program(&cluster, SLOW)?;
+    let program = two_step_program(
+        &cluster,
+        &(SLOW.to_owned()
+            + r#"
+while not os.path.exists("go-on"):
+    time.sleep(0.05)
+print("third", sc.parallelize(range(3), 3).map(lambda i: (time.sleep(5), i)[1]).sum(), flush=True)
+"#),
+    )?;
     let mut job = submit(&cluster, "MEZZ_TEST_SPARK_HOME", &[], &program, &[])?;
     job.wait_for_output(FIRST, PATIENCE * 2)?;
     let before = executors(&cluster)?;
     go(&cluster)?;
-    eventually(PATIENCE, "tasks run", || {
-        let tasks = cluster.list("tasks", &[])?;
-        Ok(if tasks.is_empty() { Err("none".to_owned()) } else { Ok(()) })
-    })?;
+    work_begins(&cluster)?;
     cluster.master()?.kill_9()?;
     cluster.start_master()?;
     for n in 0..2 {
@@ -216,6 +310,24 @@ fn restarts_of_master_and_agents_under_a_job_change_nothing() -> Result<()> {
     cluster.wait_for_agents(2)?;
     job.wait_for_output(SECOND, PATIENCE * 2)?;
     ensure!(executors(&cluster)? == before, "the executors are the same");
+    // A master that remembers nothing knows no task until the agents are back.
+    std::fs::write(cluster.folder().join("go-on"), "")?;
+    tasks_run(&cluster, 2)?;
+    cluster.master()?.kill_9()?;
+    for n in 0..2 {
+        cluster.agent(n)?.kill_9()?;
+    }
+    cluster.set_master_args(&["--registry", "memory"]);
+    cluster.start_master()?;
+    eventually(PATIENCE, "the driver is back", || {
+        let frameworks = cluster.list("frameworks", &[])?;
+        Ok(if frameworks.len() == 1 { Ok(()) } else { Err(format!("{frameworks:?}")) })
+    })?;
+    for n in 0..2 {
+        cluster.start_agent(n)?;
+    }
+    job.wait_for_output("third 3", PATIENCE)?;
+    ensure!(executors(&cluster)? == before, "the executors are still the same");
     job.wait(PATIENCE)?.success()?;
     nothing_is_left(&cluster)?;
     cluster.stop()
@@ -253,11 +365,7 @@ print("after", sc.parallelize(range(10), 2).sum(), flush=True)
     let mut job = submit(&cluster, "MEZZ_TEST_SPARK_HOME", &[], &program, &[])?;
     job.wait_for_output(FIRST, PATIENCE * 2)?;
     go(&cluster)?;
-    eventually(PATIENCE, "two tasks run", || {
-        let tasks = cluster.list("tasks", &[])?;
-        let running = tasks.iter().filter(|t| t["state"] == "TASK_RUNNING").count();
-        Ok(if running == 2 { Ok(()) } else { Err(format!("{tasks:?}")) })
-    })?;
+    tasks_run(&cluster, 2)?;
     std::fs::write(cluster.folder().join("cancel"), "")?;
     job.wait_for_output("cancelled True", PATIENCE)?;
     job.wait_for_output("after 45", PATIENCE)?;

@@ -101,8 +101,9 @@ impl FinePolicy {
         // What was too little for an executor may be enough for tasks from now on.
         let refit = there.progress == Progress::Proposed && self.unfit.contains(&agent);
         let up = matches!(there.progress, Progress::Up(_));
-        if !up {
-            there.progress = Progress::Launched;
+        if there.progress == Progress::Proposed {
+            self.last_launch = ExecutorNo(self.last_launch.0 + 1);
+            (there.progress, there.launch) = (Progress::Launched, self.last_launch);
         }
         // What is left has no room for one more task: it is of use again with more.
         let refuse =
@@ -147,6 +148,8 @@ impl FinePolicy {
             let offers = groups.into_iter().flat_map(|g| g.offers).collect();
             self.decline(offers, SHORT_REFUSAL, out);
         }
+        self.give_up_doubted(now, out);
+        self.remind(now, out);
     }
 }
 

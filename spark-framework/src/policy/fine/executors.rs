@@ -2,9 +2,12 @@
 
 use mezz_proto::{ids::AgentId, time::Time};
 
-use super::{FineAction, FinePolicy, Progress, Task, TaskNo};
+use super::{
+    Executor, FIRST_REMINDER, FineAction, FinePolicy, LAST_REMINDER, Progress, Reminder, Seen,
+    Task, TaskNo,
+};
 use crate::policy::{
-    ExecutorNo, Exit, ExitKind,
+    ExecutorNo, Exit,
     failures::{Ended, MAX_LAUNCH_FAILURES},
 };
 
@@ -18,9 +21,61 @@ impl FinePolicy {
     ) {
         if self.tasks.get(&task).is_some_and(|t| t.executor == executor) {
             self.heard_of(now, &agent, out);
-        } else if self.executors.get(&agent).is_none_or(|e| e.no != executor) {
-            // Given up for lost before: its tasks run elsewhere by now.
+        }
+        self.alive(task, (executor, agent), out);
+    }
+
+    /// An executor that was given up before must go: its tasks run elsewhere by now.
+    pub(super) fn alive(
+        &mut self,
+        task: TaskNo,
+        (executor, agent): (ExecutorNo, AgentId),
+        out: &mut Vec<FineAction>,
+    ) {
+        if self.executors.get(&agent).is_none_or(|e| e.no != executor) {
             out.push(FineAction::ShutDown { executor, agent });
+        } else if self.tasks.get(&task).is_some_and(|t| t.executor == executor) {
+            self.doubts.remove(&task);
+        }
+    }
+
+    /// An executor that is up and not there any more ended while nobody told us. Of one
+    /// that was just launched the offer may be older.
+    pub(super) fn present(
+        &mut self,
+        now: Time,
+        agent: &AgentId,
+        there: &[ExecutorNo],
+        out: &mut Vec<FineAction>,
+    ) {
+        let up = |e: &&Executor| matches!(e.progress, Progress::Up(_));
+        let missing = self.executors.get(agent).filter(up).filter(|e| !there.contains(&e.no));
+        if let Some(no) = missing.map(|e| e.no) {
+            let exit = Exit::lost("it ended while the master was away; nobody saw how");
+            self.executor_ended(now, no, exit, Seen::Yes, out);
+        }
+    }
+
+    /// Tasks that nobody has brought back in time, with their executors.
+    pub(super) fn give_up_doubted(&mut self, now: Time, out: &mut Vec<FineAction>) {
+        let due = |p: &Self| p.doubts.iter().find(|(_, until)| **until <= now).map(|(t, _)| *t);
+        while let Some(task) = due(self) {
+            self.doubts.remove(&task);
+            if let Some(executor) = self.tasks.get(&task).map(|t| t.executor) {
+                let exit = Exit::lost("the master does not know it, and its agent did not return");
+                self.executor_ended(now, executor, exit, Seen::No, out);
+            }
+        }
+    }
+
+    /// Tells executors again that they are to go.
+    pub(super) fn remind(&mut self, now: Time, out: &mut Vec<FineAction>) {
+        for ((agent, executor), reminder) in &mut self.abandoned {
+            if reminder.at <= now {
+                reminder.pause = (reminder.pause * 2).min(LAST_REMINDER);
+                reminder.at = now + reminder.pause;
+                out.push(FineAction::ShutDown { executor: *executor, agent: agent.clone() });
+            }
         }
     }
 
@@ -49,12 +104,13 @@ impl FinePolicy {
             let tasks = vec![task];
             let reason = exit.reason.clone();
             out.push(FineAction::Undone { tasks, executor, by_app, reason });
-            self.end(now, &agent, exit, out);
+            self.end(now, &agent, exit, Seen::Yes, out);
         }
     }
 
     fn forget(&mut self, task: TaskNo) -> Option<Task> {
         let gone = self.tasks.remove(&task)?;
+        self.doubts.remove(&task);
         self.held = self.held.saturating_sub(gone.cpus);
         Some(gone)
     }
@@ -74,11 +130,12 @@ impl FinePolicy {
         now: Time,
         executor: ExecutorNo,
         exit: Exit,
+        seen: Seen,
         out: &mut Vec<FineAction>,
     ) {
         let there = self.executors.iter().find(|(_, e)| e.no == executor);
         if let Some(agent) = there.map(|(agent, _)| agent.clone()) {
-            self.end(now, &agent, exit, out);
+            self.end(now, &agent, exit, seen, out);
         }
     }
 
@@ -88,6 +145,7 @@ impl FinePolicy {
         now: Time,
         agent: &AgentId,
         exit: Exit,
+        seen: Seen,
         out: &mut Vec<FineAction>,
     ) {
         let Some(e) = self.executors.remove(agent) else { return };
@@ -103,12 +161,14 @@ impl FinePolicy {
             self.forget(*task);
         }
         let ran = if exit.by_app && registered.is_some() { with_it } else { Vec::new() };
-        let ended = Ended { no: e.no, agent, registered, kind: exit.kind, last: self.last };
+        let (no, last) = (e.launch, self.last_launch);
+        let ended = Ended { no, agent, registered, kind: exit.kind, last };
         self.failures.ended(now, &ended);
         // Tasks on their way would start it again; and it may only seem to be gone.
         out.push(FineAction::ShutDown { executor: e.no, agent: agent.clone() });
-        if exit.kind == ExitKind::Lost {
-            self.abandoned.insert((agent.clone(), e.no));
+        if seen == Seen::No {
+            let reminder = Reminder { at: now + FIRST_REMINDER, pause: FIRST_REMINDER };
+            self.abandoned.insert((agent.clone(), e.no), reminder);
         }
         if self.failures.hopeless() && !self.given_up && !self.any_up() {
             self.given_up = true;

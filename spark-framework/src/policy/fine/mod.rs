@@ -45,6 +45,17 @@ pub const FULL_REFUSAL: Duration = Duration::from_secs(5);
 /// from them.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long an agent may take to come back with its tasks to a master that knows
+/// neither. Agents try again within a minute.
+pub const DOUBT: Duration = Duration::from_secs(90);
+
+/// An executor that is to go, and was not seen to, is told so again after this time;
+/// each time after twice the time before. Its agent may be away.
+pub const FIRST_REMINDER: Duration = Duration::from_secs(5);
+
+/// The longest time between two such words.
+pub const LAST_REMINDER: Duration = Duration::from_secs(300);
+
 /// Bytes of tasks that go with one offer: a master takes calls of 4 MiB.
 pub const MAX_LAUNCH_BYTES: usize = 3 << 20;
 
@@ -59,9 +70,19 @@ enum Progress {
     Up(Time),
 }
 
+/// Whether an executor's end is certain. If not, it may live on, or come back with its
+/// agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Seen {
+    Yes,
+    No,
+}
+
 #[derive(Clone, Debug)]
 struct Executor {
     no: ExecutorNo,
+    /// Counts launches. Numbers are given before it is known whether they will be used.
+    launch: ExecutorNo,
     hostname: String,
     progress: Progress,
     resources: Resources,
@@ -72,6 +93,13 @@ struct Task {
     executor: ExecutorNo,
     agent: AgentId,
     cpus: Scalar,
+}
+
+/// When an executor is told again that it is to go.
+#[derive(Clone, Copy, Debug)]
+struct Reminder {
+    at: Time,
+    pause: Duration,
 }
 
 /// The offers of one agent and role, shown as one.
@@ -111,6 +139,14 @@ pub enum FineViolation {
         /// Its executor.
         executor: ExecutorNo,
     },
+    /// An executor in use that is to end.
+    #[error("executor {executor} on agent {agent} is in use and is to end")]
+    Undead {
+        /// Where.
+        agent: AgentId,
+        /// Which.
+        executor: ExecutorNo,
+    },
 }
 
 /// The policy's whole state. See the [module](self).
@@ -121,14 +157,17 @@ pub struct FinePolicy {
     /// One for each agent.
     executors: BTreeMap<AgentId, Executor>,
     last: ExecutorNo,
+    last_launch: ExecutorNo,
     tasks: BTreeMap<TaskNo, Task>,
+    /// Those that the master does not know, and until when they may turn up.
+    doubts: BTreeMap<TaskNo, Time>,
     /// What all of `tasks` hold.
     held: Scalar,
     /// Shown to the driver and not yet answered.
     batches: BTreeMap<u64, Batch>,
     last_batch: u64,
-    /// Executors that were given up for lost with their agents, and may come back.
-    abandoned: BTreeSet<(AgentId, ExecutorNo)>,
+    /// Executors that were given up, and may live or come back with their agents.
+    abandoned: BTreeMap<(AgentId, ExecutorNo), Reminder>,
     revivals: u64,
     suppressed: bool,
     /// Whether an offer was refused since the last revival.
@@ -148,11 +187,13 @@ impl FinePolicy {
             options,
             executors: BTreeMap::new(),
             last: ExecutorNo(0),
+            last_launch: ExecutorNo(0),
             tasks: BTreeMap::new(),
+            doubts: BTreeMap::new(),
             held: Scalar::default(),
             batches: BTreeMap::new(),
             last_batch: 0,
-            abandoned: BTreeSet::new(),
+            abandoned: BTreeMap::new(),
             revivals: 0,
             suppressed: true,
             refused: false,
@@ -168,6 +209,7 @@ impl FinePolicy {
         self.failures.pass(now);
         match event {
             FineEvent::Offers(offers) => self.offered(now, offers, out),
+            FineEvent::Present { agent, executors } => self.present(now, &agent, &executors, out),
             FineEvent::Answer(answer) => self.answered(answer, out),
             FineEvent::Revive(number) => self.revive(number, out),
             FineEvent::Kill(executors) => {
@@ -178,26 +220,33 @@ impl FinePolicy {
                         by_app: true,
                         reason: "its heartbeats to the driver have stopped".to_owned(),
                     };
-                    self.executor_ended(now, no, exit, out);
+                    self.executor_ended(now, no, exit, Seen::No, out);
                 }
             }
             FineEvent::Running { task, on } => self.running(now, task, on, out),
+            FineEvent::Alive { task, on } => self.alive(task, on, out),
+            FineEvent::Unknown(task) => {
+                if self.tasks.contains_key(&task) {
+                    self.doubts.entry(task).or_insert(now + DOUBT);
+                }
+            }
             FineEvent::Done(task) => self.done(now, task, out),
             FineEvent::Undone { task, by_app, reason } => {
                 self.undone(now, task, by_app, reason, out);
             }
             FineEvent::LostWith { task, exit } => {
                 if let Some(executor) = self.tasks.get(&task).map(|t| t.executor) {
-                    self.executor_ended(now, executor, exit, out);
+                    let seen = if exit.kind == ExitKind::Lost { Seen::No } else { Seen::Yes };
+                    self.executor_ended(now, executor, exit, seen, out);
                 }
             }
             FineEvent::ExecutorEnded { executor, exit } => {
-                self.abandoned.retain(|(_, no)| *no != executor);
-                self.executor_ended(now, executor, exit, out);
+                self.abandoned.retain(|(_, no), _| *no != executor);
+                self.executor_ended(now, executor, exit, Seen::Yes, out);
             }
             FineEvent::AgentLost(agent) => {
                 let lost = Exit::lost("it was lost with its agent");
-                self.end(now, &agent, lost, out);
+                self.end(now, &agent, lost, Seen::No, out);
             }
             FineEvent::ServiceRunning { service, agent } => self.service_runs(service, agent, out),
             FineEvent::ServiceEnded { service, exit } => {
@@ -210,7 +259,9 @@ impl FinePolicy {
 
     /// When to send [`FineEvent::Tick`]; earlier ticks are harmless.
     pub fn next_deadline(&self) -> Option<Time> {
-        self.batches.values().map(|b| b.until).min()
+        let batches = self.batches.values().map(|b| b.until);
+        let reminders = self.abandoned.values().map(|r| r.at);
+        batches.chain(reminders).chain(self.doubts.values().copied()).min()
     }
 
     /// Where a task runs, if it does.
@@ -227,6 +278,12 @@ impl FinePolicy {
             && self.held > Scalar::from_units(u64::from(max))
         {
             return Err(FineViolation::TooManyCores { held: self.held, max });
+        }
+        if let Some((agent, executor)) =
+            self.abandoned.keys().find(|(a, no)| self.executors.get(a).is_some_and(|e| e.no == *no))
+        {
+            let (agent, executor) = (agent.clone(), *executor);
+            return Err(FineViolation::Undead { agent, executor });
         }
         for (no, task) in &self.tasks {
             let there = self.executors.get(&task.agent);

@@ -1,6 +1,9 @@
 //! What the driver is shown.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use mezz_proto::{
     ids::{AgentId, OfferId},
@@ -37,7 +40,7 @@ impl FinePolicy {
                 free += &offer.resources.filter(usable);
             }
             let Some(first) = offers.first() else { continue };
-            match self.judge(now, &agent, first, &free, room) {
+            match self.judge(now, &agent, first, &free, room, &groups) {
                 Err(refuse) => self.decline(ids, refuse, out),
                 Ok(cpus) => {
                     room = room.map(|r| r.saturating_sub(cpus));
@@ -56,7 +59,8 @@ impl FinePolicy {
         }
     }
 
-    /// What tasks may hold of an offer, or for how long to refuse it.
+    /// What tasks may hold of an offer, or for how long to refuse it. `before` are
+    /// those that are to be shown with it.
     fn judge(
         &mut self,
         now: Time,
@@ -64,6 +68,7 @@ impl FinePolicy {
         offer: &PolicyOffer,
         free: &Resources,
         room: Option<Scalar>,
+        before: &[Group],
     ) -> Result<Scalar, Duration> {
         if self.suppressed || self.given_up || !self.options.constraints.met_by(&offer.attributes) {
             return Err(LONG_REFUSAL);
@@ -84,7 +89,7 @@ impl FinePolicy {
                 self.unfit.insert(agent.clone());
                 return Err(LONG_REFUSAL);
             }
-            if !self.may_start(now) {
+            if !self.may_start(now, agent, before) {
                 let held = self.failures.held_until().map_or(Duration::ZERO, |t| t.since(now));
                 return Err(held.max(SHORT_REFUSAL));
             }
@@ -97,21 +102,20 @@ impl FinePolicy {
         }
     }
 
-    /// Whether one more executor may be started: after failures, one at a time and
-    /// not at once.
-    fn may_start(&self, now: Time) -> bool {
+    /// Whether an executor may be started on this agent: after failures, one at a time
+    /// and not at once. What is shown may be used.
+    fn may_start(&self, now: Time, agent: &AgentId, before: &[Group]) -> bool {
         let unproven = |after: ExecutorNo| {
-            self.executors.values().any(|e| e.no > after && e.progress == Progress::Launched)
+            self.executors.values().any(|e| e.launch > after && e.progress == Progress::Launched)
         };
-        let shown = self
-            .batches
-            .values()
-            .flat_map(|b| &b.groups)
-            .filter(|g| {
-                self.executors.get(&g.agent).is_some_and(|e| e.progress == Progress::Proposed)
-            })
-            .count();
-        u64::from(self.failures.allowance(now, unproven)) > shown as u64
+        let proposed = |agent: &AgentId| {
+            self.executors.get(agent).is_some_and(|e| e.progress == Progress::Proposed)
+        };
+        let shown = self.batches.values().flat_map(|b| &b.groups).chain(before);
+        // One agent may be shown for several roles.
+        let others: BTreeSet<&AgentId> =
+            shown.map(|g| &g.agent).filter(|a| *a != agent && proposed(a)).collect();
+        u64::from(self.failures.allowance(now, unproven)) > others.len() as u64
     }
 
     /// The cores that tasks may still take under `spark.cores.max`.
@@ -130,6 +134,7 @@ impl FinePolicy {
         self.last = ExecutorNo(self.last.0 + 1);
         let executor = Executor {
             no: self.last,
+            launch: ExecutorNo(0),
             hostname: hostname.to_owned(),
             progress: Progress::Proposed,
             resources: Resources::new(),
@@ -140,7 +145,7 @@ impl FinePolicy {
 
     /// An agent that offers is back: what we gave up for lost there must go.
     fn turn_out_returned(&mut self, agent: &AgentId, out: &mut Vec<FineAction>) {
-        self.abandoned.retain(|(there, executor)| {
+        self.abandoned.retain(|(there, executor), _| {
             let back = there == agent;
             if back {
                 out.push(FineAction::ShutDown { executor: *executor, agent: agent.clone() });

@@ -337,6 +337,121 @@ fn executors_that_fail_are_tried_more_slowly_and_then_no_more() {
     assert_eq!(shown(&env.offers(&[("a", 1.0)])), []);
 }
 
+/// While it is not known whether executors can be started at all.
+#[test]
+fn after_a_failed_start_one_executor_is_tried_at_a_time() {
+    let mut env = Env::busy(options());
+    assert_eq!(shown(&env.offers(&[("a", 1.0), ("b", 1.0), ("c", 1.0)])).len(), 3);
+    env.answer(1, &[1], true);
+    env.send(FineEvent::LostWith { task: TaskNo(1), exit: failed() });
+    let out = env.offers(&[("b", 1.0), ("c", 1.0), ("d", 1.0)]);
+    assert_eq!((shown(&out), declined(&out)), (vec![(2, "b".into(), 1.0)], vec![1, 1]));
+    // Not even in another offer.
+    assert_eq!(shown(&env.offers(&[("c", 1.0)])), []);
+    let twice = env.answer(2, &[1], true);
+    assert_eq!(launched(&twice).executor, ExecutorNo(2));
+    assert_eq!(shown(&env.offers(&[("c", 1.0)])), []);
+    env.send(FineEvent::Running { task: TaskNo(2), on: (ExecutorNo(2), "b".into()) });
+    assert_eq!(shown(&env.offers(&[("c", 1.0), ("d", 1.0)])).len(), 2);
+}
+
+/// Numbers are given when offers are shown; what counts is the order of the launches.
+#[test]
+fn every_failed_start_counts_whatever_its_number() {
+    let mut env = Env::busy(options());
+    env.offers(&[("a", 1.0), ("b", 1.0), ("c", 1.0), ("d", 1.0), ("e", 1.0)]);
+    env.answer(0, &[], true);
+    let mut given_up = false;
+    for (task, agent) in (1..).zip(["e", "d", "c", "b", "a"]) {
+        env.now = env.now + Duration::from_secs(10);
+        assert_eq!(shown(&env.offers(&[(agent, 1.0)])).len(), 1, "{agent}");
+        env.answer(task, &[1], true);
+        let out = env.send(FineEvent::LostWith { task: TaskNo(task), exit: failed() });
+        given_up = out.iter().any(|a| matches!(a, FineAction::GiveUp { .. }));
+    }
+    assert!(given_up);
+}
+
+/// An idle application is offered nothing, so it would not see that the agent is back.
+#[test]
+fn an_executor_that_comes_back_to_an_idle_application_is_turned_out() {
+    let mut env = Env::running();
+    env.send(FineEvent::Done(TaskNo(1)));
+    env.send(FineEvent::AgentLost("a".into()));
+    let shut = FineAction::ShutDown { executor: ExecutorNo(1), agent: "a".into() };
+    let mut pauses = Vec::new();
+    for _ in 0..8 {
+        let at = env.policy.next_deadline().unwrap();
+        pauses.push(at.since(env.now).as_secs());
+        assert_eq!(env.send(FineEvent::Tick), [], "too early");
+        env.now = at;
+        assert_eq!(env.send(FineEvent::Tick), std::slice::from_ref(&shut));
+    }
+    assert_eq!(pauses, [5, 10, 20, 40, 80, 160, 300, 300]);
+    // It has ended, as the agent says.
+    env.send(FineEvent::ExecutorEnded { executor: ExecutorNo(1), exit: failed() });
+    assert_eq!(env.policy.next_deadline(), None);
+    // One whose end is certain is not told anything.
+    let mut env = Env::running();
+    env.send(FineEvent::ExecutorEnded { executor: ExecutorNo(1), exit: Exit::lost("unseen") });
+    assert_eq!(env.policy.next_deadline(), None);
+}
+
+#[test]
+fn a_stranger_is_turned_out_by_its_words() {
+    let mut env = Env::running();
+    let on = || (ExecutorNo(7), AgentId::new("a"));
+    let shut = FineAction::ShutDown { executor: ExecutorNo(7), agent: "a".into() };
+    let alive = FineEvent::Alive { task: TaskNo(9), on: on() };
+    assert_eq!(env.send(alive), std::slice::from_ref(&shut));
+    assert_eq!(env.send(FineEvent::Running { task: TaskNo(9), on: on() }), [shut]);
+    let own = (ExecutorNo(1), AgentId::new("a"));
+    assert_eq!(env.send(FineEvent::Alive { task: TaskNo(9), on: own }), []);
+}
+
+#[test]
+fn an_executor_that_ended_unheard_is_missed_when_its_agent_offers() {
+    let present = |executors: &[u32]| FineEvent::Present {
+        agent: "a".into(),
+        executors: executors.iter().copied().map(ExecutorNo).collect(),
+    };
+    let mut env = Env::running();
+    env.send(FineEvent::Done(TaskNo(1)));
+    assert_eq!(env.send(present(&[1])), []);
+    let out = env.send(present(&[]));
+    let ended = |a: &FineAction| matches!(a, FineAction::Ended { exit, .. } if !exit.by_app);
+    assert!(out.iter().any(ended), "{out:?}");
+    // What runs next brings along what its executor needs to begin.
+    assert_eq!(shown(&env.offers(&[("a", 2.0)])), [(2, "a".into(), 2.0)]);
+    // This one is just being launched: the offer is older.
+    assert!(!launched(&env.answer(2, &[1], true)).up);
+    assert_eq!(env.send(present(&[])), []);
+}
+
+/// A master without a registry, started again: it knows nothing until agents are back.
+#[test]
+fn what_the_master_does_not_know_may_turn_up() {
+    let unknown = || FineEvent::Unknown(TaskNo(1));
+    let mut env = Env::running();
+    assert_eq!(env.send(unknown()), []);
+    env.now = env.now + DOUBT / 2;
+    env.send(FineEvent::Running { task: TaskNo(1), on: (ExecutorNo(1), "a".into()) });
+    env.now = env.now + DOUBT;
+    assert_eq!(env.send(FineEvent::Tick), []);
+    assert_eq!(env.policy.next_deadline(), None);
+
+    assert_eq!(env.send(unknown()), []);
+    env.now = env.now + DOUBT / 2;
+    // Asked twice, it is waited for no longer.
+    assert_eq!(env.send(unknown()), []);
+    assert_eq!(env.policy.next_deadline(), Some(env.now + DOUBT / 2));
+    env.now = env.now + DOUBT / 2;
+    let out = env.send(FineEvent::Tick);
+    let ended = |a: &FineAction| matches!(a, FineAction::Ended { exit, .. } if !exit.by_app);
+    assert!(out.iter().any(ended), "{out:?}");
+    assert_eq!(env.send(unknown()), []);
+}
+
 #[test]
 fn tasks_beyond_what_a_master_takes_at_once_wait() {
     let mut env = Env::busy(options());
@@ -364,6 +479,9 @@ enum Step {
     Ended(u32),
     Kill(u32),
     AgentLost(u8),
+    Present(u8, Option<u32>),
+    Alive(u64, u32),
+    Unknown(u64),
     Wait(u64),
 }
 
@@ -377,7 +495,10 @@ fn step() -> impl Strategy<Value = Step> {
         3 => task.clone().prop_map(Step::Running),
         4 => task.clone().prop_map(Step::Done),
         1 => task.clone().prop_map(Step::Undone),
-        1 => task.prop_map(Step::Lost),
+        1 => task.clone().prop_map(Step::Lost),
+        1 => (task.clone(), 0u32..8).prop_map(|(task, no)| Step::Alive(task, no)),
+        1 => task.prop_map(Step::Unknown),
+        1 => (0u8..4, prop::option::of(0u32..8)).prop_map(|(a, no)| Step::Present(a, no)),
         1 => (0u32..8).prop_map(Step::Ended),
         1 => (0u32..8).prop_map(Step::Kill),
         1 => (0u8..4).prop_map(Step::AgentLost),
@@ -476,6 +597,14 @@ proptest! {
                 }
                 Step::Kill(n) => FineEvent::Kill(vec![ExecutorNo(*n)]),
                 Step::AgentLost(a) => FineEvent::AgentLost(AgentId::new(format!("a{a}"))),
+                Step::Present(a, no) => FineEvent::Present {
+                    agent: AgentId::new(format!("a{a}")),
+                    executors: no.iter().copied().map(ExecutorNo).collect(),
+                },
+                Step::Alive(t, no) => {
+                    FineEvent::Alive { task: TaskNo(*t), on: (ExecutorNo(*no), "a0".into()) }
+                }
+                Step::Unknown(t) => FineEvent::Unknown(TaskNo(*t)),
                 Step::Wait(secs) => {
                     env.now = env.now + Duration::from_secs(*secs);
                     FineEvent::Tick
@@ -496,7 +625,13 @@ proptest! {
         env.now = env.now + ANSWER_TIMEOUT;
         ledger.follow(&env.send(FineEvent::Tick));
         prop_assert!(ledger.open.is_empty(), "unanswered: {:?}", ledger.open);
-        prop_assert_eq!(env.policy.next_deadline(), None);
+        prop_assert!(env.policy.batches.is_empty());
+        // Nobody comes back: what is in doubt is given up, and only what may return to
+        // an agent that is away is remembered.
+        env.now = env.now + DOUBT;
+        env.send(FineEvent::Tick);
+        prop_assert!(env.policy.doubts.is_empty());
+        prop_assert_eq!(env.policy.next_deadline().is_some(), !env.policy.abandoned.is_empty());
     }
 }
 

@@ -69,19 +69,37 @@ pub struct Answer {
 pub enum FineEvent {
     /// Offers.
     Offers(Vec<PolicyOffer>),
+    /// An agent that offers something has these executors of ours, and no others, as of
+    /// after all that was heard before.
+    Present {
+        /// The agent.
+        agent: AgentId,
+        /// Its executors.
+        executors: Vec<ExecutorNo>,
+    },
     /// The driver's answer to some.
     Answer(Answer),
     /// The driver has tasks to run; the number counts these requests, from 1.
     Revive(u64),
     /// The driver has not heard of these executors for too long: they are to end.
     Kill(Vec<ExecutorNo>),
-    /// A task's executor said that it runs.
+    /// A task's executor said that it runs, or the master remembers that it did.
     Running {
         /// Which task.
         task: TaskNo,
         /// Its executor, and the agent it is on.
         on: (ExecutorNo, AgentId),
     },
+    /// This executor has, or had until now, this task, which may be of no interest.
+    Alive {
+        /// Which task.
+        task: TaskNo,
+        /// Its executor, and the agent it is on.
+        on: (ExecutorNo, AgentId),
+    },
+    /// The master knows neither this task nor its agent. One that has forgotten all
+    /// says so until the agent is back.
+    Unknown(TaskNo),
     /// A task's executor said that it ended, whatever way.
     Done(TaskNo),
     /// A task never ran, or was ended by the cluster before it did.

@@ -2,26 +2,25 @@
 //! the master's events and the policy.
 
 mod launch;
+mod updates;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, btree_map::Entry};
+use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 use mezz_proto::{
     ids::{AgentId, TaskId},
     resources::Scalar,
     time::Time,
-    v1::{
-        self, TaskState,
-        task_status::{Reason, Source},
-    },
+    v1,
 };
 use tracing::{info, warn};
 
 use self::launch::Made;
 use super::{
-    Input, Output, RegisterError, exit, fail, launch::log_base, place::Place, policy_offer, shuffle,
+    Input, Output, RegisterError, exit, fail, launch::log_base, number, place::Place, policy_offer,
+    shuffle,
 };
 use crate::{
     executor::KillOrder,
@@ -115,7 +114,7 @@ impl FineSession {
             Input::Failure { agent, executor, status } => {
                 let event = match executor {
                     Some(executor) => {
-                        let Some(executor) = super::number(&executor) else { return };
+                        let Some(executor) = number(&executor) else { return };
                         let exit = exit::of_wait_status(status);
                         FineEvent::ExecutorEnded { executor, exit }
                     }
@@ -161,7 +160,7 @@ impl FineSession {
                 out.push(Output::Kill { task: TaskId::new(tid.to_string()), agent });
             }
             FromDriver::KillExecutors { ids } => {
-                let executors = ids.iter().filter_map(|id| super::number(id)).collect();
+                let executors = ids.iter().filter_map(|id| number(id)).collect();
                 self.decide(now, FineEvent::Kill(executors), Shown::default(), out);
             }
             FromDriver::Target { .. } | FromDriver::ExecutorRegistered { .. } => {
@@ -199,6 +198,7 @@ impl FineSession {
     fn offers(&mut self, now: Time, offers: &[v1::Offer], out: &mut Vec<Output>) {
         let mut known = Vec::new();
         let mut logs = BTreeMap::new();
+        let mut present: BTreeMap<AgentId, BTreeSet<ExecutorNo>> = BTreeMap::new();
         for offer in offers {
             match policy_offer(offer) {
                 Ok(offered) => {
@@ -206,6 +206,8 @@ impl FineSession {
                     if let Entry::Vacant(v) = logs.entry(offered.agent.clone()) {
                         v.insert(log_base(offer));
                     }
+                    let executors = offer.executor_ids.iter().filter_map(|e| number(&e.value));
+                    present.entry(offered.agent.clone()).or_default().extend(executors);
                     known.push(offered);
                 }
                 Err(error) => {
@@ -215,67 +217,11 @@ impl FineSession {
                 }
             }
         }
+        for (agent, executors) in present {
+            let executors = executors.into_iter().collect();
+            self.decide(now, FineEvent::Present { agent, executors }, Shown::default(), out);
+        }
         self.decide(now, FineEvent::Offers(known), Shown { logs, ..Shown::default() }, out);
-    }
-
-    fn update(&mut self, now: Time, status: v1::TaskStatus, out: &mut Vec<Output>) {
-        let Ok(tid) = status.task_id.value.parse::<u64>() else {
-            warn!(task = status.task_id.value, "a status of a task that is not ours");
-            return;
-        };
-        let task = TaskNo(tid);
-        let state = status.state();
-        let event = if status.source() == Source::Executor {
-            match spark_state(state) {
-                Some(spark) => {
-                    // Of an executor that was given up: Spark knows better by now.
-                    if self.policy.place_of(task).is_none() {
-                        return;
-                    }
-                    let data = status.data.unwrap_or_default();
-                    self.decide(now, FineEvent::Done(task), Shown::default(), out);
-                    out.push(Output::Driver(ToDriver::Status { tid, state: spark, data }));
-                    return;
-                }
-                None => {
-                    let executor = status.executor_id.and_then(|e| super::number(&e.value));
-                    let (Some(executor), Some(agent)) = (executor, &status.agent_id) else {
-                        return;
-                    };
-                    if state == TaskState::TaskRunning && self.policy.place_of(task).is_some() {
-                        out.push(running(task));
-                    }
-                    FineEvent::Running { task, on: (executor, agent.into()) }
-                }
-            }
-        } else {
-            let reason = || {
-                let text = status.message.as_deref().unwrap_or("").trim();
-                if text.is_empty() { state.as_str_name().to_owned() } else { text.to_owned() }
-            };
-            match state {
-                TaskState::TaskDropped | TaskState::TaskKilled => {
-                    FineEvent::Undone { task, by_app: false, reason: reason() }
-                }
-                TaskState::TaskError => {
-                    let reason = format!("the master refused it: {}", reason());
-                    FineEvent::Undone { task, by_app: true, reason }
-                }
-                // An end that the executor told while nobody listened: the master has
-                // its state and not its result. The executor lives on.
-                TaskState::TaskFinished | TaskState::TaskFailed
-                    if status.reason() == Reason::Reconciliation =>
-                {
-                    let reason = "its result was lost with the connection".to_owned();
-                    FineEvent::Undone { task, by_app: false, reason }
-                }
-                _ => match exit::meaning(&status, Some(self.settings.mem)) {
-                    exit::Meaning::Gone(exit) => FineEvent::LostWith { task, exit },
-                    exit::Meaning::Alive | exit::Meaning::Nothing => return,
-                },
-            }
-        };
-        self.decide(now, event, Shown::default(), out);
     }
 
     /// Asks the policy; `shown` has what its actions refer to.
@@ -379,14 +325,4 @@ struct Shown {
 /// Spark counts a failure only against tasks that it has heard of so.
 fn running(task: TaskNo) -> Output {
     Output::Driver(ToDriver::Status { tid: task.0, state: "RUNNING", data: Vec::new() })
-}
-
-/// Spark's name of an end that a task's executor reports.
-fn spark_state(state: TaskState) -> Option<&'static str> {
-    match state {
-        TaskState::TaskFinished => Some("FINISHED"),
-        TaskState::TaskFailed => Some("FAILED"),
-        TaskState::TaskKilled => Some("KILLED"),
-        _ => None,
-    }
 }

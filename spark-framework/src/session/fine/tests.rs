@@ -1,4 +1,10 @@
-use mezz_proto::resources::{Dialect, Resources};
+use mezz_proto::{
+    resources::{Dialect, Resources},
+    v1::{
+        TaskState,
+        task_status::{Reason, Source},
+    },
+};
 
 use super::*;
 use crate::executor::read_task_data;
@@ -136,7 +142,8 @@ fn tasks_share_an_executor_that_is_told_once_how_to_begin() {
     }
     // It has been heard of: no need to say it again.
     env.update("7", TaskState::TaskRunning, Source::Executor, b"");
-    env.send(Input::Offers(vec![offer("o2")]));
+    let executor_ids = vec![v1::ExecutorId { value: "1".into() }];
+    env.send(Input::Offers(vec![v1::Offer { executor_ids, ..offer("o2") }]));
     let answer = ANSWER.replace("\"batch\":1", "\"batch\":2").replace("\"tid\":", "\"tid\":1");
     let out = env.driver(&answer);
     let Output::Launch { tasks, .. } = &out[0] else { panic!("no launch") };
@@ -240,6 +247,50 @@ fn an_idle_executor_is_missed_too() {
             r#"{"t":"executor_exited","id":"1","code":52,"by_app":true,"killed":false,"reason":"exited with status 52"}"#
         ]
     );
+}
+
+/// Its end was told while we were away from the master.
+#[test]
+fn an_executor_that_an_offer_does_not_list_is_gone() {
+    let (mut env, _) = Env::running();
+    for task in ["7", "8"] {
+        env.update(task, TaskState::TaskFinished, Source::Executor, b"");
+    }
+    let said = to_driver(&env.send(Input::Offers(vec![offer("o2")])));
+    assert!(said[0].contains(r#""t":"executor_exited","id":"1","code":-1,"by_app":false"#));
+    assert!(said[1].contains(r#""offers":[{"exec":"2","#), "{said:?}");
+}
+
+#[test]
+fn what_a_master_without_memory_does_not_know_is_waited_for() {
+    let (mut env, _) = Env::running();
+    env.update("7", TaskState::TaskRunning, Source::Executor, b"");
+    for task in ["7", "8"] {
+        assert!(env.update(task, TaskState::TaskUnknown, Source::Master, b"").is_empty());
+    }
+    let out = env.update("7", TaskState::TaskRunning, Source::Master, b"");
+    assert_eq!(to_driver(&out), [r#"{"t":"status","tid":7,"state":"RUNNING","data":""}"#]);
+    let out = env.update("8", TaskState::TaskFinished, Source::Executor, b"task");
+    assert_eq!(to_driver(&out), [r#"{"t":"status","tid":8,"state":"FINISHED","data":"dGFzaw=="}"#]);
+    assert!(env.0.next_deadline().is_none());
+}
+
+/// The agent of an idle application's executor comes back, with a task that ended.
+#[test]
+fn the_word_of_an_executor_that_was_given_up_ends_it() {
+    let (mut env, _) = Env::running();
+    env.update("7", TaskState::TaskRunning, Source::Executor, b"");
+    let agent = || Some(AgentId::new("a1"));
+    env.send(Input::Failure { agent: agent(), executor: None, status: None });
+    let shut = Output::ShutDown { executor: "1".into(), agent: AgentId::new("a1") };
+    for (state, source) in [
+        (TaskState::TaskRunning, Source::Master),
+        (TaskState::TaskStaging, Source::Master),
+        (TaskState::TaskFinished, Source::Executor),
+    ] {
+        let out = env.update("7", state, source, b"task");
+        assert!(out.contains(&shut) && out.len() == 1, "{state:?}");
+    }
 }
 
 /// Spark blames only tasks that ran, and of short ones it has not heard that.
