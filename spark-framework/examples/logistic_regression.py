@@ -27,7 +27,7 @@ def run(spark, points=4_000):
     model = Pipeline(
         stages=[
             VectorAssembler(inputCols=["x", "y"], outputCol="features"),
-            LogisticRegression(maxIter=50, regParam=1e-4),
+            LogisticRegression(maxIter=20, regParam=1e-4),
         ]
     ).fit(training)
     judged = model.transform(rest)

@@ -11,6 +11,7 @@ import time
 from pyspark import TaskContext
 from pyspark.sql import SparkSession
 from pyspark.sql.functions import udf
+from pyspark.sql.types import IntegerType
 
 import executor_tools
 
@@ -19,7 +20,7 @@ FATAL = 130
 PATIENCE = 120
 
 
-@udf("int")
+@udf(IntegerType())
 def attempt(row):
     """The attempt of the task that copies this row: 0 is the first."""
     if row == FATAL:

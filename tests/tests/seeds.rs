@@ -61,8 +61,9 @@ fn all_seeds(mode: &str) -> Result<()> {
         .arg(&shared)
         .arg(database.url());
     let mut job = Process::start("seeds", cluster.folder(), command)?;
-    let end = job.wait(SEEDS_PATIENCE)?.success()?;
-    println!("{}", end.stdout);
+    let end = job.wait(SEEDS_PATIENCE);
+    println!("{}", job.stdout());
+    let end = end?.success()?;
     for program in programs {
         let name = program.file_stem().context("a name")?.to_string_lossy().into_owned();
         let said = end.stdout.lines().any(|line| line.starts_with(&format!("right {name} ")));
