@@ -109,6 +109,11 @@ fn spark(cluster: &Cluster, what: &str, mode: &str) -> Result<Command> {
     for pair in ["spark.executor.memory=512m", "spark.ui.enabled=false", "spark.cores.max=2"] {
         command.args(["--conf", pair]);
     }
+    // Short runs of much code: compiling it well costs more than it gives.
+    for side in ["driver", "executor"] {
+        let option = format!("spark.{side}.extraJavaOptions=-XX:TieredStopAtLevel=1");
+        command.args(["--conf", &option]);
+    }
     Ok(command)
 }
 
