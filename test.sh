@@ -26,6 +26,8 @@ if ! $fast; then
   ensure_python
   ensure_spark $SPARK_4
   ensure_spark $SPARK_3
+  ensure_numpy $SPARK_4
+  ensure_postgres
   ensure_vm
   ensure_docker
   trap stop_docker EXIT
@@ -35,6 +37,8 @@ if ! $fast; then
   MEZZ_TEST_SPARK_HOME=$(spark_home $SPARK_4)
   MEZZ_TEST_SPARK_3_HOME=$(spark_home $SPARK_3)
   export MEZZ_TEST_SPARK_HOME MEZZ_TEST_SPARK_3_HOME
+  MEZZ_TEST_POSTGRES=$(postgres_programs)
+  export MEZZ_TEST_POSTGRES MEZZ_TEST_JDBC_JAR=$JDBC_JAR
   export MEZZ_TEST_PYTHON="$MEZZ_HOME/spark-$SPARK_4/bin/python"
   export MEZZ_SPARK_BRIDGE="$PWD/target/debug/mezz-spark-bridge.jar"
   [ "$(id -u)" = 0 ] || die "the container tests need root: they make cgroups"

@@ -75,6 +75,30 @@ spark_home() { # version
   "$MEZZ_HOME/spark-$1/bin/python" -c 'import os, pyspark; print(os.path.dirname(pyspark.__file__))'
 }
 
+# What MLlib's Python side needs.
+ensure_numpy() { # version of Spark
+  local python="$MEZZ_HOME/spark-$1/bin/python"
+  "$python" -c 'import numpy' 2>/dev/null && return
+  quietly "$MEZZ_HOME/log/spark-$1.log" "$python" -m pip install --disable-pip-version-check numpy==2.2.6
+}
+
+JDBC_JAR=/usr/share/java/postgresql.jar
+
+# A database for Spark to read, and its driver: the tests start one of their own.
+ensure_postgres() {
+  [ -n "$(postgres_programs)" ] && [ -e $JDBC_JAR ] && return
+  # The package would make a database and start it, which nobody wants.
+  local settings=/etc/postgresql-common/createcluster.conf
+  apt_install postgresql-common
+  as_root sed -i 's/^#create_main_cluster *=.*/create_main_cluster = false/' $settings
+  apt_install postgresql libpostgresql-jdbc-java
+}
+
+# The newest PostgreSQL's folder of programs.
+postgres_programs() {
+  find /usr/lib/postgresql -path '*/bin/postgres' 2>/dev/null | sort -V | tail -n 1 | xargs -r dirname
+}
+
 # The JVM part of the Spark framework; rebuilt when one of its sources is newer.
 ensure_bridge() { # jar
   if [ -e "$1" ] && [ -z "$(find spark-framework/bridge -newer "$1" -type f -print -quit)" ]; then return; fi
