@@ -232,7 +232,7 @@ fn small_spark(folder: &Path) -> Result<Vec<u8>> {
 }
 
 #[test]
-fn what_executors_need_is_fetched_once_for_all_of_an_agent() -> Result<()> {
+fn what_executors_need_is_fetched_once_for_all_of_an_agent_in_both_modes() -> Result<()> {
     let cluster = Cluster::start(ClusterOptions {
         resources: "cpus:4;mem:3700;disk:1000".to_owned(),
         ..Default::default()
@@ -269,12 +269,14 @@ print("executors", len({f[0] for f in found}), {f[1:] for f in found})
         "spark.scheduler.maxRegisteredResourcesWaitingTime=60s".to_owned(),
     ];
     let conf: Vec<&str> = conf.iter().map(String::as_str).collect();
-    let mut command = submit(&cluster, &conf)?;
-    command.arg(&program);
-    let mut job = Process::start("spark", cluster.folder(), command)?;
-    let end = job.wait(PATIENCE * 3)?.success()?;
-    let expected = "executors 4 {('spark-to-be-fetched', 'to be or not to be')}";
-    ensure!(end.stdout.contains(expected), "{end}");
+    for (mode, executors) in [("spark.mezz.coarse=true", 4), ("spark.mezz.coarse=false", 1)] {
+        let mut command = submit(&cluster, &[conf.as_slice(), &[mode]].concat())?;
+        command.arg(&program);
+        let mut job = Process::start(&format!("spark{executors}"), cluster.folder(), command)?;
+        let end = job.wait(PATIENCE * 3)?.success()?;
+        let found = "{('spark-to-be-fetched', 'to be or not to be')}";
+        ensure!(end.stdout.contains(&format!("executors {executors} {found}")), "{mode}: {end}");
+    }
     let mut asked = asked.lock().map(|asked| asked.clone()).unwrap_or_default();
     asked.sort();
     ensure!(asked.len() == 2, "one download of each: {asked:?}");
