@@ -5,7 +5,8 @@
 #   docker build -f deploy/spark.Dockerfile -t spark:4.3.0 context
 #
 # It runs as whatever user is asked for, if the image knows that user by its id: Hadoop's
-# libraries want a name for it. More Python packages: FROM this image, or another BASE.
+# libraries want a name for it. More Python packages: FROM this image, or another BASE;
+# so too where a proxy has certificates of its own.
 
 # Debian or Ubuntu, not older than the system that mezz was built on.
 ARG BASE=debian:12-slim
@@ -16,13 +17,14 @@ ARG SPARK_VERSION=4.3.0
 COPY site/ /opt/python/
 RUN if [ ! -d /opt/python/pyspark ]; then \
       apt-get update && \
-      apt-get install -y --no-install-recommends python3-pip && \
+      DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends python3-pip && \
       pip install --no-cache-dir --target /opt/python "pyspark==${SPARK_VERSION}" ; \
     fi
 
 FROM ${BASE}
 RUN apt-get update && \
-    apt-get install -y --no-install-recommends default-jre-headless python3 && \
+    DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
+      default-jre-headless python3 && \
     rm -rf /var/lib/apt/lists/*
 COPY --from=spark /opt/python /opt/python
 RUN ln -s /opt/python/pyspark /opt/spark

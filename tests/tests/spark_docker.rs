@@ -74,8 +74,9 @@ impl InDocker {
         let volumes = format!("spark.mezz.executor.docker.volumes={volumes},/scratch");
         let image = prepared_value("MEZZ_TEST_SPARK_IMAGE")?;
         let image = format!("spark.mezz.executor.docker.image={image}");
+        let parameters = "spark.mezz.executor.docker.parameters=init=true,ulimit=nofile=4321:4321";
         let uris = format!("spark.mezz.uris={}", text.display());
-        let conf = [&[volumes.as_str(), &image, &uris], conf].concat();
+        let conf = [&[volumes.as_str(), &image, &uris, parameters], conf].concat();
         let mut command = submit(&self.cluster, &conf)?;
         // What is in an image is its own affair, and Python's path is the application's.
         let path = std::env::var("PATH")?;
@@ -118,7 +119,7 @@ impl InDocker {
 
 /// Says where its tasks run, and then what the examples do, in one application.
 const EXAMPLES: &str = r#"
-import os, runpy, sys
+import os, resource, runpy, sys
 from pyspark.sql import SparkSession
 stop, SparkSession.stop = SparkSession.stop, lambda self: None
 examples, text = sys.argv[1:]
@@ -131,6 +132,7 @@ def look(i):
     return " ".join(map(str, [
         os.getuid(), os.getcwd(), os.environ["SPARK_HOME"], os.path.exists("/.dockerenv"),
         "/of/the/driver" in os.environ["PATH"], os.path.exists("text.txt"), os.path.exists("scratch/x"),
+        resource.getrlimit(resource.RLIMIT_NOFILE)[0],
     ]))
 spark = SparkSession.builder.getOrCreate()
 print("where", set(spark.sparkContext.parallelize(range(8), 8).map(look).collect()))
@@ -167,7 +169,7 @@ fn pi_and_word_count_run_in_an_image_as_another_user() -> Result<()> {
     let all = InDocker::start("none")?;
     let conf = ["spark.executor.instances=2", "spark.mezz.executor.docker.user=nobody"];
     let said = all.examples(&conf)?;
-    let expected = "where {'65534 /mnt/mesos/sandbox /opt/spark True False True True'}";
+    let expected = "where {'65534 /mnt/mesos/sandbox /opt/spark True False True True 4321'}";
     ensure!(said.contains(expected), "{said}");
     all.stop()
 }
@@ -176,7 +178,7 @@ fn pi_and_word_count_run_in_an_image_as_another_user() -> Result<()> {
 fn pi_and_word_count_run_in_an_image_in_fine_grained_mode() -> Result<()> {
     let all = InDocker::start("unix:///no/such/engine")?;
     let said = all.examples(&["spark.mezz.coarse=false"])?;
-    let expected = "where {'0 /mnt/mesos/sandbox /opt/spark True False True True'}";
+    let expected = "where {'0 /mnt/mesos/sandbox /opt/spark True False True True 4321'}";
     ensure!(said.contains(expected), "{said}");
     all.stop()
 }
@@ -230,7 +232,7 @@ fn small_spark(folder: &Path) -> Result<Vec<u8>> {
 }
 
 #[test]
-fn what_executors_need_is_fetched_once_for_all_of_an_agent() -> Result<()> {
+fn what_executors_need_is_fetched_once_for_all_of_an_agent_in_both_modes() -> Result<()> {
     let cluster = Cluster::start(ClusterOptions {
         resources: "cpus:4;mem:3700;disk:1000".to_owned(),
         ..Default::default()
@@ -267,12 +269,14 @@ print("executors", len({f[0] for f in found}), {f[1:] for f in found})
         "spark.scheduler.maxRegisteredResourcesWaitingTime=60s".to_owned(),
     ];
     let conf: Vec<&str> = conf.iter().map(String::as_str).collect();
-    let mut command = submit(&cluster, &conf)?;
-    command.arg(&program);
-    let mut job = Process::start("spark", cluster.folder(), command)?;
-    let end = job.wait(PATIENCE * 3)?.success()?;
-    let expected = "executors 4 {('spark-to-be-fetched', 'to be or not to be')}";
-    ensure!(end.stdout.contains(expected), "{end}");
+    for (mode, executors) in [("spark.mezz.coarse=true", 4), ("spark.mezz.coarse=false", 1)] {
+        let mut command = submit(&cluster, &[conf.as_slice(), &[mode]].concat())?;
+        command.arg(&program);
+        let mut job = Process::start(&format!("spark{executors}"), cluster.folder(), command)?;
+        let end = job.wait(PATIENCE * 3)?.success()?;
+        let found = "{('spark-to-be-fetched', 'to be or not to be')}";
+        ensure!(end.stdout.contains(&format!("executors {executors} {found}")), "{mode}: {end}");
+    }
     let mut asked = asked.lock().map(|asked| asked.clone()).unwrap_or_default();
     asked.sort();
     ensure!(asked.len() == 2, "one download of each: {asked:?}");
