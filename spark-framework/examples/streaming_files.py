@@ -15,9 +15,9 @@ from pyspark.sql.types import IntegerType
 
 import executor_tools
 
-# Of the row at which an executor is lost.
+# The row at which an executor is lost.
 FATAL = 130
-PATIENCE = 120
+PATIENCE = 120  # seconds
 
 
 @udf(IntegerType())
