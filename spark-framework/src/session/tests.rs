@@ -225,7 +225,7 @@ fn a_shuffle_service_is_a_task_beside_the_first_executor() {
     let ids: Vec<&str> = tasks.iter().map(|t| t.task_id.value.as_str()).collect();
     assert_eq!(ids, ["shuffle-1", "1"]);
     let command = tasks[0].command.as_ref().unwrap();
-    assert_eq!(command.arguments[..2], ["sh", "-c"]);
+    assert_eq!(command.arguments[..2], ["/bin/sh", "-c"]);
     assert_eq!(command.arguments[3..], ["sh", "java", "-Dport=31000"]);
     let secret = &command.environment.as_ref().unwrap().variables[0];
     assert_eq!(secret.r#type(), v1::environment::variable::Type::Secret);

@@ -53,20 +53,18 @@ impl FineSession {
         let begin = (!up).then_some(made.begin.as_slice());
         let app = App { register: &self.register, id: self.app_id.as_deref().unwrap_or_default() };
         let service = served.and_then(|served| shuffle::task(&app, &served, &agent, role));
-        let tasks = tasks
-            .into_iter()
-            .filter_map(|(no, resources)| {
-                let task = asked.remove(&no)?;
-                Some(v1::TaskInfo {
-                    name: task.name,
-                    task_id: v1::TaskId { value: no.to_string() },
-                    agent_id: (&agent).into(),
-                    resources: resources.to_proto(Dialect::Refined, role),
-                    executor: Some(made.info.clone()),
-                    data: Some(task_data(begin, &task.data)),
-                    ..Default::default()
-                })
-            });
+        let tasks = tasks.into_iter().filter_map(|(no, resources)| {
+            let task = asked.remove(&no)?;
+            Some(v1::TaskInfo {
+                name: task.name,
+                task_id: v1::TaskId { value: no.to_string() },
+                agent_id: (&agent).into(),
+                resources: resources.to_proto(Dialect::Refined, role),
+                executor: Some(made.info.clone()),
+                data: Some(task_data(begin, &task.data)),
+                ..Default::default()
+            })
+        });
         // The service first: the executor looks for it when it starts.
         service.into_iter().chain(tasks).collect()
     }
