@@ -15,6 +15,8 @@ pub enum Placement {
 /// Settings of one application.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PolicyOptions {
+    /// What a shuffle service holds on each agent; absent when there are to be none.
+    pub shuffle: Option<ServiceSize>,
     /// `spark.cores.max`: cores over all executors; no bound when absent.
     pub cores_max: Option<u32>,
     /// `spark.mezz.executor.maxPerAgent`; no bound when absent.
@@ -23,6 +25,4 @@ pub struct PolicyOptions {
     pub constraints: Constraints,
     /// `spark.mezz.placement`.
     pub placement: Placement,
-    /// What a shuffle service holds on each agent; absent when there are to be none.
-    pub shuffle: Option<ServiceSize>,
 }

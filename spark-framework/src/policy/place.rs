@@ -146,11 +146,11 @@ impl Candidates {
         c.free = free;
         c.executors.push(LaunchSpec {
             executor,
+            served,
             profile: target.id,
             hostname: c.hostname.clone(),
             cores: target.cores,
             resources,
-            served,
         });
         *self.ours.entry(c.agent.clone()).or_default() += 1;
         Some(Place { agent: c.agent.clone(), hostname: c.hostname.clone() })

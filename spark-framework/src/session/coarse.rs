@@ -10,13 +10,14 @@ use mezz_proto::{
 };
 use tracing::{debug, info, warn};
 
-use super::{Input, Output, RegisterError, exit, fail, launch, number, policy_offer, shuffle};
+use super::{Input, Output, RegisterError, exit, fail, launch, number, policy_offer};
 use crate::{
     policy::{
         Action, Constraints, Event, ExecutorNo, ExitKind, LaunchSpec, Placement, Policy,
         PolicyOptions, ProfileId, ProfileTarget,
     },
     protocol::{FromDriver, PlacementName, Profile, Register, ToDriver},
+    session::shuffle,
 };
 
 /// An executor as the session remembers it.
@@ -41,6 +42,7 @@ impl CoarseSession {
     /// [`RegisterError`] says which setting is wrong.
     pub fn new(register: Register) -> Result<Self, RegisterError> {
         let options = PolicyOptions {
+            shuffle: shuffle::size(&register)?,
             cores_max: register.cores_max,
             max_per_agent: register.max_per_agent,
             constraints: Constraints::parse(register.constraints.as_deref().unwrap_or(""))?,
@@ -48,7 +50,6 @@ impl CoarseSession {
                 PlacementName::Spread => Placement::Spread,
                 PlacementName::Consolidate => Placement::Consolidate,
             },
-            shuffle: shuffle::size(&register)?,
         };
         Ok(Self {
             policy: Policy::new(options),

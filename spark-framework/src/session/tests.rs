@@ -142,57 +142,6 @@ fn an_offer_becomes_a_command_task_with_everything_filled_in() {
     );
 }
 
-#[test]
-fn the_driver_hears_of_its_registration_once() {
-    let mut env = Env(Session::new(register(), "mezz").unwrap());
-    let id = v1::FrameworkId { value: "fw-1".into() };
-    let first = env.send(Input::Subscribed(id.clone()));
-    assert_eq!(to_driver(&first), [r#"{"t":"registered","v":1,"app_id":"fw-1"}"#]);
-    assert_eq!(to_driver(&env.send(Input::Disconnected)), [""; 0]);
-    assert_eq!(to_driver(&env.send(Input::Subscribed(id))), [""; 0]);
-}
-
-#[test]
-fn the_end_of_an_executor_reaches_the_driver_with_its_reason() {
-    let mut env = Env::started(1);
-    env.send(Input::Offers(vec![offer("o1")]));
-    env.update("1", v1::TaskState::TaskRunning, "");
-    let out = env.update("1", v1::TaskState::TaskFailed, "Command exited with status 3");
-    assert_eq!(
-        to_driver(&out),
-        [
-            r#"{"t":"executor_exited","id":"1","code":3,"by_app":true,"killed":false,"reason":"Command exited with status 3"}"#
-        ]
-    );
-    assert!(out.contains(&Output::Revive));
-}
-
-#[test]
-fn the_drivers_words_are_followed() {
-    let mut env = Env::started(1);
-    env.send(Input::Offers(vec![offer("o1")]));
-    let kill = FromDriver::KillExecutors { ids: vec!["1".into(), "nonsense".into()] };
-    let out = env.send(Input::Driver(kill));
-    assert!(out.contains(&Output::Kill { task: "1".into(), agent: "a1".into() }));
-    let out = env.update("1", v1::TaskState::TaskKilled, "");
-    assert!(to_driver(&out)[0].contains(r#""killed":true"#), "{:?}", to_driver(&out));
-    let out = env.send(Input::Driver(FromDriver::Unregister { exit_code: 0 }));
-    assert!(matches!(out[..], [Output::End(true)]));
-    let again = FromDriver::Register(Box::new(register()));
-    let out = env.send(Input::Driver(again));
-    assert!(matches!(out[..], [Output::Driver(ToDriver::Error { .. }), Output::End(false)]));
-}
-
-#[test]
-fn an_offer_that_makes_no_sense_is_declined_and_the_others_are_used() {
-    let mut env = Env::started(1);
-    let mut bad = offer("bad");
-    bad.resources[0].name.clear();
-    let out = env.send(Input::Offers(vec![bad, offer("good")]));
-    assert!(matches!(&out[0], Output::Decline { offers, .. } if offers[0].value == "bad"));
-    assert!(matches!(&out[1], Output::Launch { offers, .. } if offers[0].value == "good"));
-}
-
 fn shuffling() -> Env {
     let FromDriver::Register(settings) = FromDriver::parse(
         br#"{"t":"register","v":1,"mode":"coarse","masters":["m:5050"],"app_name":"words",
@@ -260,4 +209,55 @@ fn a_shuffle_service_of_impossible_size_is_refused_by_its_settings_name() {
     assert!(e.starts_with("spark.mezz.shuffle.service.cores: -1"), "{e}");
     bad.shuffle = None;
     assert!(Session::new(*bad, "mezz").is_ok());
+}
+
+#[test]
+fn the_driver_hears_of_its_registration_once() {
+    let mut env = Env(Session::new(register(), "mezz").unwrap());
+    let id = v1::FrameworkId { value: "fw-1".into() };
+    let first = env.send(Input::Subscribed(id.clone()));
+    assert_eq!(to_driver(&first), [r#"{"t":"registered","v":1,"app_id":"fw-1"}"#]);
+    assert_eq!(to_driver(&env.send(Input::Disconnected)), [""; 0]);
+    assert_eq!(to_driver(&env.send(Input::Subscribed(id))), [""; 0]);
+}
+
+#[test]
+fn the_end_of_an_executor_reaches_the_driver_with_its_reason() {
+    let mut env = Env::started(1);
+    env.send(Input::Offers(vec![offer("o1")]));
+    env.update("1", v1::TaskState::TaskRunning, "");
+    let out = env.update("1", v1::TaskState::TaskFailed, "Command exited with status 3");
+    assert_eq!(
+        to_driver(&out),
+        [
+            r#"{"t":"executor_exited","id":"1","code":3,"by_app":true,"killed":false,"reason":"Command exited with status 3"}"#
+        ]
+    );
+    assert!(out.contains(&Output::Revive));
+}
+
+#[test]
+fn the_drivers_words_are_followed() {
+    let mut env = Env::started(1);
+    env.send(Input::Offers(vec![offer("o1")]));
+    let kill = FromDriver::KillExecutors { ids: vec!["1".into(), "nonsense".into()] };
+    let out = env.send(Input::Driver(kill));
+    assert!(out.contains(&Output::Kill { task: "1".into(), agent: "a1".into() }));
+    let out = env.update("1", v1::TaskState::TaskKilled, "");
+    assert!(to_driver(&out)[0].contains(r#""killed":true"#), "{:?}", to_driver(&out));
+    let out = env.send(Input::Driver(FromDriver::Unregister { exit_code: 0 }));
+    assert!(matches!(out[..], [Output::End(true)]));
+    let again = FromDriver::Register(Box::new(register()));
+    let out = env.send(Input::Driver(again));
+    assert!(matches!(out[..], [Output::Driver(ToDriver::Error { .. }), Output::End(false)]));
+}
+
+#[test]
+fn an_offer_that_makes_no_sense_is_declined_and_the_others_are_used() {
+    let mut env = Env::started(1);
+    let mut bad = offer("bad");
+    bad.resources[0].name.clear();
+    let out = env.send(Input::Offers(vec![bad, offer("good")]));
+    assert!(matches!(&out[0], Output::Decline { offers, .. } if offers[0].value == "bad"));
+    assert!(matches!(&out[1], Output::Launch { offers, .. } if offers[0].value == "good"));
 }

@@ -20,7 +20,7 @@ use mezz_proto::{
 use tracing::{info, warn};
 
 use self::launch::Made;
-use super::{Input, Output, RegisterError, exit, fail, launch::log_base, policy_offer, shuffle};
+use super::{Input, Output, RegisterError, exit, fail, launch::log_base, policy_offer};
 use crate::{
     executor::KillOrder,
     policy::{
@@ -28,6 +28,7 @@ use crate::{
         fine::{Answer, FineAction, FineEvent, FineOptions, FinePolicy, TaskAsk, TaskNo},
     },
     protocol::{FineSettings, FromDriver, Launches, Register, ShownOffer, SparkTask, ToDriver},
+    session::shuffle,
 };
 
 /// One application's state.

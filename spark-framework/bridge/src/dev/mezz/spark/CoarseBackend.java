@@ -92,7 +92,6 @@ final class CoarseBackend extends CoarseGrainedSchedulerBackend implements Sidec
   @Override
   public void start() {
     super.start();
-    settings.shuffleService().prepare();
     application.open(this);
     application.send(registration());
     sc.addSparkListener(new Registrations());
@@ -126,12 +125,13 @@ final class CoarseBackend extends CoarseGrainedSchedulerBackend implements Sidec
   }
 
   private ObjectNode registration() {
+    settings.shuffleService().prepare();
     ExecutorCommand command = new ExecutorCommand(sc, settings);
     ObjectNode message =
         application.registration("coarse", command.arguments(), command.environment());
+    settings.shuffleService().addTo(message, command);
     Protocol.putIfPresent(message, "max_per_agent", settings.maxPerAgent());
     message.put("placement", settings.placement());
-    settings.shuffleService().addTo(message, command);
     return message;
   }
 

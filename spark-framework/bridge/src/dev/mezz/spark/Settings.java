@@ -12,11 +12,11 @@ final class Settings {
   Settings(SparkConf conf) {
     this.conf = conf;
     // What is wrong is to be said before anything is started.
+    shuffleService().check();
     coresMax();
     maxPerAgent();
     placement();
     failoverTimeoutSeconds();
-    shuffleService().check();
     if (!coarse()) {
       checkFine();
     }
