@@ -113,3 +113,41 @@ fn help_begins_with_our_own_options() {
         assert!(stdout(&output).contains(text), "{text}: {}", stdout(&output));
     }
 }
+
+#[test]
+fn settings_are_printed_or_written_for_a_shell() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = fake_spark(dir.path());
+    let printed = command.args(["env", "--master", "a:1,b:2", "--mode", "fine"]).output().unwrap();
+    let text = stdout(&printed);
+    for line in [
+        "spark.master spark-mezz://a:1,b:2".to_owned(),
+        "spark.mezz.coarse false".to_owned(),
+        format!("spark.driver.extraClassPath {}/bridge.jar", dir.path().display()),
+    ] {
+        assert!(text.lines().any(|l| l == line), "{line}: {text} {}", stderr(&printed));
+    }
+    let conf = dir.path().join("conf");
+    let mut command = mezz();
+    command.env("MEZZ_SPARK_BRIDGE", dir.path().join("bridge.jar"));
+    let written = command.args(["spark", "env", "--write"]).arg(&conf).output().unwrap();
+    assert_eq!(stdout(&written), format!("export SPARK_CONF_DIR={}\n", conf.display()));
+    let text = fs::read_to_string(conf.join("spark-defaults.conf")).unwrap();
+    assert!(text.contains("spark.master spark-mezz://127.0.0.1:5050\n"), "{text}");
+}
+
+#[test]
+fn the_history_server_is_spark_s_own_with_its_address_said_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = fake_spark(dir.path());
+    let program = dir.path().join("bin/spark-class");
+    fs::write(&program, "#!/bin/sh\necho \"$* $SPARK_HISTORY_OPTS\"\n").unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    command.args(["history", "--port", "18099", "--log-dir"]).arg(dir.path());
+    let output = command.output().unwrap();
+    let said = stderr(&output);
+    assert!(said.starts_with("http://127.0.0.1:18099 with the event logs in file:///"), "{said}");
+    let line = stdout(&output);
+    assert!(line.starts_with("org.apache.spark.deploy.history.HistoryServer "), "{line}");
+    assert!(line.contains("-Dspark.history.ui.port=18099"), "{line}");
+}

@@ -17,6 +17,8 @@ pub enum Placement {
 /// Settings of one application.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PolicyOptions {
+    /// What a shuffle service holds on each agent; absent when there are to be none.
+    pub shuffle: Option<ServiceSize>,
     /// `spark.cores.max`: cores over all executors; no bound when absent.
     pub cores_max: Option<u32>,
     /// `spark.mezz.executor.maxPerAgent`; no bound when absent.
@@ -27,6 +29,4 @@ pub struct PolicyOptions {
     pub placement: Placement,
     /// Used instead of [`LAUNCH_TIMEOUT`](super::LAUNCH_TIMEOUT).
     pub launch_timeout: Option<Duration>,
-    /// What a shuffle service holds on each agent; absent when there are to be none.
-    pub shuffle: Option<ServiceSize>,
 }

@@ -158,12 +158,12 @@ impl Candidates {
         c.free = free;
         c.executors.push(LaunchSpec {
             executor,
+            served,
             profile: target.id,
             hostname: c.hostname.clone(),
             cores: target.cores,
             resources,
             addresses,
-            served,
         });
         *self.ours.entry(c.agent.clone()).or_default() += 1;
         Some(Place { agent: c.agent.clone(), hostname: c.hostname.clone() })

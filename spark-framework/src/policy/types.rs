@@ -167,14 +167,14 @@ pub struct LaunchSpec {
     pub profile: ProfileId,
     /// The agent's host.
     pub hostname: String,
+    /// How its shuffle files are served; absent when by itself.
+    pub served: Option<Served>,
     /// Cores for Spark.
     pub cores: u32,
     /// Its part of the offer.
     pub resources: Resources,
     /// Which of the custom resources it has.
     pub addresses: Addresses,
-    /// How its shuffle files are served; absent when by itself.
-    pub served: Option<Served>,
 }
 
 /// What is to be done.

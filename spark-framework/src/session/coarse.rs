@@ -12,7 +12,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     Capability, Input, Output, RegisterError, exit, fail, framework, launch, number, place::Place,
-    policy_offer, resources, shuffle,
+    policy_offer, resources,
 };
 use crate::{
     policy::{
@@ -20,6 +20,7 @@ use crate::{
         PolicyOptions, ProfileId, ProfileTarget,
     },
     protocol::{FromDriver, PlacementName, Profile, Register, ToDriver},
+    session::shuffle,
 };
 
 /// An executor as the session remembers it.
@@ -48,6 +49,7 @@ impl CoarseSession {
     pub fn new(register: Register) -> Result<Self, RegisterError> {
         let place = Place::read(&register)?;
         let options = PolicyOptions {
+            shuffle: shuffle::size(&register)?,
             cores_max: register.cores_max,
             max_per_agent: register.max_per_agent,
             constraints: Constraints::parse(register.constraints.as_deref().unwrap_or(""))?,
@@ -56,7 +58,6 @@ impl CoarseSession {
                 PlacementName::Consolidate => Placement::Consolidate,
             },
             launch_timeout: place.launch_timeout(),
-            shuffle: shuffle::size(&register)?,
         };
         Ok(Self {
             policy: Policy::new(options),

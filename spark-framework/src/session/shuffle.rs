@@ -66,8 +66,9 @@ pub(super) fn task(
     let ShuffleSettings { command, env, .. } = app.register.shuffle.as_ref()?;
     let filler =
         Filler::new(&[("{{SHUFFLE_PORT}}", &served.port.to_string()), ("{{APP_ID}}", app.id)]);
-    let shell = ["sh", "-c", SUPERVISE, "sh"].map(str::to_owned);
-    let arguments = shell.into_iter().chain(command.iter().map(|a| filler.fill(a))).collect();
+    let shell = ["/bin/sh", "-c", SUPERVISE, "sh"].map(str::to_owned);
+    let argv: Vec<String> =
+        shell.into_iter().chain(command.iter().map(|a| filler.fill(a))).collect();
     let variables = env.iter().map(|(k, v)| variable(k.clone(), filler.fill(v))).collect();
     Some(v1::TaskInfo {
         name: format!("{} shuffle service {}", app.register.app_name, service.no),
@@ -75,8 +76,8 @@ pub(super) fn task(
         agent_id: agent.into(),
         resources: service.resources.to_proto(Dialect::Refined, role),
         command: Some(v1::CommandInfo {
-            value: Some("/bin/sh".to_owned()),
-            arguments,
+            value: argv.first().cloned(),
+            arguments: argv,
             shell: Some(false),
             environment: Some(v1::Environment { variables }),
             ..Default::default()

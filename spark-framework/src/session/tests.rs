@@ -226,6 +226,75 @@ fn the_executor_of_a_drained_agent_is_replaced_while_it_still_moves() {
     assert!(to_driver(&out)[0].contains(r#""by_app":false,"killed":false"#));
 }
 
+fn shuffling() -> Env {
+    let FromDriver::Register(settings) = FromDriver::parse(
+        br#"{"t":"register","v":1,"mode":"coarse","masters":["m:5050"],"app_name":"words",
+        "user":"ann","spark":"4.3.0","command":["java","-Dport={{SHUFFLE_PORT}}"],
+        "shuffle":{"cpus":0.1,"mem":256,
+        "command":["java","-Dport={{SHUFFLE_PORT}}"],
+        "env":{"_SPARK_AUTH_SECRET":"hush"}}}"#,
+    )
+    .unwrap() else {
+        panic!("not a register")
+    };
+    let mut env = Env(Session::new(*settings, "mezz").unwrap());
+    env.send(target(1));
+    env.send(Input::Subscribed(v1::FrameworkId { value: "fw-1".into() }));
+    env
+}
+
+#[test]
+fn a_shuffle_service_is_a_task_beside_the_first_executor() {
+    let mut env = shuffling();
+    // Of no use: it has no port.
+    let out = env.send(Input::Offers(vec![offer("o1")]));
+    assert!(matches!(out[0], Output::Decline { .. }));
+    let mut with_ports = offer("o2");
+    with_ports.resources = Resources::parse("cpus:4;mem:4096;ports:[31000-31009]")
+        .unwrap()
+        .to_proto(mezz_proto::resources::Dialect::Refined, None);
+    let out = env.send(Input::Offers(vec![with_ports]));
+    let Output::Launch { tasks, .. } = &out[0] else { panic!("no launch") };
+    let ids: Vec<&str> = tasks.iter().map(|t| t.task_id.value.as_str()).collect();
+    assert_eq!(ids, ["shuffle-1", "1"]);
+    let command = tasks[0].command.as_ref().unwrap();
+    assert_eq!(command.arguments[..2], ["/bin/sh", "-c"]);
+    assert_eq!(command.arguments[3..], ["sh", "java", "-Dport=31000"]);
+    let secret = &command.environment.as_ref().unwrap().variables[0];
+    assert_eq!(secret.r#type(), v1::environment::variable::Type::Secret);
+    let held = Resources::from_proto(&tasks[0].resources).unwrap().to_string();
+    assert_eq!(held, "cpus:0.1; mem:256; ports:[31000-31000]");
+    assert_eq!(tasks[1].command.as_ref().unwrap().arguments, ["java", "-Dport=31000"]);
+
+    assert_eq!(env.update("shuffle-1", v1::TaskState::TaskRunning, "").len(), 0);
+    let out = env.update("shuffle-1", v1::TaskState::TaskFailed, "exited with status 1");
+    assert!(out.contains(&Output::Kill { task: "1".into(), agent: "a1".into() }));
+    let out = env.update("1", v1::TaskState::TaskKilled, "");
+    let said = to_driver(&out).join("\n");
+    assert!(
+        said.contains("the shuffle service of its agent is gone: exited with status 1"),
+        "{said}"
+    );
+    // Back with its agent, it is of no more use.
+    let out = env.update("shuffle-1", v1::TaskState::TaskRunning, "");
+    assert!(out.contains(&Output::Kill { task: "shuffle-1".into(), agent: "a1".into() }));
+}
+
+#[test]
+fn a_shuffle_service_of_impossible_size_is_refused_by_its_settings_name() {
+    let FromDriver::Register(mut bad) = FromDriver::parse(
+        br#"{"t":"register","v":1,"mode":"coarse","masters":["m:5050"],"app_name":"w","user":"u",
+        "spark":"4.3.0","command":["java"],"shuffle":{"cpus":-1,"mem":1,"command":[]}}"#,
+    )
+    .unwrap() else {
+        panic!("not a register")
+    };
+    let e = Session::new(*bad.clone(), "mezz").err().unwrap().to_string();
+    assert!(e.starts_with("spark.mezz.shuffle.service.cores: -1"), "{e}");
+    bad.shuffle = None;
+    assert!(Session::new(*bad, "mezz").is_ok());
+}
+
 #[test]
 fn the_driver_hears_of_its_registration_once() {
     let mut env = Env(Session::new(register(), "mezz").unwrap());
@@ -344,73 +413,4 @@ fn agents_without_an_engine_are_left_alone_for_a_while() {
     env.update("21", v1::TaskState::TaskKilled, "");
     env.0.handle(NOW + long, Input::Offers(vec![of("b1")]), &mut out);
     assert!(matches!(out[0], Output::Launch { .. }));
-}
-
-fn shuffling() -> Env {
-    let FromDriver::Register(settings) = FromDriver::parse(
-        br#"{"t":"register","v":1,"mode":"coarse","masters":["m:5050"],"app_name":"words",
-        "user":"ann","spark":"4.3.0","command":["java","-Dport={{SHUFFLE_PORT}}"],
-        "shuffle":{"cpus":0.1,"mem":256,
-        "command":["java","-Dport={{SHUFFLE_PORT}}"],
-        "env":{"_SPARK_AUTH_SECRET":"hush"}}}"#,
-    )
-    .unwrap() else {
-        panic!("not a register")
-    };
-    let mut env = Env(Session::new(*settings, "mezz").unwrap());
-    env.send(target(1));
-    env.send(Input::Subscribed(v1::FrameworkId { value: "fw-1".into() }));
-    env
-}
-
-#[test]
-fn a_shuffle_service_is_a_task_beside_the_first_executor() {
-    let mut env = shuffling();
-    // Of no use: it has no port.
-    let out = env.send(Input::Offers(vec![offer("o1")]));
-    assert!(matches!(out[0], Output::Decline { .. }));
-    let mut with_ports = offer("o2");
-    with_ports.resources = Resources::parse("cpus:4;mem:4096;ports:[31000-31009]")
-        .unwrap()
-        .to_proto(mezz_proto::resources::Dialect::Refined, None);
-    let out = env.send(Input::Offers(vec![with_ports]));
-    let Output::Launch { tasks, .. } = &out[0] else { panic!("no launch") };
-    let ids: Vec<&str> = tasks.iter().map(|t| t.task_id.value.as_str()).collect();
-    assert_eq!(ids, ["shuffle-1", "1"]);
-    let command = tasks[0].command.as_ref().unwrap();
-    assert_eq!(command.arguments[..2], ["sh", "-c"]);
-    assert_eq!(command.arguments[3..], ["sh", "java", "-Dport=31000"]);
-    let secret = &command.environment.as_ref().unwrap().variables[0];
-    assert_eq!(secret.r#type(), v1::environment::variable::Type::Secret);
-    let held = Resources::from_proto(&tasks[0].resources).unwrap().to_string();
-    assert_eq!(held, "cpus:0.1; mem:256; ports:[31000-31000]");
-    assert_eq!(tasks[1].command.as_ref().unwrap().arguments, ["java", "-Dport=31000"]);
-
-    assert_eq!(env.update("shuffle-1", v1::TaskState::TaskRunning, "").len(), 0);
-    let out = env.update("shuffle-1", v1::TaskState::TaskFailed, "exited with status 1");
-    assert!(out.contains(&Output::Kill { task: "1".into(), agent: "a1".into() }));
-    let out = env.update("1", v1::TaskState::TaskKilled, "");
-    let said = to_driver(&out).join("\n");
-    assert!(
-        said.contains("the shuffle service of its agent is gone: exited with status 1"),
-        "{said}"
-    );
-    // Back with its agent, it is of no more use.
-    let out = env.update("shuffle-1", v1::TaskState::TaskRunning, "");
-    assert!(out.contains(&Output::Kill { task: "shuffle-1".into(), agent: "a1".into() }));
-}
-
-#[test]
-fn a_shuffle_service_of_impossible_size_is_refused_by_its_settings_name() {
-    let FromDriver::Register(mut bad) = FromDriver::parse(
-        br#"{"t":"register","v":1,"mode":"coarse","masters":["m:5050"],"app_name":"w","user":"u",
-        "spark":"4.3.0","command":["java"],"shuffle":{"cpus":-1,"mem":1,"command":[]}}"#,
-    )
-    .unwrap() else {
-        panic!("not a register")
-    };
-    let e = Session::new(*bad.clone(), "mezz").err().unwrap().to_string();
-    assert!(e.starts_with("spark.mezz.shuffle.service.cores: -1"), "{e}");
-    bad.shuffle = None;
-    assert!(Session::new(*bad, "mezz").is_ok());
 }

@@ -20,7 +20,6 @@ use tracing::{info, warn};
 use self::launch::Made;
 use super::{
     Input, Output, RegisterError, exit, fail, launch::log_base, number, place::Place, policy_offer,
-    shuffle,
 };
 use crate::{
     executor::KillOrder,
@@ -29,6 +28,7 @@ use crate::{
         fine::{Answer, FineAction, FineEvent, FineOptions, FinePolicy, TaskAsk, TaskNo},
     },
     protocol::{FineSettings, FromDriver, Launches, Register, ShownOffer, SparkTask, ToDriver},
+    session::shuffle,
 };
 
 /// One application's state.

@@ -97,7 +97,6 @@ final class CoarseBackend extends CoarseGrainedSchedulerBackend implements Sidec
       // Before the first executor asks for its settings.
       Settings.decommissionDefaults().forEach((key, value) -> sc.conf().setIfMissing(key, value));
     }
-    settings.shuffleService().prepare();
     application.open(this);
     application.send(registration());
     sc.addSparkListener(new Registrations());
@@ -131,15 +130,16 @@ final class CoarseBackend extends CoarseGrainedSchedulerBackend implements Sidec
   }
 
   private ObjectNode registration() {
+    settings.shuffleService().prepare();
     ExecutorCommand command = new ExecutorCommand(sc, settings);
     ObjectNode message =
         application.registration("coarse", command.arguments(), command.environment());
+    settings.shuffleService().addTo(message, command);
     Protocol.putIfPresent(message, "max_per_agent", settings.maxPerAgent());
     message.put("placement", settings.placement());
     if (settings.decommission()) {
       message.put("kill_grace_s", settings.decommissionGraceSeconds());
     }
-    settings.shuffleService().addTo(message, command);
     return message;
   }
 

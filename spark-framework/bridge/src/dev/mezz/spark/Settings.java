@@ -22,13 +22,13 @@ final class Settings {
   Settings(SparkConf conf) {
     this.conf = conf;
     // What is wrong is to be said before anything is started.
+    shuffleService().check();
     coresMax();
     maxPerAgent();
     placement();
     failoverTimeoutSeconds();
     fetcherCache();
     decommissionGraceSeconds();
-    shuffleService().check();
     if (!coarse()) {
       checkFine();
     }
