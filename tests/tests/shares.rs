@@ -30,7 +30,7 @@ const BUSY: &str = r#"
 from pyspark.sql import SparkSession
 spark = SparkSession.builder.appName("busy").getOrCreate()
 sleep = "reflect('java.lang.Thread', 'sleep', 1000 + 100 * pmod(id, 10)) AS slept"
-spark.range(0, 4000, 1, 4000).selectExpr(sleep).write.format("noop").mode("overwrite").save()
+spark.range(0, 6000, 1, 6000).selectExpr(sleep).write.format("noop").mode("overwrite").save()
 "#;
 
 /// The same in the shell.
