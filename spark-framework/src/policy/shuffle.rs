@@ -14,7 +14,7 @@ use mezz_proto::{
     time::Time,
 };
 
-use super::{Action, ExecutorNo, Exit, ExitKind, Policy, Progress, failures::Ended, place::carve};
+use super::{Action, ExecutorNo, Exit, ExitKind, Policy, failures::Ended, place::carve};
 
 /// What agents call their ports.
 const PORTS: &str = "ports";
@@ -185,7 +185,8 @@ impl Policy {
         let served: Vec<ExecutorNo> = self
             .executors
             .iter()
-            .filter(|(_, e)| e.agent == agent && e.progress != Progress::Killing)
+            // Those that move their blocks away write to others already.
+            .filter(|(_, e)| e.agent == agent && e.stays())
             .map(|(executor, _)| *executor)
             .collect();
         let Some(newest) = served.last().copied() else { return };
@@ -341,6 +342,17 @@ mod tests {
         // A new one on another port.
         let specs = offer(&mut policy, "a", "cpus:8;mem:1300;ports:[31000-31009]");
         assert_eq!(served(&specs)[0].1, 31002);
+    }
+
+    #[test]
+    fn an_executor_that_moves_its_blocks_away_outlives_its_service() {
+        let mut policy = wanting(1);
+        offer(&mut policy, "a", "cpus:8;mem:1300;ports:[31000-31009]");
+        send(&mut policy, Event::Registered(ExecutorNo(1)));
+        send(&mut policy, Event::Leaving(ExecutorNo(1)));
+        let exit = ended(ExitKind::Killed);
+        let out = send(&mut policy, Event::ServiceEnded { service: ServiceNo(1), exit });
+        assert_eq!(out, []);
     }
 
     #[test]
