@@ -96,7 +96,7 @@ pub enum Output {
         /// Whether no offers are wanted.
         suppressed: bool,
     },
-    /// Kill a task, with the grace of [`kill_policy`](crate::session::kill_policy).
+    /// Kill a task, within five seconds, whatever the task says itself.
     Kill {
         /// Which.
         task: TaskId,
