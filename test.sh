@@ -22,6 +22,7 @@ if ! cargo nextest --version >/dev/null 2>&1; then
   quietly "$MEZZ_HOME/log/nextest.log" cargo install --locked cargo-nextest
 fi
 if ! $fast; then
+  [ "$(id -u)" = 0 ] || die "the container tests need root: they make cgroups; --fast does without"
   ensure_java
   ensure_python
   ensure_spark $SPARK_4
@@ -29,8 +30,8 @@ if ! $fast; then
   ensure_numpy $SPARK_4
   ensure_postgres
   ensure_vm
-  ensure_docker
   trap stop_docker EXIT
+  ensure_docker
   ensure_registry
   ensure_test_image
   ensure_bridge "$PWD/target/debug/mezz-spark-bridge.jar"
@@ -41,7 +42,6 @@ if ! $fast; then
   export MEZZ_TEST_POSTGRES MEZZ_TEST_JDBC_JAR=$JDBC_JAR
   export MEZZ_TEST_PYTHON="$MEZZ_HOME/spark-$SPARK_4/bin/python"
   export MEZZ_SPARK_BRIDGE="$PWD/target/debug/mezz-spark-bridge.jar"
-  [ "$(id -u)" = 0 ] || die "the container tests need root: they make cgroups"
 fi
 
 step "formatting"

@@ -9,7 +9,7 @@
 #   stop_docker         ends the engine again, if ensure_docker started it
 
 MEZZ_TEST_DOCKER_IMAGE=mezz-test:latest
-MEZZ_DEBIAN_IMAGE=mezz-debian:latest
+MEZZ_DEBIAN_IMAGE=mezz-debian:$(. /etc/os-release && echo "${VERSION_CODENAME:-none}")
 MEZZ_TEST_SPARK_IMAGE=mezz-spark:latest
 MEZZ_DOCKER_PID=
 
@@ -92,7 +92,9 @@ ensure_debian_image() {
   suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
   note "making an image of Debian $suite"
   mkdir -p "$MEZZ_HOME"
-  root=$(mktemp -d "$MEZZ_HOME/debian.XXXXXX")
+  root=$MEZZ_HOME/debian
+  # What an earlier one left that was broken off.
+  rm -rf --one-file-system "$root"
   quietly "$MEZZ_HOME/log/debootstrap.log" debootstrap --variant=minbase "$suite" "$root"
   rm -rf "$root"/var/cache/apt/archives/*.deb "$root"/var/lib/apt/lists/*
   tar -C "$root" --one-file-system --numeric-owner -c . |

@@ -1,7 +1,10 @@
 //! What an executor that failed wrote last: read from its agent and put into its
 //! status, so that a failed job's message says where it was and what it said.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use mezz_proto::v1::{
     self, TaskState,
@@ -18,6 +21,10 @@ pub(crate) const LAST_WORDS: &str = "; its last words: ";
 /// waits for it no longer than this.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
+/// After an agent that could not be asked no log is read for so long: the application's
+/// other news waits meanwhile, and a hundred executors may end at once.
+const PAUSE: Duration = Duration::from_secs(60);
+
 /// How much of the log's end is looked at, in bytes.
 const LOOKED_AT: u32 = 16 << 10;
 
@@ -32,6 +39,8 @@ pub(crate) struct LastWords {
     agents: BTreeMap<String, String>,
     /// The last custom executor that was looked at: all its tasks end with it.
     seen: Option<String>,
+    /// No log is read before.
+    silent_until: Option<Instant>,
 }
 
 impl LastWords {
@@ -47,7 +56,13 @@ impl LastWords {
             .build()
             .inspect_err(|error| debug!(%error, "logs of executors cannot be read"))
             .ok();
-        Self { http, framework: String::new(), agents: BTreeMap::new(), seen: None }
+        Self {
+            http,
+            framework: String::new(),
+            agents: BTreeMap::new(),
+            seen: None,
+            silent_until: None,
+        }
     }
 
     pub(crate) fn subscribed(&mut self, framework: &str) {
@@ -88,20 +103,31 @@ impl LastWords {
         status.message = Some(explained(&message, status.reason(), &agent, words.as_deref()));
     }
 
-    async fn read(&self, agent: &str, task: &str) -> Option<String> {
+    async fn read(&mut self, agent: &str, task: &str) -> Option<String> {
         let base = self.agents.get(agent)?;
+        if self.silent_until.is_some_and(|until| Instant::now() < until) {
+            return None;
+        }
         let url = format!(
             "{base}/files/download?framework={}&task={task}&path=stderr&offset=-{LOOKED_AT}",
             self.framework
         );
         let read = async {
-            let answer = self.http.as_ref()?.get(url).send().await.ok()?;
-            if !answer.status().is_success() {
+            let answer = self.http.as_ref()?.get(url).send().await;
+            Some(match answer {
+                Ok(answer) if !answer.status().is_success() => return None,
+                Ok(answer) => answer.bytes().await,
+                Err(error) => Err(error),
+            })
+        };
+        let log = match read.await? {
+            Ok(log) => log,
+            Err(error) => {
+                debug!(agent, %error, "its log cannot be read");
+                self.silent_until = Some(Instant::now() + PAUSE);
                 return None;
             }
-            answer.bytes().await.ok()
         };
-        let log = read.await?;
         telling_line(&String::from_utf8_lossy(&log))
     }
 }
@@ -156,6 +182,22 @@ mod tests {
         );
         assert_eq!(of(Reason::ContainerLaunchFailed, None), "exited with status 1 (agent S0)");
         assert_eq!(of(Reason::ContainerLimitationMemory, None), "agent S0: exited with status 1");
+    }
+
+    /// As one behind a wall: it takes connections, and says nothing.
+    #[tokio::test]
+    async fn one_agent_that_does_not_answer_is_waited_for_once() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut words = LastWords::new();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        words.agents.insert("S0".into(), base);
+        assert_eq!(words.read("S0", "1").await, None);
+        drop(listener.accept().await.unwrap());
+        for task in ["2", "3"] {
+            assert_eq!(words.read("S0", task).await, None);
+        }
+        let another = tokio::time::timeout(Duration::from_millis(50), listener.accept()).await;
+        assert!(another.is_err(), "it was asked again");
     }
 
     #[tokio::test]

@@ -5,6 +5,7 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -16,6 +17,10 @@ use crate::{
     PATIENCE, eventually,
     process::{Finished, Process, clean_command, mezz_program},
 };
+
+/// Longer than a program takes that ends when it is told to, and shorter than one that does
+/// not notice.
+const LAST_BREATH: Duration = Duration::from_secs(15);
 
 /// What the cluster under test is.
 #[derive(Clone, Debug)]
@@ -239,9 +244,11 @@ impl Cluster {
             let end = process.wait(PATIENCE)?;
             ensure!(end.code == Some(0), "after SIGTERM: {:?}\n{end}", end.code);
         }
-        let left = crate::processes_of(self.folder.path())?;
-        ensure!(left.is_empty(), "processes left behind: {left:?}");
-        Ok(())
+        // What its agent had told to end may still be at it.
+        eventually(LAST_BREATH, "no process is left behind", || {
+            let left = crate::processes_of(self.folder.path())?;
+            Ok(if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) })
+        })
     }
 
     fn command(&self) -> Command {

@@ -144,7 +144,7 @@ struct Database {
 impl Database {
     /// Starts it, and waits until it answers.
     fn start() -> Result<Self> {
-        let folder = tempfile::Builder::new().prefix("mezz-postgres-").tempdir()?;
+        let folder = tempfile::Builder::new().prefix("mezz-postgres-").tempdir_in("/tmp")?;
         // It refuses to run as root; Debian's package has made a user for it.
         let (user, group) = postgres_user()?;
         chown(folder.path(), Some(user), Some(group))?;
@@ -158,6 +158,8 @@ impl Database {
         };
         let made = program("initdb")?
             .args(["--pgdata=data", "--username=mezz", "--auth=trust", "--no-sync"])
+            // Whatever the language of whoever runs the tests.
+            .args(["--no-locale", "--encoding=UTF8"])
             .output()?;
         ensure!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();

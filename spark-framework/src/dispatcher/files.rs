@@ -128,8 +128,9 @@ impl Files {
         let whole = self.folder.join(&token);
         let _moving = self.moves.lock().await;
         // Over an older one of the same content, which makes it new.
-        let before = fs::metadata(&whole).await.map_or(0, |older| older.len());
-        fs::rename(&part.path, &whole).await?;
+        // All at once: a client that goes away ends this at any `await`.
+        let before = std::fs::metadata(&whole).map_or(0, |older| older.len());
+        std::fs::rename(&part.path, &whole)?;
         self.stored.fetch_sub(before, Ordering::Relaxed);
         part.size = 0;
         Ok(Uploaded { token, sha256 })
@@ -159,7 +160,7 @@ impl Files {
             let uploaded = metadata.modified()?;
             let old = uploaded.elapsed().is_ok_and(|age| age > UNUSED);
             if old || forgotten.get(&name).is_some_and(|submitted| uploaded <= *submitted) {
-                fs::remove_file(entry.path()).await?;
+                std::fs::remove_file(entry.path())?;
                 self.stored.fetch_sub(metadata.len(), Ordering::Relaxed);
             }
         }

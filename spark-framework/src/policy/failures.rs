@@ -46,6 +46,8 @@ pub(super) struct Failures {
     /// No launch before.
     hold_until: Time,
     agents: BTreeMap<AgentId, AgentRecord>,
+    /// Shuffle services in a row that failed before they had worked for a while.
+    services: u32,
 }
 
 /// An executor that ended, as far as it matters here.
@@ -96,6 +98,20 @@ impl Failures {
         self.delays += 1;
     }
 
+    /// A shuffle service failed, and its executors with it; `since` when it ran, if it did.
+    pub(super) fn service_ended(&mut self, now: Time, agent: &AgentId, since: Option<Time>) {
+        let stable = since.is_some_and(|since| now.since(since) >= STABLE);
+        self.blame(now, agent, stable);
+        if stable {
+            self.services = 0;
+            return;
+        }
+        if self.services > 0 {
+            self.hold_until = now + doubled(FIRST_DELAY, self.services - 1, LONGEST_DELAY);
+        }
+        self.services += 1;
+    }
+
     fn blame(&mut self, now: Time, agent: &AgentId, stable: bool) {
         let record = self.agents.entry(agent.clone()).or_default();
         record.in_a_row = if stable { 1 } else { record.in_a_row + 1 };
@@ -107,7 +123,7 @@ impl Failures {
 
     /// Whether it makes no sense to go on.
     pub(super) fn hopeless(&self) -> bool {
-        self.launches >= MAX_LAUNCH_FAILURES
+        self.launches.max(self.services) >= MAX_LAUNCH_FAILURES
     }
 
     /// How many executors may be started now. `unproven` tells whether one

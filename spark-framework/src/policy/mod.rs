@@ -171,7 +171,7 @@ impl Policy {
             Event::Running { executor, agent } => self.running(executor, &agent, out),
             Event::Leaving(no) => self.leaving(no),
             Event::Exited { executor, exit } => self.exited(now, executor, exit, out),
-            Event::ServiceRunning { service, agent } => self.service_runs(service, agent, out),
+            Event::ServiceRunning { service, agent } => self.service_runs(now, service, agent, out),
             Event::ServiceEnded { service, exit } => {
                 self.service_ended(now, service, &exit, out);
             }
@@ -309,13 +309,20 @@ impl Policy {
         let Some(e) = self.executors.remove(&no) else { return };
         let asked = e.progress == Progress::Killing;
         let exit = if asked { exit.asked_for() } else { exit };
-        let exit = self.services.explain(no, exit);
+        let orphaned = self.services.orphan(no);
+        let counted = orphaned.is_none();
+        let exit = match orphaned {
+            Some(reason) => Exit { reason, ..exit },
+            None => exit,
+        };
         let registered = match e.progress {
             Progress::Registered(since) => Some(since),
             _ => None,
         };
         let ended = Ended { no, agent: &e.agent, registered, kind: exit.kind, last: self.last };
-        self.failures.ended(now, &ended);
+        if counted {
+            self.failures.ended(now, &ended);
+        }
         if self.failures.hopeless() && !self.given_up && !self.any_registered() {
             self.given_up = true;
             out.push(Action::GiveUp {

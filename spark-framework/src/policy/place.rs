@@ -185,7 +185,10 @@ impl Candidates {
             if c.unsuited {
                 return Some("does not meet spark.mezz.constraints".to_owned());
             }
-            let lacking = lacking(&c.free, target);
+            let Some(left) = self.services.leaves(&c.agent, &c.free) else {
+                return Some("has no cores, memory or port for a shuffle service".to_owned());
+            };
+            let lacking = lacking(&left, target);
             if !lacking.is_empty() {
                 return Some(format!("has only {}", lacking.join(", ")));
             }

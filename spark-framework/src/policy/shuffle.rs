@@ -14,7 +14,7 @@ use mezz_proto::{
     time::Time,
 };
 
-use super::{Action, ExecutorNo, Exit, ExitKind, Policy, failures::Ended, place::carve};
+use super::{Action, ExecutorNo, Exit, ExitKind, Policy, place::carve};
 
 /// What agents call their ports.
 const PORTS: &str = "ports";
@@ -60,6 +60,8 @@ pub struct ServiceSpec {
 struct Service {
     no: ServiceNo,
     port: u16,
+    /// Since when it runs, if it does.
+    since: Option<Time>,
 }
 
 /// All services of the application.
@@ -110,13 +112,15 @@ impl Services {
         let (port, resources) = take(free, size, self.last)?;
         self.last = ServiceNo(self.last.0 + 1);
         let no = self.last;
-        self.on.insert(agent.clone(), Service { no, port });
+        self.on.insert(agent.clone(), Service { no, port, since: None });
         Some(Some(Served { port, start: Some(ServiceSpec { no, resources }) }))
     }
 
-    /// Whether this is the service of this agent.
-    pub(super) fn is(&self, no: ServiceNo, agent: &AgentId) -> bool {
-        self.on.get(agent).is_some_and(|s| s.no == no)
+    /// It runs. Whether it is the service of this agent.
+    pub(super) fn runs(&mut self, now: Time, no: ServiceNo, agent: &AgentId) -> bool {
+        let Some(service) = self.on.get_mut(agent).filter(|s| s.no == no) else { return false };
+        service.since.get_or_insert(now);
+        true
     }
 
     /// Forgets one that was never started.
@@ -126,19 +130,16 @@ impl Services {
         }
     }
 
-    /// Forgets one that is gone; where it was.
-    pub(super) fn remove(&mut self, no: ServiceNo) -> Option<AgentId> {
+    /// Forgets one that is gone; where it was, and since when it ran, if it did.
+    pub(super) fn remove(&mut self, no: ServiceNo) -> Option<(AgentId, Option<Time>)> {
         let agent = self.on.iter().find(|(_, s)| s.no == no).map(|(agent, _)| agent.clone())?;
-        self.on.remove(&agent);
-        Some(agent)
+        let service = self.on.remove(&agent)?;
+        Some((agent, service.since))
     }
 
-    /// How this executor ended, if that was for its service's sake.
-    pub(super) fn explain(&mut self, no: ExecutorNo, exit: Exit) -> Exit {
-        match self.orphans.remove(&no) {
-            Some(reason) => Exit { reason, ..exit },
-            None => exit,
-        }
+    /// Why this executor ended, if that was for its service's sake.
+    pub(super) fn orphan(&mut self, no: ExecutorNo) -> Option<String> {
+        self.orphans.remove(&no)
     }
 }
 
@@ -166,14 +167,20 @@ fn take(free: &mut Resources, size: ServiceSize, last: ServiceNo) -> Option<(u16
 
 impl Policy {
     /// A service runs: one that is not known any more is ended.
-    pub(super) fn service_runs(&mut self, no: ServiceNo, agent: AgentId, out: &mut Vec<Action>) {
-        if !self.services.is(no, &agent) {
+    pub(super) fn service_runs(
+        &mut self,
+        now: Time,
+        no: ServiceNo,
+        agent: AgentId,
+        out: &mut Vec<Action>,
+    ) {
+        if !self.services.runs(now, no, &agent) {
             out.push(Action::EndService { service: no, agent });
         }
     }
 
-    /// A service is gone, and its executors with it. That counts as a failed attempt to
-    /// start one, so that services that never come up are not tried for ever.
+    /// A service is gone, and its executors with it. Its failures are counted apart from
+    /// theirs: an executor comes up without it, and has been heard of by then.
     pub(super) fn service_ended(
         &mut self,
         now: Time,
@@ -181,7 +188,7 @@ impl Policy {
         exit: &Exit,
         out: &mut Vec<Action>,
     ) {
-        let Some(agent) = self.services.remove(no) else { return };
+        let Some((agent, since)) = self.services.remove(no) else { return };
         let served: Vec<ExecutorNo> = self
             .executors
             .iter()
@@ -189,16 +196,11 @@ impl Policy {
             .filter(|(_, e)| e.agent == agent && e.stays())
             .map(|(executor, _)| *executor)
             .collect();
-        let Some(newest) = served.last().copied() else { return };
+        if served.is_empty() {
+            return;
+        }
         if !matches!(exit.kind, ExitKind::Killed | ExitKind::Lost) {
-            let ended = Ended {
-                no: newest,
-                agent: &agent,
-                registered: None,
-                kind: ExitKind::Failed,
-                last: self.last,
-            };
-            self.failures.ended(now, &ended);
+            self.failures.service_ended(now, &agent, since);
         }
         for executor in served {
             let reason = format!("the shuffle service of its agent is gone: {}", exit.reason);
@@ -371,6 +373,8 @@ mod tests {
                 attributes: Vec::new(),
             };
             policy.handle(now, Event::Offers(vec![offer]), &mut out);
+            // It comes up before it looks for its service.
+            policy.handle(now, Event::Registered(ExecutorNo(n)), &mut out);
             let exit = ended(ExitKind::Failed);
             policy.handle(now, Event::ServiceEnded { service: ServiceNo(n), exit }, &mut out);
             let exit = Exit::lost("killed");

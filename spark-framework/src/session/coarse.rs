@@ -161,7 +161,6 @@ impl CoarseSession {
         for offer in offers {
             match policy_offer(offer) {
                 Ok(offered) => {
-                    shuffle::check_ports(&self.register, offer);
                     agents.insert(offered.agent.clone(), launch::log_base(offer));
                     known.push(offered);
                 }

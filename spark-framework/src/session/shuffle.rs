@@ -25,11 +25,13 @@ const PREFIX: &str = "shuffle-";
 const KILL_GRACE: Duration = Duration::from_secs(1);
 
 /// Starts the service again where it was, with what it remembers there of executors;
-/// one that ends again and again is given up with its task.
+/// one that ends five times in a row, each time within a minute, is given up with its task.
 const SUPERVISE: &str = r#"n=0
 while [ $n -lt 5 ]; do
+  t=$(date +%s)
   "$@"
   s=$?
+  if [ $(($(date +%s) - t)) -ge 60 ]; then n=0; fi
   n=$((n + 1))
   echo "the shuffle service ended with status $s" >&2
   sleep 1
@@ -122,18 +124,5 @@ pub(super) fn meaning(service: ServiceNo, status: &v1::TaskStatus, mem_mib: u64)
             Meaning::Gone(exit)
         }
         exit::Meaning::Nothing => Meaning::Nothing,
-    }
-}
-
-/// Says so where an agent has no ports: it is of no use then, and nobody would see why.
-pub(super) fn check_ports(register: &Register, offer: &v1::Offer) {
-    if register.shuffle.is_some() && !offer.resources.iter().any(|r| r.name == "ports") {
-        warn!(
-            host = offer.hostname,
-            agent = offer.agent_id.value,
-            "the agent offers no ports, which a shuffle service needs: it is not used; give it \
-             some by `mezz agent --resources`, or set spark.mezz.shuffle.service.enabled=false \
-             where agents have services of their own"
-        );
     }
 }

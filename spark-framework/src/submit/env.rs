@@ -13,7 +13,8 @@ const END: &str = "# End of what `mezz spark env` wrote.";
 
 /// The text of a `spark-defaults.conf`: what Mezz needs, after the settings that hold
 /// already. Those are in `folder`, where the file is to be; or, where there is none
-/// yet, in the folder that Spark reads now.
+/// yet, in the folder that Spark reads now. Without a folder it is what Mezz needs alone,
+/// for the others may be secret.
 ///
 /// # Errors
 /// [`SubmitError`] when the plugin is not found, a master is no address, or the file
@@ -53,7 +54,7 @@ pub(super) fn compose(
         None => jar.into_owned(),
     };
     settings.push((CLASS_PATH, class_path));
-    let mut text = theirs;
+    let mut text = if folder.is_some() { theirs } else { String::new() };
     text.push_str(BEGIN);
     text.push('\n');
     for (key, value) in settings {

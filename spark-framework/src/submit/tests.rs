@@ -276,6 +276,11 @@ fn the_file_of_settings_keeps_what_is_there_and_can_be_written_again() {
         "spark.eventLog.enabled true\nspark.driver.extraClassPath d.jar",
     )
     .unwrap();
+    // What is only printed has nothing of it but what ours goes on from.
+    assert_eq!(
+        compose(&env, None).unwrap(),
+        format!("{ours}spark.driver.extraClassPath d.jar:{JAR}\n{end}")
+    );
     env.options.mode = Some(Mode::Fine);
     let folder = env.at("conf");
     let kept = "spark.eventLog.enabled true\nspark.driver.extraClassPath d.jar\n";

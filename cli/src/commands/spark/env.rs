@@ -1,6 +1,11 @@
 //! `mezz spark env`.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context as _;
 use clap::Args;
@@ -50,10 +55,32 @@ pub fn run(args: &EnvArgs) -> anyhow::Result<()> {
     };
     let file = folder.join(DEFAULTS);
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
+    replace(&file, &text).with_context(|| format!("cannot write {}", file.display()))?;
     // Programs run in other folders.
     let folder = std::path::absolute(folder)?;
     Ok(output::write(&format!("export SPARK_CONF_DIR={}\n", quoted(&folder.to_string_lossy())))?)
+}
+
+/// Puts a file in its place in one step. Nobody else may read a new one, for the settings
+/// taken over may hold secrets; an old one stays as readable as it was.
+fn replace(file: &Path, text: &str) -> io::Result<()> {
+    let new = file.with_extension(format!("conf.{}", std::process::id()));
+    let written = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&new)
+        .and_then(|mut open| open.write_all(text.as_bytes()).and_then(|()| open.sync_all()))
+        .and_then(|()| match fs::metadata(file) {
+            Ok(old) => fs::set_permissions(&new, old.permissions()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        })
+        .and_then(|()| fs::rename(&new, file));
+    if written.is_err() {
+        let _ = fs::remove_file(&new);
+    }
+    written
 }
 
 /// As one word of a shell.
@@ -69,6 +96,20 @@ fn quoted(word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_new_file_is_its_owners_and_an_old_one_as_it_was() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("spark-defaults.conf");
+        let mode = || fs::metadata(&file).unwrap().permissions().mode() & 0o777;
+        replace(&file, "a 1\n").unwrap();
+        assert_eq!(mode(), 0o600);
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+        replace(&file, "a 2\n").unwrap();
+        assert_eq!((mode(), fs::read_to_string(&file).unwrap().as_str()), (0o640, "a 2\n"));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
 
     #[test]
     fn a_shell_reads_the_folder_as_one_word() {

@@ -248,7 +248,9 @@ impl FinePolicy {
                 let lost = Exit::lost("it was lost with its agent");
                 self.end(now, &agent, lost, Seen::No, out);
             }
-            FineEvent::ServiceRunning { service, agent } => self.service_runs(service, agent, out),
+            FineEvent::ServiceRunning { service, agent } => {
+                self.service_runs(now, service, agent, out)
+            }
             FineEvent::ServiceEnded { service, exit } => {
                 self.service_ended(now, service, exit, out);
             }

@@ -202,7 +202,6 @@ impl FineSession {
         for offer in offers {
             match policy_offer(offer) {
                 Ok(offered) => {
-                    shuffle::check_ports(&self.register, offer);
                     if let Entry::Vacant(v) = logs.entry(offered.agent.clone()) {
                         v.insert(log_base(offer));
                     }

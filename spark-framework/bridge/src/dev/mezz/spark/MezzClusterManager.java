@@ -35,6 +35,11 @@ public final class MezzClusterManager implements ExternalClusterManager {
       // Executors of one host do not see each other's files.
       sc.conf().setIfMissing("spark.shuffle.readHostLocalDisk", "false");
     }
+    if (settings.shuffleService().own()) {
+      // Who does not answer for one executor's files does so for none of its agent's. Spark's
+      // scheduler, which is made next, looks only once.
+      sc.conf().setIfMissing("spark.files.fetchFailure.unRegisterOutputOnHost", "true");
+    }
     if (!settings.coarse()) {
       return new FineBackend((TaskSchedulerImpl) scheduler, sc, masters, settings);
     }
