@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use mezz_tests::{
-    Cluster, ClusterOptions, PATIENCE, Process, eventually, executors, nothing_is_left, prepared,
+    Cluster, ClusterOptions, PATIENCE, Process, eventually, executors, nothing_is_left,
+    spark_command,
 };
 use rustix::process::Signal;
 
@@ -27,12 +28,7 @@ fn submit(
     program: &Path,
     args: &[&str],
 ) -> Result<Process> {
-    let mut command = cluster.client(["spark", "submit"]);
-    command
-        .env("SPARK_HOME", prepared(spark)?)
-        .env("PYSPARK_PYTHON", prepared("MEZZ_TEST_PYTHON")?)
-        .env("MEZZ_SPARK_BRIDGE", prepared("MEZZ_SPARK_BRIDGE")?)
-        .env("SPARK_LOCAL_IP", "127.0.0.1");
+    let mut command = spark_command(cluster, spark, &["submit"])?;
     for pair in ["spark.executor.memory=512m", "spark.ui.enabled=false"].iter().chain(conf) {
         command.args(["--conf", pair]);
     }

@@ -12,7 +12,8 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use mezz_tests::{
-    Cluster, ClusterOptions, PATIENCE, Process, eventually, executors, nothing_is_left, prepared,
+    Cluster, ClusterOptions, PATIENCE, Process, eventually, executors, nothing_is_left,
+    spark_command,
 };
 use serde_json::Value;
 
@@ -40,12 +41,7 @@ def wait(name):
     let folder = format!("FOLDER = {:?}\n", cluster.folder());
     let context = format!("sc = SparkContext(appName={name:?})\n");
     std::fs::write(&path, [&folder, prelude, &context, program].concat())?;
-    let mut command = cluster.client(["spark", "submit"]);
-    command
-        .env("SPARK_HOME", prepared(spark)?)
-        .env("PYSPARK_PYTHON", prepared("MEZZ_TEST_PYTHON")?)
-        .env("MEZZ_SPARK_BRIDGE", prepared("MEZZ_SPARK_BRIDGE")?)
-        .env("SPARK_LOCAL_IP", "127.0.0.1");
+    let mut command = spark_command(cluster, spark, &["submit"])?;
     for pair in ["spark.executor.memory=512m", "spark.ui.enabled=false"].iter().chain(conf) {
         command.args(["--conf", pair]);
     }

@@ -67,7 +67,12 @@ final class Settings {
 
   /** Cores that an executor holds in fine-grained mode even while it runs nothing. */
   double fineExecutorCores() {
-    String text = conf.get("spark.mezz.executor.cores", "0");
+    return cores(conf, "spark.mezz.executor.cores", "0");
+  }
+
+  /** A setting that is a number of cores, fractions allowed. */
+  static double cores(SparkConf conf, String key, String otherwise) {
+    String text = conf.get(key, otherwise);
     try {
       double cores = Double.parseDouble(text.trim());
       if (cores >= 0 && cores <= 1024) {
@@ -77,7 +82,7 @@ final class Settings {
       // Said below.
     }
     throw new IllegalArgumentException(
-        "spark.mezz.executor.cores is '" + text + "'; it must be a number of cores, 0 or more");
+        key + " is '" + text + "'; it must be a number of cores, 0 to 1024");
   }
 
   /** The {@code mezz} program on the agents; null for the same path as here. */

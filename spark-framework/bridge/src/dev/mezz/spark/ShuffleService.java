@@ -98,17 +98,7 @@ final class ShuffleService {
 
   /** Cores of each service. */
   private double cores() {
-    String text = conf.get(CORES, "0.1");
-    try {
-      double cores = Double.parseDouble(text.trim());
-      if (cores >= 0 && cores <= 1024) {
-        return cores;
-      }
-    } catch (NumberFormatException e) {
-      // Said below.
-    }
-    throw new IllegalArgumentException(
-        CORES + " is '" + text + "'; it must be a number of cores, 0 or more");
+    return Settings.cores(conf, CORES, "0.1");
   }
 
   /** Memory of each service. */
