@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use mezz_tests::{
-    Cluster, ClusterOptions, PATIENCE, Process, eventually, executors, nothing_is_left,
+    Cluster, ClusterOptions, PATIENCE, Process, eventually, executors, nothing_is_left, sidecar,
     spark_command,
 };
 use rustix::process::Signal;
@@ -68,15 +68,16 @@ print("second", slow, sum(v for _, v in pairs.collect()), flush=True)
 const FIRST: &str = "first 1999000";
 const SECOND: &str = "second 780 1999000";
 
+/// One jar for all versions of Spark: this is the older one, the other tests run the newer.
 #[test]
-fn word_count_counts_right_on_executors_of_two_agents() -> Result<()> {
+fn spark_3_5_counts_words_on_executors_of_two_agents() -> Result<()> {
     let cluster = cluster()?;
     let text = cluster.folder().join("text.txt");
     std::fs::write(&text, "to be or not to be\n".repeat(20_000))?;
     let text = text.to_str().context("a path in UTF-8")?;
     let mut job = submit(
         &cluster,
-        "MEZZ_TEST_SPARK_HOME",
+        "MEZZ_TEST_SPARK_3_HOME",
         &["spark.cores.max=2"],
         &example("wordcount.py"),
         &[text],
@@ -95,41 +96,7 @@ fn word_count_counts_right_on_executors_of_two_agents() -> Result<()> {
 }
 
 #[test]
-fn the_same_jar_serves_spark_3_5() -> Result<()> {
-    let cluster = cluster()?;
-    let mut job = submit(
-        &cluster,
-        "MEZZ_TEST_SPARK_3_HOME",
-        &["spark.cores.max=2"],
-        &example("pi.py"),
-        &["4"],
-    )?;
-    let end = job.wait(PATIENCE * 3)?.success()?;
-    ensure!(end.stdout.contains("pi is roughly 3.1"), "{end}");
-    nothing_is_left(&cluster)?;
-    cluster.stop()
-}
-
-#[test]
-fn a_master_restart_under_a_job_changes_nothing() -> Result<()> {
-    let mut cluster = cluster()?;
-    let program = two_step_program(&cluster)?;
-    let mut job = submit(&cluster, "MEZZ_TEST_SPARK_HOME", &["spark.cores.max=2"], &program, &[])?;
-    job.wait_for_output(FIRST, PATIENCE * 2)?;
-    let before = executors(&cluster)?;
-    cluster.master()?.kill_9()?;
-    cluster.start_master()?;
-    std::fs::write(cluster.folder().join("go"), "")?;
-    cluster.wait_for_agents(2)?;
-    job.wait_for_output(SECOND, PATIENCE * 2)?;
-    ensure!(!before.is_empty(), "there were executors");
-    job.wait(PATIENCE)?.success()?;
-    nothing_is_left(&cluster)?;
-    cluster.stop()
-}
-
-#[test]
-fn an_agent_restart_under_a_job_keeps_its_executors() -> Result<()> {
+fn restarts_of_master_and_agents_under_a_job_change_nothing() -> Result<()> {
     let mut cluster = cluster()?;
     let program = two_step_program(&cluster)?;
     let mut job = submit(&cluster, "MEZZ_TEST_SPARK_HOME", &["spark.cores.max=2"], &program, &[])?;
@@ -140,10 +107,13 @@ fn an_agent_restart_under_a_job_keeps_its_executors() -> Result<()> {
         cluster.start_agent(n)?;
     }
     cluster.wait_for_agents(2)?;
-    let after = executors(&cluster)?;
-    ensure!(before == after && !before.is_empty(), "executors before {before:?}, after {after:?}");
+    cluster.master()?.kill_9()?;
+    cluster.start_master()?;
     std::fs::write(cluster.folder().join("go"), "")?;
+    cluster.wait_for_agents(2)?;
     job.wait_for_output(SECOND, PATIENCE * 2)?;
+    let launched = cluster.list("tasks", &["--completed"])?.len();
+    ensure!(before.len() == 2 && launched <= 2, "{before:?}, then {launched} executors in all");
     job.wait(PATIENCE)?.success()?;
     nothing_is_left(&cluster)?;
     cluster.stop()
@@ -177,6 +147,43 @@ fn a_killed_driver_leaves_nothing() -> Result<()> {
     nothing_is_left(&cluster)?;
     // The Python program is Spark's own child; it would notice at its next call.
     job.signal_group(Signal::KILL)?;
+    cluster.stop()
+}
+
+#[test]
+fn a_driver_that_loses_its_sidecar_fails_and_says_so() -> Result<()> {
+    let cluster = cluster()?;
+    let program = two_step_program(&cluster)?;
+    // Nobody can tell the master; it waits for so long.
+    let conf = ["spark.cores.max=2", "spark.mezz.failoverTimeout=1s"];
+    let mut job = submit(&cluster, "MEZZ_TEST_SPARK_HOME", &conf, &program, &[])?;
+    job.wait_for_output(FIRST, PATIENCE * 2)?;
+    let pid = sidecar(&cluster)?;
+    mezz_tests::signal(pid, Signal::KILL)?;
+    std::fs::write(cluster.folder().join("go"), "")?;
+    let end = job.wait(PATIENCE)?;
+    let said = format!("pid {pid}) is lost: it ended by signal 9");
+    ensure!(end.code != Some(0) && end.stderr.contains(&said), "{end}");
+    nothing_is_left(&cluster)?;
+    cluster.stop()
+}
+
+#[test]
+fn what_cannot_start_fails_the_job_with_the_reason() -> Result<()> {
+    let cluster = cluster()?;
+    for (conf, said) in [
+        // Two at first, then one at a time.
+        ("spark.mezz.executor.home=/no/spark", "5 attempts in a row to start executors failed"),
+        ("spark.mezz.bin=/no/such/mezz", "set spark.mezz.bin or MEZZ_BIN"),
+    ] {
+        let conf = ["spark.cores.max=2", conf];
+        let mut job = submit(&cluster, "MEZZ_TEST_SPARK_HOME", &conf, &example("pi.py"), &["2"])?;
+        let end = job.wait(PATIENCE * 3)?;
+        ensure!(end.code != Some(0) && end.stderr.contains(said), "{conf:?}: {end}");
+    }
+    let tried = cluster.list("tasks", &["--completed"])?.len();
+    ensure!(tried == 6, "{tried} executors were tried");
+    nothing_is_left(&cluster)?;
     cluster.stop()
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use mezz_tests::{
-    Cluster, ClusterOptions, PATIENCE, Process, eventually, executors, nothing_is_left,
+    Cluster, ClusterOptions, PATIENCE, Process, eventually, executors, nothing_is_left, sidecar,
     spark_command,
 };
 use rustix::process::Signal;
@@ -216,15 +216,6 @@ fn a_driver_killed_with_its_sidecar_leaves_nothing() -> Result<()> {
     nothing_is_left(&cluster)?;
     job.wait(PATIENCE)?;
     cluster.stop()
-}
-
-/// The sidecar, below the cluster's folder.
-fn sidecar(cluster: &Cluster) -> Result<i32> {
-    let is_sidecar = |pid: &i32| {
-        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        line.split(|b| *b == 0).any(|argument| argument == b"spark-sidecar")
-    };
-    mezz_tests::processes_of(cluster.folder())?.into_iter().find(is_sidecar).context("a sidecar")
 }
 
 /// A second copy of a task that hangs; an agent that dies with all that is on it; the
