@@ -6,7 +6,9 @@
 use std::{process::Command, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use etcd_client::{Client, ConnectOptions, Permission, PermissionType};
+use etcd_client::{
+    AlarmAction, AlarmOptions, AlarmType, Client, ConnectOptions, Permission, PermissionType,
+};
 use mezz_master::{
     election::{Candidate, Tenure},
     etcd::{Etcd as Connection, EtcdError, EtcdOptions, Password, TlsFiles},
@@ -213,11 +215,14 @@ async fn a_full_etcd_is_waited_for() -> Result<()> {
     ensure!(!write.is_finished());
     client.compact(at, None).await?;
     client.maintenance_client().defragment().await?;
-    let alarms = client
-        .maintenance_client()
-        .alarm(etcd_client::AlarmAction::Deactivate, etcd_client::AlarmType::Nospace, None)
-        .await?;
-    drop(alarms);
+    let mut maintenance = client.maintenance_client();
+    let raised = maintenance.alarm(AlarmAction::Get, AlarmType::Nospace, None).await?;
+    ensure!(!raised.alarms().is_empty());
+    for alarm in raised.alarms() {
+        let mut member = AlarmOptions::new();
+        member.with_member(alarm.member_id());
+        maintenance.alarm(AlarmAction::Deactivate, AlarmType::Nospace, Some(member)).await?;
+    }
     let mut registry = timeout(PATIENCE, write).await???;
     ensure!(registry.load().await?.agents == [agent("a", "h")]);
     Ok(())
