@@ -29,6 +29,7 @@ if ! $fast; then
   ensure_spark $SPARK_3
   ensure_numpy $SPARK_4
   ensure_postgres
+  ensure_etcd
   ensure_vm
   trap stop_docker EXIT
   ensure_docker

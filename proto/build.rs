@@ -36,6 +36,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // of every message.
     config.boxed(".mesos.v1.Resource.disk");
     tonic_prost_build::configure()
+        // Its `connect` would clash with that of AgentLink.
+        .build_transport(false)
         .codec_path("crate::codec::LeanCodec")
         .compile_fds_with_config(descriptors, config)?;
     Ok(())

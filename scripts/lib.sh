@@ -45,6 +45,10 @@ apt_install() { # packages...
 ensure_rust() {
   command -v cargo >/dev/null || die "Rust is missing: install it from https://rustup.rs, then run this again"
   command -v cc >/dev/null || apt_install gcc libc6-dev
+  # For the build of the crate etcd-client, which brings etcd's own .proto files; they import
+  # google/protobuf/*.proto.
+  [ -e /usr/include/google/protobuf/descriptor.proto ] && command -v protoc >/dev/null \
+    || apt_install protobuf-compiler libprotobuf-dev
 }
 
 # The bridge is compiled here, so a JDK rather than a JRE.
@@ -92,6 +96,14 @@ ensure_postgres() {
   apt_install postgresql-common
   as_root sed -i 's/^#create_main_cluster *=.*/create_main_cluster = false/' $settings
   apt_install postgresql libpostgresql-jdbc-java
+}
+
+# etcd, and openssl for its certificates; the tests start what they need.
+ensure_etcd() {
+  command -v etcd >/dev/null && command -v openssl >/dev/null && return
+  # The package would start a service, which nobody wants: masked, it stays down.
+  if command -v systemctl >/dev/null; then as_root systemctl mask etcd.service 2>/dev/null || true; fi
+  RUNLEVEL=1 apt_install etcd-server openssl
 }
 
 # The newest PostgreSQL's folder of programs.

@@ -128,6 +128,11 @@ mod tests {
             "user",
             "agent_mezz",
             "agent_bridge_jar",
+            "etcd_user",
+            "etcd_password_file",
+            "etcd_ca_file",
+            "etcd_cert_file",
+            "etcd_key_file",
         ];
         for name in ["master", "agent", "local", "dispatcher"] {
             let spark = command.find_subcommand("spark").unwrap();

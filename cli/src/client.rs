@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::anyhow;
 use clap::Args;
 use mezz_proto::{
+    LEADER_KEY,
     error::chain,
     mezz::v1::{agent_client::AgentClient, operator_client::OperatorClient},
 };
@@ -148,9 +149,12 @@ pub fn refused(who: &str, address: &str, status: &Status) -> anyhow::Error {
             "what listens at {address} is not {who} of this version of mezz; is --master right?"
         ),
         Code::Unavailable => {
-            let leader = status.metadata().get("mezz-leader").and_then(|v| v.to_str().ok());
+            let leader = status.metadata().get(LEADER_KEY).and_then(|v| v.to_str().ok());
             match leader {
-                Some(leader) => anyhow!("{who} at {address} does not lead; ask --master {leader}"),
+                Some(leader) if !leader.is_empty() => {
+                    anyhow!("{who} at {address} does not lead; ask --master {leader}")
+                }
+                Some(_) => anyhow!("{who} at {address} does not lead, and knows of no leader"),
                 None => anyhow!("{who} at {address} is not available: {}", status.message()),
             }
         }

@@ -4,6 +4,8 @@
 pub mod allocator;
 mod api;
 pub mod core;
+pub mod election;
+pub mod etcd;
 pub mod options;
 pub mod registry;
 mod shell;

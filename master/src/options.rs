@@ -4,6 +4,8 @@ use std::{path::PathBuf, time::Duration};
 
 use crate::allocator::AllocatorOptions;
 
+pub use crate::etcd::{EtcdOptions, Password, TlsFiles};
+
 /// Where the registry is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RegistryOptions {
@@ -11,6 +13,8 @@ pub enum RegistryOptions {
     Memory,
     /// In this file (made when it is missing).
     File(PathBuf),
+    /// In etcd, shared with other masters, of which one leads.
+    Etcd(EtcdOptions),
 }
 
 /// Settings of a master.

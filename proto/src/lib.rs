@@ -19,6 +19,14 @@ pub mod time;
 /// master or agent would misunderstand. Both speak the same one, or do not join.
 pub const LINK_PROTOCOL: u32 = 2;
 
+/// Metadata of a status `UNAVAILABLE`: this master does not lead. The value is the
+/// leader's `host:port`, or empty when none is known.
+pub const LEADER_KEY: &str = "mezz-leader";
+
+/// Metadata of a request: the `host:port` of the leader at which the client has just
+/// failed. A standby that knows no other waits a moment for one.
+pub const TRIED_KEY: &str = "mezz-tried";
+
 /// Messages of the Mesos v1 API, wire compatible with Apache Mesos.
 #[allow(missing_docs, clippy::all, rustdoc::all)]
 pub mod mesos {

@@ -25,6 +25,8 @@ const LAST_BREATH: Duration = Duration::from_secs(15);
 /// What the cluster under test is.
 #[derive(Clone, Debug)]
 pub struct ClusterOptions {
+    /// How many masters. More than one need `--registry etcd://…` among `master_args`.
+    pub masters: usize,
     /// How many agents.
     pub agents: usize,
     /// What each has, as text.
@@ -42,6 +44,7 @@ pub struct ClusterOptions {
 impl Default for ClusterOptions {
     fn default() -> Self {
         Self {
+            masters: 1,
             agents: 1,
             resources: "cpus:2;mem:2048;disk:1000;ports:[31000-31099]".to_owned(),
             master_args: Vec::new(),
@@ -56,9 +59,11 @@ impl Default for ClusterOptions {
 pub struct Cluster {
     options: ClusterOptions,
     program: PathBuf,
+    /// All of them, between commas.
     master_address: String,
+    master_addresses: Vec<String>,
     agent_addresses: Vec<String>,
-    master: Option<Process>,
+    masters: Vec<Option<Process>>,
     agents: Vec<Option<Process>>,
     // Last, so that the folder outlives the processes.
     folder: TempDir,
@@ -70,17 +75,22 @@ impl Cluster {
     /// # Errors
     /// When one does not start.
     pub fn start(options: ClusterOptions) -> Result<Self> {
-        let agents = options.agents;
+        let (masters, agents) = (options.masters, options.agents);
+        let master_addresses = (0..masters).map(|_| free_address()).collect::<Result<Vec<_>>>()?;
         let mut cluster = Self {
             program: mezz_program()?,
-            master_address: free_address()?,
+            master_address: master_addresses.join(","),
+            master_addresses,
             agent_addresses: (0..agents).map(|_| free_address()).collect::<Result<_>>()?,
-            master: None,
+            masters: (0..masters).map(|_| None).collect(),
             agents: (0..agents).map(|_| None).collect(),
             folder: tempfile::Builder::new().prefix("mezz-e2e-").tempdir()?,
             options,
         };
         cluster.start_master()?;
+        for n in 1..masters {
+            cluster.spawn_master(n)?;
+        }
         for n in 0..agents {
             cluster.start_agent(n)?;
         }
@@ -88,9 +98,14 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// host:port of the master.
+    /// host:port of the master, or of all of them, between commas.
     pub fn master_address(&self) -> &str {
         &self.master_address
+    }
+
+    /// host:port of one of several masters.
+    pub fn address_of_master(&self, n: usize) -> &str {
+        &self.master_addresses[n]
     }
 
     /// Where logs, work dirs and whatever a test puts there are.
@@ -103,7 +118,15 @@ impl Cluster {
     /// # Errors
     /// When it was stopped.
     pub fn master(&mut self) -> Result<&mut Process> {
-        self.master.as_mut().context("the master is not running")
+        self.master_of(0)
+    }
+
+    /// One of several masters.
+    ///
+    /// # Errors
+    /// When it was stopped.
+    pub fn master_of(&mut self, n: usize) -> Result<&mut Process> {
+        self.masters[n].as_mut().with_context(|| format!("master {n} is not running"))
     }
 
     /// A running agent.
@@ -119,13 +142,7 @@ impl Cluster {
     /// # Errors
     /// When it does not answer.
     pub fn start_master(&mut self) -> Result<()> {
-        let work_dir = self.path("master");
-        let mut command = self.command();
-        command
-            .args(["master", "--listen", &self.master_address, "--work-dir"])
-            .arg(work_dir)
-            .args(&self.options.master_args);
-        self.master = Some(Process::start("master", self.folder.path(), command)?);
+        self.spawn_master(0)?;
         eventually(PATIENCE, "the master answers", || {
             if !self.master()?.running() {
                 return Ok(Err("it has ended".to_owned()));
@@ -133,6 +150,21 @@ impl Cluster {
             let list = self.mezz(["agents"])?;
             Ok(if list.code == Some(0) { Ok(()) } else { Err(list.stderr) })
         })
+    }
+
+    /// Starts one of several masters (again), and does not wait for it.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn spawn_master(&mut self, n: usize) -> Result<()> {
+        let name = if n == 0 { "master".to_owned() } else { format!("master{n}") };
+        let mut command = self.command();
+        command
+            .args(["master", "--listen", &self.master_addresses[n], "--work-dir"])
+            .arg(self.path(&name))
+            .args(&self.options.master_args);
+        self.masters[n] = Some(Process::start(&name, self.folder.path(), command)?);
+        Ok(())
     }
 
     /// Starts an agent (again), under the address and work dir it has had.
@@ -239,7 +271,7 @@ impl Cluster {
     /// # Errors
     /// What was left.
     pub fn stop(mut self) -> Result<()> {
-        for mut process in self.agents.drain(..).flatten().chain(self.master.take()) {
+        for mut process in self.agents.drain(..).chain(self.masters.drain(..)).flatten() {
             process.signal(Signal::TERM)?;
             let end = process.wait(PATIENCE)?;
             ensure!(end.code == Some(0), "after SIGTERM: {:?}\n{end}", end.code);
@@ -265,7 +297,7 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         self.agents.clear();
-        self.master = None;
+        self.masters.clear();
         // Launchers outlive their agents by design; a test must not leave any.
         for pid in crate::processes_of(self.folder.path()).unwrap_or_default() {
             let _ = crate::signal(pid, Signal::KILL);
@@ -273,6 +305,10 @@ impl Drop for Cluster {
     }
 }
 
-fn free_address() -> Result<String> {
+/// host:port on loopback that nobody listens on.
+///
+/// # Errors
+/// When none can be had.
+pub fn free_address() -> Result<String> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
 }

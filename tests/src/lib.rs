@@ -5,10 +5,12 @@
 //! When a test fails, the end of every process's log is printed.
 
 mod cluster;
+mod etcd;
 mod process;
 mod spark;
 
-pub use cluster::{Cluster, ClusterOptions};
+pub use cluster::{Cluster, ClusterOptions, free_address};
+pub use etcd::Etcd;
 pub use process::{Finished, Process, clean_command, example_program, mezz_program};
 pub use spark::{executors, http_get, nothing_is_left, sidecar, spark_command};
 

@@ -2,18 +2,25 @@
 //!
 //! Only bytes and waiting; what is said is the core's business.
 
+mod search;
+
 use std::{sync::Arc, time::Duration};
 
-use mezz_proto::error::chain;
-use mezz_proto::mezz::v1::{
-    self as mezz, AgentMessage, MasterMessage, agent_link_client::AgentLinkClient, master_message,
+use mezz_proto::{
+    LEADER_KEY, TRIED_KEY,
+    error::chain,
+    mezz::v1::{
+        self as mezz, AgentMessage, MasterMessage, agent_link_client::AgentLinkClient,
+        master_message,
+    },
 };
 use rand::RngExt;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Streaming, transport::Endpoint};
+use tonic::{Request, Streaming, transport::Endpoint};
 
+use self::search::Search;
 use crate::{
     core::{Event, LinkId},
     shell::Input,
@@ -47,12 +54,14 @@ pub(crate) async fn run(
 ) {
     let mut number = 0;
     let mut wait = Duration::ZERO;
+    let mut search = Search::new(options.masters.clone());
     loop {
-        for master in &options.masters {
+        while let Some(master) = search.target() {
             number += 1;
             let link = LinkId(number);
+            let tried = search.tried.as_deref();
             let connected =
-                stop.run_until_cancelled(connect(link, master, &options, &inputs, &stop));
+                stop.run_until_cancelled(connect(link, &master, tried, &options, &inputs, &stop));
             match connected.await {
                 None => return,
                 Some(Ok(Ended { registered })) => {
@@ -63,8 +72,13 @@ pub(crate) async fn run(
                         return;
                     }
                     tracing::warn!(master, registered, "the link to the master ended");
+                    search.failed(master);
                 }
                 Some(Err(error)) => {
+                    match error.metadata().get(LEADER_KEY) {
+                        Some(leader) => search.not_leading(leader.to_str().unwrap_or_default()),
+                        None => search.failed(master.clone()),
+                    }
                     let error = chain(&error);
                     tracing::info!(master, %error, "no link to the master");
                 }
@@ -86,6 +100,7 @@ struct Ended {
 async fn connect(
     link: LinkId,
     master: &str,
+    tried: Option<&str>,
     options: &LinkOptions,
     inputs: &mpsc::Sender<Input>,
     stop: &CancellationToken,
@@ -114,8 +129,12 @@ async fn connect(
     if inputs.send(up).await.is_err() {
         return Ok(Ended { registered: false });
     }
+    let mut request = Request::new(ReceiverStream::new(outgoing));
+    if let Some(Ok(tried)) = tried.map(str::parse) {
+        request.metadata_mut().insert(TRIED_KEY, tried);
+    }
     let talk = async {
-        let answer = client.connect(ReceiverStream::new(outgoing));
+        let answer = client.connect(request);
         let incoming = tokio::time::timeout(CONNECT_TIMEOUT, answer)
             .await
             .map_err(|_| tonic::Status::deadline_exceeded("the master does not answer"))??;

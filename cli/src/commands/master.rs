@@ -1,5 +1,7 @@
 //! `mezz master`.
 
+mod etcd;
+
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Args;
@@ -10,6 +12,7 @@ use mezz_master::{
 use mezz_proto::resources::Resources;
 use tokio_util::sync::CancellationToken;
 
+pub use self::etcd::EtcdArgs;
 use crate::{
     config::{Checker, Problems, Sources},
     logging::{self, LogArgs},
@@ -37,10 +40,14 @@ pub struct MasterArgs {
     #[arg(long, env = "MEZZ_WORK_DIR", value_name = "DIR", default_value = "/var/lib/mezz/master")]
     pub work_dir: PathBuf,
     /// Where agents and frameworks are remembered over a restart of the master:
-    /// `file` (in the work dir), or `memory` (nowhere; it learns them from their
-    /// own return)
+    /// `file` (in the work dir), `memory` (nowhere; it learns them from their own
+    /// return), or etcd, `etcd://HOST:PORT,HOST:PORT/PREFIX` (with TLS `etcds://…`),
+    /// which several masters share; one of them leads
     #[arg(long, env = "MEZZ_REGISTRY", value_name = "KIND", default_value = "file")]
     pub registry: String,
+    /// How etcd is used.
+    #[command(flatten)]
+    pub etcd: EtcdArgs,
 
     /// How often each agent is pinged
     #[arg(long, env = "MEZZ_PING_INTERVAL", value_name = "TIME", default_value = "15s")]
@@ -138,7 +145,10 @@ impl MasterArgs {
         if let Some(text) = &self.advertise {
             check.set("advertise", text, |t| units::peer_address(t).map(Some), &mut advertise);
         }
-        check.set("registry", &self.registry, |t| self.registry(t), &mut registry);
+        match self.etcd.check(&mut check, &self.registry) {
+            Some(etcd) => registry = RegistryOptions::Etcd(etcd),
+            None => check.set("registry", &self.registry, |t| self.registry(t), &mut registry),
+        }
         check.set("ping-interval", &self.ping_interval, units::duration, &mut core.ping_interval);
         check.set(
             "max-missed-pings",
@@ -223,7 +233,10 @@ impl MasterArgs {
         match text {
             "memory" => Ok(RegistryOptions::Memory),
             "file" => Ok(RegistryOptions::File(self.work_dir.join("registry.redb"))),
-            _ => Err(format!("`{text}` is no kind of registry; there are `file` and `memory`")),
+            _ => Err(format!(
+                "`{text}` is no kind of registry; there are `file`, `memory`, and \
+                 `etcd://HOST:PORT,…/PREFIX`"
+            )),
         }
     }
 }

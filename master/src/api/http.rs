@@ -12,8 +12,11 @@ use axum::{
 };
 use serde_json::json;
 
-use super::server::Api;
-use crate::shell::limits::HEALTH_TIMEOUT;
+use super::server::{Api, Identity};
+use crate::{
+    core::Counters,
+    shell::{limits::HEALTH_TIMEOUT, metrics::Metrics},
+};
 
 /// The pages' routes.
 pub fn routes(api: Arc<Api>) -> Router {
@@ -50,30 +53,42 @@ async fn health(State(api): State<Arc<Api>>) -> Response {
 }
 
 async fn version(State(api): State<Arc<Api>>) -> impl IntoResponse {
+    version_page(&api.identity)
+}
+
+/// What a master was built from.
+pub fn version_page(identity: &Identity) -> impl IntoResponse + use<> {
     Json(json!({
         "name": "mezz",
-        "version": api.identity.version,
+        "version": identity.version,
         "build": if cfg!(debug_assertions) { "debug" } else { "release" },
         "target": format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
-        "master_id": api.identity.id,
-        "start_time": api.identity.clock.start_time().as_secs_f64(),
+        "master_id": identity.id,
+        "start_time": identity.clock.start_time().as_secs_f64(),
     }))
 }
 
 async fn metrics(State(api): State<Arc<Api>>) -> impl IntoResponse {
     let counters = api.core.probe(HEALTH_TIMEOUT).await.ok();
-    let uptime = api.identity.clock.now().since(api.identity.clock.start_time());
-    let text = api.metrics.render(counters.as_ref(), &api.model.tasks_by_state(), uptime);
+    let tasks = api.model.tasks_by_state();
+    metrics_page(&api.metrics, counters.as_ref(), &tasks, &api.identity)
+}
+
+/// For Prometheus.
+pub fn metrics_page(
+    metrics: &Metrics,
+    counters: Option<&Counters>,
+    tasks: &[(&'static str, u64)],
+    identity: &Identity,
+) -> impl IntoResponse + use<> {
+    let uptime = identity.clock.now().since(identity.clock.start_time());
+    let text = metrics.render(counters, tasks, uptime);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
 }
 
 /// What no route takes: gRPC clients want a status, others a page.
 pub async fn not_found(headers: HeaderMap, request: Request) -> Response {
-    let is_grpc = headers
-        .get(header::CONTENT_TYPE)
-        .map(HeaderValue::as_bytes)
-        .is_some_and(|t| t.starts_with(b"application/grpc"));
-    if is_grpc {
+    if is_grpc(&headers) {
         return tonic::Status::unimplemented(format!(
             "no service at {}; this is a Mezz master: mezz.v1.Scheduler, AgentLink, Operator",
             request.uri().path()
@@ -82,4 +97,12 @@ pub async fn not_found(headers: HeaderMap, request: Request) -> Response {
         .into_response();
     }
     (StatusCode::NOT_FOUND, "no such page; see /\n").into_response()
+}
+
+/// Whether a gRPC client asks.
+pub fn is_grpc(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::CONTENT_TYPE)
+        .map(HeaderValue::as_bytes)
+        .is_some_and(|t| t.starts_with(b"application/grpc"))
 }

@@ -1,6 +1,7 @@
 //! The network side: gRPC services and a few HTTP pages, all on one port.
 
 mod agent_link;
+mod front;
 mod http;
 mod messages;
 mod operator;
@@ -8,7 +9,8 @@ mod scheduler;
 mod server;
 mod stream;
 
-pub use server::{Api, Identity, serve_api};
+pub use front::Front;
+pub use server::{Api, Identity, leader_routes, serve_api};
 
 use tonic::Status;
 

@@ -2,6 +2,7 @@
 
 use std::{future::Future, io, sync::Arc};
 
+use axum::Router;
 use futures_util::{Stream, stream};
 use mezz_proto::mezz::v1::operator_server::OperatorServer;
 use tokio::net::{TcpListener, TcpStream};
@@ -11,7 +12,7 @@ use tonic::{
 };
 use tracing::{debug, warn};
 
-use super::{agent_link, http, operator::OperatorService, scheduler};
+use super::{Front, agent_link, http, operator::OperatorService, scheduler};
 use crate::shell::{
     clock::Clock,
     handle::CoreHandle,
@@ -51,27 +52,31 @@ pub struct Api {
     pub identity: Arc<Identity>,
 }
 
-/// Serves until `stop` resolves and every connection has ended.
-///
-/// # Errors
-/// tonic's, when it cannot serve at all.
-pub async fn serve_api(
-    api: Api,
-    listener: TcpListener,
-    stop: impl Future<Output = ()>,
-) -> Result<(), Error> {
+/// The services and pages of a master that leads.
+pub fn leader_routes(api: Api) -> Router {
     let operator = OperatorServer::new(OperatorService {
         core: api.core.clone(),
         model: api.model.clone(),
         identity: api.identity.clone(),
     })
     .max_decoding_message_size(MAX_OPERATOR_REQUEST_BYTES);
-    let router = Routes::new(operator)
+    Routes::new(operator)
         .into_axum_router()
         .merge(scheduler::routes(api.core.clone()))
         .merge(agent_link::routes(api.core.clone()))
         .merge(http::routes(Arc::new(api)))
-        .fallback(http::not_found);
+        .fallback(http::not_found)
+}
+
+/// Serves until `stop` resolves and every connection has ended.
+///
+/// # Errors
+/// tonic's, when it cannot serve at all.
+pub async fn serve_api(
+    front: Front,
+    listener: TcpListener,
+    stop: impl Future<Output = ()>,
+) -> Result<(), Error> {
     Server::builder()
         .accept_http1(true)
         .initial_stream_window_size(STREAM_WINDOW)
@@ -80,7 +85,7 @@ pub async fn serve_api(
         .http2_max_header_list_size(MAX_HEADER_BYTES)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .add_routes(Routes::from(router))
+        .add_routes(Routes::from(front.router()))
         .serve_with_incoming_shutdown(accept(listener), stop)
         .await
 }

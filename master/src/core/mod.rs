@@ -51,6 +51,7 @@ pub use effect::{CallError, Effect, Effects, OperatorError, OperatorReply};
 pub use event::{ConnectionId, Event, OperatorCommand, RequestId};
 pub use invariants::Violation;
 pub use state::{Counters, TaskEnds};
+pub use validate::MAX_RECORD_BYTES;
 
 use crate::{
     allocator::{AgentKey, Allocator, FrameworkKey},

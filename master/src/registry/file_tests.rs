@@ -1,13 +1,8 @@
 use std::fs;
 
-use mezz_proto::{
-    ids::{AgentId, FrameworkId},
-    mezz::v1 as mezz,
-    v1,
-};
+use mezz_proto::{mezz::v1 as mezz, v1};
 
 use super::*;
-use crate::registry::MemoryRegistry;
 
 fn agent(id: &str, hostname: &str) -> mezz::AgentRecord {
     mezz::AgentRecord {
@@ -19,65 +14,6 @@ fn agent(id: &str, hostname: &str) -> mezz::AgentRecord {
         unreachable_time: None,
         ..Default::default()
     }
-}
-
-fn framework(id: &str) -> mezz::FrameworkRecord {
-    mezz::FrameworkRecord {
-        framework: v1::FrameworkInfo {
-            id: Some(v1::FrameworkId { value: id.to_owned() }),
-            user: "nobody".to_owned(),
-            name: id.to_owned(),
-            ..Default::default()
-        },
-        completed_time: Some(v1::TimeInfo { nanoseconds: 7 }),
-        failover_deadline: None,
-    }
-}
-
-async fn exercise(registry: &mut impl Registry) -> RegistrySnapshot {
-    assert_eq!(registry.load().await.unwrap(), RegistrySnapshot::default());
-    let ops = vec![
-        RegistryOp::PutAgent(agent("b", "old")),
-        RegistryOp::PutAgent(agent("a", "host-a")),
-        RegistryOp::PutAgent(agent("gone", "host-g")),
-        RegistryOp::PutFramework(framework("f2")),
-        RegistryOp::PutFramework(framework("f1")),
-        RegistryOp::PutWeight("ads".to_owned(), 3.0),
-    ];
-    registry.apply(ops).await.unwrap();
-    let ops = vec![
-        RegistryOp::PutAgent(agent("b", "host-b")),
-        RegistryOp::RemoveAgent(AgentId::new("gone")),
-        RegistryOp::RemoveFramework(FrameworkId::new("f2")),
-        RegistryOp::RemoveFramework(FrameworkId::new("never-was")),
-        RegistryOp::PutWeight("ads".to_owned(), 2.5),
-        RegistryOp::PutWeight("a".to_owned(), 0.5),
-    ];
-    registry.apply(ops).await.unwrap();
-    let snapshot = registry.load().await.unwrap();
-    let want = RegistrySnapshot {
-        agents: vec![agent("a", "host-a"), agent("b", "host-b")],
-        frameworks: vec![framework("f1")],
-        weights: vec![("a".to_owned(), 0.5), ("ads".to_owned(), 2.5)],
-    };
-    assert_eq!(snapshot, want);
-    snapshot
-}
-
-#[tokio::test]
-async fn memory_keeps_what_was_put() {
-    exercise(&mut MemoryRegistry::new()).await;
-}
-
-#[tokio::test]
-async fn file_keeps_what_was_put_over_a_reopening() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("registry");
-    let mut registry = FileRegistry::open(&path).unwrap();
-    let before = exercise(&mut registry).await;
-    drop(registry);
-    let mut registry = FileRegistry::open(&path).unwrap();
-    assert_eq!(registry.load().await.unwrap(), before);
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! What a master keeps over its restarts, behind one trait.
 
+mod etcd;
 mod file;
 mod memory;
 
@@ -11,6 +12,9 @@ use mezz_proto::{
 };
 use thiserror::Error;
 
+use crate::etcd::EtcdError;
+
+pub use etcd::EtcdRegistry;
 pub use file::FileRegistry;
 pub use memory::MemoryRegistry;
 
@@ -64,6 +68,15 @@ pub enum RegistryError {
         /// A path or an address.
         place: String,
     },
+    /// This master leads no more, so it may not write.
+    #[error("this master leads no more; the registry in {place} is another one's to write")]
+    Deposed {
+        /// An address.
+        place: String,
+    },
+    /// etcd's.
+    #[error(transparent)]
+    Etcd(#[from] EtcdError),
     /// A record cannot be read.
     #[error("the registry at {place} holds a record that cannot be read: {record}")]
     Corrupt {
@@ -85,7 +98,10 @@ pub trait Registry: Send + 'static {
     /// [`RegistryError`].
     fn load(&mut self) -> impl Future<Output = Result<RegistrySnapshot, RegistryError>> + Send;
 
-    /// Writes all of `ops` or none; they are durable when it returns.
+    /// Writes all of `ops`; they are durable when it returns. When it fails, or the
+    /// machine does, a part may be written: each record wholly or not at all. The core
+    /// needs no more, for a record says all of its agent, framework or role, and
+    /// nothing is told to anybody before all are written.
     ///
     /// # Errors
     /// [`RegistryError`].

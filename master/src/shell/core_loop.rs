@@ -15,7 +15,10 @@ use super::{
     metrics::Metrics,
     writer::Write,
 };
-use crate::core::{ConnectionId, Core, Counters, Effects, Event, OperatorCommand};
+use crate::{
+    core::{ConnectionId, Core, Counters, Effects, Event, OperatorCommand},
+    election::Tenure,
+};
 
 /// What the loop is told.
 #[derive(Debug)]
@@ -51,6 +54,8 @@ pub enum Ended {
     Stopped,
     /// The registry's writer has failed, and says why.
     WriterGone,
+    /// This master leads no more.
+    Deposed,
 }
 
 /// The core with what surrounds it.
@@ -58,6 +63,9 @@ pub enum Ended {
 pub struct CoreLoop<M> {
     core: M,
     clock: Clock,
+    tenure: Tenure,
+    /// The tenure was over when something was to be sent.
+    deposed: bool,
     out: Effects,
     dispatch: Dispatch,
     outputs: Outputs,
@@ -103,11 +111,19 @@ impl Machine for Core {
 }
 
 impl<M: Machine> CoreLoop<M> {
-    /// Owns `core` from now on.
-    pub fn new(core: M, clock: Clock, outputs: Outputs, metrics: Arc<Metrics>) -> Self {
+    /// Owns `core` from now on. It decides while the tenure holds.
+    pub fn new(
+        core: M,
+        clock: Clock,
+        tenure: Tenure,
+        outputs: Outputs,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             core,
             clock,
+            tenure,
+            deposed: false,
             out: Effects::default(),
             dispatch: Dispatch::new(metrics.clone()),
             outputs,
@@ -117,7 +133,7 @@ impl<M: Machine> CoreLoop<M> {
         }
     }
 
-    /// Runs until `stop`, or until the registry fails. What was written by then
+    /// Runs until `stop`, or until the tenure ends or the registry fails. What was written by then
     /// is durable when the writer ends; what waits for it is not sent.
     pub async fn run(
         mut self,
@@ -139,7 +155,9 @@ impl<M: Machine> CoreLoop<M> {
                         break Ended::WriterGone;
                     }
                     let written = *self.outputs.written.borrow_and_update();
-                    self.dispatch.release(written);
+                    if self.may_send() {
+                        self.dispatch.release(written);
+                    }
                 }
                 taken = inputs.recv_many(&mut batch, CORE_BATCH), if free => {
                     if taken == 0 {
@@ -151,6 +169,10 @@ impl<M: Machine> CoreLoop<M> {
                 () = tokio::time::sleep(STALLED_LOOK), if !free => self.run_heartbeats(),
             }
             self.metrics.hot.queue_depth.set(inputs.len() as f64);
+            // Whatever woke it, perhaps after a long pause of the whole process.
+            if !self.may_send() {
+                break Ended::Deposed;
+            }
             for input in batch.drain(..) {
                 self.input(input);
             }
@@ -158,6 +180,9 @@ impl<M: Machine> CoreLoop<M> {
                 self.run_deadline();
             }
             self.tell_lost();
+            if self.deposed {
+                break Ended::Deposed;
+            }
             let changes = self.dispatch.flush();
             if !changes.is_empty() && self.outputs.changes.send(changes).await.is_err() {
                 // The read model ends only after this loop.
@@ -227,6 +252,11 @@ impl<M: Machine> CoreLoop<M> {
         // held back behind it.
         let after = std::mem::take(&mut self.out.after_persist);
         let ops = std::mem::take(&mut self.out.persist);
+        if !self.may_send() {
+            // Decided in time, perhaps; but nobody may hear of it any more.
+            self.out.now.clear();
+            return;
+        }
         if ops.is_empty() {
             for effect in after {
                 self.dispatch.send(effect);
@@ -241,6 +271,12 @@ impl<M: Machine> CoreLoop<M> {
         for effect in self.out.now.drain(..) {
             self.dispatch.send(effect);
         }
+    }
+
+    /// Whether the tenure holds; once it does not, it never does again.
+    fn may_send(&mut self) -> bool {
+        self.deposed = self.deposed || !self.tenure.holds();
+        !self.deposed
     }
 
     fn tell_lost(&mut self) {

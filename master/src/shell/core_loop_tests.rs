@@ -114,6 +114,10 @@ struct World {
 }
 
 async fn world() -> World {
+    world_of(Tenure::unlimited()).await
+}
+
+async fn world_of(tenure: Tenure) -> World {
     let metrics = Arc::new(Metrics::new().unwrap());
     let (inputs, receiver) = mpsc::channel(1000);
     let (writes, queue) = mpsc::unbounded_channel();
@@ -125,7 +129,7 @@ async fn world() -> World {
     let registry = Gated { gate: gate.clone(), sizes: sizes_sender };
     let writer = tokio::spawn(write_registry(registry, queue, written_sender, metrics.clone()));
     let outputs = Outputs { writes, written, changes };
-    let core_loop = CoreLoop::new(Script::default(), Clock::start(), outputs, metrics);
+    let core_loop = CoreLoop::new(Script::default(), Clock::start(), tenure, outputs, metrics);
     let stop = CancellationToken::new();
     let ended = tokio::spawn(core_loop.run(receiver, stop.clone()));
     // For all that thousands of writes have said.
@@ -272,4 +276,25 @@ async fn a_probe_tells_the_counters() {
     let (reply, answer) = oneshot::channel();
     w.inputs.send(Input::Probe(reply)).await.unwrap();
     assert_eq!(timeout(LIMIT, answer).await.unwrap().unwrap().offers_sent, 1);
+}
+
+/// As after a pause of the whole process: the lease is over when the next thing comes.
+#[tokio::test]
+async fn after_its_tenure_a_master_says_nothing() {
+    let tenure = Tenure::until(Time::MAX);
+    let mut w = world_of(tenure.clone()).await;
+    let closed = w.gate.clone().lock_owned().await;
+    w.call("hello").await;
+    assert_eq!(w.hear().await, "hello");
+    w.call("persist-1").await;
+    assert_eq!(w.seen().await, "hello persist-1");
+    tenure.end();
+    w.call("late").await;
+    drop(closed);
+    assert_eq!(timeout(LIMIT, w.ended).await.unwrap().unwrap(), Ended::Deposed);
+    let item = timeout(LIMIT, w.stream.next()).await.unwrap();
+    let status = item.unwrap().unwrap_err();
+    assert_eq!(status.code(), tonic::Code::Unavailable, "{status:?}");
+    // What was written by then is durable, but nobody has heard of it.
+    w.writer.await.unwrap().unwrap();
 }

@@ -29,6 +29,8 @@ pub const ALLOCATION_SECONDS: &str = "mezz_master_allocation_seconds";
 pub const REGISTRY_WRITE_SECONDS: &str = "mezz_master_registry_write_seconds";
 /// Records in one write of the registry.
 pub const REGISTRY_WRITE_OPS: &str = "mezz_master_registry_write_ops";
+/// Whether this master leads: 0 or 1.
+pub const LEADING: &str = "mezz_master_leading";
 /// Seconds since the master started.
 pub const UPTIME: &str = "mezz_master_uptime_seconds";
 /// Live tasks by `state`, as the read model knows them.
@@ -147,6 +149,7 @@ impl Metrics {
         uptime: Duration,
     ) -> String {
         with_local_recorder(&self.recorder, || {
+            gauge!(LEADING).set(f64::from(u8::from(counters.is_some())));
             gauge!(UPTIME).set(uptime.as_secs_f64());
             for (state, count) in tasks_by_state {
                 gauge!(TASKS, "state" => *state).set(*count as f64);
@@ -241,6 +244,7 @@ fn describe() {
     describe_histogram!(ALLOCATION_SECONDS, Unit::Seconds, "Calls that ran the allocator");
     describe_histogram!(REGISTRY_WRITE_SECONDS, Unit::Seconds, "One write of the registry");
     describe_histogram!(REGISTRY_WRITE_OPS, "Records in one write of the registry");
+    describe_gauge!(LEADING, "Whether this master leads");
     describe_gauge!(UPTIME, Unit::Seconds, "Since the master started");
     describe_gauge!(TASKS, "Live tasks by state");
     describe_gauge!(AGENTS, "Agents by status");
@@ -271,6 +275,7 @@ mod tests {
             "mezz_master_agents{status=\"active\"} 2",
             "mezz_master_tasks{state=\"TASK_RUNNING\"} 3",
             "mezz_master_uptime_seconds 9",
+            "mezz_master_leading 1",
             "# HELP mezz_master_offers_sent_total Offers sent to frameworks",
         ] {
             assert!(text.lines().any(|l| l == line), "no `{line}` in:\n{text}");

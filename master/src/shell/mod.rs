@@ -4,6 +4,7 @@
 pub mod clock;
 pub mod core_loop;
 pub mod dispatch;
+mod elected;
 pub mod handle;
 pub mod kinds;
 pub mod limits;

@@ -14,7 +14,8 @@ use tracing::{info, warn};
 
 use super::{
     clock::Clock,
-    core_loop::{CoreLoop, Outputs},
+    core_loop::{CoreLoop, Input, Outputs},
+    elected,
     handle::CoreHandle,
     limits::{CHANGE_BATCHES, METRICS_UPKEEP, SHUTDOWN_GRACE},
     metrics::Metrics,
@@ -23,8 +24,9 @@ use super::{
 };
 use crate::{
     allocator::DrfAllocator,
-    api::{Api, Identity, serve_api},
+    api::{Api, Front, Identity, leader_routes, serve_api},
     core::Core,
+    election::Tenure,
     options::{CoreOptions, MasterOptions, RegistryOptions},
     registry::{FileRegistry, MemoryRegistry, Registry, RegistryError},
 };
@@ -83,95 +85,171 @@ pub async fn serve(
                 .map_err(|source| MasterError::Failed { part: "registry", source })??;
             run(options, registry, listener, shutdown).await
         }
+        RegistryOptions::Etcd(etcd) => elected::run(options, etcd, listener, shutdown).await,
     }
 }
 
 async fn run<R: Registry>(
     options: MasterOptions,
-    mut registry: R,
+    registry: R,
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> Result<(), MasterError> {
-    let clock = Clock::start();
-    let core_options = complete(&options, &listener)?;
-    let identity = Arc::new(Identity {
-        id: core_options.master_id.clone(),
-        address: core_options.address.clone(),
-        version: env!("CARGO_PKG_VERSION"),
-        cluster: options.cluster,
-        clock,
-    });
-    let metrics = Arc::new(Metrics::new().map_err(MasterError::Metrics)?);
-
-    let recovered = registry.load().await?;
-    info!(
-        master_id = identity.id,
-        address = identity.address,
-        agents = recovered.agents.len(),
-        frameworks = recovered.frameworks.len(),
-        "the master starts; so many are known from the registry"
-    );
-    let allocator = Box::new(DrfAllocator::new(core_options.allocator.clone()));
-    let core = Core::new(core_options, allocator, recovered, clock.now());
-    let model = Arc::new(ReadModel::default());
-    model.apply(core.initial_changes());
-
     // Also when this future is dropped, everything stops.
     let stop = shutdown.child_token();
     let _stop_on_drop = stop.clone().drop_guard();
+    let process = Process::new(&options, &listener, stop.clone())?;
+    let id = process.core.master_id.clone();
+    let term = process.begin(registry, Tenure::unlimited(), id).await?;
+    process.serve_while(listener, term.run(stop)).await
+}
 
-    let (writes, queue) = mpsc::unbounded_channel();
-    let (written_sender, written) = watch::channel(0);
-    let (changes, changes_receiver) = mpsc::channel(CHANGE_BATCHES);
-    let (handle, inputs) = CoreHandle::new();
-    let writer = tokio::spawn(write_registry(registry, queue, written_sender, metrics.clone()));
-    let reading = tokio::spawn({
-        let model = model.clone();
-        async move { model.follow(changes_receiver).await }
-    });
-    tokio::spawn(upkeep(metrics.clone(), stop.clone()));
-    let outputs = Outputs { writes, written, changes };
-    let core_loop = CoreLoop::new(core, clock, outputs, metrics.clone());
-    let mut core_loop = tokio::spawn(core_loop.run(inputs, stop.clone()));
-    let address = identity.address.clone();
-    let api = Api { core: handle, model, metrics, identity };
-    let mut server = tokio::spawn(serve_api(api, listener, stop.clone().cancelled_owned()));
+/// What lasts from the start of the process to its end, however often it leads.
+pub(super) struct Process {
+    core: CoreOptions,
+    cluster: Option<String>,
+    clock: Clock,
+    pub(super) front: Front,
+    pub(super) stop: CancellationToken,
+}
 
-    let mut served = None;
-    let ended = tokio::select! {
-        ended = &mut core_loop => ended,
-        early = &mut server => {
-            served = Some(early);
-            stop.cancel();
-            core_loop.await
-        }
-    };
-    stop.cancel();
-    // The loop has dropped its ends of the queues: the writer writes the rest and
-    // ends, and so does the read model.
-    let written = writer.await;
-    let followed = reading.await;
-    let served = match served {
-        Some(served) => served,
-        None => match timeout(SHUTDOWN_GRACE, &mut server).await {
-            Ok(served) => served,
-            Err(_) => {
-                warn!("some connections did not end in time; they are cut");
-                server.abort();
-                Ok(Ok(()))
+impl Process {
+    pub(super) fn new(
+        options: &MasterOptions,
+        listener: &TcpListener,
+        stop: CancellationToken,
+    ) -> Result<Self, MasterError> {
+        let core = complete(options, listener)?;
+        let clock = Clock::start();
+        let cluster = options.cluster.clone();
+        let identity = identity(&core, cluster.clone(), clock);
+        let metrics = Arc::new(Metrics::new().map_err(MasterError::Metrics)?);
+        let front = Front::new(identity, metrics, stop.clone());
+        Ok(Self { core, cluster, clock, front, stop })
+    }
+
+    /// host:port that peers are told.
+    pub(super) fn address(&self) -> &str {
+        &self.core.address
+    }
+
+    /// Begins to lead: reads the registry and starts to serve. Every leadership has an
+    /// id of its own, so that no id that it makes was made before.
+    pub(super) async fn begin<R: Registry>(
+        &self,
+        mut registry: R,
+        tenure: Tenure,
+        master_id: String,
+    ) -> Result<Term<R>, MasterError> {
+        let recovered = registry.load().await?;
+        let options = CoreOptions { master_id, ..self.core.clone() };
+        let identity = identity(&options, self.cluster.clone(), self.clock);
+        info!(
+            master_id = identity.id,
+            address = identity.address,
+            agents = recovered.agents.len(),
+            frameworks = recovered.frameworks.len(),
+            "the master leads; so many are known from the registry"
+        );
+        let metrics = Arc::new(Metrics::new().map_err(MasterError::Metrics)?);
+        let allocator = Box::new(DrfAllocator::new(options.allocator.clone()));
+        let core = Core::new(options, allocator, recovered, self.clock.now());
+        let model = Arc::new(ReadModel::default());
+        model.apply(core.initial_changes());
+        let (handle, inputs) = CoreHandle::new();
+        let api = Api { core: handle, model: model.clone(), metrics: metrics.clone(), identity };
+        self.front.lead(leader_routes(api));
+        Ok(Term { registry, core, model, metrics, inputs, tenure, clock: self.clock })
+    }
+
+    /// Serves the socket until `work` is done, and lets the connections end.
+    pub(super) async fn serve_while(
+        &self,
+        listener: TcpListener,
+        work: impl Future<Output = Result<(), MasterError>>,
+    ) -> Result<(), MasterError> {
+        let address = self.address();
+        let stop = self.stop.clone().cancelled_owned();
+        let mut server = tokio::spawn(serve_api(self.front.clone(), listener, stop));
+        tokio::pin!(work);
+        let mut served = None;
+        let worked = tokio::select! {
+            worked = &mut work => worked,
+            early = &mut server => {
+                served = Some(early);
+                self.stop.cancel();
+                work.await
             }
-        },
-    };
+        };
+        self.stop.cancel();
+        let served = match served {
+            Some(served) => served,
+            None => match timeout(SHUTDOWN_GRACE, &mut server).await {
+                Ok(served) => served,
+                Err(_) => {
+                    warn!("some connections did not end in time; they are cut");
+                    server.abort();
+                    Ok(Ok(()))
+                }
+            },
+        };
+        worked?;
+        served
+            .map_err(|source| MasterError::Failed { part: "server", source })?
+            .map_err(|source| MasterError::Serve { address: address.to_owned(), source })?;
+        info!(address, "the master has stopped");
+        Ok(())
+    }
+}
 
-    let failed = |part| move |source| MasterError::Failed { part, source };
-    ended.map_err(failed("core"))?;
-    written.map_err(failed("registry writer"))??;
-    followed.map_err(failed("read model"))?;
-    served
-        .map_err(failed("server"))?
-        .map_err(|source| MasterError::Serve { address: address.clone(), source })?;
-    info!(address, "the master has stopped");
-    Ok(())
+/// A leadership that is about to begin.
+pub(super) struct Term<R> {
+    registry: R,
+    core: Core,
+    model: Arc<ReadModel>,
+    metrics: Arc<Metrics>,
+    inputs: mpsc::Receiver<Input>,
+    tenure: Tenure,
+    clock: Clock,
+}
+
+impl<R: Registry> Term<R> {
+    /// Decides until `stop` is cancelled, the tenure ends or the registry fails; then
+    /// what was decided in time is written.
+    pub(super) async fn run(self, stop: CancellationToken) -> Result<(), MasterError> {
+        let Self { registry, core, model, metrics, inputs, tenure, clock } = self;
+        let (writes, queue) = mpsc::unbounded_channel();
+        let (written_sender, written) = watch::channel(0);
+        let (changes, changes_receiver) = mpsc::channel(CHANGE_BATCHES);
+        // Ends the parts below when this leadership ends by itself, or is dropped.
+        let over = stop.child_token();
+        let _over_on_drop = over.clone().drop_guard();
+        let writer = tokio::spawn(write_registry(registry, queue, written_sender, metrics.clone()));
+        let reading = tokio::spawn(async move { model.follow(changes_receiver).await });
+        tokio::spawn(upkeep(metrics.clone(), over.clone()));
+        let outputs = Outputs { writes, written, changes };
+        let core_loop = CoreLoop::new(core, clock, tenure, outputs, metrics);
+        let ended = tokio::spawn(core_loop.run(inputs, over)).await;
+        // The loop has dropped its ends of the queues: the writer writes the rest and
+        // ends, and so does the read model.
+        let written = writer.await;
+        let followed = reading.await;
+        let failed = |part| move |source| MasterError::Failed { part, source };
+        ended.map_err(failed("core"))?;
+        written.map_err(failed("registry writer"))??;
+        followed.map_err(failed("read model"))?;
+        Ok(())
+    }
+}
+
+fn identity(core: &CoreOptions, cluster: Option<String>, clock: Clock) -> Arc<Identity> {
+    Arc::new(Identity {
+        id: core.master_id.clone(),
+        address: core.address.clone(),
+        version: env!("CARGO_PKG_VERSION"),
+        cluster,
+        clock,
+    })
 }
 
 /// The core's options with what only the start can tell.

@@ -51,11 +51,36 @@ fn every_option_arrives() {
 }
 
 #[test]
+fn a_registry_in_etcd() {
+    let master = check(
+        "--registry etcds://a:2379,b:2379/mezz --leader-lease 5s --etcd-ca-file /ca \
+         --etcd-cert-file /cert --etcd-key-file /key",
+    );
+    let RegistryOptions::Etcd(etcd) = master.unwrap().options.registry else { panic!("no etcd") };
+    assert_eq!(etcd.endpoints, ["https://a:2379", "https://b:2379"]);
+    assert_eq!((etcd.prefix.as_str(), etcd.lease), ("/mezz", Duration::from_secs(5)));
+    assert_eq!(etcd.tls.ca.as_deref(), Some("/ca".as_ref()));
+    assert_eq!(etcd.tls.identity, Some(("/cert".into(), "/key".into())));
+    for (line, option) in [
+        ("--registry etcd://a:2379", "registry"),
+        ("--registry etcd://a:2379/m --etcd-ca-file /ca", "etcd-ca-file"),
+        ("--registry etcds://a:2379/m --etcd-key-file /key", "etcd-key-file"),
+        ("--registry etcd://a:2379/m --etcd-password-file /p", "etcd-password-file"),
+        ("--registry memory --etcd-user u", "etcd-user"),
+    ] {
+        let problems = check(line).unwrap_err().problems;
+        assert_eq!(problems.len(), 1, "{line}: {problems:?}");
+        assert!(problems[0].starts_with(&format!("--{option}: ")), "{problems:?}");
+    }
+}
+
+#[test]
 fn every_bad_text_names_its_option_and_all_are_reported_together() {
     let bad = [
         ("--listen", "here"),
         ("--advertise", "there"),
         ("--registry", "paper"),
+        ("--leader-lease", "1s"),
         ("--ping-interval", "15"),
         ("--max-missed-pings", "0"),
         ("--agent-reregister-timeout", "soon"),

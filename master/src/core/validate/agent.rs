@@ -1,6 +1,9 @@
 //! What an agent says of itself.
 
 use mezz_proto::{LINK_PROTOCOL, mezz::v1 as mezz, resources::Resources, v1};
+use prost::Message;
+
+use super::MAX_RECORD_BYTES;
 
 /// Longest hostname, address or version, in bytes.
 const MAX_TEXT: usize = 1024;
@@ -58,6 +61,12 @@ pub(in crate::core) fn described(given: mezz::AgentDescription) -> Result<Descri
     if agent.resources.len() > MAX_ENTRIES || agent.attributes.len() > MAX_ENTRIES {
         return Err(Refusal::permanent(format!(
             "description.agent: more than {MAX_ENTRIES} resources or attributes"
+        )));
+    }
+    let size = agent.encoded_len();
+    if size > MAX_RECORD_BYTES {
+        return Err(Refusal::permanent(format!(
+            "description.agent: is {size} bytes long; {MAX_RECORD_BYTES} are allowed"
         )));
     }
     let total = Resources::from_proto(&agent.resources)

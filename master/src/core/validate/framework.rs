@@ -15,7 +15,9 @@ use mezz_proto::{
     },
 };
 
-use super::{constraints, roles};
+use prost::Message;
+
+use super::{MAX_RECORD_BYTES, constraints, roles};
 use crate::{
     allocator::{FrameworkCapabilities, MinAllocatable},
     core::state::Abilities,
@@ -49,6 +51,12 @@ impl Subscription {
         offer_constraints: Option<OfferConstraints>,
     ) -> Result<Self, String> {
         texts(&info)?;
+        let size = info.encoded_len();
+        if size > MAX_RECORD_BYTES {
+            return Err(format!(
+                "framework_info: is {size} bytes long; {MAX_RECORD_BYTES} are allowed"
+            ));
+        }
         let abilities = abilities(&info);
         let roles = subscribed_roles(&info, abilities.multi_role)?;
         Ok(Self {

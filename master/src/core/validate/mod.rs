@@ -9,3 +9,7 @@ mod roles;
 pub(in crate::core) mod task;
 
 pub(in crate::core) use roles::role as check_role;
+
+/// Largest description of an agent or a framework, in bytes as protobuf: what the
+/// registry keeps of one has to fit into one request to etcd.
+pub const MAX_RECORD_BYTES: usize = 1 << 20;

@@ -1,0 +1,208 @@
+//! What a request meets: the leader's services, or a standby that says who leads.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::Request,
+    http::{HeaderValue, Response, StatusCode, header},
+    response::IntoResponse,
+};
+use mezz_proto::{
+    LEADER_KEY, TRIED_KEY,
+    codec::LeanCodec,
+    mezz::v1::{GetMasterRequest, GetMasterResponse},
+};
+use tokio::{sync::watch, time::timeout};
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, codegen::Service, server::UnaryService};
+
+use super::{
+    http::{is_grpc, metrics_page, version_page},
+    server::Identity,
+};
+use crate::shell::metrics::Metrics;
+
+/// A stream that is asked for while no leader is known waits so long for one: all who
+/// wait for a leader hear of it when it is there, rather than asking again and again.
+/// Less than clients wait for an answer.
+const HOLD: Duration = Duration::from_secs(4);
+
+/// The streams that wait.
+const STREAMS: [&str; 2] = ["/mezz.v1.Scheduler/Subscribe", "/mezz.v1.AgentLink/Connect"];
+
+#[derive(Clone, Debug)]
+enum Role {
+    Leads(Router),
+    /// With the leader's address, when there is one.
+    StandsBy(Option<String>),
+}
+
+impl Role {
+    /// Whether this can be told to one who failed at `tried`.
+    fn is_news(&self, tried: Option<&str>) -> bool {
+        match self {
+            Self::Leads(_) => true,
+            Self::StandsBy(leader) => leader.is_some() && leader.as_deref() != tried,
+        }
+    }
+}
+
+/// One for a process, from its start to its end. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Front {
+    role: Arc<watch::Sender<Role>>,
+    identity: Arc<Identity>,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+    hold: Duration,
+}
+
+impl Front {
+    /// A standby. Nothing waits any more once `stop` is cancelled.
+    pub fn new(identity: Arc<Identity>, metrics: Arc<Metrics>, stop: CancellationToken) -> Self {
+        let role = Arc::new(watch::Sender::new(Role::StandsBy(None)));
+        Self { role, identity, metrics, stop, hold: HOLD }
+    }
+
+    /// From now on this router answers.
+    pub fn lead(&self, router: Router) {
+        self.role.send_replace(Role::Leads(router));
+    }
+
+    /// From now on everybody is sent to the leader.
+    pub fn stand_by(&self, leader: Option<String>) {
+        self.role.send_if_modified(|role| {
+            if matches!(role, Role::StandsBy(known) if *known == leader) {
+                return false;
+            }
+            *role = Role::StandsBy(leader);
+            true
+        });
+    }
+
+    /// Answers everything.
+    pub fn router(self) -> Router {
+        Router::new().fallback(move |request: Request| {
+            let front = self.clone();
+            async move { front.answer(request).await }
+        })
+    }
+
+    async fn answer(&self, request: Request) -> Response<Body> {
+        let role = self.role.borrow().clone();
+        match role {
+            Role::Leads(router) => led(router, request).await,
+            Role::StandsBy(leader) if is_grpc(request.headers()) => {
+                self.grpc(leader, request).await
+            }
+            Role::StandsBy(leader) => self.page(leader.as_deref(), &request),
+        }
+    }
+
+    async fn grpc(&self, leader: Option<String>, request: Request) -> Response<Body> {
+        let path = request.uri().path();
+        if path == "/mezz.v1.Operator/GetMaster" {
+            return self.get_master(leader, request).await;
+        }
+        if !STREAMS.contains(&path) {
+            return not_leading(leader.as_deref());
+        }
+        let tried = request.headers().get(TRIED_KEY).and_then(|v| v.to_str().ok());
+        let mut roles = self.role.subscribe();
+        let news = async { roles.wait_for(|role| role.is_news(tried)).await.map(|r| r.clone()) };
+        let news = self.stop.run_until_cancelled(timeout(self.hold, news)).await;
+        match news {
+            Some(Ok(Ok(Role::Leads(router)))) => led(router, request).await,
+            Some(Ok(Ok(Role::StandsBy(leader)))) => not_leading(leader.as_deref()),
+            // Who failed there may well try again: the leader may have been busy.
+            _ => not_leading(tried.filter(|t| leader.as_deref() == Some(t))),
+        }
+    }
+
+    /// The one request of operators that every master answers: it is how they find
+    /// the leader.
+    async fn get_master(&self, leader: Option<String>, request: Request) -> Response<Body> {
+        let answer = GetMasterResponse {
+            id: self.identity.id.clone(),
+            address: self.identity.address.clone(),
+            leader,
+            version: self.identity.version.to_owned(),
+            start_time: self.identity.clock.start_time().as_secs_f64(),
+            ..Default::default()
+        };
+        let codec = LeanCodec::<GetMasterResponse, GetMasterRequest>::default();
+        let answered = tonic::server::Grpc::new(codec).unary(Always(answer), request).await;
+        answered.map(Body::new)
+    }
+
+    fn page(&self, leader: Option<&str>, request: &Request) -> Response<Body> {
+        let known = leader.unwrap_or("not known");
+        match request.uri().path() {
+            "/health" => format!("standby; the leader is {known}\n").into_response(),
+            "/version" => version_page(&self.identity).into_response(),
+            "/metrics" => metrics_page(&self.metrics, None, &[], &self.identity).into_response(),
+            "/" => format!(
+                "Mezz master {} at {}, a standby; the leader is {known}\n\n\
+                 Here are /health, /version and /metrics; all else is the leader's.\n",
+                self.identity.version, self.identity.address,
+            )
+            .into_response(),
+            _ => elsewhere(leader, request),
+        }
+    }
+}
+
+/// The leader's answer.
+async fn led(mut router: Router, request: Request) -> Response<Body> {
+    match router.call(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    }
+}
+
+/// For gRPC clients.
+fn not_leading(leader: Option<&str>) -> Response<Body> {
+    let mut status = match leader {
+        Some(leader) => Status::unavailable(format!("this master does not lead; {leader} does")),
+        None => Status::unavailable("this master does not lead, and knows of no leader yet"),
+    };
+    if let Ok(value) = leader.unwrap_or_default().parse() {
+        status.metadata_mut().insert(LEADER_KEY, value);
+    }
+    status.into_http()
+}
+
+/// For HTTP clients: the same path at the leader.
+fn elsewhere(leader: Option<&str>, request: &Request) -> Response<Body> {
+    let path = request.uri().path_and_query().map_or("/", |p| p.as_str());
+    let target = leader.and_then(|l| HeaderValue::try_from(format!("http://{l}{path}")).ok());
+    match target {
+        Some(target) => {
+            (StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, target)]).into_response()
+        }
+        None => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            [(header::RETRY_AFTER, HeaderValue::from_static("1"))],
+            "no master leads yet; try again in a moment\n",
+        )
+            .into_response(),
+    }
+}
+
+/// Answers every request with the same.
+struct Always<T>(T);
+
+impl<T: Clone> UnaryService<GetMasterRequest> for Always<T> {
+    type Response = T;
+    type Future = std::future::Ready<Result<tonic::Response<T>, Status>>;
+
+    fn call(&mut self, _: tonic::Request<GetMasterRequest>) -> Self::Future {
+        std::future::ready(Ok(tonic::Response::new(self.0.clone())))
+    }
+}
+
+#[cfg(test)]
+#[path = "front_tests.rs"]
+mod tests;

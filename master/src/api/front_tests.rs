@@ -1,0 +1,129 @@
+use axum::{body::to_bytes, routing::get};
+use mezz_proto::mezz::v1 as mezz;
+use prost::Message;
+use tokio::time::Instant;
+
+use super::*;
+use crate::shell::clock::Clock;
+
+const STREAM: &str = "/mezz.v1.Scheduler/Subscribe";
+
+fn front() -> Front {
+    let identity = Arc::new(Identity {
+        id: "the-id".to_owned(),
+        address: "me:5050".to_owned(),
+        version: "0",
+        cluster: None,
+        clock: Clock::start(),
+    });
+    let stop = CancellationToken::new();
+    Front::new(identity, Arc::new(Metrics::new().unwrap()), stop)
+}
+
+/// Whoever waits does so for ever: what is answered was answered without waiting.
+fn patient() -> Front {
+    Front { hold: Duration::from_secs(3600), ..front() }
+}
+
+fn grpc(path: &str, tried: Option<&str>) -> Request {
+    let mut request = Request::post(path).header(header::CONTENT_TYPE, "application/grpc");
+    if let Some(tried) = tried {
+        request = request.header(TRIED_KEY, tried);
+    }
+    // An empty message, as gRPC frames it.
+    request.body(Body::from(vec![0; 5])).unwrap()
+}
+
+/// The leader that a status names.
+async fn told(front: &Front, path: &str, tried: Option<&str>) -> String {
+    let response = front.answer(grpc(path, tried)).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    let header = |name: &str| response.headers()[name].to_str().unwrap().to_owned();
+    assert_eq!(header("grpc-status"), "14");
+    header(LEADER_KEY)
+}
+
+#[tokio::test]
+async fn streams_wait_for_a_leader_that_is_news() {
+    let front = patient();
+    // Nobody is known, and what is not a stream does not wait.
+    assert_eq!(told(&front, "/mezz.v1.Operator/ListTasks", None).await, "");
+    front.stand_by(Some("a:1".to_owned()));
+    assert_eq!(told(&front, STREAM, None).await, "a:1");
+    assert_eq!(told(&front, STREAM, Some("b:1")).await, "a:1");
+    let waiting = tokio::spawn({
+        let front = front.clone();
+        async move { told(&front, STREAM, Some("a:1")).await }
+    });
+    tokio::task::yield_now().await;
+    front.stand_by(None);
+    tokio::task::yield_now().await;
+    assert!(!waiting.is_finished());
+    front.stand_by(Some("b:1".to_owned()));
+    assert_eq!(waiting.await.unwrap(), "b:1");
+    // Also when the process is to stop.
+    front.stop.cancel();
+    assert_eq!(told(&front, STREAM, Some("b:1")).await, "b:1");
+}
+
+#[tokio::test]
+async fn nobody_waits_for_ever() {
+    let front = Front { hold: Duration::from_millis(50), ..front() };
+    let began = Instant::now();
+    assert_eq!(told(&front, STREAM, None).await, "");
+    front.stand_by(Some("a:1".to_owned()));
+    assert_eq!(told(&front, STREAM, Some("a:1")).await, "a:1");
+    assert!(began.elapsed() >= 2 * front.hold);
+}
+
+#[tokio::test]
+async fn who_waits_at_the_next_leader_is_served_by_it() {
+    let front = patient();
+    let waiting = tokio::spawn({
+        let front = front.clone();
+        async move { front.answer(grpc(STREAM, None)).await }
+    });
+    tokio::task::yield_now().await;
+    front.lead(Router::new().fallback(|| async { "served" }));
+    let response = waiting.await.unwrap();
+    assert_eq!(to_bytes(response.into_body(), 100).await.unwrap(), "served");
+    // And no more once it leads no more.
+    front.stand_by(Some("a:1".to_owned()));
+    assert_eq!(told(&front, STREAM, None).await, "a:1");
+}
+
+#[tokio::test]
+async fn a_standby_has_few_pages_and_sends_the_rest_on() {
+    let front = front();
+    let ask = |path: &str| front.answer(Request::get(path).body(Body::empty()).unwrap());
+    let nobody = ask("/state").await;
+    assert_eq!(nobody.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(nobody.headers()[header::RETRY_AFTER], "1");
+    front.stand_by(Some("a:1".to_owned()));
+    let moved = ask("/state?x=1").await;
+    assert_eq!(moved.status(), StatusCode::TEMPORARY_REDIRECT);
+    assert_eq!(moved.headers()[header::LOCATION], "http://a:1/state?x=1");
+    for (path, text) in [
+        ("/health", "the leader is a:1"),
+        ("/", "me:5050"),
+        ("/version", "the-id"),
+        ("/metrics", "mezz_master_leading 0"),
+    ] {
+        let page = ask(path).await;
+        assert_eq!(page.status(), StatusCode::OK, "{path}");
+        let body = to_bytes(page.into_body(), 1 << 20).await.unwrap();
+        assert!(String::from_utf8_lossy(&body).contains(text), "{path}: {body:?}");
+    }
+    front.lead(Router::new().route("/state", get(|| async { "mine" })));
+    assert_eq!(ask("/state").await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn every_master_tells_operators_who_leads() {
+    let front = front();
+    front.stand_by(Some("a:1".to_owned()));
+    let response = front.answer(grpc("/mezz.v1.Operator/GetMaster", None)).await;
+    let body = to_bytes(response.into_body(), 1000).await.unwrap();
+    let answer = mezz::GetMasterResponse::decode(&body[5..]).unwrap();
+    assert_eq!((answer.address.as_str(), answer.leader.as_deref()), ("me:5050", Some("a:1")));
+}

@@ -1,0 +1,332 @@
+//! The registry in etcd: every write is fenced by the leader's key, so that a master
+//! that leads no more can change nothing, and numbered, so that one that is repeated
+//! is done once.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use etcd_client::{Compare, CompareOp, GetOptions, KeyValue, Txn, TxnOp, TxnOpResponse};
+use mezz_proto::error::chain;
+use prost::Message;
+use tracing::{info, warn};
+
+use super::{Registry, RegistryError, RegistryOp, RegistrySnapshot, agent_key, framework_key};
+use crate::{
+    election::Tenure,
+    etcd::{Etcd, EtcdError},
+};
+
+/// Operations in one transaction: etcd allows 128 unless told otherwise
+/// (`--max-txn-ops`), and one is the writer's own.
+const MAX_OPS: usize = 127;
+
+/// Bytes of keys and values in one transaction. etcd takes 1.5 MiB unless told
+/// otherwise (`--max-request-bytes`); a record has at most
+/// [`MAX_RECORD_BYTES`](crate::core::MAX_RECORD_BYTES).
+const MAX_BYTES: usize = 1280 << 10;
+
+/// Records that are read at once.
+const PAGE: i64 = 500;
+
+/// Between attempts, from the first to the longest.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// How often reading is begun anew because etcd was compacted meanwhile.
+const READINGS: usize = 10;
+
+/// The registry of the master that leads.
+#[derive(Debug)]
+pub struct EtcdRegistry {
+    etcd: Etcd,
+    tenure: Tenure,
+    /// The create revision of the leader's key.
+    fence: i64,
+    /// The last write that is done.
+    written: u64,
+}
+
+/// One key and what is to become of it.
+type Change = (String, Option<Vec<u8>>);
+
+impl EtcdRegistry {
+    /// For the leader whose key was created at revision `fence`. It tries as long as
+    /// the tenure holds.
+    pub fn new(etcd: Etcd, fence: i64, tenure: Tenure) -> Self {
+        Self { etcd, tenure, fence, written: 0 }
+    }
+
+    fn change(&self, op: RegistryOp) -> Change {
+        let keys = self.etcd.keys();
+        match op {
+            RegistryOp::PutAgent(record) => {
+                (keys.agents() + agent_key(&record), Some(record.encode_to_vec()))
+            }
+            RegistryOp::RemoveAgent(id) => (keys.agents() + id.as_str(), None),
+            RegistryOp::PutFramework(record) => {
+                (keys.frameworks() + framework_key(&record), Some(record.encode_to_vec()))
+            }
+            RegistryOp::RemoveFramework(id) => (keys.frameworks() + id.as_str(), None),
+            RegistryOp::PutWeight(role, weight) => {
+                (keys.weights() + &role, Some(weight.to_string().into_bytes()))
+            }
+        }
+    }
+
+    fn number(&self, written: u64) -> String {
+        format!("{}:{written}", self.fence)
+    }
+
+    fn is_leader(&self) -> Compare {
+        Compare::create_revision(self.etcd.keys().leader(), CompareOp::Equal, self.fence)
+    }
+
+    /// The first write of a leader: from now on its own writes are numbered.
+    async fn begin(&mut self) -> Result<(), RegistryError> {
+        let put = TxnOp::put(self.etcd.keys().writer(), self.number(0), None);
+        let txn = Txn::new().when([self.is_leader()]).and_then([put]);
+        let doing = "beginning to write the registry";
+        let done = self.persist(doing, &txn).await?;
+        if !done.succeeded() {
+            return Err(self.deposed());
+        }
+        self.written = 0;
+        Ok(())
+    }
+
+    /// Writes all of `changes` at once.
+    async fn commit(&mut self, changes: &[Change]) -> Result<(), RegistryError> {
+        let keys = self.etcd.keys();
+        let next = self.number(self.written + 1);
+        let mut ops: Vec<TxnOp> = changes
+            .iter()
+            .map(|(key, value)| match value {
+                Some(value) => TxnOp::put(key.as_str(), value.as_slice(), None),
+                None => TxnOp::delete(key.as_str(), None),
+            })
+            .collect();
+        ops.push(TxnOp::put(keys.writer(), next.as_str(), None));
+        let last = Compare::value(keys.writer(), CompareOp::Equal, self.number(self.written));
+        let txn = Txn::new()
+            .when([self.is_leader(), last])
+            .and_then(ops)
+            .or_else([TxnOp::get(keys.leader(), None), TxnOp::get(keys.writer(), None)]);
+        let answer = self.persist("writing the registry", &txn).await?;
+        if !answer.succeeded() {
+            let mut found = answer.op_responses().into_iter().map(|response| match response {
+                TxnOpResponse::Get(mut got) => got.take_kvs().pop(),
+                _ => None,
+            });
+            let (leader, writer) = (found.next().flatten(), found.next().flatten());
+            // An attempt whose answer was lost has done it.
+            let done_before = writer.is_some_and(|kv| kv.value() == next.as_bytes());
+            if leader.is_none_or(|kv| kv.create_revision() != self.fence) || !done_before {
+                return Err(self.deposed());
+            }
+        }
+        self.written += 1;
+        Ok(())
+    }
+
+    /// Makes the transaction, again and again while this may help and the tenure holds.
+    async fn persist(
+        &self,
+        doing: &'static str,
+        txn: &Txn,
+    ) -> Result<etcd_client::TxnResponse, RegistryError> {
+        self.retry(|| {
+            self.etcd.ask(doing, |client| {
+                let txn = txn.clone();
+                async move { client.kv_client().txn(txn).await }
+            })
+        })
+        .await
+    }
+
+    async fn retry<T, F>(&self, mut attempt: impl FnMut() -> F) -> Result<T, RegistryError>
+    where
+        F: Future<Output = Result<T, EtcdError>>,
+    {
+        let mut pause = BACKOFF.0;
+        let mut failures = 0u32;
+        loop {
+            // Also the first: what is not asked in time is not asked.
+            if !self.tenure.holds() {
+                return Err(self.deposed());
+            }
+            match attempt().await {
+                Ok(done) => {
+                    if failures > 0 {
+                        info!(failures, "{} answers again", self.etcd.place());
+                    }
+                    return Ok(done);
+                }
+                Err(error) if error.may_pass() => {
+                    failures += 1;
+                    // Once at first, then about every ten seconds.
+                    if failures % 10 == 1 {
+                        let error = chain(&error);
+                        warn!(failures, %error, "the registry waits for etcd");
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(BACKOFF.1);
+        }
+    }
+
+    fn deposed(&self) -> RegistryError {
+        RegistryError::Deposed { place: self.etcd.place().to_owned() }
+    }
+
+    async fn read(&self) -> Result<RegistrySnapshot, RegistryError> {
+        let keys = self.etcd.keys();
+        let (agents, revision) = self.range(&keys.agents(), None).await?;
+        // All of it as it was at one moment.
+        let (frameworks, _) = self.range(&keys.frameworks(), Some(revision)).await?;
+        let (weights, _) = self.range(&keys.weights(), Some(revision)).await?;
+        Ok(RegistrySnapshot {
+            agents: self.records(&agents)?,
+            frameworks: self.records(&frameworks)?,
+            weights: self.weights(&weights)?,
+        })
+    }
+
+    /// All keys with this prefix, in order, and the revision that was read.
+    async fn range(
+        &self,
+        prefix: &str,
+        mut revision: Option<i64>,
+    ) -> Result<(Vec<KeyValue>, i64), RegistryError> {
+        let end = range_end(prefix);
+        let mut from = prefix.as_bytes().to_vec();
+        let mut all = Vec::new();
+        loop {
+            let options = GetOptions::new()
+                .with_range(end.clone())
+                .with_limit(PAGE)
+                .with_revision(revision.unwrap_or(0));
+            let mut page = self
+                .etcd
+                .ask("reading the registry", |client| {
+                    let (from, options) = (from.clone(), options.clone());
+                    async move { Etcd::reader(&client).get(from, Some(options)).await }
+                })
+                .await?;
+            let at = page.header().map_or(0, etcd_client::ResponseHeader::revision);
+            let revision = *revision.get_or_insert(at);
+            let more = page.more();
+            all.append(&mut page.take_kvs());
+            match all.last() {
+                Some(last) if more => {
+                    from = last.key().to_vec();
+                    from.push(0);
+                }
+                _ => return Ok((all, revision)),
+            }
+        }
+    }
+
+    fn records<M: Message + Default>(&self, kvs: &[KeyValue]) -> Result<Vec<M>, RegistryError> {
+        kvs.iter().map(|kv| M::decode(kv.value()).map_err(|e| self.corrupt(kv, e))).collect()
+    }
+
+    fn weights(&self, kvs: &[KeyValue]) -> Result<Vec<(String, f64)>, RegistryError> {
+        let prefix = self.etcd.keys().weights();
+        let mut weights = BTreeMap::new();
+        for kv in kvs {
+            let key = kv.key_str().map_err(|e| self.corrupt(kv, e))?;
+            let text = kv.value_str().map_err(|e| self.corrupt(kv, e))?;
+            let weight: f64 = text.parse().map_err(|e| self.corrupt(kv, e))?;
+            weights.insert(key.strip_prefix(&prefix).unwrap_or(key).to_owned(), weight);
+        }
+        Ok(weights.into_iter().collect())
+    }
+
+    fn corrupt(
+        &self,
+        kv: &KeyValue,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> RegistryError {
+        RegistryError::Corrupt {
+            place: self.etcd.place().to_owned(),
+            record: String::from_utf8_lossy(kv.key()).into_owned(),
+            source: source.into(),
+        }
+    }
+}
+
+impl Registry for EtcdRegistry {
+    async fn load(&mut self) -> Result<RegistrySnapshot, RegistryError> {
+        self.begin().await?;
+        let mut readings = 0;
+        let mut pause = BACKOFF.0;
+        loop {
+            readings += 1;
+            match self.read().await {
+                Err(RegistryError::Etcd(error))
+                    if error.may_pass()
+                        && self.tenure.holds()
+                        && (readings < READINGS
+                            || !matches!(error, EtcdError::Compacted { .. })) =>
+                {
+                    let error = chain(&error);
+                    warn!(%error, "the registry is read anew");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(BACKOFF.1);
+                }
+                read => return read,
+            }
+        }
+    }
+
+    /// The last operation on each record counts; transactions are made in the order
+    /// of the rest. When this fails, a part may be written: whole records, in order.
+    async fn apply(&mut self, ops: Vec<RegistryOp>) -> Result<(), RegistryError> {
+        let changes = ops.into_iter().map(|op| self.change(op)).collect();
+        let changes = last_of_each(changes);
+        for batch in batches(&changes) {
+            self.commit(batch).await?;
+        }
+        Ok(())
+    }
+}
+
+/// etcd refuses a transaction that changes a key twice.
+fn last_of_each(changes: Vec<Change>) -> Vec<Change> {
+    let last: BTreeMap<String, usize> =
+        changes.iter().enumerate().map(|(n, (key, _))| (key.clone(), n)).collect();
+    let keep = |n: usize, key: &String| last.get(key) == Some(&n);
+    changes.into_iter().enumerate().filter(|(n, (key, _))| keep(*n, key)).map(|(_, c)| c).collect()
+}
+
+/// Cuts into what one transaction takes.
+fn batches(changes: &[Change]) -> Vec<&[Change]> {
+    let mut batches = Vec::new();
+    let (mut first, mut bytes) = (0, 0);
+    for (n, (key, value)) in changes.iter().enumerate() {
+        let size = key.len() + value.as_ref().map_or(0, Vec::len);
+        if n > first && (n - first == MAX_OPS || bytes + size > MAX_BYTES) {
+            batches.push(&changes[first..n]);
+            (first, bytes) = (n, 0);
+        }
+        bytes += size;
+    }
+    if first < changes.len() {
+        batches.push(&changes[first..]);
+    }
+    batches
+}
+
+/// The first key after all that begin with this. Ours end with `/`, which has a
+/// successor.
+fn range_end(prefix: &str) -> Vec<u8> {
+    let mut end = prefix.as_bytes().to_vec();
+    if let Some(last) = end.last_mut() {
+        *last += 1;
+    }
+    end
+}
+
+#[cfg(test)]
+#[path = "etcd_tests.rs"]
+mod tests;
