@@ -32,6 +32,7 @@ export SPARK_HOME PYSPARK_PYTHON="$MEZZ_HOME/spark-$SPARK_4/bin/python"
 step "building Mezz (some minutes, the first time)"
 quietly "$MEZZ_HOME/log/build.log" cargo build --release --locked -p mezz
 ensure_bridge "$jar"
+ensure_archive "$mezz" "$jar" $SPARK_4
 
 step "starting a master and two agents"
 rm -rf "$demo/master" "$demo/agent1" "$demo/agent2"

@@ -1,5 +1,7 @@
 package dev.mezz.spark;
 
+import java.nio.file.Files;
+import java.nio.file.Path;
 import java.util.LinkedHashMap;
 import java.util.Map;
 import java.util.OptionalInt;
@@ -9,6 +11,9 @@ import scala.Tuple2;
 
 /** The settings that this plugin reads: {@code spark.mezz.*} and Spark's own on executors. */
 final class Settings {
+  /** The archive of Spark's classes that {@code mezz spark archive} makes in Spark's folder. */
+  static final String ARCHIVE = "mezz-classes.jsa";
+
   private static final String DOCKER = "spark.mezz.executor.docker.";
 
   /** Where images have what fine-grained executors need, unless the settings say otherwise. */
@@ -29,6 +34,7 @@ final class Settings {
     failoverTimeoutSeconds();
     fetcherCache();
     decommissionGraceSeconds();
+    classDataSharing();
     if (!coarse()) {
       checkFine();
     }
@@ -160,6 +166,17 @@ final class Settings {
   String sparkHome() {
     String said = executorHome();
     return said == null ? conf.get("spark.home", System.getenv("SPARK_HOME")) : said;
+  }
+
+  /**
+   * Whether executors map the archive of Spark's classes. Where nobody says: if this machine's
+   * Spark has one, for agents are installed alike; what is in an image cannot be seen from here.
+   */
+  boolean classDataSharing() {
+    String home = sparkHome();
+    boolean here =
+        !findsSpark() && home != null && Files.isRegularFile(Path.of(home, ARCHIVE));
+    return conf.getBoolean("spark.mezz.classDataSharing", here);
   }
 
   /** Bound on the cores of all executors together. */
