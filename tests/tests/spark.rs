@@ -2,14 +2,20 @@
 
 #![allow(clippy::expect_used)]
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, Result, ensure};
 use mezz_tests::{
-    Cluster, ClusterOptions, PATIENCE, Process, eventually, executors, nothing_is_left,
+    Cluster, ClusterOptions, PATIENCE, Process, eventually, executors, nothing_is_left, prepared,
     spark_command,
 };
 use rustix::process::Signal;
+
+/// In Spark's folder; `mezz spark archive` makes it.
+const ARCHIVE: &str = "mezz-classes.jsa";
 
 /// Two executors of one core fit, one on each agent; the driver is outside.
 fn cluster() -> Result<Cluster> {
@@ -28,7 +34,16 @@ fn submit(
     program: &Path,
     args: &[&str],
 ) -> Result<Process> {
-    let mut command = spark_command(cluster, spark, &["submit"])?;
+    start(cluster, spark_command(cluster, spark, &["submit"])?, conf, program, args)
+}
+
+fn start(
+    cluster: &Cluster,
+    mut command: Command,
+    conf: &[&str],
+    program: &Path,
+    args: &[&str],
+) -> Result<Process> {
     for pair in ["spark.executor.memory=512m", "spark.ui.enabled=false"].iter().chain(conf) {
         command.args(["--conf", pair]);
     }
@@ -94,20 +109,35 @@ fn word_count_counts_right_on_executors_of_two_agents() -> Result<()> {
     cluster.stop()
 }
 
+/// And an archive of classes that is cut off changes nothing, and is nowhere spoken of.
 #[test]
 fn the_same_jar_serves_spark_3_5() -> Result<()> {
     let cluster = cluster()?;
-    let mut job = submit(
-        &cluster,
-        "MEZZ_TEST_SPARK_3_HOME",
-        &["spark.cores.max=2"],
-        &example("pi.py"),
-        &["4"],
-    )?;
+    let (real, home) = (prepared("MEZZ_TEST_SPARK_3_HOME")?, cluster.folder().join("spark"));
+    std::fs::create_dir(&home)?;
+    for part in ["bin", "jars", "python"] {
+        std::os::unix::fs::symlink(real.join(part), home.join(part))?;
+    }
+    let archive = std::fs::read(real.join(ARCHIVE)).context("./test.sh makes an archive")?;
+    std::fs::write(home.join(ARCHIVE), &archive[..archive.len() / 2])?;
+    let mut command = spark_command(&cluster, "MEZZ_TEST_SPARK_3_HOME", &["submit"])?;
+    command.env("SPARK_HOME", &home);
+    let mut job = start(&cluster, command, &["spark.cores.max=2"], &example("pi.py"), &["4"])?;
     let end = job.wait(PATIENCE * 3)?.success()?;
-    ensure!(end.stdout.contains("pi is roughly 3.1"), "{end}");
+    let said: Vec<&str> = end.stdout.lines().collect();
+    ensure!(said.len() == 1 && said[0].starts_with("pi is roughly 3.1"), "{end}");
+    for task in cluster.list("tasks", &["--completed"])? {
+        let id = task["id"].as_str().context("a task's id")?;
+        let said = cluster.mezz(["logs", id])?.success()?.stdout;
+        ensure!(said.is_empty(), "executor {id} said {said}");
+    }
     nothing_is_left(&cluster)?;
     cluster.stop()
+}
+
+/// Whether this JVM has mapped the archive of Spark's classes.
+fn shares_classes(pid: i32) -> Result<bool> {
+    Ok(std::fs::read_to_string(format!("/proc/{pid}/maps"))?.contains(ARCHIVE))
 }
 
 #[test]
@@ -117,6 +147,10 @@ fn a_master_restart_under_a_job_changes_nothing() -> Result<()> {
     let mut job = submit(&cluster, "MEZZ_TEST_SPARK_HOME", &["spark.cores.max=2"], &program, &[])?;
     job.wait_for_output(FIRST, PATIENCE * 2)?;
     let before = executors(&cluster)?;
+    // `mezz spark submit` becomes the driver's JVM.
+    for jvm in before.iter().copied().chain([job.pid()]) {
+        ensure!(shares_classes(jvm)?, "{jvm} of {before:?} and the driver reads Spark's jars");
+    }
     cluster.master()?.kill_9()?;
     cluster.start_master()?;
     std::fs::write(cluster.folder().join("go"), "")?;

@@ -7,6 +7,7 @@ import java.util.Map;
 import java.util.OptionalInt;
 
 import org.apache.spark.SparkConf;
+import org.apache.spark.scheduler.cluster.SchedulerBackendUtils;
 import scala.Tuple2;
 
 /** The settings that this plugin reads: {@code spark.mezz.*} and Spark's own on executors. */
@@ -53,6 +54,7 @@ final class Settings {
   /** Refuses what makes no sense in fine-grained mode, or is not there. */
   private void checkFine() {
     fineExecutorCores();
+    executorsAhead();
     if (conf.getBoolean("spark.dynamicAllocation.enabled", false)) {
       throw new IllegalArgumentException(
           "spark.dynamicAllocation.enabled makes no sense with spark.mezz.coarse=false: cores are "
@@ -74,6 +76,22 @@ final class Settings {
   /** Cores that an executor holds in fine-grained mode even while it runs nothing. */
   double fineExecutorCores() {
     return cores(conf, "spark.mezz.executor.cores", "0");
+  }
+
+  /** Executors that are started in fine-grained mode before there are tasks. */
+  int executorsAhead() {
+    String key = "spark.executor.instances";
+    int otherwise = SchedulerBackendUtils.DEFAULT_NUMBER_EXECUTORS();
+    String text = conf.get(key, Integer.toString(otherwise));
+    try {
+      int executors = Integer.parseInt(text.trim());
+      if (executors >= 0) {
+        return executors;
+      }
+    } catch (NumberFormatException e) {
+      // Said below.
+    }
+    throw new IllegalArgumentException(key + " is '" + text + "'; it must be a whole number from 0");
   }
 
   /** A setting that is a number of cores, fractions allowed. */
