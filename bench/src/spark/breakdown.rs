@@ -53,12 +53,7 @@ pub(super) fn java_option(folder: &Path) -> Result<String> {
 
 /// Reads the logs of a job that began at `start`; executors write theirs somewhere below
 /// `folder`.
-pub(super) fn read(
-    start: SystemTime,
-    times: &Times,
-    driver: &str,
-    folder: &Path,
-) -> Result<Steps> {
+pub(super) fn read(start: SystemTime, times: &Times, driver: &str, folder: &Path) -> Result<Steps> {
     let start = start.duration_since(UNIX_EPOCH)?.as_secs_f64() * 1000.0;
     let mut steps = Steps::new();
     let mut note = |step, at: f64| {

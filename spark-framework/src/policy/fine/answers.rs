@@ -41,7 +41,7 @@ impl FinePolicy {
         }
     }
 
-    fn launch(
+    pub(super) fn launch(
         &mut self,
         group: Group,
         asked: &[TaskAsk],

@@ -482,7 +482,10 @@ fn executors_are_started_ahead_of_tasks_on_the_first_offers() {
     let mut env = Env::new(FineOptions { ahead: 2, ..options() });
     assert!(env.policy.wants_offers());
     let out = env.offers(&[("a", 2.0), ("b", 0.5), ("c", 3.0), ("d", 2.0)]);
-    assert_eq!(starts(&out), [("a".into(), "start-1".into(), 1.0), ("c".into(), "start-2".into(), 1.0)]);
+    assert_eq!(
+        starts(&out),
+        [("a".into(), "start-1".into(), 1.0), ("c".into(), "start-2".into(), 1.0)]
+    );
     assert_eq!(declined(&out), [LONG, LONG]);
     assert_eq!(out.last(), Some(&FineAction::Suppress));
     assert!(!env.policy.wants_offers());
@@ -497,7 +500,8 @@ fn executors_are_started_ahead_of_tasks_on_the_first_offers() {
     assert!(launched(&env.answer(1, &[2], false)).up);
 
     // One that does not come up is a failure as any other.
-    let out = env.send(FineEvent::LostWith { task: TaskNo::start_of(ExecutorNo(2)), exit: failed() });
+    let out =
+        env.send(FineEvent::LostWith { task: TaskNo::start_of(ExecutorNo(2)), exit: failed() });
     assert!(out.iter().any(|a| matches!(a, FineAction::Ended { ran, .. } if ran.is_empty())));
 }
 

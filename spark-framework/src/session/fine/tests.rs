@@ -170,10 +170,13 @@ fn an_executor_is_started_ahead_of_tasks() {
         _ => None,
     });
     let [task] = &tasks.unwrap()[..] else { panic!("{} tasks", tasks.unwrap().len()) };
-    assert_eq!((task.task_id.value.as_str(), task.name.as_str()), ("start-1", "start of executor 1"));
+    assert_eq!(
+        (task.task_id.value.as_str(), task.name.as_str()),
+        ("start-1", "start of executor 1")
+    );
     let (begin, data) = read_task_data(task.data()).unwrap();
     assert!(begin.is_some() && data.is_empty());
-    assert_eq!(out.last(), Some(&Output::Suppress));
+    assert!(out.last() == Some(&Output::Suppress));
     let running = env.update("start-1", TaskState::TaskRunning, Source::Executor, b"");
     assert_eq!(to_driver(&running), [r#"{"t":"executor_up","id":"1"}"#]);
     let out = env.update("start-1", TaskState::TaskFinished, Source::Executor, b"");
