@@ -121,6 +121,7 @@ ensure_spark_image() { # mezz, jar, spark's home
   strip --strip-debug -o "$context/mezz" "$1"
   cp "$2" "$context/mezz-spark-bridge.jar"
   quietly "$MEZZ_HOME/log/spark-image.log" docker build --build-arg "BASE=$MEZZ_DEBIAN_IMAGE" \
+    --build-arg ARCHIVE=no \
     -f deploy/spark.Dockerfile -t "$MEZZ_TEST_SPARK_IMAGE" "$context"
   rm -rf "$context"
 }

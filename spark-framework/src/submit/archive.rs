@@ -113,7 +113,7 @@ pub struct Made {
 }
 
 /// Makes the archive of an installed Spark, in the place of one that is there: runs a
-/// small application on this machine alone, for some ten seconds.
+/// small application on this machine alone, for half a minute.
 ///
 /// # Errors
 /// [`ArchiveError`] says what to do.

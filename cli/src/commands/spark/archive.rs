@@ -11,7 +11,7 @@ use mezz_spark::submit::{self, SparkOptions};
 /// some ten thousand classes each. It is put into Spark's folder as mezz-classes.jsa, so run
 /// this as the user who owns that, wherever Spark is installed, and again when Spark, Java
 /// or Mezz was replaced: one that does not fit any more is not used. Runs a small Spark
-/// application on this machine alone; takes some 20 s and 100 MB.
+/// application on this machine alone; takes some 30 s and 200 MB.
 #[derive(Debug, Args)]
 pub struct ArchiveArgs {
     /// Where Spark is installed [env: SPARK_HOME] [default: the PySpark of python3]
