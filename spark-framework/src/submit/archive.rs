@@ -5,7 +5,8 @@
 //! write there can have any code run by Spark's scripts anyway. A JVM checks that
 //! it is the one that made it, with the same jars in the same order at the head of its class
 //! path; if not, it does without, and says nothing. So a plugin or a Spark that
-//! was replaced costs the gain, and nothing else.
+//! was replaced costs the gain, and nothing else. What it does not check is that the
+//! file is whole.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -133,7 +134,9 @@ pub fn make_archive(options: &SparkOptions) -> Result<Made, ArchiveError> {
         .map_err(write(&work))
         .and_then(|()| train(&home, &jar, &new, &work, &environment))
         .and_then(|bytes| {
+            // One that is cut off would crash every JVM: it is there as a whole, or not.
             fs::set_permissions(&new, fs::Permissions::from_mode(0o644))
+                .and_then(|()| fs::File::open(&new)?.sync_all())
                 .and_then(|()| fs::rename(&new, &path))
                 .map_err(write(&path))?;
             Ok(Made { path: path.clone(), bytes })
