@@ -32,7 +32,6 @@ export SPARK_HOME PYSPARK_PYTHON="$MEZZ_HOME/spark-$SPARK_4/bin/python"
 step "building Mezz (some minutes, the first time)"
 quietly "$MEZZ_HOME/log/build.log" cargo build --release --locked -p mezz
 ensure_bridge "$jar"
-ensure_archive "$mezz" "$jar" $SPARK_4
 
 step "starting a master and two agents"
 rm -rf "$demo/master" "$demo/agent1" "$demo/agent2"
@@ -109,6 +108,7 @@ To look around, keep the cluster running with \`./quickstart.sh --keep\`, and in
   $mezz tasks --completed
   $mezz run --name hello --resources "cpus:0.5;mem:64" -- sh -c 'echo hi from \$MESOS_TASK_ID'
   $mezz spark pyspark
+  $mezz spark archive      # once: drivers and executors start faster from then on
   curl http://$MEZZ_MASTER/metrics
 
 Logs of this run: $demo/{master,agent1,agent2,driver}.log
