@@ -108,6 +108,7 @@ To look around, keep the cluster running with \`./quickstart.sh --keep\`, and in
   $mezz tasks --completed
   $mezz run --name hello --resources "cpus:0.5;mem:64" -- sh -c 'echo hi from \$MESOS_TASK_ID'
   $mezz spark pyspark
+  $mezz spark archive      # once: drivers and executors start faster from then on
   curl http://$MEZZ_MASTER/metrics
 
 Logs of this run: $demo/{master,agent1,agent2,driver}.log

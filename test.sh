@@ -64,6 +64,9 @@ if $fast; then
   step "tests"
   cargo nextest run --workspace --locked --lib
 else
+  # Of the version that all but a few tests use.
+  step "the archive of Spark's classes"
+  ensure_archive "$PWD/target/debug/mezz" "$MEZZ_SPARK_BRIDGE" $SPARK_4
   step "the image of Spark"
   ensure_spark_image "$PWD/target/debug/mezz" "$MEZZ_SPARK_BRIDGE" "$MEZZ_TEST_SPARK_HOME"
   step "tests"

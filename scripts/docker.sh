@@ -117,10 +117,11 @@ ensure_spark_image() { # mezz, jar, spark's home
     # Links, where the file system has them.
     cp -al "$(dirname "$3")/$package" "$context/site" 2>/dev/null || cp -a "$(dirname "$3")/$package" "$context/site"
   done
-  find "$context/site" -name __pycache__ -prune -exec rm -rf {} +
+  find "$context/site" \( -name __pycache__ -o -name mezz-classes.jsa \) -prune -exec rm -rf {} +
   strip --strip-debug -o "$context/mezz" "$1"
   cp "$2" "$context/mezz-spark-bridge.jar"
   quietly "$MEZZ_HOME/log/spark-image.log" docker build --build-arg "BASE=$MEZZ_DEBIAN_IMAGE" \
+    --build-arg ARCHIVE=no \
     -f deploy/spark.Dockerfile -t "$MEZZ_TEST_SPARK_IMAGE" "$context"
   rm -rf "$context"
 }

@@ -119,6 +119,19 @@ ensure_bridge() { # jar
   quietly "$MEZZ_HOME/log/bridge.log" spark-framework/bridge/build.sh "$(spark_home $SPARK_4)" "$1"
 }
 
+# Spark's classes as its JVMs map them; made again when what it depends on is newer.
+ensure_archive() { # mezz, jar, version of Spark
+  local home archive
+  home=$(spark_home "$3")
+  archive="$home/mezz-classes.jsa"
+  if [ "$archive" -nt "$2" ] && [ "$archive" -nt "$home/jars" ] && [ "$archive" -nt "$(readlink -f "$(command -v java)")" ] \
+    && [ "$(cat "$MEZZ_HOME/archive-$3" 2>/dev/null)" = "$2" ]; then return; fi
+  note "archiving the classes of Spark $3"
+  quietly "$MEZZ_HOME/log/archive-$3.log" env SPARK_HOME="$home" PYSPARK_PYTHON="$MEZZ_HOME/spark-$3/bin/python" \
+    "$1" spark archive --bridge-jar "$2"
+  printf '%s\n' "$2" >"$MEZZ_HOME/archive-$3"
+}
+
 # What scripts/vm.sh needs: the emulator, and apt's lists for the kernel.
 ensure_vm() {
   command -v qemu-system-x86_64 >/dev/null && command -v cpio >/dev/null && command -v strip >/dev/null \

@@ -1,12 +1,14 @@
-//! The same Spark jobs on Spark's own Standalone manager and on Mezz in both modes,
-//! with the same cores and memory, alternating.
+//! The same Spark jobs in the driver alone, on Spark's own Standalone manager and on Mezz in
+//! both modes, with the same cores and memory, alternating.
+
+mod breakdown;
 
 use std::{
     collections::BTreeMap,
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::{Context, Result, bail};
@@ -44,6 +46,12 @@ pub struct SparkArgs {
     /// The `mezz` program [default: the one beside this program]
     #[arg(long)]
     mezz: Option<PathBuf>,
+    /// Only these jobs, by name
+    #[arg(long, value_delimiter = ',')]
+    jobs: Vec<String>,
+    /// When each step of a job's start was reached, in place of how long it took
+    #[arg(long)]
+    steps: bool,
 }
 
 /// Runs another program in a session that is there already, and tells how long the
@@ -56,7 +64,7 @@ SparkSession.builder.getOrCreate()
 ready = time.time()
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
-print("TIMES", ready - start, time.time() - ready, flush=True)
+print("TIMES", ready - start, time.time() - ready, ready, flush=True)
 "#;
 
 /// Tasks that do nothing, in the JVM.
@@ -68,19 +76,34 @@ n = int(sys.argv[1])
 assert spark.sparkContext._jsc.sc().range(0, n, 1, n).count() == n
 "#;
 
+/// Of each of the larger tasks; a quarter of a second of Python.
+const LARGE_DARTS: &str = "1000000";
+
+/// The word count as a query: lines are split, exploded and grouped.
+const SQL: &str = r#"
+import sys
+from pyspark.sql import SparkSession, functions as f
+spark = SparkSession.builder.getOrCreate()
+words = spark.read.text(sys.argv[1]).select(f.explode(f.split("value", " ")).alias("word"))
+counts = words.where("word != ''").groupBy("word").count()
+assert counts.count() == 5000
+"#;
+
 /// Where a job runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Manager {
+    Local,
     Standalone,
     Coarse,
     Fine,
 }
 
 impl Manager {
-    const ALL: [Self; 3] = [Self::Standalone, Self::Coarse, Self::Fine];
+    const ALL: [Self; 4] = [Self::Local, Self::Standalone, Self::Coarse, Self::Fine];
 
     fn name(self) -> &'static str {
         match self {
+            Self::Local => "local",
             Self::Standalone => "standalone",
             Self::Coarse => "coarse",
             Self::Fine => "fine",
@@ -91,7 +114,7 @@ impl Manager {
 struct Job {
     name: &'static str,
     program: PathBuf,
-    argument: String,
+    arguments: Vec<String>,
 }
 
 /// In seconds.
@@ -102,6 +125,8 @@ struct Times {
     start_up: f64,
     /// The program in the session.
     job: f64,
+    /// When the session was there, since the epoch.
+    ready: f64,
 }
 
 /// Of each job on each manager.
@@ -148,21 +173,48 @@ impl SparkArgs {
         std::fs::write(&timed, TIMED)?;
         let tiny = folder.path().join("tiny.py");
         std::fs::write(&tiny, TINY)?;
+        let sql = folder.path().join("sql.py");
+        std::fs::write(&sql, SQL)?;
         let text = text.to_string_lossy().into_owned();
+        let job = |name, program: &Path, arguments: &[&str]| Job {
+            name,
+            program: program.to_owned(),
+            arguments: arguments.iter().map(|&a| a.to_owned()).collect(),
+        };
+        let pi = self.examples.join("pi.py");
         let jobs = [
-            Job { name: "pi_20", program: self.examples.join("pi.py"), argument: "20".to_owned() },
-            Job { name: "wordcount", program: self.examples.join("wordcount.py"), argument: text },
-            Job { name: "tiny", program: tiny, argument: self.tiny_tasks.to_string() },
+            job("pi_small", &pi, &["20"]),
+            job("pi_large", &pi, &["20", LARGE_DARTS]),
+            job("wordcount", &self.examples.join("wordcount.py"), &[&text]),
+            job("wordcount_sql", &sql, &[&text]),
+            job("tiny", &tiny, &[&self.tiny_tasks.to_string()]),
         ];
+        if let Some(wrong) = self.jobs.iter().find(|name| jobs.iter().all(|j| j.name != **name)) {
+            let names: Vec<_> = jobs.iter().map(|j| j.name).collect();
+            bail!("--jobs: there is no `{wrong}`; there are {}", names.join(", "));
+        }
+        let jobs = Vec::from(jobs)
+            .into_iter()
+            .filter(|j| self.jobs.is_empty() || self.jobs.iter().any(|name| name == j.name));
+        let jobs: Vec<Job> = jobs.collect();
+        let logs = match self.steps {
+            true => Some(breakdown::java_option(folder.path())?),
+            false => None,
+        };
         let mut all = AllTimes::new();
+        let mut steps: BTreeMap<_, Vec<breakdown::Steps>> = BTreeMap::new();
         for _ in 0..self.rounds {
             for job in &jobs {
                 for manager in Manager::ALL {
                     let mut command = match manager {
-                        Manager::Standalone => {
+                        Manager::Local | Manager::Standalone => {
+                            let url = match manager {
+                                Manager::Local => format!("local[{}]", self.cores),
+                                _ => standalone.clone(),
+                            };
                             let mut command =
                                 Command::new(self.spark_home.join("bin/spark-submit"));
-                            command.args(["--master", &standalone]);
+                            command.args(["--master", &url]);
                             command
                         }
                         Manager::Coarse | Manager::Fine => {
@@ -172,12 +224,28 @@ impl SparkArgs {
                             command
                         }
                     };
-                    let times = self.job(&mut command, &timed, job)?;
+                    for part in ["driver", "executor"].iter().filter(|_| logs.is_some()) {
+                        let option = logs.as_deref().unwrap_or_default();
+                        let setting = format!("spark.{part}.extraJavaOptions={option}");
+                        command.args(["--conf", &setting]);
+                    }
+                    let start = SystemTime::now();
+                    let (times, log) = self.job(&mut command, &timed, job)?;
+                    if logs.is_some() {
+                        let read = breakdown::read(start, &times, &log, folder.path())?;
+                        steps.entry((job.name, manager)).or_default().push(read);
+                    }
                     all.entry((job.name, manager)).or_default().push(times);
                 }
             }
         }
-        self.report(&jobs, &all, report);
+        if self.steps {
+            for ((job, manager), runs) in &steps {
+                breakdown::report(job, manager.name(), runs, report);
+            }
+        } else {
+            self.report(&jobs, &all, report);
+        }
         Ok(())
     }
 
@@ -208,7 +276,8 @@ impl SparkArgs {
         }
     }
 
-    fn job(&self, command: &mut Command, timed: &Path, job: &Job) -> Result<Times> {
+    /// Runs it; returns how long it took, and what the driver logged.
+    fn job(&self, command: &mut Command, timed: &Path, job: &Job) -> Result<(Times, String)> {
         let cores = self.cores.to_string();
         let start = Instant::now();
         let output = command
@@ -220,7 +289,7 @@ impl SparkArgs {
             .args(["--conf", "spark.ui.enabled=false"])
             .arg(timed)
             .arg(&job.program)
-            .arg(&job.argument)
+            .args(&job.arguments)
             .stdin(Stdio::null())
             .output()
             .with_context(|| format!("starting {:?}", command.get_program()))?;
@@ -228,18 +297,14 @@ impl SparkArgs {
         let said = String::from_utf8_lossy(&output.stdout);
         let times = said.lines().find_map(|line| {
             let mut words = line.strip_prefix("TIMES ")?.split(' ').map(str::parse::<f64>);
-            Some((words.next()?.ok()?, words.next()?.ok()?))
+            Some((words.next()?.ok()?, words.next()?.ok()?, words.next()?.ok()?))
         });
+        let log = String::from_utf8_lossy(&output.stderr).into_owned();
         match times {
-            Some((start_up, own)) if output.status.success() => {
-                Ok(Times { wall, start_up, job: own })
+            Some((start_up, own, ready)) if output.status.success() => {
+                Ok((Times { wall, start_up, job: own, ready }, log))
             }
-            _ => bail!(
-                "{}: {}\n{}",
-                job.program.display(),
-                output.status,
-                String::from_utf8_lossy(&output.stderr)
-            ),
+            _ => bail!("{}: {}\n{log}", job.program.display(), output.status),
         }
     }
 

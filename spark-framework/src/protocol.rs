@@ -137,6 +137,9 @@ pub struct FineSettings {
     pub mem: u64,
     /// The part of it that is the JVM's heap, in MiB.
     pub heap: u64,
+    /// Executors that are started before there are tasks.
+    #[serde(default)]
+    pub ahead: usize,
     /// The `mezz` program on the agents; this one's path when absent.
     pub program: Option<String>,
     /// The application's settings, for its executors. May hold secrets.
@@ -331,7 +334,15 @@ pub enum ToDriver {
         /// The offers.
         offers: Vec<ShownOffer>,
     },
-    /// Fine-grained: an executor has begun to run tasks.
+    /// Fine-grained: an executor is being started before there are tasks.
+    ExecutorAhead {
+        /// What it is on.
+        #[serde(flatten)]
+        offer: ShownOffer,
+        /// The id of the task by which the agent serves its files.
+        task: String,
+    },
+    /// Fine-grained: an executor has begun.
     ExecutorUp {
         /// Its id.
         id: String,

@@ -14,6 +14,12 @@ use crate::{Cluster, PATIENCE, eventually, prepared, processes_of};
 /// Main classes of executors.
 const EXECUTORS: [&str; 2] = ["CoarseGrainedExecutorBackend", "FineExecutorBackend"];
 
+/// Of `mezz spark`, what runs an application.
+const APPLICATIONS: [&str; 4] = ["submit", "shell", "pyspark", "sql"];
+
+/// For JVMs with short runs of much code: compiling it well costs more than it gives.
+const QUICK: &str = "-XX:TieredStopAtLevel=1";
+
 /// The JVMs of running executors, below the cluster's folder.
 ///
 /// # Errors
@@ -62,8 +68,14 @@ pub fn nothing_is_left(cluster: &Cluster) -> Result<()> {
 /// # Errors
 /// When `./test.sh` has not set them up.
 pub fn spark_command(cluster: &Cluster, spark: &str, words: &[&str]) -> Result<Command> {
-    let mut command = cluster.client(["spark"].iter().chain(words));
+    let (what, rest) = words.split_first().context("one of Spark's programs")?;
+    let mut command = cluster.client(["spark", what]);
+    if APPLICATIONS.contains(what) {
+        let option = format!("spark.executor.defaultJavaOptions={QUICK}");
+        command.env("SPARK_SUBMIT_OPTS", QUICK).args(["--conf", &option]);
+    }
     command
+        .args(rest)
         .env("SPARK_HOME", prepared(spark)?)
         .env("PYSPARK_PYTHON", prepared("MEZZ_TEST_PYTHON")?)
         .env("MEZZ_SPARK_BRIDGE", prepared("MEZZ_SPARK_BRIDGE")?)

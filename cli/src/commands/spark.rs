@@ -1,5 +1,6 @@
 //! `mezz spark`.
 
+mod archive;
 mod cluster;
 mod dispatcher;
 mod env;
@@ -47,6 +48,7 @@ enum SparkCommand {
     /// Open an SQL shell: spark-sql
     Sql(SparkCommandArgs),
     Env(env::EnvArgs),
+    Archive(archive::ArchiveArgs),
     History(history::HistoryArgs),
     Dispatcher(Box<dispatcher::DispatcherArgs>),
     /// Show a driver that a dispatcher runs
@@ -78,6 +80,7 @@ pub fn run(args: &SparkArgs, sources: &Sources<'_>) -> anyhow::Result<ExitCode> 
             return crate::serve(dispatcher::run(args, &dispatcher_sources(sources)));
         }
         SparkCommand::Env(args) => return env::run(args).map(|()| ExitCode::SUCCESS),
+        SparkCommand::Archive(args) => return archive::run(args).map(|()| ExitCode::SUCCESS),
         SparkCommand::History(args) => return history::run(args),
         SparkCommand::Status(args) => return crate::list(cluster::status(args)),
         SparkCommand::Kill(args) => return crate::list(cluster::kill(args)),

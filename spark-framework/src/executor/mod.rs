@@ -118,6 +118,7 @@ pub async fn run_executor() -> Result<u8, ExecutorError> {
         jvm: None,
         cores: 1,
         greeted: None,
+        starts: Vec::new(),
         told_up: false,
         orders: BTreeMap::new(),
         running: BTreeSet::new(),
@@ -136,6 +137,8 @@ struct Run {
     cores: u32,
     /// Until when the JVM must have said hello; `None` when it has.
     greeted: Option<Instant>,
+    /// Tasks that are over when it has.
+    starts: Vec<String>,
     /// Whether anything was reported yet: the sidecar waits for a first word.
     told_up: bool,
     orders: BTreeMap<u64, KillOrder>,
@@ -228,7 +231,12 @@ impl Run {
             })
             .await;
         }
-        self.send(&ToJvm::task(data)).await;
+        match data {
+            // The start itself.
+            [] if self.greeted.is_some() => self.starts.push(id.clone()),
+            [] => self.report(id.clone(), TaskState::TaskFinished, None).await,
+            data => self.send(&ToJvm::task(data)).await,
+        }
         Ok(())
     }
 
@@ -243,6 +251,9 @@ impl Run {
             FromJvm::Hello { v } if v != VERSION => Err(ExecutorError::Version(v)),
             FromJvm::Hello { .. } => {
                 self.greeted = None;
+                for start in std::mem::take(&mut self.starts) {
+                    self.report(start, TaskState::TaskFinished, None).await;
+                }
                 Ok(())
             }
             FromJvm::Status { tid, state, data } => {
@@ -265,16 +276,16 @@ impl Run {
                     self.orders.remove(&tid);
                 }
                 let data = FromJvm::decode(&data);
-                self.report(tid, state, data).await;
+                self.report(tid.to_string(), state, data).await;
                 Ok(())
             }
         }
     }
 
-    async fn report(&mut self, tid: u64, state: TaskState, data: Option<Vec<u8>>) {
+    async fn report(&mut self, task: String, state: TaskState, data: Option<Vec<u8>>) {
         self.told_up = true;
         let status = v1::TaskStatus {
-            task_id: v1::TaskId { value: tid.to_string() },
+            task_id: v1::TaskId { value: task },
             state: state as i32,
             data: data.filter(|d| !d.is_empty()),
             ..Default::default()
@@ -298,7 +309,7 @@ impl Run {
         {
             self.unsaid.pop_front();
             if self.running.contains(&tid) {
-                self.report(tid, TaskState::TaskRunning, None).await;
+                self.report(tid.to_string(), TaskState::TaskRunning, None).await;
             }
         }
         Ok(())

@@ -218,7 +218,10 @@ impl Session {
 
     /// Whether it wants offers from the start.
     pub fn wants_offers(&self) -> bool {
-        matches!(self.mode, Modes::Coarse(_))
+        match &self.mode {
+            Modes::Coarse(_) => true,
+            Modes::Fine(session) => session.wants_offers(),
+        }
     }
 
     /// host:port of each master.

@@ -72,12 +72,9 @@ impl Arguments {
             .or_else(|| self.setting("spark.submit.deployMode"))
     }
 
-    /// `--driver-class-path`, or the same as a setting.
+    /// `--driver-class-path`.
     pub(super) fn driver_class_path(&self) -> Option<OsString> {
-        self.option("--driver-class-path")
-            .map(OsStr::to_owned)
-            .or_else(|| self.setting("spark.driver.extraClassPath").map(Into::into))
-            .filter(|v| !v.is_empty())
+        self.option("--driver-class-path").filter(|v| !v.is_empty()).map(OsStr::to_owned)
     }
 
     /// `--properties-file`.
@@ -89,7 +86,8 @@ impl Arguments {
         self.options.iter().rev().find(|(n, _)| n == name).map(|(_, v)| v.as_os_str())
     }
 
-    fn setting(&self, key: &str) -> Option<String> {
+    /// A setting of the command line.
+    pub(super) fn setting(&self, key: &str) -> Option<String> {
         self.options.iter().rev().filter(|(n, _)| n == "--conf" || n == "-c").find_map(|(_, v)| {
             let text = v.to_string_lossy();
             let (k, v) = text.split_once('=')?;

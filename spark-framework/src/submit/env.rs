@@ -3,9 +3,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Environment, MASTER_SCHEME, SparkOptions, SubmitError, arguments, is_address, locate};
-
-const CLASS_PATH: &str = "spark.driver.extraClassPath";
+use super::{
+    CLASS_PATH, Environment, MASTER_SCHEME, SparkOptions, SubmitError, arguments, is_address,
+    locate,
+};
 
 /// First line of ours, and the mark by which they are found again.
 const BEGIN: &str = "# Written by `mezz spark env`: Spark on Mezz.";

@@ -4,6 +4,7 @@
 //! plugin on the driver's class path, and where `mezz` is. Everything else is
 //! passed on untouched.
 
+mod archive;
 mod arguments;
 mod env;
 mod history;
@@ -23,6 +24,7 @@ use thiserror::Error;
 
 use self::arguments::Arguments;
 pub use self::{
+    archive::{ARCHIVE, ArchiveError, Made, make_archive},
     env::spark_defaults,
     history::{HistoryServer, history_server},
 };
@@ -33,6 +35,9 @@ pub const MASTER_SCHEME: &str = "spark-mezz://";
 
 /// Spark's file of settings, in its folder of them.
 pub const DEFAULTS: &str = "spark-defaults.conf";
+
+/// The driver's class path, as a setting.
+const CLASS_PATH: &str = "spark.driver.extraClassPath";
 
 /// Which of Spark's programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -214,9 +219,12 @@ pub fn spark_command(
     let environment = Environment::of_process();
     let home = locate::spark_home(options, &environment, kind.program())?;
     let jar = locate::bridge_jar(options, &environment)?;
-    let args = arguments(options, &home, &jar, &environment, user_args)?;
+    let line = arguments(options, &home, &jar, &environment, user_args)?;
     let mut command = program(kind, &home, &environment);
-    command.args(args);
+    command.args(line.arguments);
+    if let Some(options) = line.submit_options {
+        command.env(archive::SUBMIT_OPTIONS, options);
+    }
     Ok(command)
 }
 
@@ -272,6 +280,7 @@ impl Environment {
             "SPARK_CONF_DIR",
             "SPARK_HISTORY_OPTS",
             "SPARK_LOCAL_IP",
+            archive::SUBMIT_OPTIONS,
             "MEZZ_SPARK_BRIDGE",
             "HOME",
             "PATH",
@@ -292,13 +301,21 @@ impl Environment {
     }
 }
 
+/// What Spark's program is called with.
+#[derive(Debug)]
+struct Line {
+    arguments: Vec<OsString>,
+    /// Options of the driver's JVM, in the variable that Spark's scripts take them from.
+    submit_options: Option<OsString>,
+}
+
 fn arguments(
     options: &SparkOptions,
     home: &Path,
     jar: &Path,
     environment: &Environment,
     user_args: &[OsString],
-) -> Result<Vec<OsString>, SubmitError> {
+) -> Result<Line, SubmitError> {
     let user = Arguments::read(user_args);
     if user.deploy_mode().as_deref() == Some("cluster") {
         return Err(SubmitError::ClusterMode);
@@ -320,16 +337,27 @@ fn arguments(
     // After the user's, which it takes in: of two the last one wins, and a
     // setting would lose against it.
     all.push("--driver-class-path".into());
-    all.push(match class_path(&user, home, environment)? {
+    let settings = Settings::read(&user, home, environment)?;
+    // The class path that the driver would have without us: the option has the last word.
+    let theirs = user.driver_class_path().or_else(|| settings.get(CLASS_PATH).map(Into::into));
+    let submit_options = match (&theirs, archive::of(home)) {
+        // With other classes at its head no archive fits.
+        (None, Some(archive)) if archive::wanted(settings.get(archive::SETTING).as_deref()) => {
+            archive::submit_options(&archive, environment.get(archive::SUBMIT_OPTIONS))
+        }
+        _ => None,
+    };
+    all.push(match theirs {
         Some(mut theirs) => {
             theirs.push(":");
             theirs.push(jar);
             theirs
         }
+        None if submit_options.is_some() => archive::class_path(home, jar),
         None => jar.into(),
     });
     all.extend(user_args[user.end..].iter().cloned());
-    Ok(all)
+    Ok(Line { arguments: all, submit_options })
 }
 
 /// The master URL to add; `None` when the user's own will do.
@@ -354,29 +382,36 @@ fn master(options: &SparkOptions, user: &Arguments) -> Result<Option<String>, Su
     }
 }
 
-/// The class path that the driver would have without us: the last word has the
-/// option, then a setting on the command line, then the file of settings.
-fn class_path(
-    user: &Arguments,
-    home: &Path,
-    environment: &Environment,
-) -> Result<Option<OsString>, SubmitError> {
-    if let Some(given) = user.driver_class_path() {
-        return Ok(Some(given));
+/// Settings as Spark reads them: of the command line, then of the file.
+struct Settings<'a> {
+    user: &'a Arguments,
+    file: Option<String>,
+}
+
+impl<'a> Settings<'a> {
+    fn read(
+        user: &'a Arguments,
+        home: &Path,
+        environment: &Environment,
+    ) -> Result<Self, SubmitError> {
+        let file = match user.properties_file() {
+            Some(file) => {
+                let path = PathBuf::from(file);
+                let read = std::fs::read_to_string(&path);
+                Some(read.map_err(|source| SubmitError::Properties { path, source })?)
+            }
+            None => match conf_dir(Some(home), environment) {
+                Some(conf) => read_if_there(&conf.join(DEFAULTS))?,
+                None => None,
+            },
+        };
+        Ok(Self { user, file })
     }
-    let text = match user.properties_file() {
-        Some(file) => {
-            let path = PathBuf::from(file);
-            let read = std::fs::read_to_string(&path);
-            Some(read.map_err(|source| SubmitError::Properties { path, source })?)
-        }
-        None => match conf_dir(Some(home), environment) {
-            Some(conf) => read_if_there(&conf.join(DEFAULTS))?,
-            None => None,
-        },
-    };
-    let path = text.and_then(|text| arguments::property(&text, "spark.driver.extraClassPath"));
-    Ok(path.map(Into::into))
+
+    fn get(&self, key: &str) -> Option<String> {
+        let in_file = || arguments::property(self.file.as_deref()?, key);
+        self.user.setting(key).or_else(in_file).filter(|v| !v.is_empty())
+    }
 }
 
 /// The folder that Spark reads its settings from.

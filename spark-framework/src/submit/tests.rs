@@ -32,16 +32,23 @@ impl Env {
 
     /// The arguments, with the temporary folder written as `@`.
     fn arguments(&self, user: &str) -> Result<String, String> {
+        self.line(user).map(|(arguments, _)| arguments)
+    }
+
+    /// With the value of `SPARK_SUBMIT_OPTS`, if it is set.
+    fn line(&self, user: &str) -> Result<(String, Option<String>), String> {
         let args: Vec<OsString> = user.split_whitespace().map(Into::into).collect();
         let home = locate::spark_home(&self.options, &self.environment, "spark-submit");
-        let all = home
+        let line = home
             .and_then(|home| {
                 let jar = locate::bridge_jar(&self.options, &self.environment)?;
                 arguments(&self.options, &home, &jar, &self.environment, &args)
             })
             .map_err(|e| self.shorten(&e.to_string()))?;
-        let words: Vec<_> = all.iter().map(|a| a.to_string_lossy().into_owned()).collect();
-        Ok(self.shorten(&words.join(" ")))
+        let words: Vec<_> =
+            line.arguments.iter().map(|a| a.to_string_lossy().into_owned()).collect();
+        let options = line.submit_options.map(|o| self.shorten(&o.to_string_lossy()));
+        Ok((self.shorten(&words.join(" ")), options))
     }
 
     fn shorten(&self, text: &str) -> String {
@@ -117,6 +124,32 @@ fn takes_the_users_class_path_in() {
     assert!(said.contains(&format!("--driver-class-path p.jar:{JAR}")), "{said}");
     let said = env.arguments("--properties-file /nowhere/at/all app.py").unwrap_err();
     assert_eq!(said, "cannot read /nowhere/at/all");
+}
+
+#[test]
+fn an_archive_of_classes_is_used_if_it_is_there_and_can_fit() {
+    let mut env = Env::new();
+    assert_eq!(env.line("app.py").unwrap().1, None);
+    fs::write(env.at("spark").join(ARCHIVE), "").unwrap();
+    let options = "-XX:SharedArchiveFile=@/spark/mezz-classes.jsa -Xlog:cds*=off";
+    let with = format!("--driver-class-path {JAR}:@/spark/jars/* app.py");
+    let (said, given) = env.line("app.py").unwrap();
+    assert!(said.ends_with(&with), "{said}");
+    assert_eq!(given.as_deref(), Some(options));
+    env.environment.variables.insert("SPARK_SUBMIT_OPTS".into(), "-Da=b".into());
+    let (_, given) = env.line("--conf spark.mezz.classDataSharing=true app.py").unwrap();
+    assert_eq!(given, Some(format!("{options} -Da=b")));
+
+    // Other classes come first, or it is not wanted.
+    for user in ["--driver-class-path x.jar", "--conf spark.mezz.classDataSharing=False"] {
+        let (said, given) = env.line(&format!("{user} app.py")).unwrap();
+        assert!(said.ends_with(&format!("{JAR} app.py")) && given.is_none(), "{said}");
+    }
+    let file = env.at("spark/conf/spark-defaults.conf");
+    for line in ["spark.driver.extraClassPath d.jar", "spark.mezz.classDataSharing false"] {
+        fs::write(&file, line).unwrap();
+        assert_eq!(env.line("app.py").unwrap().1, None, "{line}");
+    }
 }
 
 #[test]

@@ -41,7 +41,7 @@ impl FinePolicy {
         }
     }
 
-    fn launch(
+    pub(super) fn launch(
         &mut self,
         group: Group,
         asked: &[TaskAsk],
@@ -128,6 +128,7 @@ impl FinePolicy {
 
     pub(super) fn revive(&mut self, number: u64, out: &mut Vec<FineAction>) {
         self.revivals = self.revivals.max(number);
+        self.ahead = None;
         if self.suppressed || self.refused {
             self.ask(out);
         }

@@ -7,6 +7,7 @@
 //! driver, or without it when it takes too long. A driver that has nothing left to
 //! start is offered nothing until it asks again.
 
+mod ahead;
 mod answers;
 mod executors;
 mod offers;
@@ -177,12 +178,16 @@ pub struct FinePolicy {
     unfit: BTreeSet<AgentId>,
     failures: Failures,
     given_up: bool,
+    /// Executors that are still to be started on the first offers, unless the driver has
+    /// tasks before; absent after that.
+    ahead: Option<usize>,
 }
 
 impl FinePolicy {
-    /// Wants no offers yet: it is to be subscribed with its roles suppressed.
+    /// Before it is subscribed; see [`wants_offers`](Self::wants_offers).
     pub fn new(options: FineOptions) -> Self {
         Self {
+            ahead: Some(options.ahead).filter(|count| *count > 0),
             services: Services::new(options.shuffle),
             options,
             executors: BTreeMap::new(),
@@ -257,6 +262,12 @@ impl FinePolicy {
             FineEvent::Tick => {}
         }
         self.time_out(now, out);
+    }
+
+    /// Whether it wants offers before the driver has tasks; if not, it is to be subscribed
+    /// with its roles suppressed.
+    pub fn wants_offers(&self) -> bool {
+        self.ahead.is_some()
     }
 
     /// When to send [`FineEvent::Tick`]; earlier ticks are harmless.

@@ -29,6 +29,7 @@ impl FinePolicy {
             let key = (offer.agent.clone(), offer.role.clone());
             grouped.entry(key).or_default().push(offer);
         }
+        let any = !grouped.is_empty();
         let mut groups = Vec::new();
         let mut shown = Vec::new();
         let mut room = self.room();
@@ -42,6 +43,12 @@ impl FinePolicy {
             let Some(first) = offers.first() else { continue };
             match self.judge(now, &agent, first, &free, room, &groups) {
                 Err(refuse) => self.decline(ids, refuse, out),
+                Ok(cpus) if self.suppressed => {
+                    let executor = self.executor_for(&agent, &first.hostname);
+                    let group = Group { offers: ids, agent, role, executor, free, cpus };
+                    self.start_ahead(group, out);
+                    room = self.room();
+                }
                 Ok(cpus) => {
                     room = room.map(|r| r.saturating_sub(cpus));
                     let executor = self.executor_for(&agent, &first.hostname);
@@ -50,6 +57,9 @@ impl FinePolicy {
                     groups.push(Group { offers: ids, agent, role, executor, free, cpus });
                 }
             }
+        }
+        if any {
+            self.end_ahead(out);
         }
         if !groups.is_empty() {
             self.last_batch += 1;
@@ -70,7 +80,8 @@ impl FinePolicy {
         room: Option<Scalar>,
         before: &[Group],
     ) -> Result<Scalar, Duration> {
-        if self.suppressed || self.given_up || !self.options.constraints.met_by(&offer.attributes) {
+        let idle = self.suppressed && self.ahead.is_none_or(|left| left == 0);
+        if idle || self.given_up || !self.options.constraints.met_by(&offer.attributes) {
             return Err(LONG_REFUSAL);
         }
         let mut cpus = free.scalar("cpus");

@@ -23,6 +23,7 @@ fn options() -> FineOptions {
         executor_cpus: Scalar::default(),
         task_bytes: (1000, 10_000),
         executor_mem_mib: 1000,
+        ahead: 0,
     }
 }
 
@@ -466,6 +467,67 @@ fn tasks_beyond_what_a_master_takes_at_once_wait() {
     assert_eq!(launched(&out).tasks.len(), 2);
 }
 
+/// Agent, task and cores of all that is launched.
+fn starts(actions: &[FineAction]) -> Vec<(String, String, f64)> {
+    let launches = actions.iter().filter_map(|a| match a {
+        FineAction::Launch(l) => Some(l),
+        _ => None,
+    });
+    let each = launches.flat_map(|l| l.tasks.iter().map(|(task, r)| (l.agent.clone(), task, r)));
+    each.map(|(a, t, r)| (a.to_string(), t.to_string(), r.scalar("cpus").to_f64())).collect()
+}
+
+#[test]
+fn executors_are_started_ahead_of_tasks_on_the_first_offers() {
+    let mut env = Env::new(FineOptions { ahead: 2, ..options() });
+    assert!(env.policy.wants_offers());
+    let out = env.offers(&[("a", 2.0), ("b", 0.5), ("c", 3.0), ("d", 2.0)]);
+    assert_eq!(
+        starts(&out),
+        [("a".into(), "start-1".into(), 1.0), ("c".into(), "start-2".into(), 1.0)]
+    );
+    assert_eq!(declined(&out), [LONG, LONG]);
+    assert_eq!(out.last(), Some(&FineAction::Suppress));
+    assert!(!env.policy.wants_offers());
+    // Offers that were on their way.
+    assert_eq!(declined(&env.offers(&[("d", 2.0)])), [LONG]);
+
+    let start = TaskNo::parse("start-1").unwrap();
+    assert_eq!(start, TaskNo::start_of(ExecutorNo(1)));
+    assert_eq!(env.send(FineEvent::Done(start)), [FineAction::Up(ExecutorNo(1))]);
+    assert_eq!(env.send(FineEvent::Revive(1)), [FineAction::Revive]);
+    assert_eq!(shown(&env.offers(&[("a", 2.0)])), [(1, "a".into(), 2.0)]);
+    assert!(launched(&env.answer(1, &[2], false)).up);
+
+    // One that does not come up is a failure as any other.
+    let out =
+        env.send(FineEvent::LostWith { task: TaskNo::start_of(ExecutorNo(2)), exit: failed() });
+    assert!(out.iter().any(|a| matches!(a, FineAction::Ended { ran, .. } if ran.is_empty())));
+}
+
+#[test]
+fn no_executor_is_started_ahead_of_tasks_that_are_there_or_beyond_the_bound_on_cores() {
+    let mut env = Env::busy(FineOptions { ahead: 2, ..options() });
+    let out = env.offers(&[("a", 2.0)]);
+    assert_eq!((starts(&out).len(), shown(&out).len()), (0, 1));
+    let mut env = Env::new(FineOptions { ahead: 2, cores_max: Some(1), ..options() });
+    assert_eq!(starts(&env.offers(&[("a", 2.0), ("b", 2.0)])).len(), 1);
+    // Nothing of it is shown to a driver that is told of no tasks.
+    let mut env = Env::new(FineOptions { ahead: 2, ..options() });
+    assert_eq!(env.offers(&[("a", 0.0)]).last(), Some(&FineAction::Suppress));
+}
+
+#[test]
+fn ids_of_tasks_are_read_as_they_are_written() {
+    for (text, no) in [("0", TaskNo(0)), ("17", TaskNo(17))] {
+        assert_eq!((no.to_string().as_str(), TaskNo::parse(text)), (text, Some(no)));
+    }
+    let high = u64::MAX.to_string();
+    for text in ["", "start-", "start-x", "start--1", "x", "-1", high.as_str()] {
+        assert_eq!(TaskNo::parse(text), None, "{text}");
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Offers(Vec<(u8, u32, u32)>),
@@ -486,7 +548,8 @@ enum Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let task = 1u64..60;
+    let start = |no| TaskNo::start_of(ExecutorNo(no)).0;
+    let task = prop_oneof![9 => 1u64..60, 1 => (1u32..4).prop_map(start)];
     prop_oneof![
         5 => prop::collection::vec((0u8..4, 0u32..8, 0u32..3000), 0..5).prop_map(Step::Offers),
         6 => (0u64..2, prop::collection::vec(0u64..9, 0..5), any::<bool>())
@@ -531,7 +594,8 @@ impl Ledger {
                     }
                     for (task, resources) in &launch.tasks {
                         pool.try_sub(resources).expect("no more than the offers hold");
-                        assert!(self.asked.remove(task), "{task} was asked for");
+                        let own = !task.is_sparks() && !launch.up;
+                        assert!(own || self.asked.remove(task), "{task} was asked for");
                     }
                 }
                 FineAction::Undone { tasks, .. } => {
@@ -551,9 +615,10 @@ proptest! {
     #[test]
     fn every_offer_is_answered_once_and_no_task_is_forgotten(
         cores_max in prop::option::of(0u32..12),
+        ahead in 0usize..4,
         steps in prop::collection::vec(step(), 0..100),
     ) {
-        let mut env = Env::new(FineOptions { cores_max, ..options() });
+        let mut env = Env::new(FineOptions { cores_max, ahead, ..options() });
         let mut ledger = Ledger::default();
         let (mut task, mut revivals) = (0, 0);
         // Batches whose offers were shown, with the cores of each.

@@ -13,9 +13,40 @@ use crate::policy::{Constraints, ExecutorNo, Exit, PolicyOffer, Served, ServiceN
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct TaskNo(pub u64);
 
+impl TaskNo {
+    /// Not one of Spark's, whose numbers are never so high: holds what this executor's
+    /// start takes, until it is up.
+    pub fn start_of(executor: ExecutorNo) -> Self {
+        Self(u64::MAX - u64::from(executor.0))
+    }
+
+    /// Whether it is one of Spark's.
+    pub fn is_sparks(self) -> bool {
+        self.started().is_none()
+    }
+
+    fn started(self) -> Option<ExecutorNo> {
+        u32::try_from(u64::MAX - self.0).ok().map(ExecutorNo)
+    }
+
+    /// Reads what is displayed of one.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text.strip_prefix(START) {
+            Some(executor) => executor.parse().ok().map(|no| Self::start_of(ExecutorNo(no))),
+            None => text.parse().ok().map(Self).filter(|task| task.is_sparks()),
+        }
+    }
+}
+
+/// What the ids of tasks begin with that are executors' starts.
+const START: &str = "start-";
+
 impl fmt::Display for TaskNo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        match self.started() {
+            Some(executor) => write!(f, "{START}{executor}"),
+            None => self.0.fmt(f),
+        }
     }
 }
 
@@ -37,6 +68,9 @@ pub struct FineOptions {
     pub task_bytes: (usize, usize),
     /// What an executor's JVM needs, in MiB, with everything beside its heap.
     pub executor_mem_mib: u64,
+    /// `spark.executor.instances`: executors to be started, each on an agent of its own,
+    /// before the driver has tasks.
+    pub ahead: usize,
 }
 
 /// A task that the driver wants to run on an offer.

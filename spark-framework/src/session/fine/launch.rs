@@ -55,14 +55,18 @@ impl FineSession {
         let app = App { register: &self.register, id, place: &self.place };
         let service = served.and_then(|served| shuffle::task(&app, &served, &agent, role));
         let tasks = tasks.into_iter().filter_map(|(no, resources)| {
-            let task = asked.remove(&no)?;
+            let (name, data) = match no.is_sparks() {
+                true => asked.remove(&no).map(|task| (task.name, task.data))?,
+                // Without data: the executor knows it by that.
+                false => (format!("start of executor {executor}"), Vec::new()),
+            };
             Some(v1::TaskInfo {
-                name: task.name,
+                name,
                 task_id: v1::TaskId { value: no.to_string() },
                 agent_id: (&agent).into(),
                 resources: resources.to_proto(Dialect::Refined, role),
                 executor: Some(made.info.clone()),
-                data: Some(task_data(begin, &task.data)),
+                data: Some(task_data(begin, &data)),
                 ..Default::default()
             })
         });

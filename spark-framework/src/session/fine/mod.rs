@@ -59,6 +59,7 @@ impl FineSession {
             executor_cpus: cpus("spark.mezz.executor.cores", settings.executor_cpus)?,
             task_bytes: task_bytes(&register, &settings),
             executor_mem_mib: settings.mem,
+            ahead: settings.ahead,
         };
         Ok(Self {
             policy: FinePolicy::new(options),
@@ -77,6 +78,11 @@ impl FineSession {
 
     pub(super) fn place(&self) -> &Place {
         &self.place
+    }
+
+    /// Whether it wants offers from the start.
+    pub(super) fn wants_offers(&self) -> bool {
+        self.policy.wants_offers()
     }
 
     pub(super) fn next_deadline(&self) -> Option<Time> {
@@ -197,14 +203,16 @@ impl FineSession {
 
     fn offers(&mut self, now: Time, offers: &[v1::Offer], out: &mut Vec<Output>) {
         let mut known = Vec::new();
-        let mut logs = BTreeMap::new();
+        let mut shown = Shown::default();
         let mut present: BTreeMap<AgentId, BTreeSet<ExecutorNo>> = BTreeMap::new();
         for offer in offers {
             match policy_offer(offer) {
                 Ok(offered) => {
-                    if let Entry::Vacant(v) = logs.entry(offered.agent.clone()) {
+                    if let Entry::Vacant(v) = shown.logs.entry(offered.agent.clone()) {
                         v.insert(log_base(offer));
                     }
+                    let cpus = shown.cpus.entry(offered.agent.clone()).or_default();
+                    *cpus = cpus.saturating_add(offered.resources.scalar("cpus"));
                     let executors = offer.executor_ids.iter().filter_map(|e| number(&e.value));
                     present.entry(offered.agent.clone()).or_default().extend(executors);
                     known.push(offered);
@@ -220,7 +228,7 @@ impl FineSession {
             let executors = executors.into_iter().collect();
             self.decide(now, FineEvent::Present { agent, executors }, Shown::default(), out);
         }
-        self.decide(now, FineEvent::Offers(known), Shown { logs, ..Shown::default() }, out);
+        self.decide(now, FineEvent::Offers(known), shown, out);
     }
 
     /// Asks the policy; `shown` has what its actions refer to.
@@ -230,16 +238,11 @@ impl FineSession {
         for action in actions {
             match action {
                 FineAction::Show { batch, offers } => {
-                    let app = self.app_id.as_deref().unwrap_or_default();
                     let offers = offers
                         .into_iter()
                         .map(|offer| ShownOffer {
                             exec: offer.executor.to_string(),
-                            logs: shown
-                                .logs
-                                .get(&offer.agent)
-                                .and_then(|base| base.as_deref())
-                                .map(|base| format!("{base}/files/download?framework={app}")),
+                            logs: self.logs(&shown, &offer.agent),
                             agent: offer.agent.to_string(),
                             host: offer.hostname,
                             cpus: offer.cpus.to_f64(),
@@ -250,6 +253,19 @@ impl FineSession {
                 FineAction::Launch(launch) => {
                     let offers = launch.offers.iter().map(Into::into).collect();
                     let refuse = launch.refuse;
+                    if let Some((start, _)) = launch.tasks.iter().find(|(no, _)| !no.is_sparks()) {
+                        let cpus = shown.cpus.get(&launch.agent).copied().unwrap_or_default();
+                        out.push(Output::Driver(ToDriver::ExecutorAhead {
+                            task: start.to_string(),
+                            offer: ShownOffer {
+                                exec: launch.executor.to_string(),
+                                logs: self.logs(&shown, &launch.agent),
+                                agent: launch.agent.to_string(),
+                                host: launch.hostname.clone(),
+                                cpus: cpus.to_f64(),
+                            },
+                        }));
+                    }
                     let tasks = self.tasks(launch, &mut shown.tasks);
                     out.push(Output::Launch { offers, tasks, refuse });
                 }
@@ -270,20 +286,27 @@ impl FineSession {
                     out.push(Output::Driver(ToDriver::ExecutorUp { id }));
                 }
                 FineAction::Undone { tasks, executor, by_app, reason } => {
-                    out.push(Output::Driver(ToDriver::Undone {
-                        tids: tasks.iter().map(|t| t.0).collect(),
-                        exec: executor.to_string(),
-                        by_app,
-                        reason,
-                    }));
+                    let sparks = tasks.iter().filter(|t| t.is_sparks());
+                    let tids: Vec<u64> = sparks.map(|t| t.0).collect();
+                    if !tids.is_empty() {
+                        let exec = executor.to_string();
+                        out.push(Output::Driver(ToDriver::Undone { tids, exec, by_app, reason }));
+                    }
                 }
                 FineAction::Ended { executor, exit, ran } => {
-                    out.extend(ran.into_iter().map(running));
+                    out.extend(ran.into_iter().filter_map(running));
                     self.ended(executor, exit, out);
                 }
                 FineAction::GiveUp { message } => fail(message, out),
             }
         }
+    }
+
+    /// Where the agent serves the executor's files, when it says.
+    fn logs(&self, shown: &Shown, agent: &AgentId) -> Option<String> {
+        let app = self.app_id.as_deref().unwrap_or_default();
+        let base = shown.logs.get(agent)?.as_deref()?;
+        Some(format!("{base}/files/download?framework={app}"))
     }
 
     fn ended(&mut self, executor: ExecutorNo, exit: Exit, out: &mut Vec<Output>) {
@@ -317,11 +340,14 @@ fn task_bytes(register: &Register, settings: &FineSettings) -> (usize, usize) {
 struct Shown {
     /// Where each offering agent serves files.
     logs: BTreeMap<AgentId, Option<String>>,
+    /// What each has to offer.
+    cpus: BTreeMap<AgentId, Scalar>,
     /// The tasks of an answer.
     tasks: BTreeMap<TaskNo, SparkTask>,
 }
 
 /// Spark counts a failure only against tasks that it has heard of so.
-fn running(task: TaskNo) -> Output {
-    Output::Driver(ToDriver::Status { tid: task.0, state: "RUNNING", data: Vec::new() })
+fn running(task: TaskNo) -> Option<Output> {
+    let status = ToDriver::Status { tid: task.0, state: "RUNNING", data: Vec::new() };
+    task.is_sparks().then_some(Output::Driver(status))
 }

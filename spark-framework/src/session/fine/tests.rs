@@ -150,6 +150,39 @@ fn tasks_share_an_executor_that_is_told_once_how_to_begin() {
     assert!(matches!(read_task_data(tasks[0].data()), Ok((None, b"task"))));
 }
 
+/// The driver hears of the executor, and nothing of the task.
+#[test]
+fn an_executor_is_started_ahead_of_tasks() {
+    let mut register = register();
+    register.fine.as_mut().unwrap().ahead = 2;
+    let mut env = Env(FineSession::new(register, "/bin/mezz").unwrap());
+    assert!(env.0.wants_offers());
+    env.send(Input::Subscribed(v1::FrameworkId { value: "fw-1".into() }));
+    let out = env.send(Input::Offers(vec![offer("o1")]));
+    assert_eq!(
+        to_driver(&out),
+        [
+            r#"{"t":"executor_ahead","exec":"1","agent":"a1","host":"node1","cpus":4.0,"logs":"http://node1:5051/files/download?framework=fw-1","task":"start-1"}"#
+        ]
+    );
+    let tasks = out.iter().find_map(|o| match o {
+        Output::Launch { tasks, .. } => Some(tasks),
+        _ => None,
+    });
+    let [task] = &tasks.unwrap()[..] else { panic!("{} tasks", tasks.unwrap().len()) };
+    assert_eq!(
+        (task.task_id.value.as_str(), task.name.as_str()),
+        ("start-1", "start of executor 1")
+    );
+    let (begin, data) = read_task_data(task.data()).unwrap();
+    assert!(begin.is_some() && data.is_empty());
+    assert!(out.last() == Some(&Output::Suppress));
+    let running = env.update("start-1", TaskState::TaskRunning, Source::Executor, b"");
+    assert_eq!(to_driver(&running), [r#"{"t":"executor_up","id":"1"}"#]);
+    let out = env.update("start-1", TaskState::TaskFinished, Source::Executor, b"");
+    assert_eq!(to_driver(&out), [""; 0]);
+}
+
 #[test]
 fn in_an_image_both_processes_are_started_by_a_shell() {
     let docker = [("image".to_owned(), "spark:4".to_owned())].into();

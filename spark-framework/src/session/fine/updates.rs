@@ -19,11 +19,11 @@ use crate::{
 
 impl FineSession {
     pub(super) fn update(&mut self, now: Time, status: v1::TaskStatus, out: &mut Vec<Output>) {
-        let Ok(tid) = status.task_id.value.parse::<u64>() else {
+        let Some(task) = TaskNo::parse(&status.task_id.value) else {
             warn!(task = status.task_id.value, "a status of a task that is not ours");
             return;
         };
-        let (task, state) = (TaskNo(tid), status.state());
+        let state = status.state();
         let known = self.policy.place_of(task).is_some();
         let executor = status.executor_id.as_ref().and_then(|e| number(&e.value));
         let on = executor.zip(status.agent_id.as_ref().map(AgentId::from));
@@ -33,13 +33,16 @@ impl FineSession {
         {
             let data = status.data.unwrap_or_default();
             self.decide(now, FineEvent::Done(task), Shown::default(), out);
-            out.push(Output::Driver(ToDriver::Status { tid, state: spark, data }));
+            if task.is_sparks() {
+                let status = ToDriver::Status { tid: task.0, state: spark, data };
+                out.push(Output::Driver(status));
+            }
             return;
         }
         let event = match (state, on) {
             (TaskState::TaskRunning | TaskState::TaskKilling, Some(on)) => {
                 if known && state == TaskState::TaskRunning {
-                    out.push(running(task));
+                    out.extend(running(task));
                 }
                 FineEvent::Running { task, on }
             }

@@ -33,6 +33,9 @@ final class ExecutorCommand {
 
   private static final String FOUND_JAVA = "{{JAVA}}";
 
+  /** What an archive of classes that does not fit would have a JVM say, on standard output. */
+  private static final String QUIET = "-Xlog:cds*=off";
+
   private final SparkContext sc;
   private final SparkConf conf;
   private final Settings settings;
@@ -56,7 +59,7 @@ final class ExecutorCommand {
 
   /** The whole command in coarse-grained mode, program first. */
   List<String> arguments() {
-    List<String> argv = java(MAIN, classPath());
+    List<String> argv = java(MAIN, sharesClasses() ? sharedClassPath() : classPath());
     add(argv, "--driver-url", driverUrl());
     add(argv, "--executor-id", "{{EXECUTOR_ID}}");
     if (!settings.hasOwnNetwork()) {
@@ -70,8 +73,23 @@ final class ExecutorCommand {
 
   /** The whole command in fine-grained mode, program first. The rest is told by its parent. */
   List<String> fineArguments() {
-    String bridge = settings.executorBridge() == null ? ownJar() : settings.executorBridge();
-    return java(FineExecutorBackend.class.getName(), bridge + ":" + classPath());
+    return java(
+        FineExecutorBackend.class.getName(),
+        sharesClasses() ? sharedClassPath() : bridge() + ":" + classPath());
+  }
+
+  private String bridge() {
+    return settings.executorBridge() == null ? ownJar() : settings.executorBridge();
+  }
+
+  /** Whether classes come from an archive: none fits where others are before Spark's. */
+  private boolean sharesClasses() {
+    return settings.classDataSharing() && conf.get("spark.executor.extraClassPath", "").isEmpty();
+  }
+
+  /** What the archive was made with, and after it what it knows nothing of. */
+  private String sharedClassPath() {
+    return bridge() + ":" + home + "/jars/*:" + home + "/conf/" + distribution();
   }
 
   private List<String> java(String main, String classPath) {
@@ -80,6 +98,11 @@ final class ExecutorCommand {
     argv.add("-cp");
     argv.add(classPath);
     argv.add("-Xmx{{HEAP_MIB}}m");
+    if (sharesClasses()) {
+      // Before the user's options, which win.
+      argv.add("-XX:SharedArchiveFile=" + home + "/" + Settings.ARCHIVE);
+      argv.add(QUIET);
+    }
     // Spark adds its --add-opens options to these by itself.
     argv.addAll(options("spark.executor.defaultJavaOptions"));
     argv.addAll(options("spark.executor.extraJavaOptions"));
@@ -182,11 +205,13 @@ final class ExecutorCommand {
     }
     parts.add(home + "/conf/");
     parts.add(home + "/jars/*");
+    return String.join(":", parts) + distribution();
+  }
+
+  /** What Spark's scripts put at a class path's end, with its colon. */
+  private String distribution() {
     String dist = System.getenv("SPARK_DIST_CLASSPATH");
-    if (dist != null && !dist.isEmpty() && !settings.inDocker()) {
-      parts.add(dist);
-    }
-    return String.join(":", parts);
+    return dist == null || dist.isEmpty() || settings.inDocker() ? "" : ":" + dist;
   }
 
   private List<String> options(String key) {

@@ -142,6 +142,7 @@ final class FineBackend implements SchedulerBackend, Sidecar.Listener {
             settings.fineExecutorCores(),
             each.totalMemMiB(),
             each.executorMemoryMiB(),
+            settings.executorsAhead(),
             properties());
     fine.put("program", settings.executorProgram());
     settings.shuffleService().addTo(message, command);
@@ -202,6 +203,9 @@ final class FineBackend implements SchedulerBackend, Sidecar.Listener {
     switch (message.path("t").asText()) {
       case "offers":
         onOffers(message);
+        break;
+      case "executor_ahead":
+        remember(message.path("exec").asText(), message, message.path("task").asText());
         break;
       case "executor_up":
         onUp(message);
@@ -269,7 +273,7 @@ final class FineBackend implements SchedulerBackend, Sidecar.Listener {
         continue;
       }
       int place = places.get(executor);
-      remember(executor, offers.get(place), task.taskId());
+      remember(executor, offers.get(place), Long.toString(task.taskId()));
       Protocol.putTask(
           launches.computeIfAbsent(executor, id -> Protocol.putLaunches(answer, place)),
           task.taskId(),
@@ -302,7 +306,7 @@ final class FineBackend implements SchedulerBackend, Sidecar.Listener {
     return null;
   }
 
-  private void remember(String executor, JsonNode offer, long task) {
+  private void remember(String executor, JsonNode offer, String task) {
     if (launched.containsKey(executor)) {
       return;
     }

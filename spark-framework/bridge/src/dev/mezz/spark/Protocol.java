@@ -101,12 +101,14 @@ final class Protocol {
       double executorCpus,
       long memory,
       long heap,
+      int ahead,
       Map<String, String> properties) {
     ObjectNode node = register.putObject("fine");
     node.put("task_cpus", taskCpus);
     node.put("executor_cpus", executorCpus);
     node.put("mem", memory);
     node.put("heap", heap);
+    node.put("ahead", ahead);
     node.set("props", JSON.valueToTree(properties));
     return node;
   }

@@ -1,14 +1,20 @@
 package dev.mezz.spark;
 
+import java.nio.file.Files;
+import java.nio.file.Path;
 import java.util.LinkedHashMap;
 import java.util.Map;
 import java.util.OptionalInt;
 
 import org.apache.spark.SparkConf;
+import org.apache.spark.scheduler.cluster.SchedulerBackendUtils;
 import scala.Tuple2;
 
 /** The settings that this plugin reads: {@code spark.mezz.*} and Spark's own on executors. */
 final class Settings {
+  /** The archive of Spark's classes that {@code mezz spark archive} makes in Spark's folder. */
+  static final String ARCHIVE = "mezz-classes.jsa";
+
   private static final String DOCKER = "spark.mezz.executor.docker.";
 
   /** Where images have what fine-grained executors need, unless the settings say otherwise. */
@@ -29,6 +35,7 @@ final class Settings {
     failoverTimeoutSeconds();
     fetcherCache();
     decommissionGraceSeconds();
+    classDataSharing();
     if (!coarse()) {
       checkFine();
     }
@@ -47,6 +54,7 @@ final class Settings {
   /** Refuses what makes no sense in fine-grained mode, or is not there. */
   private void checkFine() {
     fineExecutorCores();
+    executorsAhead();
     if (conf.getBoolean("spark.dynamicAllocation.enabled", false)) {
       throw new IllegalArgumentException(
           "spark.dynamicAllocation.enabled makes no sense with spark.mezz.coarse=false: cores are "
@@ -68,6 +76,22 @@ final class Settings {
   /** Cores that an executor holds in fine-grained mode even while it runs nothing. */
   double fineExecutorCores() {
     return cores(conf, "spark.mezz.executor.cores", "0");
+  }
+
+  /** Executors that are started in fine-grained mode before there are tasks. */
+  int executorsAhead() {
+    String key = "spark.executor.instances";
+    int otherwise = SchedulerBackendUtils.DEFAULT_NUMBER_EXECUTORS();
+    String text = conf.get(key, Integer.toString(otherwise));
+    try {
+      int executors = Integer.parseInt(text.trim());
+      if (executors >= 0) {
+        return executors;
+      }
+    } catch (NumberFormatException e) {
+      // Said below.
+    }
+    throw new IllegalArgumentException(key + " is '" + text + "'; it must be a whole number from 0");
   }
 
   /** A setting that is a number of cores, fractions allowed. */
@@ -160,6 +184,17 @@ final class Settings {
   String sparkHome() {
     String said = executorHome();
     return said == null ? conf.get("spark.home", System.getenv("SPARK_HOME")) : said;
+  }
+
+  /**
+   * Whether executors map the archive of Spark's classes. Where nobody says: if this machine's
+   * Spark has one, for agents are installed alike; what is in an image cannot be seen from here.
+   */
+  boolean classDataSharing() {
+    String home = sparkHome();
+    boolean here =
+        !findsSpark() && home != null && Files.isRegularFile(Path.of(home, ARCHIVE));
+    return conf.getBoolean("spark.mezz.classDataSharing", here);
   }
 
   /** Bound on the cores of all executors together. */
