@@ -1,13 +1,15 @@
 //! Builds the command line of Spark's own programs for a Mezz cluster.
 //!
 //! Only three things are added to what the user wrote: the master URL, the
-//! plugin on the driver's class path, and where `mezz` is. Everything else is
-//! passed on untouched.
+//! plugin on the driver's class path, and where `mezz` is; and a secret where
+//! `spark.authenticate` needs one that nobody gives. Everything else is passed on
+//! untouched.
 
 mod arguments;
 mod env;
 mod history;
 mod locate;
+mod settings;
 
 #[cfg(test)]
 mod tests;
@@ -23,8 +25,9 @@ use thiserror::Error;
 
 use self::arguments::Arguments;
 pub use self::{
-    env::spark_defaults,
+    env::{SparkDefaults, spark_defaults},
     history::{HistoryServer, history_server},
+    settings::SettingsFile,
 };
 
 /// The scheme of our master URLs. `spark-submit` takes none that does not start
@@ -190,6 +193,12 @@ pub enum SubmitError {
     /// No port is free.
     #[error("no port is free")]
     NoPort(#[source] std::io::Error),
+    /// No secret could be made, or handed on.
+    #[error(
+        "cannot make the secret that spark.authenticate needs; give one by \
+         spark.authenticate.secret in a --properties-file"
+    )]
+    Secret(#[source] std::io::Error),
     /// A file of settings that cannot be read.
     #[error("cannot read {}", path.display())]
     Properties {
@@ -201,8 +210,17 @@ pub enum SubmitError {
     },
 }
 
-/// The command that runs Spark's program on the cluster. It inherits the
-/// environment, with SPARK_HOME set.
+/// A command of Spark's.
+#[derive(Debug)]
+pub struct SparkCommand {
+    /// It inherits the environment, with SPARK_HOME set.
+    pub command: Command,
+    /// Where the command reads its settings from, if a secret was made for it: to be
+    /// kept until it has ended, or has taken this process's place.
+    pub settings: Option<SettingsFile>,
+}
+
+/// The command that runs Spark's program on the cluster.
 ///
 /// # Errors
 /// [`SubmitError`] says what is missing or contradictory, and what to do.
@@ -210,14 +228,19 @@ pub fn spark_command(
     kind: Kind,
     options: &SparkOptions,
     user_args: &[OsString],
-) -> Result<Command, SubmitError> {
+) -> Result<SparkCommand, SubmitError> {
     let environment = Environment::of_process();
     let home = locate::spark_home(options, &environment, kind.program())?;
     let jar = locate::bridge_jar(options, &environment)?;
-    let args = arguments(options, &home, &jar, &environment, user_args)?;
+    let mut settings = None;
+    let with_secret = |text: &str| {
+        let file = SettingsFile::with_secret(text).map_err(SubmitError::Secret)?;
+        Ok(settings.insert(file).path())
+    };
+    let args = arguments(options, &home, &jar, &environment, user_args, with_secret)?;
     let mut command = program(kind, &home, &environment);
     command.args(args);
-    Ok(command)
+    Ok(SparkCommand { command, settings })
 }
 
 /// The command that prints the help of Spark's program. Needs no master and no
@@ -292,18 +315,21 @@ impl Environment {
     }
 }
 
+/// `with_secret` makes a file of these settings and a new secret, and returns its path.
 fn arguments(
     options: &SparkOptions,
     home: &Path,
     jar: &Path,
     environment: &Environment,
     user_args: &[OsString],
+    with_secret: impl FnOnce(&str) -> Result<PathBuf, SubmitError>,
 ) -> Result<Vec<OsString>, SubmitError> {
     let user = Arguments::read(user_args);
     if user.deploy_mode().as_deref() == Some("cluster") {
         return Err(SubmitError::ClusterMode);
     }
     let master = master(options, &user)?;
+    let text = settings::read(&user, home, environment)?;
 
     let mut all: Vec<OsString> = Vec::new();
     // Before the user's, so that a setting of theirs wins.
@@ -317,10 +343,14 @@ fn arguments(
     if let Some(mode) = options.mode {
         all.extend(["--conf".into(), mode.setting().into()]);
     }
+    if settings::lack_secret(&user, &text) {
+        // In the place of the user's, whose settings it has: of two the last one wins.
+        all.extend(["--properties-file".into(), with_secret(&text)?.into()]);
+    }
     // After the user's, which it takes in: of two the last one wins, and a
     // setting would lose against it.
     all.push("--driver-class-path".into());
-    all.push(match class_path(&user, home, environment)? {
+    all.push(match class_path(&user, &text) {
         Some(mut theirs) => {
             theirs.push(":");
             theirs.push(jar);
@@ -355,28 +385,10 @@ fn master(options: &SparkOptions, user: &Arguments) -> Result<Option<String>, Su
 }
 
 /// The class path that the driver would have without us: the last word has the
-/// option, then a setting on the command line, then the file of settings.
-fn class_path(
-    user: &Arguments,
-    home: &Path,
-    environment: &Environment,
-) -> Result<Option<OsString>, SubmitError> {
-    if let Some(given) = user.driver_class_path() {
-        return Ok(Some(given));
-    }
-    let text = match user.properties_file() {
-        Some(file) => {
-            let path = PathBuf::from(file);
-            let read = std::fs::read_to_string(&path);
-            Some(read.map_err(|source| SubmitError::Properties { path, source })?)
-        }
-        None => match conf_dir(Some(home), environment) {
-            Some(conf) => read_if_there(&conf.join(DEFAULTS))?,
-            None => None,
-        },
-    };
-    let path = text.and_then(|text| arguments::property(&text, "spark.driver.extraClassPath"));
-    Ok(path.map(Into::into))
+/// option, then a setting on the command line, then the files of settings.
+fn class_path(user: &Arguments, text: &str) -> Option<OsString> {
+    let of_file = || arguments::property(text, "spark.driver.extraClassPath").map(Into::into);
+    user.driver_class_path().or_else(of_file)
 }
 
 /// The folder that Spark reads its settings from.

@@ -101,13 +101,15 @@ final class Protocol {
       double executorCpus,
       long memory,
       long heap,
-      Map<String, String> properties) {
+      Map<String, String> properties,
+      Map<String, String> secrets) {
     ObjectNode node = register.putObject("fine");
     node.put("task_cpus", taskCpus);
     node.put("executor_cpus", executorCpus);
     node.put("mem", memory);
     node.put("heap", heap);
     node.set("props", JSON.valueToTree(properties));
+    node.set("secret_props", JSON.valueToTree(secrets));
     return node;
   }
 
