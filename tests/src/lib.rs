@@ -10,7 +10,7 @@ mod spark;
 
 pub use cluster::{Cluster, ClusterOptions};
 pub use process::{Finished, Process, clean_command, example_program, mezz_program};
-pub use spark::{executors, http_get, nothing_is_left, spark_command};
+pub use spark::{executors, http_get, nothing_is_left, places_of, spark_command};
 
 use std::{
     path::{Path, PathBuf},
