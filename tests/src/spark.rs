@@ -68,7 +68,8 @@ pub fn spark_command(cluster: &Cluster, spark: &str, words: &[&str]) -> Result<C
 /// When something cannot be looked at.
 pub fn places_of(cluster: &Cluster, words: &[&str]) -> Result<Vec<String>> {
     let seen = |text: &[u8]| {
-        words.iter().any(|word| text.windows(word.len()).any(|part| part == word.as_bytes()))
+        let text = String::from_utf8_lossy(text);
+        words.iter().any(|word| text.contains(word))
     };
     let mut places = Vec::new();
     for (list, args) in

@@ -323,7 +323,8 @@ fn our_own_submit_brings_its_files_and_keeps_its_secrets() -> Result<()> {
          print(sc.parallelize([sys.argv[1]], 1).map(look).collect()[0], flush=True)\n\
          while not os.path.exists(sys.argv[3]):\n    time.sleep(0.05)\n",
     )?;
-    let (a, b) = (program(&all, "a.txt", "from a file,")?, program(&all, "b.txt", "an archive")?);
+    let a = program(&all, "a.txt", "from a file,")?;
+    program(&all, "b.txt", "an archive")?;
     let archive = a.with_file_name("packed.tar.gz");
     let mut tar = Command::new("tar");
     tar.arg("-czf").arg(&archive).arg("-C").arg(all.cluster.folder()).arg("b.txt");

@@ -20,6 +20,12 @@ use tempfile::TempDir;
 
 const SPARK_4: &str = "MEZZ_TEST_SPARK_HOME";
 
+/// Short runs of much code: compiling it well costs more than it gives.
+const FAST: [&str; 2] = [
+    "spark.driver.extraJavaOptions=-XX:TieredStopAtLevel=1",
+    "spark.executor.extraJavaOptions=-XX:TieredStopAtLevel=1",
+];
+
 /// One executor and one task at a time fit on each agent; the driver is outside.
 fn cluster() -> Result<Cluster> {
     Cluster::start(ClusterOptions {
@@ -151,9 +157,9 @@ impl Luggage {
         Ok(all)
     }
 
-    /// A key with its certificate for 127.0.0.1, and the settings that use it; the names
-    /// of those that are `on` are turned on.
-    fn settings(&self, on: &[&str]) -> Result<()> {
+    /// A key with its certificate for 127.0.0.1, and the settings that use it for whatever
+    /// is said, and for the driver's pages if so asked.
+    fn settings(&self, pages: bool) -> Result<()> {
         let store = self.text("keys.p12");
         let mut keytool = Command::new("keytool");
         keytool
@@ -161,15 +167,14 @@ impl Luggage {
             .args(["-dname", "CN=mezz-test", "-ext", "san=ip:127.0.0.1", "-validity", "2"])
             .args(["-storetype", "PKCS12", "-storepass", "hush-store", "-keystore", &store]);
         run(&mut keytool)?;
-        let mut text = format!(
-            "spark.authenticate true\nspark.hadoop.some.token hush-token\n\
+        // What is on takes the rest from `spark.ssl`, if that is on.
+        let text = format!(
+            "spark.ssl.enabled true\nspark.ssl.rpc.enabled true\nspark.ssl.ui.enabled {pages}\n\
+             spark.authenticate true\nspark.hadoop.some.token hush-token\n\
              spark.ssl.keyStore {store}\nspark.ssl.keyStorePassword hush-store\n\
              spark.ssl.keyPassword hush-store\n\
              spark.ssl.trustStore {store}\nspark.ssl.trustStorePassword hush-store\n"
         );
-        for name in on {
-            text += &format!("spark.ssl.{name}.enabled true\n");
-        }
         Ok(fs::write(self.at("private.conf"), text)?)
     }
 }
@@ -186,19 +191,17 @@ fn owner(address: &str) -> Result<String> {
 }
 
 /// Starts the application, and looks at it while it runs; `look` is for the rest.
-fn carried(
-    mode: &str,
-    tls: &[&str],
-    look: impl FnOnce(&Cluster, &str) -> Result<()>,
-) -> Result<()> {
+fn carried(mode: &str, pages: bool, look: impl FnOnce(&Cluster, &str) -> Result<()>) -> Result<()> {
     let cluster = cluster()?;
     let luggage = Luggage::pack()?;
-    luggage.settings(tls)?;
+    luggage.settings(pages)?;
     let events = cluster.folder().join("events");
     fs::create_dir(&events)?;
     let mut command = spark_command(&cluster, SPARK_4, &["submit", "--mode", mode])?;
     command.args(luggage.options()?).arg("--properties-file").arg(luggage.at("private.conf"));
     for setting in [
+        FAST[0],
+        FAST[1],
         "spark.executor.memory=512m",
         "spark.cores.max=2",
         "spark.ui.port=0",
@@ -241,7 +244,7 @@ fn carried(
 /// And with TLS wherever Spark has it.
 #[test]
 fn an_application_brings_its_files_and_speaks_tls_in_coarse_mode() -> Result<()> {
-    carried("coarse", &["rpc", "ui"], |cluster, stdout| {
+    carried("coarse", true, |cluster, stdout| {
         let frameworks = cluster.list("frameworks", &[])?;
         let page = frameworks[0]["webui_url"].as_str().context("the address of its pages")?;
         let page = page.strip_prefix("https://").with_context(|| format!("{page} is not https"))?;
@@ -256,7 +259,7 @@ fn an_application_brings_its_files_and_speaks_tls_in_coarse_mode() -> Result<()>
 /// There, settings come to executors by the cluster: passwords too, and are not seen.
 #[test]
 fn an_application_brings_its_files_and_speaks_tls_in_fine_mode() -> Result<()> {
-    carried("fine", &["rpc"], |cluster, stdout| {
+    carried("fine", false, |cluster, stdout| {
         let frameworks = cluster.list("frameworks", &[])?;
         let page = frameworks[0]["webui_url"].as_str().context("the address of its pages")?;
         let path = format!("api/v1/applications/{}/environment", said(stdout, "id")?);
@@ -275,6 +278,8 @@ fn an_application_brings_its_files_and_speaks_tls_in_fine_mode() -> Result<()> {
 fn shell(cluster: &Cluster, words: &[&str], typed: &str) -> Result<String> {
     let mut command = spark_command(cluster, SPARK_4, words)?;
     for setting in [
+        FAST[0],
+        FAST[1],
         "spark.executor.memory=512m",
         "spark.cores.max=1",
         "spark.ui.enabled=false",
