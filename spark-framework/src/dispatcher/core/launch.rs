@@ -28,8 +28,8 @@ const WRITE: &str = "cd \"$MESOS_SANDBOX\" && \
     f=$(mktemp \"${TMPDIR:-/tmp}/mezz-spark.XXXXXX\") && \
     printf '%s' \"$MEZZ_SPARK_PROPERTIES\" >\"$f\"";
 
-/// Adds a secret that is made where the driver runs, anew for each run: nobody else
-/// ever has it.
+/// Adds a secret that is made where the driver runs, anew for each run: neither client
+/// nor dispatcher has it.
 const ADD_SECRET: &str = "s=$(od -An -vtx1 -N32 /dev/urandom | tr -d ' \\n') && \
     test ${#s} -eq 64 && printf 'spark.authenticate.secret=%s\\n' \"$s\" >>\"$f\"";
 
