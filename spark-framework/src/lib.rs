@@ -19,6 +19,7 @@ pub mod executor;
 mod last_words;
 pub mod policy;
 pub mod protocol;
+mod secret;
 pub mod session;
 mod shell;
 pub mod sidecar;
@@ -26,4 +27,4 @@ pub mod submit;
 
 pub use executor::{ExecutorError, run_executor};
 pub use sidecar::{SidecarError, run_sidecar};
-pub use submit::{Kind, SparkOptions, SubmitError, spark_command};
+pub use submit::{Kind, SparkCommand, SparkOptions, SubmitError, spark_command};

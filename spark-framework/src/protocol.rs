@@ -142,8 +142,11 @@ pub struct FineSettings {
     pub ahead: usize,
     /// The `mezz` program on the agents; this one's path when absent.
     pub program: Option<String>,
-    /// The application's settings, for its executors. May hold secrets.
+    /// The application's settings, for its executors.
     pub props: BTreeMap<String, String>,
+    /// Those of them that are secret.
+    #[serde(default)]
+    pub secret_props: BTreeMap<String, String>,
 }
 
 /// What shuffle services need to know.

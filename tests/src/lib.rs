@@ -12,7 +12,7 @@ mod spark;
 pub use cluster::{Cluster, ClusterOptions, free_address};
 pub use etcd::Etcd;
 pub use process::{Finished, Process, clean_command, example_program, mezz_program};
-pub use spark::{executors, http_get, nothing_is_left, sidecar, spark_command};
+pub use spark::{executors, http_get, nothing_is_left, places_of, sidecar, spark_command};
 
 use std::{
     path::{Path, PathBuf},

@@ -56,13 +56,32 @@ impl Process {
     ///
     /// # Errors
     /// When it cannot be started.
-    pub fn start(name: &str, logs: &Path, mut command: Command) -> Result<Self> {
+    pub fn start(name: &str, logs: &Path, command: Command) -> Result<Self> {
+        Self::spawn(name, logs, command, Stdio::null())
+    }
+
+    /// The same, with this as its standard input.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_with_input(
+        name: &str,
+        logs: &Path,
+        command: Command,
+        input: &str,
+    ) -> Result<Self> {
+        let path = logs.join(format!("{name}.in"));
+        std::fs::write(&path, input)?;
+        Self::spawn(name, logs, command, Stdio::from(File::open(path)?))
+    }
+
+    fn spawn(name: &str, logs: &Path, mut command: Command, stdin: Stdio) -> Result<Self> {
         let open = |path: &Path| File::options().create(true).append(true).open(path);
         let (stdout, stderr) = (logs.join(format!("{name}.out")), logs.join(format!("{name}.err")));
         // Of a group of its own, as a terminal would start it.
         let child = command
             .process_group(0)
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(open(&stdout)?)
             .stderr(open(&stderr)?)
             .spawn()

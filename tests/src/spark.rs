@@ -4,6 +4,7 @@ use std::{
     collections::BTreeSet,
     io::{Read, Write},
     net::TcpStream,
+    os::unix::fs::PermissionsExt as _,
     process::Command,
 };
 
@@ -81,6 +82,54 @@ pub fn spark_command(cluster: &Cluster, spark: &str, words: &[&str]) -> Result<C
         .env("MEZZ_SPARK_BRIDGE", prepared("MEZZ_SPARK_BRIDGE")?)
         .env("SPARK_LOCAL_IP", "127.0.0.1");
     Ok(command)
+}
+
+/// Where any of these words is seen by somebody who looks at the cluster: in its lists,
+/// on the command line of one of its processes, in a file below its folder, unless that
+/// is one of master or agent that nobody but its owner may read.
+///
+/// # Errors
+/// When something cannot be looked at.
+pub fn places_of(cluster: &Cluster, words: &[&str]) -> Result<Vec<String>> {
+    let seen = |text: &[u8]| {
+        let text = String::from_utf8_lossy(text);
+        words.iter().any(|word| text.contains(word))
+    };
+    let mut places = Vec::new();
+    for (list, args) in
+        [("frameworks", &[][..]), ("agents", &[]), ("offers", &[]), ("tasks", &["--completed"])]
+    {
+        for item in cluster.list(list, args)? {
+            if seen(item.to_string().as_bytes()) {
+                places.push(format!("mezz {list}: {item}"));
+            }
+        }
+    }
+    for pid in processes_of(cluster.folder())? {
+        // A process may end while it is looked at.
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        if seen(&line) {
+            places.push(format!("command line: {}", String::from_utf8_lossy(&line)));
+        }
+    }
+    let mut folders = vec![(cluster.folder().to_path_buf(), false, false)];
+    while let Some((folder, closed, served)) = folders.pop() {
+        for entry in std::fs::read_dir(&folder)? {
+            let entry = entry?;
+            let (path, kind) = (entry.path(), entry.file_type()?);
+            // A file may go while it is looked at.
+            let Ok(data) = entry.metadata() else { continue };
+            // Sandboxes are served by the agent, whoever may open their files here.
+            let served = served || path.ends_with("slaves");
+            let closed = !served && (closed || data.permissions().mode() & 0o077 == 0);
+            if kind.is_dir() {
+                folders.push((path, closed, served));
+            } else if kind.is_file() && !closed && seen(&std::fs::read(&path).unwrap_or_default()) {
+                places.push(path.display().to_string());
+            }
+        }
+    }
+    Ok(places)
 }
 
 /// What answers at this `http://` address: its status and its body.

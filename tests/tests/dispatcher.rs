@@ -8,8 +8,8 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use mezz_tests::{
-    Cluster, ClusterOptions, PATIENCE, Process, clean_command, eventually, mezz_program, prepared,
-    prepared_value,
+    Cluster, ClusterOptions, PATIENCE, Process, clean_command, eventually, mezz_program, places_of,
+    prepared, prepared_value,
 };
 use serde_json::Value;
 
@@ -304,7 +304,7 @@ fn spark_3_5_s_client_is_served_with_its_own_spark() -> Result<()> {
 }
 
 #[test]
-fn our_own_submit_brings_its_files_and_keeps_its_secret() -> Result<()> {
+fn our_own_submit_brings_its_files_and_keeps_its_secrets() -> Result<()> {
     let all = Dispatched::start()?;
     program(&all, "helper.py", "def greet(name): return 'hello ' + name\n")?;
     let app = program(
@@ -313,43 +313,50 @@ fn our_own_submit_brings_its_files_and_keeps_its_secret() -> Result<()> {
         "import sys, time, os\n\
          from pyspark.sql import SparkSession\n\
          from helper import greet\n\
+         from pyspark import SparkFiles\n\
          sc = SparkSession.builder.getOrCreate().sparkContext\n\
-         print(sc.parallelize([sys.argv[1]], 1).map(greet).collect()[0], flush=True)\n\
-         while not os.path.exists(sys.argv[2]):\n    time.sleep(0.05)\n",
+         def look(name):\n\
+         \x20   found = [open(SparkFiles.get(n)).read() for n in ('a.txt', 'inner/b.txt')]\n\
+         \x20   return ' '.join([greet(name)] + found)\n\
+         with open(os.open(sys.argv[2], os.O_CREAT | os.O_WRONLY, 0o600), 'w') as file:\n\
+         \x20   file.write(sc.getConf().get('spark.authenticate.secret'))\n\
+         print(sc.parallelize([sys.argv[1]], 1).map(look).collect()[0], flush=True)\n\
+         while not os.path.exists(sys.argv[3]):\n    time.sleep(0.05)\n",
     )?;
-    let go = all.cluster.folder().join("go");
-    let go = go.to_str().context("a path in UTF-8")?;
+    let a = program(&all, "a.txt", "from a file,")?;
+    program(&all, "b.txt", "an archive")?;
+    let archive = a.with_file_name("packed.tar.gz");
+    let mut tar = Command::new("tar");
+    tar.arg("-czf").arg(&archive).arg("-C").arg(all.cluster.folder()).arg("b.txt");
+    ensure!(tar.status()?.success(), "no {}", archive.display());
+    // Not in the folder that is searched for secrets.
+    let elsewhere = tempfile::tempdir()?;
+    let path = |name: &str| elsewhere.path().join(name).display().to_string();
+    let (own, go) = (path("secret"), path("go"));
     let helper = all.cluster.folder().join("helper.py");
-    let files = format!("spark.submit.pyFiles={}", helper.display());
-    let secret = ["spark.authenticate=true", "spark.authenticate.secret=hush-hush", &files];
-    let id = all.submit(&secret, &app, &["world", go])?;
-    all.wait_for_log(&id, "hello world")?;
-    // While it runs, its secret is in no list, no command line and no file of it.
-    let tasks = text(&all.cluster.client(["tasks", "-o", "json"]).output()?.stdout);
-    ensure!(tasks.contains(&id), "{tasks}");
-    for (place, text) in [
-        ("the tasks", tasks),
-        ("the list", all.driver(&id)?.to_string()),
-        ("the log", all.logs(&id)?),
-        ("command lines", command_lines(&all)?),
-    ] {
-        ensure!(!text.contains("hush-hush"), "the secret is in {place}: {text}");
+    let conf = [
+        "spark.authenticate=true".to_owned(),
+        "spark.hadoop.some.token=hush-token".to_owned(),
+        format!("spark.submit.pyFiles={}", helper.display()),
+        format!("spark.files={}", a.display()),
+        format!("spark.archives={}#inner", archive.display()),
+    ];
+    let conf: Vec<&str> = conf.iter().map(String::as_str).collect();
+    let id = all.submit(&conf, &app, &["world", &own, &go])?;
+    all.wait_for_log(&id, "hello world from a file, an archive")?;
+    // While it runs, its secrets are in no list, no command line and no file of it.
+    let made = std::fs::read_to_string(&own)?;
+    ensure!(made.len() == 64, "{made}");
+    let seen = places_of(&all.cluster, &[&made, "hush-token"])?;
+    ensure!(seen.is_empty(), "secrets are seen: {seen:#?}");
+    for (place, text) in [("list", all.driver(&id)?.to_string()), ("log", all.logs(&id)?)] {
+        let seen = text.contains(&made) || text.contains("hush-token");
+        ensure!(!seen, "a secret is in the {place}: {text}");
     }
-    let work = all.cluster.folder().join("agent0");
-    let found =
-        Command::new("grep").args(["-rl", "hush-hush"]).arg(work.join("slaves")).output()?;
-    ensure!(found.stdout.is_empty(), "the secret is in {}", text(&found.stdout));
     std::fs::write(go, "")?;
     all.wait_for(&id, "FINISHED")?;
     all.nothing_is_left()?;
     all.stop()
-}
-
-/// Of everything that this cluster runs.
-fn command_lines(all: &Dispatched) -> Result<String> {
-    let pids = mezz_tests::processes_of(all.cluster.folder())?;
-    let line = |pid: i32| std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    Ok(pids.into_iter().map(|pid| text(&line(pid)) + "\n").collect())
 }
 
 #[test]
@@ -378,18 +385,29 @@ fn a_killed_dispatcher_loses_neither_what_runs_nor_what_waits() -> Result<()> {
 fn a_supervised_driver_is_started_again_and_a_kill_ends_it_for_good() -> Result<()> {
     let all = Dispatched::start()?;
     let mark = all.cluster.folder().join("mark");
+    let secrets = all.cluster.folder().join("secrets");
     let app = program(
         &all,
         "failing.py",
         &format!(
             "import os, sys, time\n\
+             from pyspark import SparkContext\n\
+             SparkContext._ensure_initialized()\n\
+             get = SparkContext._jvm.java.lang.System.getProperty\n\
+             with open({secrets:?}, 'a') as file:\n\
+             \x20   print(get('spark.authenticate.secret'), file=file)\n\
              if not os.path.exists({mark:?}):\n    open({mark:?}, 'w').close()\n    sys.exit(7)\n\
              print('the second time', flush=True)\n\
              time.sleep(3600)\n"
         ),
     )?;
-    let id = all.submit(&["spark.driver.supervise=true"], &app, &[])?;
+    let conf = ["spark.driver.supervise=true", "spark.authenticate=true"];
+    let id = all.submit(&conf, &app, &[])?;
     all.wait_for_log(&id, "the second time")?;
+    let secrets = std::fs::read_to_string(secrets)?;
+    let secrets: Vec<&str> = secrets.lines().collect();
+    let right = secrets.len() == 2 && secrets[0] != secrets[1];
+    ensure!(right && secrets.iter().all(|s| s.len() == 64), "one for each run: {secrets:?}");
     let driver = all.wait_for(&id, "RUNNING")?;
     ensure!(driver["launches"] == 2, "{driver}");
     let mut logs = Process::start("logs", all.cluster.folder(), all.command(&["logs", "-f", &id]))?;

@@ -111,7 +111,9 @@ pub fn run(args: &SparkArgs, sources: &Sources<'_>) -> anyhow::Result<ExitCode> 
         mode: own.mode.map(|mode| Mode::parse(&mode.to_string_lossy())).transpose()?,
         ..options
     };
-    become_spark(submit::spark_command(kind, &options, &own.rest)?)
+    // Its settings stay open until Spark has taken this process's place.
+    let spark = submit::spark_command(kind, &options, &own.rest)?;
+    become_spark(spark.command)
 }
 
 /// Where this program is, and nothing else.
@@ -174,7 +176,8 @@ fn split(masters: &OsString) -> Vec<String> {
 }
 
 /// Spark's options without a value; what follows another one is its value.
-const SWITCHES: [&str; 6] = ["--verbose", "-v", "--supervise", "--help", "-h", "--version"];
+const SWITCHES: [&str; 7] =
+    ["--verbose", "-v", "--supervise", "--help", "-h", "--version", "--load-spark-defaults"];
 
 /// Our options among Spark's.
 #[derive(Debug, Default, PartialEq)]

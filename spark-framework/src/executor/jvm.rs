@@ -14,7 +14,10 @@ use tokio::{
 };
 use tracing::warn;
 
-use super::{ExecutorError, message::FromJvm};
+use super::{
+    ExecutorError,
+    message::{FromJvm, SECRET_SETTINGS},
+};
 
 /// Lines that the JVM has not read yet; beyond that the agent waits.
 const MAX_UNREAD: usize = 1024;
@@ -25,8 +28,10 @@ const MAX_WAITING: usize = 256;
 const MAX_LINE: u64 = 64 << 20;
 /// Bytes that are written at once, about.
 const MAX_PIECE: usize = 64 << 10;
-/// What proves to the agent who this process is, and is none of Spark's business.
-const PROOFS: [&str; 2] = ["MEZZ_EXECUTOR_TOKEN", "MESOS_EXECUTOR_AUTHENTICATION_TOKEN"];
+/// What proves to the agent who this process is, and settings that the JVM is told: not
+/// for the environment of its Python workers.
+const NOT_FOR_JVM: [&str; 3] =
+    ["MEZZ_EXECUTOR_TOKEN", "MESOS_EXECUTOR_AUTHENTICATION_TOKEN", SECRET_SETTINGS];
 
 /// A running JVM; killed when dropped.
 pub(super) struct Jvm {
@@ -45,7 +50,7 @@ impl Jvm {
         let ours = UnixStream::from_std(ours).map_err(system("make a socket"))?;
         let mut jvm = Command::new(program);
         jvm.args(arguments).stdin(Stdio::from(OwnedFd::from(theirs))).kill_on_drop(true);
-        for name in PROOFS {
+        for name in NOT_FOR_JVM {
             jvm.env_remove(name);
         }
         let child = jvm

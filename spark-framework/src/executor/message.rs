@@ -10,6 +10,19 @@ use thiserror::Error;
 /// The version of the lines between this process and its JVM.
 pub(super) const VERSION: u32 = 1;
 
+/// The variable of an executor's environment that brings settings which are secret, as
+/// a JSON object of strings. Its name marks it as one that is not shown.
+pub const SECRET_SETTINGS: &str = "MEZZ_SPARK_SECRET_SETTINGS";
+
+/// Longest text of them, in bytes: of one variable Linux takes 128 KiB.
+pub const MAX_SECRET_SETTINGS: usize = 112 << 10;
+
+/// What [`SECRET_SETTINGS`] has for these settings.
+pub fn write_secret_settings(settings: &BTreeMap<String, String>) -> String {
+    // Strings only: this cannot fail.
+    serde_json::to_string(settings).unwrap_or_default()
+}
+
 /// Marks a task's data that begins with what the executor needs to begin.
 const WITH_BEGIN: u8 = 1;
 /// Marks a task's data that is Spark's alone.
@@ -27,7 +40,8 @@ pub struct Begin {
     pub host: String,
     /// The application's id.
     pub app: String,
-    /// The application's settings. May hold secrets.
+    /// The application's settings but for those that are secret, which come in a
+    /// [variable](SECRET_SETTINGS).
     pub props: BTreeMap<String, String>,
 }
 

@@ -29,7 +29,10 @@ use thiserror::Error;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{info, warn};
 
-pub use self::message::{Begin, DataError, KillOrder, read_task_data, task_data};
+pub use self::message::{
+    Begin, DataError, KillOrder, MAX_SECRET_SETTINGS, SECRET_SETTINGS, read_task_data, task_data,
+    write_secret_settings,
+};
 use self::{
     jvm::Jvm,
     message::{FromJvm, ToJvm, VERSION},
@@ -69,6 +72,9 @@ pub enum ExecutorError {
     /// The first task does not say how to begin.
     #[error("task {0} came before the executor was told how to begin")]
     NotBegun(String),
+    /// The variable with the secret settings is not as the sidecar writes it.
+    #[error("{SECRET_SETTINGS} is not understood; use the same mezz on all machines")]
+    SecretSettings(#[source] serde_json::Error),
     /// No argv.
     #[error("the executor was told no command")]
     NoCommand,
@@ -112,10 +118,15 @@ pub enum ExecutorError {
 pub async fn run_executor() -> Result<u8, ExecutorError> {
     let options = ExecutorOptions::from_vars(|name| std::env::var(name).ok())?;
     let grace = options.shutdown_grace_period;
+    let secrets = match std::env::var(SECRET_SETTINGS) {
+        Ok(text) => serde_json::from_str(&text).map_err(ExecutorError::SecretSettings)?,
+        Err(_) => BTreeMap::new(),
+    };
     let (executor, events) = executor::connect(options);
     let mut run = Run {
         executor: executor.clone(),
         jvm: None,
+        secrets,
         cores: 1,
         greeted: None,
         starts: Vec::new(),
@@ -133,6 +144,8 @@ pub async fn run_executor() -> Result<u8, ExecutorError> {
 struct Run {
     executor: Executor,
     jvm: Option<Jvm>,
+    /// Settings that came by the environment.
+    secrets: BTreeMap<String, String>,
     /// Of the machine.
     cores: u32,
     /// Until when the JVM must have said hello; `None` when it has.
@@ -218,7 +231,8 @@ impl Run {
         let (begin, data) = read_task_data(task.data())
             .map_err(|source| ExecutorError::Data { task: id.clone(), source })?;
         if self.jvm.is_none() {
-            let begin = begin.ok_or_else(|| ExecutorError::NotBegun(id.clone()))?;
+            let mut begin = begin.ok_or_else(|| ExecutorError::NotBegun(id.clone()))?;
+            begin.props.append(&mut self.secrets);
             self.jvm = Some(Jvm::start(&begin.command)?);
             self.greeted = Some(Instant::now() + HELLO_TIMEOUT);
             self.send(&ToJvm::Init {

@@ -28,6 +28,7 @@ pub use self::{coarse::CoarseSession, fine::FineSession};
 use self::{engines::Engines, place::Place};
 use crate::{
     docker::DockerError,
+    executor::MAX_SECRET_SETTINGS,
     policy::{AttributeValue, ConstraintError, ExecutorNo, PolicyOffer},
     protocol::{FromDriver, Mode, Register, ToDriver},
 };
@@ -149,6 +150,13 @@ pub enum RegisterError {
     /// Fine-grained mode without its settings.
     #[error("the Spark plugin sent no settings of fine-grained mode")]
     NoFineSettings,
+    /// More secret settings than a variable holds.
+    #[error(
+        "the secret settings (passwords, and what spark.redaction.regex says) have {0} bytes as \
+         text, and at most {MAX_SECRET_SETTINGS} are taken in fine-grained mode; put long values \
+         into a file of the agents"
+    )]
+    SecretSettings(usize),
     /// No number of cores.
     #[error("{0}: {1} is no number of cores; it is 0 or more, with at most three decimals")]
     Cores(&'static str, f64),

@@ -2,8 +2,13 @@
 
 use std::ffi::{OsStr, OsString};
 
+use crate::dispatcher::properties;
+
+/// Spark 4: read `spark-defaults.conf` besides the `--properties-file`.
+const LOAD_DEFAULTS: &str = "--load-spark-defaults";
+
 /// Options without a value; all others take one.
-const SWITCHES: [&str; 10] = [
+const SWITCHES: [&str; 11] = [
     "--verbose",
     "-v",
     "--supervise",
@@ -14,6 +19,7 @@ const SWITCHES: [&str; 10] = [
     "--list",
     "--repl",
     "--bare",
+    LOAD_DEFAULTS,
 ];
 
 /// An option or setting, as written.
@@ -30,6 +36,8 @@ pub(super) struct Given {
 pub(super) struct Arguments {
     /// Name and value, in order; switches have none.
     options: Vec<(String, OsString)>,
+    /// Whether [`LOAD_DEFAULTS`] is among them.
+    pub(super) load_defaults: bool,
     /// Where Spark's options end and the application begins.
     pub(super) end: usize,
 }
@@ -38,6 +46,7 @@ impl Arguments {
     /// Reads up to the application: its jar or script and what follows is its own.
     pub(super) fn read(args: &[OsString]) -> Self {
         let mut options = Vec::new();
+        let mut load_defaults = false;
         let mut at = 0;
         while at < args.len() {
             let text = args[at].to_string_lossy();
@@ -48,6 +57,7 @@ impl Arguments {
                 options.push((name.to_owned(), value.into()));
                 at += 1;
             } else if SWITCHES.contains(&text.as_ref()) {
+                load_defaults |= text == LOAD_DEFAULTS;
                 at += 1;
             } else {
                 let value = args.get(at + 1).cloned().unwrap_or_default();
@@ -55,7 +65,7 @@ impl Arguments {
                 at += 2;
             }
         }
-        Self { options, end: at.min(args.len()) }
+        Self { options, load_defaults, end: at.min(args.len()) }
     }
 
     /// `--master`, or the same as a setting.
@@ -101,14 +111,7 @@ fn given(prefix: &str, value: impl AsRef<OsStr>) -> Given {
     Given { text: format!("{prefix}{value}"), value }
 }
 
-/// A setting of a file in the form of Java's properties, as Spark's files are
-/// written: key and value on a line, with a blank, `=` or `:` between them.
+/// A setting of a file of settings.
 pub(super) fn property(text: &str, key: &str) -> Option<String> {
-    text.lines().rev().map(str::trim).filter(|l| !l.starts_with(['#', '!'])).find_map(|line| {
-        let rest = line.strip_prefix(key)?;
-        let separated = rest.starts_with([' ', '\t', '=', ':']);
-        let value = rest.trim_start_matches([' ', '\t']);
-        let value = value.strip_prefix(['=', ':']).unwrap_or(value).trim();
-        (separated && !value.is_empty()).then(|| value.to_owned())
-    })
+    properties::read(text).remove(key).filter(|value| !value.is_empty())
 }

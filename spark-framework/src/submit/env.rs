@@ -7,15 +7,26 @@ use super::{
     CLASS_PATH, Environment, MASTER_SCHEME, SparkOptions, SubmitError, arguments, is_address,
     locate,
 };
+use crate::secret;
 
 /// First line of ours, and the mark by which they are found again.
 const BEGIN: &str = "# Written by `mezz spark env`: Spark on Mezz.";
 const END: &str = "# End of what `mezz spark env` wrote.";
 
+/// A `spark-defaults.conf`.
+#[derive(Debug)]
+pub struct SparkDefaults {
+    /// What is in it.
+    pub text: String,
+    /// Whether a secret was made for it, so that nobody else may read it.
+    pub secret: bool,
+}
+
 /// The text of a `spark-defaults.conf`: what Mezz needs, after the settings that hold
 /// already. Those are in `folder`, where the file is to be; or, where there is none
 /// yet, in the folder that Spark reads now. Without a folder it is what Mezz needs alone,
-/// for the others may be secret.
+/// for the others may be secret. In a folder that asks for `spark.authenticate` without
+/// a secret it has a new one, which all programs share that read it.
 ///
 /// # Errors
 /// [`SubmitError`] when the plugin is not found, a master is no address, or the file
@@ -23,7 +34,7 @@ const END: &str = "# End of what `mezz spark env` wrote.";
 pub fn spark_defaults(
     options: &SparkOptions,
     folder: Option<&Path>,
-) -> Result<String, SubmitError> {
+) -> Result<SparkDefaults, SubmitError> {
     compose(options, &Environment::of_process(), folder)
 }
 
@@ -31,7 +42,7 @@ pub(super) fn compose(
     options: &SparkOptions,
     environment: &Environment,
     folder: Option<&Path>,
-) -> Result<String, SubmitError> {
+) -> Result<SparkDefaults, SubmitError> {
     if let Some(bad) = options.master.iter().find(|m| !is_address(m)) {
         return Err(SubmitError::BadMaster(bad.clone()));
     }
@@ -55,6 +66,11 @@ pub(super) fn compose(
         None => jar.into_owned(),
     };
     settings.push((CLASS_PATH, class_path));
+    let lacking = secret::is_lacking(|key| arguments::property(&theirs, key));
+    let secret = folder.is_some() && lacking;
+    if secret {
+        settings.push((secret::SECRET, secret::make().map_err(SubmitError::Secret)?));
+    }
     let mut text = if folder.is_some() { theirs } else { String::new() };
     text.push_str(BEGIN);
     text.push('\n');
@@ -64,7 +80,7 @@ pub(super) fn compose(
     }
     text.push_str(END);
     text.push('\n');
-    Ok(text)
+    Ok(SparkDefaults { text, secret })
 }
 
 /// What is there and is not ours; empty, or with a newline at its end.

@@ -1,14 +1,16 @@
 //! Builds the command line of Spark's own programs for a Mezz cluster.
 //!
 //! Only three things are added to what the user wrote: the master URL, the
-//! plugin on the driver's class path, and where `mezz` is. Everything else is
-//! passed on untouched.
+//! plugin on the driver's class path, and where `mezz` is; and a secret where
+//! `spark.authenticate` needs one that nobody gives. Everything else is passed on
+//! untouched.
 
 mod archive;
 mod arguments;
 mod env;
 mod history;
 mod locate;
+mod settings;
 
 #[cfg(test)]
 mod tests;
@@ -25,8 +27,9 @@ use thiserror::Error;
 use self::arguments::Arguments;
 pub use self::{
     archive::{ARCHIVE, ArchiveError, Made, make_archive},
-    env::spark_defaults,
+    env::{SparkDefaults, spark_defaults},
     history::{HistoryServer, history_server},
+    settings::SettingsFile,
 };
 
 /// The scheme of our master URLs. `spark-submit` takes none that does not start
@@ -195,6 +198,12 @@ pub enum SubmitError {
     /// No port is free.
     #[error("no port is free")]
     NoPort(#[source] std::io::Error),
+    /// No secret could be made, or handed on.
+    #[error(
+        "cannot make the secret that spark.authenticate needs; give one by \
+         spark.authenticate.secret in a --properties-file"
+    )]
+    Secret(#[source] std::io::Error),
     /// A file of settings that cannot be read.
     #[error("cannot read {}", path.display())]
     Properties {
@@ -206,8 +215,17 @@ pub enum SubmitError {
     },
 }
 
-/// The command that runs Spark's program on the cluster. It inherits the
-/// environment, with SPARK_HOME set.
+/// A command of Spark's.
+#[derive(Debug)]
+pub struct SparkCommand {
+    /// It inherits the environment, with SPARK_HOME set.
+    pub command: Command,
+    /// Where the command reads its settings from, if a secret was made for it: to be
+    /// kept until it has ended, or has taken this process's place.
+    pub settings: Option<SettingsFile>,
+}
+
+/// The command that runs Spark's program on the cluster.
 ///
 /// # Errors
 /// [`SubmitError`] says what is missing or contradictory, and what to do.
@@ -215,17 +233,22 @@ pub fn spark_command(
     kind: Kind,
     options: &SparkOptions,
     user_args: &[OsString],
-) -> Result<Command, SubmitError> {
+) -> Result<SparkCommand, SubmitError> {
     let environment = Environment::of_process();
     let home = locate::spark_home(options, &environment, kind.program())?;
     let jar = locate::bridge_jar(options, &environment)?;
-    let line = arguments(options, &home, &jar, &environment, user_args)?;
+    let mut settings = None;
+    let with_secret = |text: &str| {
+        let file = SettingsFile::with_secret(text).map_err(SubmitError::Secret)?;
+        Ok(settings.insert(file).path())
+    };
+    let line = arguments(options, &home, &jar, &environment, user_args, with_secret)?;
     let mut command = program(kind, &home, &environment);
     command.args(line.arguments);
     if let Some(options) = line.submit_options {
         command.env(archive::SUBMIT_OPTIONS, options);
     }
-    Ok(command)
+    Ok(SparkCommand { command, settings })
 }
 
 /// The command that prints the help of Spark's program. Needs no master and no
@@ -309,18 +332,21 @@ struct Line {
     submit_options: Option<OsString>,
 }
 
+/// `with_secret` makes a file of these settings and a new secret, and returns its path.
 fn arguments(
     options: &SparkOptions,
     home: &Path,
     jar: &Path,
     environment: &Environment,
     user_args: &[OsString],
+    with_secret: impl FnOnce(&str) -> Result<PathBuf, SubmitError>,
 ) -> Result<Line, SubmitError> {
     let user = Arguments::read(user_args);
     if user.deploy_mode().as_deref() == Some("cluster") {
         return Err(SubmitError::ClusterMode);
     }
     let master = master(options, &user)?;
+    let text = settings::read(&user, home, environment)?;
 
     let mut all: Vec<OsString> = Vec::new();
     // Before the user's, so that a setting of theirs wins.
@@ -334,15 +360,19 @@ fn arguments(
     if let Some(mode) = options.mode {
         all.extend(["--conf".into(), mode.setting().into()]);
     }
+    if settings::lack_secret(&user, &text) {
+        // In the place of the user's, whose settings it has: of two the last one wins.
+        all.extend(["--properties-file".into(), with_secret(&text)?.into()]);
+    }
     // After the user's, which it takes in: of two the last one wins, and a
     // setting would lose against it.
     all.push("--driver-class-path".into());
-    let settings = Settings::read(&user, home, environment)?;
-    // The class path that the driver would have without us: the option has the last word.
-    let theirs = user.driver_class_path().or_else(|| settings.get(CLASS_PATH).map(Into::into));
+    let theirs = class_path(&user, &text);
+    let sharing =
+        user.setting(archive::SETTING).or_else(|| arguments::property(&text, archive::SETTING));
     let submit_options = match (&theirs, archive::of(home)) {
         // With other classes at its head no archive fits.
-        (None, Some(archive)) if archive::wanted(settings.get(archive::SETTING).as_deref()) => {
+        (None, Some(archive)) if archive::wanted(sharing.as_deref()) => {
             archive::submit_options(&archive, environment.get(archive::SUBMIT_OPTIONS))
         }
         _ => None,
@@ -382,36 +412,11 @@ fn master(options: &SparkOptions, user: &Arguments) -> Result<Option<String>, Su
     }
 }
 
-/// Settings as Spark reads them: of the command line, then of the file.
-struct Settings<'a> {
-    user: &'a Arguments,
-    file: Option<String>,
-}
-
-impl<'a> Settings<'a> {
-    fn read(
-        user: &'a Arguments,
-        home: &Path,
-        environment: &Environment,
-    ) -> Result<Self, SubmitError> {
-        let file = match user.properties_file() {
-            Some(file) => {
-                let path = PathBuf::from(file);
-                let read = std::fs::read_to_string(&path);
-                Some(read.map_err(|source| SubmitError::Properties { path, source })?)
-            }
-            None => match conf_dir(Some(home), environment) {
-                Some(conf) => read_if_there(&conf.join(DEFAULTS))?,
-                None => None,
-            },
-        };
-        Ok(Self { user, file })
-    }
-
-    fn get(&self, key: &str) -> Option<String> {
-        let in_file = || arguments::property(self.file.as_deref()?, key);
-        self.user.setting(key).or_else(in_file).filter(|v| !v.is_empty())
-    }
+/// The class path that the driver would have without us: the last word has the
+/// option, then a setting on the command line, then the files of settings.
+fn class_path(user: &Arguments, text: &str) -> Option<OsString> {
+    let of_file = || arguments::property(text, CLASS_PATH).map(Into::into);
+    user.driver_class_path().or_else(of_file)
 }
 
 /// The folder that Spark reads its settings from.

@@ -42,7 +42,8 @@ impl Env {
         let line = home
             .and_then(|home| {
                 let jar = locate::bridge_jar(&self.options, &self.environment)?;
-                arguments(&self.options, &home, &jar, &self.environment, &args)
+                let with_secret = |text: &str| Ok(format!("<{}>", text.trim()).into());
+                arguments(&self.options, &home, &jar, &self.environment, &args, with_secret)
             })
             .map_err(|e| self.shorten(&e.to_string()))?;
         let words: Vec<_> =
@@ -150,6 +151,48 @@ fn an_archive_of_classes_is_used_if_it_is_there_and_can_fit() {
         fs::write(&file, line).unwrap();
         assert_eq!(env.line("app.py").unwrap().1, None, "{line}");
     }
+}
+
+#[test]
+fn a_secret_is_made_where_one_is_needed_and_none_is_given() {
+    let env = Env::new();
+    let file = |user: &str| {
+        let all = env.arguments(&format!("{user} app.py")).unwrap();
+        let (_, after) = all.split_once(&format!("{user} {MASTER} --properties-file <"))?;
+        Some(after.split_once(&format!("> --driver-class-path {JAR} app.py"))?.0.to_owned())
+    };
+    const ON: &str = "--conf spark.authenticate=true";
+    assert_eq!(file(ON).as_deref(), Some(""));
+    assert_eq!(file("--conf spark.authenticate=false"), None);
+    assert_eq!(file(&format!("{ON} --conf spark.authenticate.secret=mine")), None);
+    // Settings of files go along, of both where both are read.
+    fs::write(env.at("spark/conf/spark-defaults.conf"), "spark.authenticate true").unwrap();
+    assert_eq!(file("-v").as_deref(), Some("spark.authenticate true"));
+    assert_eq!(file("--conf spark.authenticate=false"), None);
+    fs::write(env.at("p"), "spark.a = b").unwrap();
+    let theirs = format!("--properties-file {}", env.at("p").display());
+    assert_eq!(file(&theirs), None);
+    let said = env.arguments(&format!("{theirs} {ON} app.py")).unwrap();
+    assert!(said.contains("--properties-file @/p") && said.contains("<spark.a = b>"), "{said}");
+    let said = env.arguments(&format!("{theirs} --load-spark-defaults app.py")).unwrap();
+    assert!(said.contains("<spark.authenticate true\n\nspark.a = b>"), "{said}");
+    fs::write(env.at("p"), "spark.authenticate.secret = mine").unwrap();
+    assert_eq!(env.arguments(&format!("{theirs} {ON} app.py")).unwrap().matches('<').count(), 0);
+}
+
+#[test]
+fn the_file_with_the_secret_is_read_by_its_path_as_often_as_wanted() {
+    let file = SettingsFile::with_secret("spark.a b\\").unwrap();
+    for _ in 0..2 {
+        let text = fs::read_to_string(file.path()).unwrap();
+        let secret = arguments::property(&text, "spark.authenticate.secret").unwrap();
+        assert_eq!(
+            (arguments::property(&text, "spark.a").as_deref(), secret.len()),
+            (Some("b"), 64)
+        );
+    }
+    // Spark asks whether it is an ordinary file.
+    assert!(file.path().is_file());
 }
 
 #[test]
@@ -292,7 +335,7 @@ fn the_history_server_shows_the_folder_that_is_said_or_the_one_of_the_settings()
 fn the_file_of_settings_keeps_what_is_there_and_can_be_written_again() {
     let mut env = Env::new();
     let compose = |env: &Env, folder: Option<&Path>| {
-        env::compose(&env.options, &env.environment, folder).map(|text| env.shorten(&text))
+        env::compose(&env.options, &env.environment, folder).map(|it| env.shorten(&it.text))
     };
     let ours = format!(
         "{}spark.master spark-mezz://a:5050,b:5051\nspark.mezz.bin @/mezz/bin/mezz\n",
@@ -324,8 +367,20 @@ fn the_file_of_settings_keeps_what_is_there_and_can_be_written_again() {
     // A second time it replaces its own.
     fs::create_dir(&folder).unwrap();
     let whole = env::compose(&env.options, &env.environment, Some(&folder)).unwrap();
-    fs::write(folder.join(DEFAULTS), whole).unwrap();
+    assert!(!whole.secret);
+    fs::write(folder.join(DEFAULTS), whole.text).unwrap();
     assert_eq!(compose(&env, Some(&folder)).unwrap(), expected);
+    // With authentication it makes a secret, a new one each time it is written.
+    let secret = |env: &Env| {
+        let made = env::compose(&env.options, &env.environment, Some(&folder)).unwrap();
+        fs::write(folder.join(DEFAULTS), &made.text).unwrap();
+        assert_eq!(made.text.matches("spark.authenticate.secret").count(), 1, "{}", made.text);
+        arguments::property(&made.text, "spark.authenticate.secret").filter(|_| made.secret)
+    };
+    fs::write(folder.join(DEFAULTS), "spark.authenticate true\n").unwrap();
+    let (one, other) = (secret(&env).unwrap(), secret(&env).unwrap());
+    assert!(one.len() == 64 && one != other, "{one} {other}");
+    assert!(!compose(&env, None).unwrap().contains("secret"), "nothing secret is printed");
 
     env.options.master = vec!["host".into()];
     assert!(compose(&env, None).is_err());

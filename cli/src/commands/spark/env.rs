@@ -22,7 +22,8 @@ use crate::{client::ClientArgs, output};
 #[derive(Debug, Args)]
 pub struct EnvArgs {
     /// Write spark-defaults.conf into this folder. Settings that are there stay; where
-    /// there are none, those that Spark uses now are taken over
+    /// there are none, those that Spark uses now are taken over. With spark.authenticate
+    /// and no secret among them, a new one is made, for its owner's eyes alone
     #[arg(long, value_name = "DIR")]
     write: Option<PathBuf>,
     /// What holds cores: executors while they live, or tasks while they run: coarse or
@@ -48,22 +49,24 @@ pub fn run(args: &EnvArgs) -> anyhow::Result<()> {
         mode: args.mode.as_deref().map(Mode::parse).transpose()?,
         ..super::own_options()?
     };
-    let text = submit::spark_defaults(&options, args.write.as_deref())?;
+    let defaults = submit::spark_defaults(&options, args.write.as_deref())?;
     let Some(folder) = &args.write else {
         eprintln!("# For a spark-defaults.conf; --write DIR makes one.");
-        return Ok(output::write(&text)?);
+        return Ok(output::write(&defaults.text)?);
     };
     let file = folder.join(DEFAULTS);
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    replace(&file, &text).with_context(|| format!("cannot write {}", file.display()))?;
+    replace(&file, &defaults.text, defaults.secret)
+        .with_context(|| format!("cannot write {}", file.display()))?;
     // Programs run in other folders.
     let folder = std::path::absolute(folder)?;
     Ok(output::write(&format!("export SPARK_CONF_DIR={}\n", quoted(&folder.to_string_lossy())))?)
 }
 
 /// Puts a file in its place in one step. Nobody else may read a new one, for the settings
-/// taken over may hold secrets; an old one stays as readable as it was.
-fn replace(file: &Path, text: &str) -> io::Result<()> {
+/// taken over may hold secrets; an old one stays as readable as it was, unless a secret
+/// was made for it.
+fn replace(file: &Path, text: &str, secret: bool) -> io::Result<()> {
     let new = file.with_extension(format!("conf.{}", std::process::id()));
     let written = fs::OpenOptions::new()
         .write(true)
@@ -72,6 +75,7 @@ fn replace(file: &Path, text: &str) -> io::Result<()> {
         .open(&new)
         .and_then(|mut open| open.write_all(text.as_bytes()).and_then(|()| open.sync_all()))
         .and_then(|()| match fs::metadata(file) {
+            Ok(_) if secret => Ok(()),
             Ok(old) => fs::set_permissions(&new, old.permissions()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
@@ -103,11 +107,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("spark-defaults.conf");
         let mode = || fs::metadata(&file).unwrap().permissions().mode() & 0o777;
-        replace(&file, "a 1\n").unwrap();
+        replace(&file, "a 1\n", false).unwrap();
         assert_eq!(mode(), 0o600);
         fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
-        replace(&file, "a 2\n").unwrap();
+        replace(&file, "a 2\n", false).unwrap();
         assert_eq!((mode(), fs::read_to_string(&file).unwrap().as_str()), (0o640, "a 2\n"));
+        replace(&file, "a 3\n", true).unwrap();
+        assert_eq!(mode(), 0o600);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 

@@ -2,13 +2,14 @@
 
 use std::{collections::BTreeMap, iter, time::Duration};
 
-use mezz_proto::v1::{self, environment::variable, secret};
+use mezz_proto::v1::{self, environment::variable};
 use mezz_sdk::matcher::Placed;
 
 use super::CoreOptions;
 use crate::{
     dispatcher::{files, job::Job, properties},
     docker::Docker,
+    secret,
     shell::quote,
     submit::MASTER_SCHEME,
 };
@@ -23,10 +24,16 @@ const PROPERTIES: &str = "MEZZ_SPARK_PROPERTIES";
 /// Starts Spark in the sandbox. Settings may be secret, so they are neither on the
 /// command line nor in the sandbox, whose files anybody may read by the agent: they
 /// come in a secret variable, and Spark reads them from a file without a name.
-const SCRIPT: &str = "cd \"$MESOS_SANDBOX\" && \
+const WRITE: &str = "cd \"$MESOS_SANDBOX\" && \
     f=$(mktemp \"${TMPDIR:-/tmp}/mezz-spark.XXXXXX\") && \
-    printf '%s' \"$MEZZ_SPARK_PROPERTIES\" >\"$f\" && exec 3<\"$f\" && rm \"$f\" && \
-    unset MEZZ_SPARK_PROPERTIES && exec";
+    printf '%s' \"$MEZZ_SPARK_PROPERTIES\" >\"$f\"";
+
+/// Adds a secret that is made where the driver runs, anew for each run: neither client
+/// nor dispatcher has it.
+const ADD_SECRET: &str = "s=$(od -An -vtx1 -N32 /dev/urandom | tr -d ' \\n') && \
+    test ${#s} -eq 64 && printf 'spark.authenticate.secret=%s\\n' \"$s\" >>\"$f\"";
+
+const START: &str = "exec 3<\"$f\" && rm \"$f\" && unset MEZZ_SPARK_PROPERTIES s && exec";
 
 /// Puts Spark's temporary files into the sandbox.
 const LOCAL_DIRS: &str = "export SPARK_LOCAL_DIRS=\"$MESOS_SANDBOX\"";
@@ -83,7 +90,10 @@ pub(super) fn task(
     // Spark's own default is /tmp, where nobody counts or removes what is left.
     let local = job.properties.contains_key("spark.local.dir")
         || job.environment.contains_key("SPARK_LOCAL_DIRS");
-    let script = if local { SCRIPT.to_owned() } else { format!("{LOCAL_DIRS} && {SCRIPT}") };
+    let lacking = secret::is_lacking(|key| job.properties.get(key).cloned());
+    let steps = [(!local).then_some(LOCAL_DIRS), Some(WRITE), lacking.then_some(ADD_SECRET)];
+    let script: Vec<&str> = steps.into_iter().flatten().chain([START]).collect();
+    let script = script.join(" && ");
 
     let mut environment: BTreeMap<String, String> = job.environment.clone();
     for (key, value) in &job.properties {
@@ -96,7 +106,7 @@ pub(super) fn task(
     }
     environment.insert("SPARK_HOME".to_owned(), home);
     environment.insert(PROPERTIES.to_owned(), properties::write(&settings));
-    let variables = environment.into_iter().map(|(name, value)| secret(name, value)).collect();
+    let variables = environment.into_iter().map(|(name, value)| hidden(name, value)).collect();
     v1::TaskInfo {
         name: format!("driver of {}", job.name),
         task_id: v1::TaskId { value: id.to_owned() },
@@ -220,13 +230,13 @@ impl Fetched {
 }
 
 /// Nothing of a driver's environment is shown to those who look at the cluster.
-fn secret(name: String, value: String) -> v1::environment::Variable {
+fn hidden(name: String, value: String) -> v1::environment::Variable {
     v1::environment::Variable {
         name,
         r#type: Some(variable::Type::Secret as i32),
         secret: Some(v1::Secret {
-            r#type: Some(secret::Type::Value as i32),
-            value: Some(secret::Value { data: value.into_bytes() }),
+            r#type: Some(v1::secret::Type::Value as i32),
+            value: Some(v1::secret::Value { data: value.into_bytes() }),
             ..Default::default()
         }),
         ..Default::default()

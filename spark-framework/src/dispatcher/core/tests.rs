@@ -481,6 +481,49 @@ fn the_command_has_no_secret_and_the_settings_are_the_driver_s() {
     );
 }
 
+/// The line is run here, with a `spark-submit` that shows what it is given.
+#[test]
+fn a_driver_that_asks_for_authentication_gets_a_new_secret_in_each_run() {
+    use std::{fs, os::unix::fs::PermissionsExt as _, process::Command};
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("bin/spark-submit");
+    fs::create_dir(folder.path().join("bin")).unwrap();
+    fs::write(&program, "#!/bin/sh\ncat /proc/self/fd/3\nenv\n").unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let home = folder.path().to_str().unwrap();
+    let run = |settings: serde_json::Value| {
+        let (command, properties) = launch_of(request(settings));
+        let output = Command::new("sh")
+            .arg("-c")
+            .arg(command.value.unwrap())
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap())
+            .env("MESOS_SANDBOX", home)
+            .env("TMPDIR", home)
+            .env("MEZZ_SPARK_PROPERTIES", crate::dispatcher::properties::write(&properties))
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert!(said.contains("spark.app.name=pi\n"), "{said}");
+        let secrets: Vec<String> = said
+            .lines()
+            .filter_map(|line| line.strip_prefix("spark.authenticate.secret="))
+            .map(str::to_owned)
+            .collect();
+        assert_eq!(said.matches("secret").count(), secrets.len(), "elsewhere too: {said}");
+        secrets
+    };
+    let wanted = json!({"spark.authenticate": "true", "spark.mezz.driver.home": home});
+    let (one, other) = (run(wanted.clone()), run(wanted));
+    assert!(one.len() == 1 && one[0].len() == 64 && one != other, "{one:?} {other:?}");
+    assert!(run(json!({"spark.mezz.driver.home": home})).is_empty());
+    let given = json!({"spark.authenticate": "true", "spark.authenticate.secret": "mine",
+        "spark.mezz.driver.home": home});
+    assert_eq!(run(given), ["mine"]);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no file is left");
+}
+
 #[test]
 fn what_comes_by_http_is_fetched_ours_from_the_cache_and_the_rest_is_spark_s() {
     let ours = "http://d:7077/mezz/v1/files/0123456789abcdef0123456789abcdef/words.txt";

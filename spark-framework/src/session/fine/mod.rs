@@ -22,7 +22,7 @@ use super::{
     Input, Output, RegisterError, exit, fail, launch::log_base, number, place::Place, policy_offer,
 };
 use crate::{
-    executor::KillOrder,
+    executor::{KillOrder, MAX_SECRET_SETTINGS, SECRET_SETTINGS, write_secret_settings},
     policy::{
         Constraints, ExecutorNo, Exit, ExitKind, LONG_REFUSAL,
         fine::{Answer, FineAction, FineEvent, FineOptions, FinePolicy, TaskAsk, TaskNo},
@@ -49,6 +49,15 @@ impl FineSession {
     /// [`RegisterError`] says which setting is wrong.
     pub fn new(mut register: Register, program: &str) -> Result<Self, RegisterError> {
         let settings = register.fine.take().ok_or(RegisterError::NoFineSettings)?;
+        // A variable marked as secret: what is in the data of tasks is no secret of the
+        // cluster's.
+        if !settings.secret_props.is_empty() {
+            let text = write_secret_settings(&settings.secret_props);
+            if text.len() > MAX_SECRET_SETTINGS {
+                return Err(RegisterError::SecretSettings(text.len()));
+            }
+            register.env.insert(SECRET_SETTINGS.to_owned(), text);
+        }
         let cpus =
             |name, value| Scalar::from_f64(value).map_err(|_| RegisterError::Cores(name, value));
         let options = FineOptions {

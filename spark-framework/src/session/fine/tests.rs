@@ -16,7 +16,7 @@ const REGISTER: &str = r#"{"t":"register","v":1,"mode":"fine","masters":["m:5050
     "command":["/jdk/bin/java","-Xmx{{HEAP_MIB}}m","Main"],
     "env":{"SPARK_HOME":"/spark","DIR":"x-{{EXECUTOR_ID}}","_SPARK_AUTH_SECRET":"hush"},"role":"etl",
     "fine":{"task_cpus":1.0,"executor_cpus":0.0,"mem":1408,"heap":1024,
-            "props":{"spark.app.name":"words"}}}"#;
+            "props":{"spark.app.name":"words"},"secret_props":{"spark.x.password":"hush {{}}"}}}"#;
 
 fn register() -> Register {
     let FromDriver::Register(r) = FromDriver::parse(REGISTER.as_bytes()).unwrap() else {
@@ -131,6 +131,10 @@ fn tasks_share_an_executor_that_is_told_once_how_to_begin() {
     assert!(variables.iter().any(|v| v.name == "DIR" && v.value() == "x-1"));
     let secret = variables.iter().find(|v| v.name == "_SPARK_AUTH_SECRET").unwrap();
     assert!(secret.value.is_none() && secret.secret.is_some());
+    let settings = variables.iter().find(|v| v.name == "MEZZ_SPARK_SECRET_SETTINGS").unwrap();
+    let data = settings.secret.as_ref().unwrap().value.as_ref().unwrap().data.clone();
+    assert_eq!(String::from_utf8(data).unwrap(), r#"{"spark.x.password":"hush {{}}"}"#);
+    assert!(settings.value.is_none());
 
     for task in &tasks {
         let (begin, data) = read_task_data(task.data()).unwrap();
@@ -139,6 +143,7 @@ fn tasks_share_an_executor_that_is_told_once_how_to_begin() {
         assert_eq!(begin.command, ["/jdk/bin/java", "-Xmx1024m", "Main"]);
         assert_eq!((begin.executor.as_str(), begin.host.as_str()), ("1", "node1"));
         assert_eq!(begin.props["spark.app.name"], "words");
+        assert_eq!(begin.props.len(), 1, "no secret");
     }
     // It has been heard of: no need to say it again.
     env.update("7", TaskState::TaskRunning, Source::Executor, b"");
@@ -370,4 +375,16 @@ fn settings_that_make_no_sense_are_named() {
     let mut env = Env::started();
     let out = env.driver(r#"{"t":"target","profiles":[]}"#);
     assert!(matches!(&out[..], [Output::Driver(ToDriver::Error { .. }), Output::End(false)]));
+}
+
+#[test]
+fn more_secret_settings_than_a_variable_holds_are_refused() {
+    let mut register = register();
+    let fine = register.fine.as_mut().unwrap();
+    fine.secret_props.insert("spark.y.token".into(), "x".repeat(112 << 10));
+    let error = FineSession::new(register, "/bin/mezz").err().unwrap().to_string();
+    assert!(
+        error.contains("secret settings") && error.contains("spark.redaction.regex"),
+        "{error}"
+    );
 }

@@ -108,7 +108,7 @@ final class ExecutorCommand {
     argv.addAll(options("spark.executor.extraJavaOptions"));
     for (Tuple2<String, String> entry : conf.getAll()) {
       if (SparkConf.isExecutorStartupConf(entry._1())
-          && !isSecret(entry._1())
+          && !Settings.isPassword(entry._1())
           && !shuffle.replaces(entry._1())) {
         argv.add("-D" + entry._1() + "=" + entry._2());
       }
@@ -221,12 +221,6 @@ final class ExecutorCommand {
   private String driverUrl() {
     return "spark://CoarseGrainedScheduler@" + conf.get("spark.driver.host") + ":"
         + conf.get("spark.driver.port");
-  }
-
-  /** What everybody on the machine could read in the process list. */
-  static boolean isSecret(String key) {
-    String lower = key.toLowerCase(java.util.Locale.ROOT);
-    return lower.contains("password") || lower.endsWith(".secret");
   }
 
   private static void add(List<String> argv, String option, String value) {

@@ -132,6 +132,9 @@ final class FineBackend implements SchedulerBackend, Sidecar.Listener {
     ObjectNode message =
         application.registration(
             "fine", command.fineArguments(), command.fineEnvironment());
+    Map<String, String> secrets = new LinkedHashMap<>();
+    Map<String, String> properties = new LinkedHashMap<>();
+    collect(properties, secrets);
     ResourceProfile.ExecutorResourcesOrDefaults each =
         Compat.executorResources(
             sc.resourceProfileManager().defaultResourceProfile(), sc.conf());
@@ -143,24 +146,24 @@ final class FineBackend implements SchedulerBackend, Sidecar.Listener {
             each.totalMemMiB(),
             each.executorMemoryMiB(),
             settings.executorsAhead(),
-            properties());
+            properties,
+            secrets);
     fine.put("program", settings.executorProgram());
     settings.shuffleService().addTo(message, command);
     return message;
   }
 
-  /** The application's settings, as its executors get them. */
-  private Map<String, String> properties() {
-    Map<String, String> all = new LinkedHashMap<>();
+  /** The application's settings, as its executors get them, and apart those that are secret. */
+  private void collect(Map<String, String> properties, Map<String, String> secrets) {
     for (scala.Tuple2<String, String> entry : sc.conf().getAll()) {
-      // Comes by the environment, as in coarse-grained mode.
+      // That one comes by the environment, as in coarse-grained mode.
       if (!entry._1().equals("spark.authenticate.secret")) {
-        all.put(entry._1(), entry._2());
+        boolean secret = settings.isSecret(entry._1(), entry._2());
+        (secret ? secrets : properties).put(entry._1(), entry._2());
       }
     }
     long direct = Math.min(sc.conf().getSizeAsBytes(DIRECT_RESULT, "1m"), MAX_DIRECT_RESULT);
-    all.put(DIRECT_RESULT, direct + "b");
-    return all;
+    properties.put(DIRECT_RESULT, direct + "b");
   }
 
   // === What Spark asks for ===

@@ -102,7 +102,8 @@ final class Protocol {
       long memory,
       long heap,
       int ahead,
-      Map<String, String> properties) {
+      Map<String, String> properties,
+      Map<String, String> secrets) {
     ObjectNode node = register.putObject("fine");
     node.put("task_cpus", taskCpus);
     node.put("executor_cpus", executorCpus);
@@ -110,6 +111,7 @@ final class Protocol {
     node.put("heap", heap);
     node.put("ahead", ahead);
     node.set("props", JSON.valueToTree(properties));
+    node.set("secret_props", JSON.valueToTree(secrets));
     return node;
   }
 

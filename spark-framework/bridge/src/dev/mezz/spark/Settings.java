@@ -3,8 +3,10 @@ package dev.mezz.spark;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.LinkedHashMap;
+import java.util.Locale;
 import java.util.Map;
 import java.util.OptionalInt;
+import java.util.regex.Pattern;
 
 import org.apache.spark.SparkConf;
 import org.apache.spark.scheduler.cluster.SchedulerBackendUtils;
@@ -20,13 +22,22 @@ final class Settings {
   /** Where images have what fine-grained executors need, unless the settings say otherwise. */
   private static final String IN_IMAGE = "/opt/mezz/";
 
+  private static final String REDACTION = "spark.redaction.regex";
+
+  /** Spark 4's default of it; Spark 3.5 knows no access keys. */
+  private static final String DEFAULT_REDACTION =
+      "(?i)secret|password|token|access[.]?key";
+
   /** The longest grace: a day. */
   private static final long MAX_GRACE_SECONDS = 86_400;
 
   private final SparkConf conf;
 
+  private final Pattern redaction;
+
   Settings(SparkConf conf) {
     this.conf = conf;
+    this.redaction = Pattern.compile(conf.get(REDACTION, DEFAULT_REDACTION));
     // What is wrong is to be said before anything is started.
     shuffleService().check();
     coresMax();
@@ -39,6 +50,17 @@ final class Settings {
     if (!coarse()) {
       checkFine();
     }
+  }
+
+  /** Whether nobody who looks at the cluster is to see it: what Spark's own pages hide, and more. */
+  boolean isSecret(String key, String value) {
+    return isPassword(key) || redaction.matcher(key).find() || redaction.matcher(value).find();
+  }
+
+  /** What everybody on the machine could read in the process list. */
+  static boolean isPassword(String key) {
+    String lower = key.toLowerCase(Locale.ROOT);
+    return lower.contains("password") || lower.endsWith(".secret");
   }
 
   /** What serves shuffle files beside executors. */

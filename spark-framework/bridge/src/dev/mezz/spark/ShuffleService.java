@@ -130,7 +130,7 @@ final class ShuffleService {
     for (Tuple2<String, String> entry : conf.getAll()) {
       String key = entry._1();
       boolean wanted = SparkConf.isExecutorStartupConf(key) || key.startsWith("spark.shuffle.");
-      if (wanted && !key.endsWith(".port") && !ExecutorCommand.isSecret(key)) {
+      if (wanted && !key.endsWith(".port") && !Settings.isPassword(key)) {
         argv.add("-D" + key + "=" + entry._2());
       }
     }
