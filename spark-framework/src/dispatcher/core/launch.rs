@@ -3,12 +3,13 @@
 use std::{collections::BTreeMap, iter, time::Duration};
 
 use mezz_proto::v1::{self, environment::variable, secret};
-use mezz_sdk::matcher::Placed;
 
-use super::CoreOptions;
+use super::{CoreOptions, offers::Part};
 use crate::{
     dispatcher::{files, job::Job, properties},
     docker::Docker,
+    labels,
+    session::resources,
     shell::quote,
     submit::MASTER_SCHEME,
 };
@@ -37,7 +38,7 @@ const FILE_LISTS: [&str; 4] =
 
 /// Settings of a submission that the driver is not to have: they say how it is
 /// submitted, or hold for the client's machine.
-const NOT_FOR_DRIVER: [&str; 9] = [
+const NOT_FOR_DRIVER: [&str; 11] = [
     "spark.master",
     "spark.submit.deployMode",
     "spark.master.rest.enabled",
@@ -48,6 +49,8 @@ const NOT_FOR_DRIVER: [&str; 9] = [
     "spark.mezz.driver.home",
     "spark.mezz.driver.bin",
     "spark.mezz.driver.bridgeJar",
+    "spark.mezz.driver.labels",
+    "spark.mezz.driver.uris",
 ];
 
 /// The task that runs this driver on the agent of this host.
@@ -55,7 +58,7 @@ pub(super) fn task(
     options: &CoreOptions,
     job: &Job,
     id: &str,
-    placed: &Placed,
+    part: &Part,
     host: &str,
 ) -> v1::TaskInfo {
     let mut fetched = Fetched::default();
@@ -64,7 +67,16 @@ pub(super) fn task(
     };
     let home = get("spark.mezz.driver.home", &options.spark_home);
     let resource = fetched.path(&job.resource);
-    let settings = settings(options, job, host, &mut fetched);
+    let mut settings = settings(options, job, host, &mut fetched);
+    fetched.uris.extend(job.uris.iter().map(|uri| v1::command_info::Uri {
+        value: uri.clone(),
+        cache: Some(job.cache),
+        ..Default::default()
+    }));
+    let allocated = resources::allocations("spark.driver", &job.resources, &part.addresses);
+    if allocated.is_some() {
+        settings.insert("spark.driver.resourcesFile".to_owned(), resources::FILE.to_owned());
+    }
     let mut line = vec![
         format!("{home}/bin/spark-submit"),
         "--master".to_owned(),
@@ -83,7 +95,11 @@ pub(super) fn task(
     // Spark's own default is /tmp, where nobody counts or removes what is left.
     let local = job.properties.contains_key("spark.local.dir")
         || job.environment.contains_key("SPARK_LOCAL_DIRS");
-    let script = if local { SCRIPT.to_owned() } else { format!("{LOCAL_DIRS} && {SCRIPT}") };
+    let mut script = if local { SCRIPT.to_owned() } else { format!("{LOCAL_DIRS} && {SCRIPT}") };
+    if allocated.is_some() {
+        let (variable, file) = (resources::VARIABLE, resources::FILE);
+        script = format!("printf %s \"${variable}\" >\"$MESOS_SANDBOX/{file}\" && {script}");
+    }
 
     let mut environment: BTreeMap<String, String> = job.environment.clone();
     for (key, value) in &job.properties {
@@ -94,14 +110,16 @@ pub(super) fn task(
             environment.insert(name.to_owned(), value.clone());
         }
     }
+    environment.extend(allocated.map(|json| (resources::VARIABLE.to_owned(), json)));
     environment.insert("SPARK_HOME".to_owned(), home);
     environment.insert(PROPERTIES.to_owned(), properties::write(&settings));
     let variables = environment.into_iter().map(|(name, value)| secret(name, value)).collect();
     v1::TaskInfo {
         name: format!("driver of {}", job.name),
         task_id: v1::TaskId { value: id.to_owned() },
-        agent_id: placed.agent_id.clone(),
-        resources: placed.resources.clone(),
+        agent_id: part.agent.clone(),
+        resources: part.resources.clone(),
+        labels: labels::to_proto(&job.labels),
         command: Some(v1::CommandInfo {
             value: Some(format!("{script} {}", words.join(" "))),
             shell: Some(true),
