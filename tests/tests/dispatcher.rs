@@ -293,16 +293,24 @@ fn a_stock_spark_submit_runs_jars_and_python_on_the_cluster() -> Result<()> {
     all.stop()
 }
 
+/// As if the dispatcher were that of Mesos, to which this client gives Python too.
 #[test]
 fn spark_3_5_s_client_is_served_with_its_own_spark() -> Result<()> {
     let all = Dispatched::start()?;
-    let jar = jar(&all)?.display().to_string();
+    let app = program(
+        &all,
+        "version.py",
+        "import sys\n\
+         from pyspark import SparkContext\n\
+         sc = SparkContext()\n\
+         print('Spark', sc.version[:3], sc.parallelize(range(int(sys.argv[1])), 2).sum())\n",
+    )?;
     let home = format!("spark.mezz.driver.home={}", prepared(SPARK_3)?.display());
-    let args = ["--class", "org.example.App", &jar, "10", "!"];
-    let id = all.spark_submit(SPARK_3, &[&home], &args)?;
+    let (master, app) = (format!("mesos://{}", all.address), format!("file:{}", app.display()));
+    let id = all.spark_submit(SPARK_3, &[&home], &["--master", &master, &app, "10"])?;
     all.wait_for(&id, "FINISHED")?;
     let logs = all.logs(&id)?;
-    ensure!(logs.contains("the sum is 65!"), "{logs}");
+    ensure!(logs.contains("Spark 3.5 45"), "{logs}");
     all.nothing_is_left()?;
     all.stop()
 }

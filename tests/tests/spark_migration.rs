@@ -102,7 +102,7 @@ impl Seen {
 /// Rows by the first code of their first cell.
 const MESOS: &[(&str, Trial)] = &[
     ("--master mesos://HOST:5050", Test(PLAIN_PYTHON)),
-    ("--master mesos://DISPATCHER:7077", Test(STOCK_SUBMIT)),
+    ("--master mesos://DISPATCHER:7077", Test("spark_3_5_s_client_is_served_with_its_own_spark")),
     ("sbin/start-mesos-dispatcher.sh", Test(STOCK_SUBMIT)),
     (
         "MesosClusterDispatcher --zk",
@@ -338,8 +338,9 @@ fn files(folder: &Path) -> Result<[PathBuf; 2]> {
     let inner = folder.join("inner");
     fs::create_dir(&inner)?;
     fs::write(inner.join("more.txt"), "or not to be")?;
-    let packed = Command::new("tar").arg("-czf").arg(&archive).arg("-C").arg(inner).arg(".");
-    ensure!(packed.status()?.success(), "tar failed");
+    let mut tar = Command::new("tar");
+    tar.arg("-czf").arg(&archive).arg("-C").arg(inner).arg(".");
+    ensure!(tar.status()?.success(), "tar failed");
     Ok([file, archive])
 }
 
