@@ -475,7 +475,7 @@ fn more_failed_executors_than_allowed_end_the_application_at_once() -> Result<()
         "spark.executor.maxNumFailures=1",
         "spark.executor.failuresValidityInterval=1h",
         "spark.executor.instances=1",
-        "spark.executor.extraJavaOptions=-XX:NoSuchOption",
+        "spark.mezz.executor.home=/no/such/spark",
     ];
     let mut job = start(&cluster, &conf, &[], &program(&cluster, false)?)?;
     let end = job.wait(PATIENCE * 2)?;
