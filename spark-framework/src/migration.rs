@@ -149,10 +149,12 @@ fn warning(name: &str) -> Option<String> {
     if !name.starts_with("spark.mezz.") || OURS.iter().any(|known| is(name, known)) {
         return None;
     }
-    let like = |known: &&str| strsim::jaro_winkler(name, known);
-    let nearest = OURS.into_iter().max_by(|a, b| like(a).total_cmp(&like(b)));
-    let distance = |known: &str| strsim::damerau_levenshtein(name, known);
-    Some(match nearest.filter(|known| distance(known) <= MAX_DISTANCE) {
+    // The names' own parts: all begin alike.
+    let own = |name: &str| name["spark.mezz.".len()..].to_owned();
+    let distance = |known: &&str| strsim::damerau_levenshtein(&own(name), &own(known));
+    let nearest = OURS.into_iter().min_by_key(distance);
+    let near = |known: &&str| distance(known) <= (own(name).chars().count() / 3).max(1);
+    Some(match nearest.filter(near) {
         Some(known) => format!("{name} is no setting of Mezz and does nothing; is it {known}?"),
         None => format!(
             "{name} is no setting of Mezz and does nothing; docs/spark.md lists those there are"
@@ -162,9 +164,6 @@ fn warning(name: &str) -> Option<String> {
 
 /// Where there is more about it.
 const SEE: &str = "see docs/spark-migration.md";
-
-/// Letters by which a name may differ from the one that was meant.
-const MAX_DISTANCE: usize = 6;
 
 fn is(name: &str, known: &str) -> bool {
     if known.ends_with('.') { name.starts_with(known) } else { name == known }
