@@ -16,7 +16,9 @@
 pub mod dispatcher;
 pub mod docker;
 pub mod executor;
+pub mod labels;
 mod last_words;
+pub mod migration;
 pub mod policy;
 pub mod protocol;
 mod secret;

@@ -207,6 +207,15 @@ pub struct Register {
     /// Attributes that agents must have; see
     /// [`Constraints`](crate::policy::Constraints).
     pub constraints: Option<String>,
+    /// Labels of all tasks; see [`labels`](crate::labels).
+    pub labels: Option<String>,
+    /// Failed executors, of which one more ends the application.
+    pub max_failures: Option<u32>,
+    /// Seconds after which a failure counts no more for that.
+    pub failures_interval_s: Option<f64>,
+    /// Names of the application's settings that are ours or were those of Mesos.
+    #[serde(default)]
+    pub settings: Vec<String>,
     /// Set when executors' shuffle files are served by services of the application's.
     pub shuffle: Option<ShuffleSettings>,
     /// Set in fine-grained mode.
@@ -276,14 +285,14 @@ pub struct Profile {
     pub resources: Vec<CustomResource>,
 }
 
-/// A resource of an executor other than cores and memory.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+/// A resource of an executor or driver other than cores and memory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CustomResource {
     /// Spark's name.
     pub name: String,
     /// Whole units.
     pub amount: u64,
-    /// Whether the executor finds out by itself which ones it has.
+    /// Whether the process finds out by itself which ones it has.
     #[serde(default)]
     pub discovered: bool,
 }
@@ -322,6 +331,11 @@ pub enum ToDriver {
         killed: bool,
         /// For people.
         reason: String,
+    },
+    /// Something in the settings is not as the user may think.
+    Warning {
+        /// For people.
+        message: String,
     },
     /// Coarse-grained: executors are missing, and no offer has room for one.
     Waiting {

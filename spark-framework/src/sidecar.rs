@@ -25,6 +25,7 @@ use tracing::{info, warn};
 
 use crate::{
     last_words::LastWords,
+    migration,
     protocol::{FromDriver, ProtocolError, ToDriver, read_message},
     session::{Input, Output, RegisterError, Session, kill_policy},
 };
@@ -151,6 +152,9 @@ async fn converse(
         masters = register.masters.join(","),
         "a driver has registered"
     );
+    for message in migration::warnings(&register.settings) {
+        outgoing.send(&ToDriver::Warning { message }).await?;
+    }
     let mut session = Session::new(*register, &own_path()?)?;
     let framework = session.framework();
     let roles = framework.roles.clone();

@@ -5,11 +5,13 @@
 //! When a test fails, the end of every process's log is printed.
 
 mod cluster;
+mod docker;
 mod etcd;
 mod process;
 mod spark;
 
 pub use cluster::{Cluster, ClusterOptions, free_address};
+pub use docker::{Registry, docker, volumes_of_this_machine};
 pub use etcd::Etcd;
 pub use process::{Finished, Process, clean_command, example_program, mezz_program};
 pub use spark::{executors, http_get, nothing_is_left, places_of, sidecar, spark_command};

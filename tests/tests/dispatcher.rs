@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use mezz_tests::{
     Cluster, ClusterOptions, PATIENCE, Process, clean_command, eventually, mezz_program, places_of,
-    prepared, prepared_value,
+    prepared, prepared_value, volumes_of_this_machine,
 };
 use serde_json::Value;
 
@@ -41,12 +41,16 @@ impl Dispatched {
     }
 
     fn start_with(master_args: Vec<String>) -> Result<Self> {
-        let cluster = Cluster::start(ClusterOptions {
+        Self::start_on(ClusterOptions {
             agents: 1,
             resources: "cpus:2;mem:1900;disk:1000".to_owned(),
             master_args,
             ..Default::default()
-        })?;
+        })
+    }
+
+    fn start_on(options: ClusterOptions) -> Result<Self> {
+        let cluster = Cluster::start(options)?;
         let address = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
         let mut all = Self { dispatcher: None, address, cluster };
         all.start_dispatcher()?;
@@ -289,16 +293,24 @@ fn a_stock_spark_submit_runs_jars_and_python_on_the_cluster() -> Result<()> {
     all.stop()
 }
 
+/// As if the dispatcher were that of Mesos, to which this client gives Python too.
 #[test]
 fn spark_3_5_s_client_is_served_with_its_own_spark() -> Result<()> {
     let all = Dispatched::start()?;
-    let jar = jar(&all)?.display().to_string();
+    let app = program(
+        &all,
+        "version.py",
+        "import sys\n\
+         from pyspark import SparkContext\n\
+         sc = SparkContext()\n\
+         print('Spark', sc.version[:3], sc.parallelize(range(int(sys.argv[1])), 2).sum())\n",
+    )?;
     let home = format!("spark.mezz.driver.home={}", prepared(SPARK_3)?.display());
-    let args = ["--class", "org.example.App", &jar, "10", "!"];
-    let id = all.spark_submit(SPARK_3, &[&home], &args)?;
+    let (master, app) = (format!("mesos://{}", all.address), format!("file:{}", app.display()));
+    let id = all.spark_submit(SPARK_3, &[&home], &["--master", &master, &app, "10"])?;
     all.wait_for(&id, "FINISHED")?;
     let logs = all.logs(&id)?;
-    ensure!(logs.contains("the sum is 65!"), "{logs}");
+    ensure!(logs.contains("Spark 3.5 45"), "{logs}");
     all.nothing_is_left()?;
     all.stop()
 }
@@ -482,47 +494,171 @@ fn a_master_restart_under_a_driver_changes_nothing() -> Result<()> {
 #[test]
 fn a_driver_runs_in_a_docker_container() -> Result<()> {
     let all = Dispatched::start()?;
-    let mut volumes = std::collections::BTreeSet::new();
-    for (host, container) in
-        [("/usr", "/usr"), ("/usr/lib", "/lib"), ("/usr/lib64", "/lib64"), ("/usr/bin", "/bin")]
-    {
-        volumes.insert(format!("{host}:{container}:ro"));
-    }
-    volumes.insert("/etc:/etc:ro".to_owned());
-    for path in [
+    let volumes = volumes_of_this_machine(&[
         prepared(SPARK_4)?,
         prepared("MEZZ_TEST_PYTHON")?,
         // A virtual environment's is a link.
         prepared("MEZZ_TEST_PYTHON")?.canonicalize()?,
         prepared("MEZZ_SPARK_BRIDGE")?,
         mezz_program()?,
-    ] {
-        let top = path.components().nth(1).context("an absolute path")?;
-        let top = top.as_os_str().to_string_lossy().into_owned();
-        if top != "usr" {
-            volumes.insert(format!("/{top}:/{top}:ro"));
-        }
-    }
-    let volumes = volumes.into_iter().collect::<Vec<_>>().join(",");
+    ])?;
     let conf = [
         format!("spark.mezz.driver.docker.image={}", prepared_value("MEZZ_TEST_DOCKER_IMAGE")?),
         format!("spark.mezz.driver.docker.volumes={volumes}"),
+        "spark.mezz.driver.docker.parameters=ulimit=nofile=4321:4321".to_owned(),
         "spark.mezz.driverEnv.WHERE=here".to_owned(),
     ];
     let app = program(
         &all,
         "where.py",
-        "import os\n\
+        "import os, resource\n\
          from pyspark.sql import SparkSession\n\
          sc = SparkSession.builder.getOrCreate().sparkContext\n\
          total = sc.parallelize(range(10), 2).sum()\n\
-         print('in', os.getcwd(), os.environ['WHERE'], total, os.path.exists('/.dockerenv'))\n",
+         files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]\n\
+         print('in', os.getcwd(), os.environ['WHERE'], total, os.path.exists('/.dockerenv'), files)\n",
     )?;
     let conf: Vec<&str> = conf.iter().map(String::as_str).collect();
     let id = all.submit(&conf, &app, &[])?;
     all.wait_for(&id, "FINISHED")?;
     let logs = all.logs(&id)?;
-    ensure!(logs.contains("in /mnt/mesos/sandbox here 45 True"), "{logs}");
+    ensure!(logs.contains("in /mnt/mesos/sandbox here 45 True 4321"), "{logs}");
+    all.nothing_is_left()?;
+    all.stop()
+}
+
+/// Drivers that need no executors, and all processors of the one agent.
+#[test]
+fn of_drivers_that_wait_the_higher_goes_first_and_killed_ones_go_nowhere() -> Result<()> {
+    let all = Dispatched::start()?;
+    let failing = program(&all, "failing.py", "import sys\nsys.exit(7)\n")?;
+    let quick = program(&all, "quick.py", "print('done')\n")?;
+    let go = all.cluster.folder().join("go");
+    let lines =
+        format!("import os, time\nwhile not os.path.exists({go:?}):\n    time.sleep(0.05)\n");
+    let blocking = program(&all, "blocking.py", &lines)?;
+    let submit = |priority: i32, more: &[&str], program: &Path| {
+        let priority = format!("spark.mezz.dispatcher.priority={priority}");
+        all.submit(&[&["spark.driver.cores=2", priority.as_str()], more].concat(), program, &[])
+    };
+    let again = submit(9, &["spark.driver.supervise=true"], &failing)?;
+    let blocking = submit(0, &[], &blocking)?;
+
+    // It waits to be started again, and its place is taken meanwhile.
+    eventually(PATIENCE, "the first has failed", || {
+        let driver = all.driver(&again)?;
+        let failed = driver["message"].as_str().is_some_and(|m| m.contains("status 7"));
+        Ok(if failed { Ok(()) } else { Err(driver.to_string()) })
+    })?;
+    let kill = all.mezz(&["kill", &again])?;
+    ensure!(kill.status.success(), "{}", text(&kill.stderr));
+    let killed = all.driver(&again)?;
+    ensure!(killed["state"] == "KILLED" && killed["launches"] == 1, "{killed}");
+    all.wait_for(&blocking, "RUNNING")?;
+
+    let low = submit(-1, &[], &quick)?;
+    let middle = submit(0, &[], &quick)?;
+    let high = submit(5, &[], &quick)?;
+    let doomed = submit(99, &[], &quick)?;
+    let kill = all.mezz(&["kill", &doomed])?;
+    ensure!(kill.status.success(), "{}", text(&kill.stderr));
+    std::fs::write(&go, "")?;
+    let mut started = Vec::new();
+    for id in [&high, &middle, &low] {
+        let driver = all.wait_for(id, "FINISHED")?;
+        started.push(driver["started_time"].as_f64().context("a time")?);
+    }
+    ensure!(started.is_sorted(), "they started at {started:?}");
+    for (id, launches) in [(&again, 1), (&doomed, 0)] {
+        let driver = all.driver(id)?;
+        ensure!(driver["state"] == "KILLED" && driver["launches"] == launches, "{driver}");
+    }
+    all.nothing_is_left()?;
+    all.stop()
+}
+
+/// What can be said of a driver in cluster mode, in one submission that is waited for.
+#[test]
+fn a_driver_and_its_executors_have_gpus_and_all_that_is_said_of_drivers() -> Result<()> {
+    let rack = |name: &str| vec!["--attributes".to_owned(), format!("rack:{name}")];
+    let all = Dispatched::start_on(ClusterOptions {
+        agents: 2,
+        resources: "cpus:2;mem:1900;disk:1000;gpus:3".to_owned(),
+        args_of_agents: vec![rack("a"), rack("b")],
+        hostnames: vec!["127.0.0.2".to_owned(), "127.0.0.3".to_owned()],
+        ..Default::default()
+    })?;
+    let folder = all.cluster.folder();
+    let path = |name: &str| folder.join(name).display().to_string();
+    let app = program(
+        &all,
+        "gpus.py",
+        r#"
+import os, sys, time
+from pyspark import SparkContext, TaskContext
+sc = SparkContext()
+print("driver has", sc.resources["gpu"].addresses, flush=True)
+print("told", os.environ["OF_DEFAULTS"], os.environ["TOKEN"], open("words.txt").read(), flush=True)
+print("by", sc.getConf().get("spark.mezz.bin"), sc.getConf().get("spark.driver.extraClassPath"))
+def look(_):
+    time.sleep(1)
+    return [TaskContext.get().resources()["gpu"].addresses]
+print("tasks have", sorted(sc.parallelize(range(2), 2).mapPartitions(look).collect()), flush=True)
+while not os.path.exists(sys.argv[1]):
+    time.sleep(0.05)
+"#,
+    )?;
+    std::fs::write(folder.join("words.txt"), "to be")?;
+    let defaults = folder.join("client");
+    std::fs::create_dir(&defaults)?;
+    std::fs::write(defaults.join("spark-defaults.conf"), "spark.mezz.driverEnv.OF_DEFAULTS yes\n")?;
+    std::os::unix::fs::symlink(mezz_program()?, folder.join("another-mezz"))?;
+    std::os::unix::fs::symlink(prepared("MEZZ_SPARK_BRIDGE")?, folder.join("another.jar"))?;
+    let mut command = all.command(&["submit", "--deploy-mode", "cluster"]);
+    let (bin, jar) = (path("another-mezz"), path("another.jar"));
+    let settings = [
+        "spark.standalone.submit.waitAppCompletion=true".to_owned(),
+        "spark.driver.cores=0.5".to_owned(),
+        "spark.driver.memoryOverhead=400m".to_owned(),
+        "spark.driver.resource.gpu.amount=1".to_owned(),
+        "spark.executor.cores=2".to_owned(),
+        "spark.cores.max=2".to_owned(),
+        "spark.executor.resource.gpu.amount=2".to_owned(),
+        "spark.task.resource.gpu.amount=1".to_owned(),
+        "spark.mezz.driver.constraints=rack:b".to_owned(),
+        "spark.mezz.driver.labels=team:search".to_owned(),
+        "spark.mezz.driverEnv.TOKEN=hush-hush".to_owned(),
+        format!("spark.mezz.driver.uris={}", path("words.txt")),
+        format!("spark.mezz.driver.bin={bin}"),
+        format!("spark.mezz.driver.bridgeJar={jar}"),
+    ];
+    for pair in small()?.iter().chain(&settings) {
+        command.args(["--conf", pair]);
+    }
+    command.env("SPARK_CONF_DIR", defaults).arg(app).arg(path("go"));
+    let mut waiting = Process::start("submit", folder, command)?;
+    waiting.wait_for_output("driver-", PATIENCE)?;
+    let id = waiting.stdout().trim().to_owned();
+    all.wait_for_log(&id, "tasks have [['0'], ['1']]")?;
+
+    let logs = all.logs(&id)?;
+    for line in ["driver has ['0']", "told yes hush-hush to be", &format!("by {bin} {jar}")] {
+        ensure!(logs.contains(line), "no `{line}` in {logs}");
+    }
+    let tasks = all.cluster.list("tasks", &[])?;
+    let driver = tasks.iter().find(|task| task["id"] == id.as_str()).context("its task")?;
+    let has = &driver["resources"];
+    ensure!(has["cpus"] == 0.5 && has["mem"] == 912.0 && has["gpus"] == 1.0, "{driver}");
+    ensure!(driver["agent_hostname"] == "127.0.0.3", "{driver}");
+    ensure!(driver["labels"][0]["value"] == "search", "{driver}");
+    ensure!(!format!("{tasks:?}").contains("hush-hush"), "{tasks:?}");
+    let frameworks = all.cluster.list("frameworks", &[])?;
+    let page = |f: &Value| f["webui_url"].as_str().is_some_and(|url| url.contains(&all.address));
+    ensure!(frameworks.iter().any(page), "{frameworks:?}");
+    ensure!(waiting.running(), "the client does not wait");
+
+    std::fs::write(path("go"), "")?;
+    waiting.wait(PATIENCE)?.success()?;
     all.nothing_is_left()?;
     all.stop()
 }

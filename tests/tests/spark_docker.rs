@@ -14,9 +14,11 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use mezz_tests::{
-    Cluster, ClusterOptions, PATIENCE, Process, eventually, nothing_is_left, prepared,
-    prepared_value,
+    Cluster, ClusterOptions, PATIENCE, Process, Registry, docker, eventually, mezz_program,
+    nothing_is_left, prepared, prepared_value, spark_command, volumes_of_this_machine,
 };
+
+const SPARK_3: &str = "MEZZ_TEST_SPARK_3_HOME";
 
 /// Two agents, of which only the first has an engine.
 struct InDocker {
@@ -50,10 +52,15 @@ impl Drop for Containers {
 impl InDocker {
     /// The second agent is told of this engine.
     fn start(engine: &str) -> Result<Self> {
+        Self::with(vec![Vec::new(), vec!["--docker".to_owned(), engine.to_owned()]])
+    }
+
+    /// An agent for each of these arguments.
+    fn with(args_of_agents: Vec<Vec<String>>) -> Result<Self> {
         let cluster = Cluster::start(ClusterOptions {
-            agents: 2,
+            agents: args_of_agents.len(),
             resources: "cpus:2;mem:2000;disk:1000".to_owned(),
-            args_of_agents: vec![Vec::new(), vec!["--docker".to_owned(), engine.to_owned()]],
+            args_of_agents,
             ..Default::default()
         })?;
         Ok(Self { containers: Containers(cluster.folder().join("agent0")), cluster })
@@ -96,7 +103,7 @@ impl InDocker {
         Ok(end.stdout)
     }
 
-    /// Nothing ever ran where no engine is, and nothing is left.
+    /// Nothing ever ran where no engine is.
     fn stop(self) -> Result<()> {
         let (mut used, mut refused) = (BTreeSet::new(), BTreeSet::new());
         for task in self.cluster.list("tasks", &["--completed"])? {
@@ -108,6 +115,11 @@ impl InDocker {
         }
         ensure!(used.len() == 1, "{used:?} ran tasks");
         ensure!(refused.len() == 1 && used.is_disjoint(&refused), "{refused:?} refused some");
+        self.finish()
+    }
+
+    /// Nothing is left.
+    fn finish(self) -> Result<()> {
         nothing_is_left(&self.cluster)?;
         eventually(PATIENCE, "the containers are removed", || {
             let left = self.containers.list()?;
@@ -139,21 +151,15 @@ print("where", set(spark.sparkContext.parallelize(range(8), 8).map(look).collect
 stop(spark)
 "#;
 
-fn docker(args: &[&str]) -> Result<String> {
-    let output = Command::new("docker").args(args).output()?;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
-}
-
 /// `mezz spark submit`, without the program.
 fn submit(cluster: &Cluster, conf: &[&str]) -> Result<Command> {
-    let mut command = cluster.client(["spark", "submit"]);
-    command
-        .env("SPARK_HOME", prepared("MEZZ_TEST_SPARK_HOME")?)
-        .env("PYSPARK_PYTHON", prepared("MEZZ_TEST_PYTHON")?)
-        .env("PYSPARK_DRIVER_PYTHON", prepared("MEZZ_TEST_PYTHON")?)
-        .env("MEZZ_SPARK_BRIDGE", prepared("MEZZ_SPARK_BRIDGE")?)
-        .env("SPARK_LOCAL_IP", "127.0.0.1");
+    submit_with("MEZZ_TEST_SPARK_HOME", cluster, conf)
+}
+
+/// The same, with the Spark that this variable names.
+fn submit_with(spark: &str, cluster: &Cluster, conf: &[&str]) -> Result<Command> {
+    let mut command = spark_command(cluster, spark, &["submit"])?;
+    command.env("PYSPARK_DRIVER_PYTHON", prepared("MEZZ_TEST_PYTHON")?);
     for pair in ["spark.executor.memory=512m", "spark.ui.enabled=false"].iter().chain(conf) {
         command.args(["--conf", pair]);
     }
@@ -282,4 +288,91 @@ print("executors", len({f[0] for f in found}), {f[1:] for f in found})
     ensure!(asked.len() == 2, "one download of each: {asked:?}");
     nothing_is_left(&cluster)?;
     cluster.stop()
+}
+
+/// Sums, and says in what.
+const WHERE: &str = r#"
+import os
+from pyspark import SparkContext
+sc = SparkContext()
+def look(i):
+    return i, os.environ["SPARK_HOME"], os.environ.get("PULLED"), os.path.exists("/.dockerenv")
+seen = sc.parallelize(range(10), 2).map(look).collect()
+print("Spark", sc.version[:3], sum(s[0] for s in seen), {s[1:] for s in seen})
+"#;
+
+/// Spark's folder is mounted. In a network of their own, executors of the first
+/// application are reached by its addresses; the second's image is not what this engine
+/// has by that name, and can be had from a registry alone.
+#[test]
+fn spark_3_5_runs_in_images_of_which_one_is_pulled_each_time() -> Result<()> {
+    let all = InDocker::with(vec![Vec::new()])?;
+    let folder = all.cluster.folder();
+    let program = folder.join("where.py");
+    fs::write(&program, WHERE)?;
+    let home = prepared(SPARK_3)?;
+    let gateway =
+        docker(&["network", "inspect", "bridge", "-f", "{{(index .IPAM.Config 0).Gateway}}"])?;
+    let image = prepared_value("MEZZ_TEST_SPARK_IMAGE")?;
+    let settings = [
+        "spark.executor.instances=1".to_owned(),
+        format!("spark.mezz.executor.docker.image={image}"),
+        format!("spark.mezz.executor.docker.volumes={}:/opt/spark-3.5:ro", home.display()),
+        "spark.mezz.executor.docker.network=bridge".to_owned(),
+        "spark.mezz.executor.home=/opt/spark-3.5".to_owned(),
+        format!("spark.driver.host={gateway}"),
+        "spark.driver.bindAddress=0.0.0.0".to_owned(),
+    ];
+    let run = |name: &str, settings: &[String], python: &str| -> Result<String> {
+        let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
+        let mut command = submit_with(SPARK_3, &all.cluster, &settings)?;
+        command.env("PYSPARK_PYTHON", python).arg(&program);
+        Ok(Process::start(name, folder, command)?.wait(PATIENCE * 3)?.success()?.stdout)
+    };
+    let said = run("bridge", &settings, "python3")?;
+    ensure!(said.contains("Spark 3.5 45 {('/opt/spark-3.5', None, True)}"), "{said}");
+
+    let registry = Registry::start(folder)?;
+    let image = Image::push(&registry)?;
+    let python = prepared("MEZZ_TEST_PYTHON")?;
+    let bridge = prepared("MEZZ_SPARK_BRIDGE")?;
+    let paths =
+        [home.clone(), python.clone(), python.canonicalize()?, bridge.clone(), mezz_program()?];
+    let settings = [
+        "spark.mezz.coarse=false".to_owned(),
+        format!("spark.mezz.executor.docker.image={}", image.0),
+        "spark.mezz.executor.docker.forcePullImage=true".to_owned(),
+        format!("spark.mezz.executor.docker.volumes={}", volumes_of_this_machine(&paths)?),
+        format!("spark.mezz.executor.home={}", home.display()),
+        format!("spark.mezz.executor.bin={}", mezz_program()?.display()),
+        format!("spark.mezz.executor.bridge={}", bridge.display()),
+    ];
+    let said = run("pulled", &settings, &python.display().to_string())?;
+    let right = format!("Spark 3.5 45 {{('{}', 'yes', True)}}", home.display());
+    ensure!(said.contains(&right), "{said}");
+    drop((image, registry));
+    all.finish()
+}
+
+/// An image by a name that means another one in the registry.
+struct Image(String);
+
+impl Image {
+    fn push(registry: &Registry) -> Result<Self> {
+        let plain = prepared_value("MEZZ_TEST_DOCKER_IMAGE")?;
+        let image = Self(format!("{}/mezz/spark:3.5", registry.address));
+        let container = docker(&["create", &plain, "true"])?;
+        let commit = docker(&["commit", "--change", "ENV PULLED=yes", &container, &image.0]);
+        docker(&["rm", &container])?;
+        commit?;
+        docker(&["push", "-q", &image.0])?;
+        docker(&["tag", &plain, &image.0])?;
+        Ok(image)
+    }
+}
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        let _ = docker(&["rmi", "-f", &self.0]);
+    }
 }

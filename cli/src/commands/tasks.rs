@@ -1,7 +1,10 @@
 //! `mezz tasks`.
 
 use clap::Args;
-use mezz_proto::mezz::v1::{ListFrameworksRequest, ListTasksRequest, TaskRecord};
+use mezz_proto::{
+    mezz::v1::{ListFrameworksRequest, ListTasksRequest, TaskRecord},
+    v1,
+};
 use serde::Serialize;
 
 use crate::{
@@ -48,6 +51,7 @@ pub struct TaskRow {
     agent_api_address: Option<String>,
     executor_id: Option<String>,
     resources: Amounts,
+    labels: Vec<LabelRow>,
     healthy: Option<bool>,
     reason: Option<&'static str>,
     message: Option<String>,
@@ -55,6 +59,13 @@ pub struct TaskRow {
     state_time: Option<f64>,
     #[serde(skip)]
     age: String,
+}
+
+/// A label: text of its framework's.
+#[derive(Debug, Serialize)]
+struct LabelRow {
+    key: String,
+    value: Option<String>,
 }
 
 impl Row for TaskRow {
@@ -72,6 +83,7 @@ impl Row for TaskRow {
         Column::left("EXECUTOR").wide(),
         Column::left("FRAMEWORK ID").wide(),
         Column::left("AGENT ID").wide(),
+        Column::left("LABELS").wide(),
         Column::left("HEALTHY").wide(),
         Column::right("SINCE"),
         Column::left("REASON").wide(),
@@ -92,11 +104,23 @@ impl Row for TaskRow {
             self.executor_id.clone().unwrap_or_default(),
             self.framework_id.clone(),
             self.agent_id.clone(),
+            self.labels.iter().map(LabelRow::text).collect::<Vec<_>>().join(","),
             self.healthy.map_or("", |h| if h { "yes" } else { "no" }).to_owned(),
             self.age.clone(),
             self.reason.unwrap_or_default().to_owned(),
             self.message.clone().unwrap_or_default(),
         ]
+    }
+}
+
+impl LabelRow {
+    fn of(label: &v1::Label) -> Self {
+        Self { key: label.key.clone(), value: label.value.clone() }
+    }
+
+    fn text(&self) -> String {
+        let value = self.value.as_deref().map(|v| format!(":{v}")).unwrap_or_default();
+        self.key.clone() + &value
     }
 }
 
@@ -121,6 +145,7 @@ pub fn rows(tasks: &[TaskRecord], now: f64) -> Vec<TaskRow> {
                 agent_api_address: record.agent_api_address.clone(),
                 executor_id: task.executor_id.as_ref().map(|id| id.value.clone()),
                 resources: Amounts::of(&task.resources),
+                labels: task.labels.iter().flat_map(|all| &all.labels).map(LabelRow::of).collect(),
                 healthy: status.and_then(|s| s.healthy),
                 reason: status.and_then(|s| s.reason.map(|_| s.reason().as_str_name())),
                 message: status.and_then(|s| s.message.clone()),
@@ -197,6 +222,9 @@ mod tests {
                 agent_id: v1::AgentId { value: "m-S0".to_owned() },
                 state: state as i32,
                 resources: Resources::cpus_mem(0.5, 64.0).to_proto(Dialect::Refined, None),
+                labels: Some(v1::Labels {
+                    labels: vec![v1::Label { key: "team".to_owned(), value: Some("x".to_owned()) }],
+                }),
                 statuses: vec![v1::TaskStatus {
                     timestamp: Some(100.0),
                     message: Some("line\nbreak \u{1b}[31m".to_owned()),
@@ -232,6 +260,7 @@ hello-2  hello  TASK_FAILED            0001       h      0.5  64 MiB    42s
     fn messages_cannot_break_the_table() {
         let wide = text(&rows(&tasks()[..1], 142.0), Format::Wide);
         assert_eq!(wide.lines().count(), 2, "{wide}");
+        assert!(wide.contains("team:x"), "{wide}");
         assert!(wide.contains("REASON_EXECUTOR_TERMINATED  line break  [31m"), "{wide}");
     }
 
@@ -242,6 +271,7 @@ hello-2  hello  TASK_FAILED            0001       h      0.5  64 MiB    42s
         assert_eq!(json[0]["id"], "hello-2");
         assert_eq!(json[0]["state"], "TASK_FAILED");
         assert_eq!(json[0]["framework_id"], "m-0001");
+        assert_eq!(json[0]["labels"], serde_json::json!([{"key": "team", "value": "x"}]));
         assert_eq!(json[0]["resources"], serde_json::json!({"cpus": 0.5, "mem": 64.0}));
         assert_eq!(json[0]["state_time"], 100.0);
     }

@@ -8,7 +8,10 @@ use thiserror::Error;
 use super::properties;
 use crate::{
     docker::{Docker, DockerError},
+    labels::{self, Label},
     policy::Constraints,
+    protocol::CustomResource,
+    session::is_fetchable,
 };
 
 /// How the 4.x client, which takes no Python in this mode, can be told a Python
@@ -24,6 +27,9 @@ const MAX_PROPERTIES: usize = 112 << 10;
 
 /// What the settings of the driver's container begin with.
 const DOCKER: &str = "spark.mezz.driver.docker.";
+
+/// What the settings of the driver's GPUs and the like begin with.
+const RESOURCE: &str = "spark.driver.resource.";
 
 /// Spark's least overhead, in MiB.
 const LEAST_OVERHEAD: u64 = 384;
@@ -67,7 +73,7 @@ pub enum JobError {
     #[error("{key} is `{value}`: {wanted}")]
     Setting {
         /// Its name.
-        key: &'static str,
+        key: String,
         /// What was given.
         value: String,
         /// What would do.
@@ -111,6 +117,18 @@ pub struct Job {
     pub constraints: String,
     /// Its container; without one it is in a cgroup.
     pub docker: Option<Docker>,
+    /// Labels of its task.
+    #[serde(default)]
+    pub labels: Vec<Label>,
+    /// GPUs and whatever else it needs.
+    #[serde(default)]
+    pub resources: Vec<CustomResource>,
+    /// URIs and paths that its agent fetches into its sandbox.
+    #[serde(default)]
+    pub uris: Vec<String>,
+    /// Whether the agent keeps those for others.
+    #[serde(default)]
+    pub cache: bool,
 }
 
 impl fmt::Debug for Job {
@@ -154,17 +172,19 @@ impl Job {
         };
         let name = name.to_owned();
         let constraints = get("spark.mezz.driver.constraints").unwrap_or_default().to_owned();
-        Constraints::parse(&constraints).map_err(|error| JobError::Setting {
-            key: "spark.mezz.driver.constraints",
-            value: constraints.clone(),
-            wanted: error.to_string(),
+        Constraints::parse(&constraints).map_err(|error| {
+            wrong("spark.mezz.driver.constraints", &constraints, &error.to_string())
         })?;
         let settings = Settings(&properties);
         let job = Self {
             cpus: settings.cores()?,
             mem_mib: settings.memory()?,
-            supervise: settings.boolean("spark.driver.supervise")?,
+            supervise: settings.boolean("spark.driver.supervise", false)?,
             priority: settings.priority()?,
+            labels: settings.labels()?,
+            resources: settings.resources()?,
+            uris: settings.uris()?,
+            cache: settings.boolean("spark.mezz.fetcherCache.enable", true)?,
             docker: Docker::read(
                 DOCKER,
                 properties.iter().map(|(key, value)| (key.as_str(), value.as_str())),
@@ -242,8 +262,8 @@ impl Settings<'_> {
         self.0.get(key).map(|v| v.trim()).filter(|v| !v.is_empty())
     }
 
-    fn boolean(&self, key: &'static str) -> Result<bool, JobError> {
-        let Some(text) = self.get(key) else { return Ok(false) };
+    fn boolean(&self, key: &str, otherwise: bool) -> Result<bool, JobError> {
+        let Some(text) = self.get(key) else { return Ok(otherwise) };
         text.to_ascii_lowercase()
             .parse()
             .map_err(|_| wrong(key, text, "it has to be true or false"))
@@ -264,6 +284,45 @@ impl Settings<'_> {
         text.parse().map_err(|_| wrong(key, text, "it has to be a whole number"))
     }
 
+    fn labels(&self) -> Result<Vec<Label>, JobError> {
+        let key = "spark.mezz.driver.labels";
+        let text = self.get(key).unwrap_or_default();
+        labels::parse(text).map_err(|error| wrong(key, text, &error.to_string()))
+    }
+
+    fn uris(&self) -> Result<Vec<String>, JobError> {
+        let key = "spark.mezz.driver.uris";
+        let list = self.get(key).unwrap_or_default().split(',').map(str::trim);
+        let mut uris: Vec<String> = Vec::new();
+        for uri in list.filter(|uri| !uri.is_empty()) {
+            if !is_fetchable(uri) {
+                let wanted = "it has to be a URI, or an absolute path of the agents' machines";
+                return Err(wrong(key, uri, wanted));
+            }
+            if !uris.iter().any(|known| known == uri) {
+                uris.push(uri.to_owned());
+            }
+        }
+        Ok(uris)
+    }
+
+    /// `spark.driver.resource.NAME.amount`.
+    fn resources(&self) -> Result<Vec<CustomResource>, JobError> {
+        let named = self.0.iter().filter_map(|(key, value)| {
+            Some((key, key.strip_prefix(RESOURCE)?.strip_suffix(".amount")?, value.trim()))
+        });
+        let mut resources = Vec::new();
+        for (key, name, value) in named {
+            let amount =
+                value.parse().map_err(|_| wrong(key, value, "it has to be a whole number"))?;
+            let script = format!("{RESOURCE}{name}.discoveryScript");
+            let plugin = "spark.resources.discoveryPlugin";
+            let discovered = self.get(&script).or(self.get(plugin)).is_some();
+            resources.push(CustomResource { name: name.to_owned(), amount, discovered });
+        }
+        Ok(resources)
+    }
+
     /// Heap and everything beside it.
     fn memory(&self) -> Result<u64, JobError> {
         let key = "spark.driver.memory";
@@ -273,7 +332,7 @@ impl Settings<'_> {
                 .filter(|mib| *mib > 0)
                 .ok_or_else(|| wrong(key, text, "it has to be an amount like 512m or 2g"))?,
         };
-        let size = |key: &'static str, text: &str| {
+        let size = |key: &str, text: &str| {
             mebibytes(text, Some(1))
                 .ok_or_else(|| wrong(key, text, "it has to be an amount like 512m, or MiB"))
         };
@@ -299,8 +358,8 @@ impl Settings<'_> {
     }
 }
 
-fn wrong(key: &'static str, value: &str, wanted: &str) -> JobError {
-    JobError::Setting { key, value: value.to_owned(), wanted: wanted.to_owned() }
+fn wrong(key: &str, value: &str, wanted: &str) -> JobError {
+    JobError::Setting { key: key.to_owned(), value: value.to_owned(), wanted: wanted.to_owned() }
 }
 
 /// `512m`, `2g`; a number alone counts `bare` MiB each, where that is allowed.

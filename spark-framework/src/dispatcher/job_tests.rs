@@ -61,6 +61,9 @@ fn what_is_wrong_is_named_with_what_would_do() {
         ("spark.driver.supervise", "perhaps", "true or false"),
         ("spark.mezz.dispatcher.priority", "high", "a whole number"),
         ("spark.mezz.driver.constraints", "rack:", "constraint `rack:`"),
+        ("spark.mezz.driver.labels", "team", "write KEY:VALUE"),
+        ("spark.mezz.driver.uris", "a.txt", "an absolute path of the agents' machines"),
+        ("spark.driver.resource.gpu.amount", "some", "a whole number"),
     ] {
         let error = read(json!({key: value})).unwrap_err().to_string();
         assert!(error.starts_with(&format!("{key} is `{value}`:")), "{error}");

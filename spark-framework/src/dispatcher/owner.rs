@@ -5,7 +5,10 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use mezz_proto::{time::Time, v1};
+use mezz_proto::{
+    time::Time,
+    v1::{self, framework_info::capability::Type as Capability},
+};
 use mezz_sdk::{
     build::FrameworkBuilder,
     scheduler::{self, Closed, Events, Scheduler, SchedulerOptions},
@@ -113,6 +116,8 @@ impl<S: SubmissionStore> Owner<S> {
             .roles([&o.core.role])
             .failover_timeout(FAILOVER_TIMEOUT)
             .checkpoint(true)
+            // For drivers that need some; others go there only where no other place is.
+            .capability(Capability::GpuResources)
             .webui_url(format!("http://{}/mezz/v1/submissions", o.address));
         if let Some(id) = &self.framework {
             framework = framework.id(v1::FrameworkId { value: id.clone() });

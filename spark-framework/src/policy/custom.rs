@@ -29,14 +29,19 @@ fn units_of(amount: &Amount) -> u64 {
     }
 }
 
+/// Whether there is any of it.
+pub(crate) fn has_any(free: &Resources, name: &str) -> bool {
+    units(free, name) > 0
+}
+
 /// Whether all of it is there.
-pub(super) fn has(free: &Resources, needs: &CustomNeeds) -> bool {
+pub(crate) fn has(free: &Resources, needs: &CustomNeeds) -> bool {
     needs.iter().all(|(name, wanted)| units(free, name) >= *wanted)
 }
 
 /// Takes it out of `free`, reserved ones first; `None`, with nothing changed, when
 /// it is not there.
-pub(super) fn carve(free: &mut Resources, needs: &CustomNeeds) -> Option<(Resources, Addresses)> {
+pub(crate) fn carve(free: &mut Resources, needs: &CustomNeeds) -> Option<(Resources, Addresses)> {
     let (mut taken, mut addresses) = (Resources::new(), Addresses::new());
     for (name, wanted) in needs {
         let mut found = Vec::new();

@@ -11,9 +11,10 @@
 //! that have not come up yet.
 
 mod constraints;
-mod custom;
+pub(crate) mod custom;
 mod failures;
 pub mod fine;
+mod limit;
 mod options;
 mod place;
 mod shuffle;
@@ -32,6 +33,7 @@ use thiserror::Error;
 pub use self::{
     constraints::{AttributeValue, ConstraintError, Constraints},
     custom::{Addresses, CustomNeeds},
+    limit::FailureLimit,
     options::{Placement, PolicyOptions},
     shuffle::{Served, ServiceNo, ServiceSize, ServiceSpec},
     types::{
@@ -41,6 +43,7 @@ pub use self::{
 };
 use self::{
     failures::{Ended, Failures},
+    limit::Limit,
     place::Candidates,
     shuffle::Services,
 };
@@ -131,6 +134,7 @@ pub struct Policy {
     connected: bool,
     interest: Interest,
     failures: Failures,
+    limit: Limit,
     services: Services,
     given_up: bool,
     /// When it was last said that no offer has room.
@@ -142,6 +146,7 @@ impl Policy {
     pub fn new(options: PolicyOptions) -> Self {
         Self {
             services: Services::new(options.shuffle),
+            limit: Limit::new(options.failures),
             options,
             targets: BTreeMap::new(),
             executors: BTreeMap::new(),
@@ -335,6 +340,13 @@ impl Policy {
                     exit.reason
                 ),
             });
+        }
+        if counted
+            && !self.given_up
+            && let Some(message) = self.limit.ended(now, no, (&e.agent, &e.hostname), &exit)
+        {
+            self.given_up = true;
+            out.push(Action::GiveUp { message });
         }
         out.push(Action::Ended { executor: no, exit });
     }

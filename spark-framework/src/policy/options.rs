@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Constraints, ServiceSize};
+use super::{Constraints, FailureLimit, ServiceSize};
 
 /// Where to put executors when several agents have room.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub struct PolicyOptions {
     pub constraints: Constraints,
     /// `spark.mezz.placement`.
     pub placement: Placement,
+    /// When failed executors end the application.
+    pub failures: FailureLimit,
     /// Used instead of [`LAUNCH_TIMEOUT`](super::LAUNCH_TIMEOUT).
     pub launch_timeout: Option<Duration>,
 }

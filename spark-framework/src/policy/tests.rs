@@ -526,3 +526,17 @@ fn a_leaving_executor_is_replaced_at_once_but_holds_its_cores() {
     env.send(Event::Targets(vec![target(0, 2)]));
     assert_eq!(env.policy.live(), 3);
 }
+
+/// Though others work: the application has said so.
+#[test]
+fn more_failed_executors_than_allowed_end_the_application() {
+    let failures = FailureLimit { max: Some(1), within: None };
+    let mut env = Env::wanting(3, PolicyOptions { failures, ..Default::default() });
+    assert_eq!(env.offers(&[("a", 8.0)]).len(), 3);
+    env.send(Event::Registered(ExecutorNo(1)));
+    let given_up = |out: &[Action]| out.iter().any(|a| matches!(a, Action::GiveUp { .. }));
+    assert!(!given_up(&env.fail(2)));
+    assert!(given_up(&env.fail(3)));
+    // It is said once.
+    assert!(!given_up(&env.fail(1)));
+}

@@ -11,8 +11,8 @@ use mezz_proto::{
 use tracing::{debug, info, warn};
 
 use super::{
-    Capability, Input, Output, RegisterError, exit, fail, framework, launch, number, place::Place,
-    policy_offer, resources,
+    Capability, Input, Output, RegisterError, exit, fail, failure_limit, framework, launch, number,
+    place::Place, policy_offer, resources,
 };
 use crate::{
     policy::{
@@ -57,6 +57,7 @@ impl CoarseSession {
                 PlacementName::Spread => Placement::Spread,
                 PlacementName::Consolidate => Placement::Consolidate,
             },
+            failures: failure_limit(&register)?,
             launch_timeout: place.launch_timeout(),
         };
         Ok(Self {

@@ -7,7 +7,7 @@ mod exit;
 mod fine;
 mod launch;
 mod place;
-mod resources;
+pub(crate) mod resources;
 mod shuffle;
 
 #[cfg(test)]
@@ -23,13 +23,17 @@ use mezz_proto::{
 };
 use thiserror::Error;
 
-pub(crate) use self::launch::{kill_policy, log_base};
 pub use self::{coarse::CoarseSession, fine::FineSession};
 use self::{engines::Engines, place::Place};
+pub(crate) use self::{
+    launch::{kill_policy, log_base},
+    place::is_fetchable,
+};
 use crate::{
     docker::DockerError,
     executor::MAX_SECRET_SETTINGS,
-    policy::{AttributeValue, ConstraintError, ExecutorNo, PolicyOffer},
+    labels::{self, LabelError},
+    policy::{AttributeValue, ConstraintError, ExecutorNo, FailureLimit, PolicyOffer},
     protocol::{FromDriver, Mode, Register, ToDriver},
 };
 
@@ -136,6 +140,9 @@ pub enum RegisterError {
     /// Wrong constraints.
     #[error("spark.mezz.constraints")]
     Constraints(#[from] ConstraintError),
+    /// Wrong labels.
+    #[error("spark.mezz.executor.labels")]
+    Labels(#[from] LabelError),
     /// A wrong setting of the executors' container.
     #[error(transparent)]
     Docker(#[from] DockerError),
@@ -161,6 +168,9 @@ pub enum RegisterError {
     #[error("{0}: {1} is no number of cores; it is 0 or more, with at most three decimals")]
     Cores(&'static str, f64),
     /// No length of time.
+    #[error("spark.executor.failuresValidityInterval: {0} is no number of seconds")]
+    FailuresInterval(f64),
+    /// No length of time.
     #[error("spark.mezz.failoverTimeout: {0} is no number of seconds")]
     FailoverTimeout(f64),
 }
@@ -169,6 +179,8 @@ pub enum RegisterError {
 pub struct Session {
     mode: Modes,
     engines: Engines,
+    /// Of all tasks.
+    labels: Option<v1::Labels>,
 }
 
 enum Modes {
@@ -195,11 +207,12 @@ impl Session {
         {
             return Err(RegisterError::FailoverTimeout(t));
         }
+        let labels = labels::parse(register.labels.as_deref().unwrap_or_default())?;
         let mode = match register.mode {
             Mode::Coarse => Modes::Coarse(Box::new(CoarseSession::new(register)?)),
             Mode::Fine => Modes::Fine(Box::new(FineSession::new(register, program)?)),
         };
-        Ok(Self { mode, engines: Engines::default() })
+        Ok(Self { mode, engines: Engines::default(), labels: labels::to_proto(&labels) })
     }
 
     fn register(&self) -> &Register {
@@ -257,9 +270,15 @@ impl Session {
             }
             other => other,
         };
+        let before = out.len();
         match &mut self.mode {
             Modes::Coarse(session) => session.handle(now, input, out),
             Modes::Fine(session) => session.handle(now, input, out),
+        }
+        for output in &mut out[before..] {
+            if let Output::Launch { tasks, .. } = output {
+                tasks.iter_mut().for_each(|task| task.labels.clone_from(&self.labels));
+            }
         }
     }
 }
@@ -284,6 +303,14 @@ fn framework(r: &Register, more: &[Capability]) -> v1::FrameworkInfo {
         roles: vec![r.role.clone().unwrap_or_else(|| "*".to_owned())],
         ..Default::default()
     }
+}
+
+/// What the application says of failed executors.
+fn failure_limit(r: &Register) -> Result<FailureLimit, RegisterError> {
+    let within = r.failures_interval_s.map(|seconds| {
+        Duration::try_from_secs_f64(seconds).map_err(|_| RegisterError::FailuresInterval(seconds))
+    });
+    Ok(FailureLimit { max: r.max_failures, within: within.transpose()? })
 }
 
 fn fail(message: String, out: &mut Vec<Output>) {

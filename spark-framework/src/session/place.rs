@@ -81,7 +81,7 @@ impl Place {
             if uri.is_empty() || !seen.insert(uri) {
                 continue;
             }
-            if !uri.contains("://") && !uri.starts_with('/') {
+            if !is_fetchable(uri) {
                 return Err(RegisterError::Uri { setting, uri: uri.to_owned() });
             }
             uris.push(Uri {
@@ -155,6 +155,11 @@ impl Place {
         }
         Some(script)
     }
+}
+
+/// Whether it is a URI, or a path that does not depend on where an agent works.
+pub(crate) fn is_fetchable(uri: &str) -> bool {
+    uri.contains("://") || uri.starts_with('/')
 }
 
 #[cfg(test)]

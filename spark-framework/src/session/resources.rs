@@ -8,21 +8,24 @@ use crate::{
 };
 
 /// Where the command below finds what it writes down.
-const VARIABLE: &str = "MEZZ_SPARK_RESOURCES";
+pub(crate) const VARIABLE: &str = "MEZZ_SPARK_RESOURCES";
 
-/// The file in the executor's sandbox.
-const FILE: &str = "spark-resources.json";
+/// The file in the sandbox.
+pub(crate) const FILE: &str = "spark-resources.json";
+
+/// What the cluster calls GPUs.
+pub(crate) const GPUS: &str = "gpus";
 
 /// The cluster's name of a resource of Spark's.
 fn cluster_name(spark: &str) -> &str {
     match spark {
-        "gpu" => "gpus",
+        "gpu" => GPUS,
         other => other,
     }
 }
 
-/// What an executor with these needs of the cluster.
-pub(super) fn needs(resources: &[CustomResource]) -> CustomNeeds {
+/// What an executor or driver with these needs of the cluster.
+pub(crate) fn needs(resources: &[CustomResource]) -> CustomNeeds {
     resources
         .iter()
         .filter(|r| r.amount > 0)
@@ -32,8 +35,8 @@ pub(super) fn needs(resources: &[CustomResource]) -> CustomNeeds {
 
 /// Whether GPUs are among them: agents that have some are shown to those only who say
 /// that they know about them.
-pub(super) fn with_gpus(resources: &[CustomResource]) -> bool {
-    resources.iter().any(|r| r.amount > 0 && cluster_name(&r.name) == "gpus")
+pub(crate) fn with_gpus(resources: &[CustomResource]) -> bool {
+    resources.iter().any(|r| r.amount > 0 && cluster_name(&r.name) == GPUS)
 }
 
 /// Spark's form of an allocation.
@@ -50,28 +53,38 @@ struct Id<'a> {
     resource_name: &'a str,
 }
 
+/// The addresses in Spark's form, for `spark.executor` or `spark.driver`; nothing where
+/// there are none. Resources with a discovery script are left to that.
+pub(crate) fn allocations(
+    component_name: &'static str,
+    resources: &[CustomResource],
+    addresses: &Addresses,
+) -> Option<String> {
+    let allocated: Vec<Allocation<'_>> = resources
+        .iter()
+        .filter(|r| !r.discovered)
+        .filter_map(|r| {
+            let addresses = addresses.get(cluster_name(&r.name))?;
+            let id = Id { component_name, resource_name: &r.name };
+            Some(Allocation { id, addresses })
+        })
+        .collect();
+    // Strings only: this cannot fail, and Spark names an empty file if it did.
+    (!allocated.is_empty()).then(|| serde_json::to_string(&allocated).unwrap_or_default())
+}
+
 /// Makes the executor's command tell it its addresses: Spark reads them from a file,
-/// which is written first. Resources with a discovery script are left to that.
+/// which is written first.
 pub(super) fn tell(
     resources: &[CustomResource],
     addresses: &Addresses,
     arguments: Vec<String>,
     env: &mut Vec<(String, String)>,
 ) -> Vec<String> {
-    let allocated: Vec<Allocation<'_>> = resources
-        .iter()
-        .filter(|r| !r.discovered)
-        .filter_map(|r| {
-            let addresses = addresses.get(cluster_name(&r.name))?;
-            let id = Id { component_name: "spark.executor", resource_name: &r.name };
-            Some(Allocation { id, addresses })
-        })
-        .collect();
-    if allocated.is_empty() {
+    let Some(allocated) = allocations("spark.executor", resources, addresses) else {
         return arguments;
-    }
-    // Strings only: this cannot fail, and Spark names an empty file if it did.
-    env.push((VARIABLE.to_owned(), serde_json::to_string(&allocated).unwrap_or_default()));
+    };
+    env.push((VARIABLE.to_owned(), allocated));
     let write = format!("printf %s \"${VARIABLE}\" > {FILE} && exec \"$@\"");
     ["/bin/sh".to_owned(), "-c".to_owned(), write, "sh".to_owned()]
         .into_iter()

@@ -416,3 +416,25 @@ fn agents_without_an_engine_are_left_alone_for_a_while() {
     env.0.handle(NOW + long, Input::Offers(vec![of("b1")]), &mut out);
     assert!(matches!(out[0], Output::Launch { .. }));
 }
+
+#[test]
+fn labels_are_on_every_task() {
+    let register = Register { labels: Some("team:search,a:b".into()), ..register() };
+    let mut env = Env(Session::new(register, "mezz").unwrap());
+    env.send(target(2));
+    env.send(Input::Subscribed(v1::FrameworkId { value: "fw-1".into() }));
+    let out = env.send(Input::Offers(vec![offer("o1")]));
+    let launched = out.iter().find_map(|o| match o {
+        Output::Launch { tasks, .. } => Some(tasks),
+        _ => None,
+    });
+    let tasks = launched.unwrap();
+    assert_eq!(tasks.len(), 2);
+    for task in tasks {
+        let labels = &task.labels.as_ref().unwrap().labels;
+        let pairs: Vec<_> = labels.iter().map(|l| (l.key.as_str(), l.value())).collect();
+        assert_eq!(pairs, [("team", "search"), ("a", "b")]);
+    }
+    let bad = Register { labels: Some("team".into()), ..super::tests::register() };
+    assert_eq!(Session::new(bad, "mezz").err().unwrap().to_string(), "spark.mezz.executor.labels");
+}

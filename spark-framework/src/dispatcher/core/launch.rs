@@ -3,13 +3,13 @@
 use std::{collections::BTreeMap, iter, time::Duration};
 
 use mezz_proto::v1::{self, environment::variable};
-use mezz_sdk::matcher::Placed;
 
-use super::CoreOptions;
+use super::{CoreOptions, offers::Part};
 use crate::{
     dispatcher::{files, job::Job, properties},
     docker::Docker,
-    secret,
+    labels, secret,
+    session::resources,
     shell::quote,
     submit::MASTER_SCHEME,
 };
@@ -44,7 +44,7 @@ const FILE_LISTS: [&str; 4] =
 
 /// Settings of a submission that the driver is not to have: they say how it is
 /// submitted, or hold for the client's machine.
-const NOT_FOR_DRIVER: [&str; 9] = [
+const NOT_FOR_DRIVER: [&str; 11] = [
     "spark.master",
     "spark.submit.deployMode",
     "spark.master.rest.enabled",
@@ -55,6 +55,8 @@ const NOT_FOR_DRIVER: [&str; 9] = [
     "spark.mezz.driver.home",
     "spark.mezz.driver.bin",
     "spark.mezz.driver.bridgeJar",
+    "spark.mezz.driver.labels",
+    "spark.mezz.driver.uris",
 ];
 
 /// The task that runs this driver on the agent of this host.
@@ -62,7 +64,7 @@ pub(super) fn task(
     options: &CoreOptions,
     job: &Job,
     id: &str,
-    placed: &Placed,
+    part: &Part,
     host: &str,
 ) -> v1::TaskInfo {
     let mut fetched = Fetched::default();
@@ -71,7 +73,16 @@ pub(super) fn task(
     };
     let home = get("spark.mezz.driver.home", &options.spark_home);
     let resource = fetched.path(&job.resource);
-    let settings = settings(options, job, host, &mut fetched);
+    let mut settings = settings(options, job, host, &mut fetched);
+    fetched.uris.extend(job.uris.iter().map(|uri| v1::command_info::Uri {
+        value: uri.clone(),
+        cache: Some(job.cache),
+        ..Default::default()
+    }));
+    let allocated = resources::allocations("spark.driver", &job.resources, &part.addresses);
+    if allocated.is_some() {
+        settings.insert("spark.driver.resourcesFile".to_owned(), resources::FILE.to_owned());
+    }
     let mut line = vec![
         format!("{home}/bin/spark-submit"),
         "--master".to_owned(),
@@ -93,7 +104,11 @@ pub(super) fn task(
     let lacking = secret::is_lacking(|key| job.properties.get(key).cloned());
     let steps = [(!local).then_some(LOCAL_DIRS), Some(WRITE), lacking.then_some(ADD_SECRET)];
     let script: Vec<&str> = steps.into_iter().flatten().chain([START]).collect();
-    let script = script.join(" && ");
+    let mut script = script.join(" && ");
+    if allocated.is_some() {
+        let (variable, file) = (resources::VARIABLE, resources::FILE);
+        script = format!("printf %s \"${variable}\" >\"$MESOS_SANDBOX/{file}\" && {script}");
+    }
 
     let mut environment: BTreeMap<String, String> = job.environment.clone();
     for (key, value) in &job.properties {
@@ -104,14 +119,16 @@ pub(super) fn task(
             environment.insert(name.to_owned(), value.clone());
         }
     }
+    environment.extend(allocated.map(|json| (resources::VARIABLE.to_owned(), json)));
     environment.insert("SPARK_HOME".to_owned(), home);
     environment.insert(PROPERTIES.to_owned(), properties::write(&settings));
     let variables = environment.into_iter().map(|(name, value)| hidden(name, value)).collect();
     v1::TaskInfo {
         name: format!("driver of {}", job.name),
         task_id: v1::TaskId { value: id.to_owned() },
-        agent_id: placed.agent_id.clone(),
-        resources: placed.resources.clone(),
+        agent_id: part.agent.clone(),
+        resources: part.resources.clone(),
+        labels: labels::to_proto(&job.labels),
         command: Some(v1::CommandInfo {
             value: Some(format!("{script} {}", words.join(" "))),
             shell: Some(true),

@@ -2,21 +2,35 @@
 
 use std::time::Duration;
 
-use mezz_proto::{resources::Resources, time::Time, v1};
-use mezz_sdk::matcher::{self, Placed, Want};
+use mezz_proto::{
+    resources::{Dialect, Resources},
+    time::Time,
+    v1,
+};
+use mezz_sdk::matcher::{self, Want};
 use tracing::warn;
 
 use super::{Attempt, Core, Output, REFUSAL, Submission, launch};
-use crate::policy::{AttributeValue, Constraints};
+use crate::{
+    policy::{Addresses, AttributeValue, Constraints, custom},
+    session::resources,
+};
 
 /// The offers of one agent and role.
 struct Group<'a> {
     offers: Vec<v1::Offer>,
     first: &'a v1::Offer,
     attributes: Vec<(String, AttributeValue)>,
-    cpus: f64,
-    mem: f64,
+    free: Resources,
     used: bool,
+}
+
+/// A driver's part of an offer.
+pub(super) struct Part {
+    pub(super) agent: v1::AgentId,
+    pub(super) resources: Vec<v1::Resource>,
+    /// Which of its GPUs and the like it has.
+    pub(super) addresses: Addresses,
 }
 
 impl Core {
@@ -25,11 +39,11 @@ impl Core {
         let mut launches = Vec::new();
         for id in self.queue(now) {
             let Some(submission) = self.submissions.get(&id) else { continue };
-            let Some((group, placed)) = find(&mut groups, submission) else { continue };
+            let Some((group, part)) = find(&mut groups, submission) else { continue };
             group.used = true;
             let (offers, address) = (ids(&group.offers), launch::agent_address(group.first));
             let host = group.first.hostname.clone();
-            let task = self.launch(now, &id, &placed, host, address, out);
+            let task = self.launch(now, &id, &part, host, address, out);
             launches.extend(task.map(|task| Output::Launch { offers, task: Box::new(task) }));
         }
         out.extend(launches);
@@ -52,7 +66,7 @@ impl Core {
         &mut self,
         now: Time,
         id: &str,
-        placed: &Placed,
+        part: &Part,
         host: String,
         agent_address: Option<String>,
         out: &mut Vec<Output>,
@@ -66,18 +80,22 @@ impl Core {
         submission.not_before = None;
         submission.attempt = Some(Attempt {
             task: task.clone(),
-            agent: placed.agent_id.value.clone(),
+            agent: part.agent.value.clone(),
             host: host.clone(),
             agent_address,
             launched: now.as_nanos(),
             running: None,
             live: true,
         });
-        let info = launch::task(&self.options, &submission.job, &task, placed, &host);
+        let info = launch::task(&self.options, &submission.job, &task, part, &host);
         self.tasks.insert(task, id.to_owned());
         out.push(Output::Put(Box::new(submission.clone())));
         Some(info)
     }
+}
+
+fn role(offer: &v1::Offer) -> Option<String> {
+    offer.allocation_info.as_ref().and_then(|a| a.role.clone())
 }
 
 fn ids(offers: &[v1::Offer]) -> Vec<v1::OfferId> {
@@ -85,7 +103,6 @@ fn ids(offers: &[v1::Offer]) -> Vec<v1::OfferId> {
 }
 
 fn groups<'a>(offers: &'a [v1::Offer], out: &mut Vec<Output>) -> Vec<Group<'a>> {
-    let role = |o: &v1::Offer| o.allocation_info.as_ref().and_then(|a| a.role.clone());
     let mut groups: Vec<Group<'a>> = Vec::new();
     for offer in offers {
         let resources = match Resources::from_proto(&offer.resources) {
@@ -97,13 +114,11 @@ fn groups<'a>(offers: &'a [v1::Offer], out: &mut Vec<Output>) -> Vec<Group<'a>> 
                 continue;
             }
         };
-        let (cpus, mem) = (resources.scalar("cpus").to_f64(), resources.scalar("mem").to_f64());
         let same =
             |g: &&mut Group<'_>| g.first.agent_id == offer.agent_id && role(g.first) == role(offer);
         if let Some(group) = groups.iter_mut().find(same) {
             group.offers.push(offer.clone());
-            group.cpus += cpus;
-            group.mem += mem;
+            group.free += &resources;
             continue;
         }
         let attributes = offer
@@ -112,31 +127,43 @@ fn groups<'a>(offers: &'a [v1::Offer], out: &mut Vec<Output>) -> Vec<Group<'a>> 
             .filter_map(|a| Some((a.name.clone(), AttributeValue::from_proto(a)?)))
             .collect();
         let offers = vec![offer.clone()];
-        groups.push(Group { offers, first: offer, attributes, cpus, mem, used: false });
+        groups.push(Group { offers, first: offer, attributes, free: resources, used: false });
     }
     groups
 }
 
-/// The first group that has room for the driver and will do.
+/// The first group that has room for the driver and will do. Drivers without GPUs leave
+/// those of agents that have some to the others, if they can.
 fn find<'g, 'a>(
     groups: &'g mut [Group<'a>],
     submission: &Submission,
-) -> Option<(&'g mut Group<'a>, Placed)> {
+) -> Option<(&'g mut Group<'a>, Part)> {
     let job = &submission.job;
     let (cpus, mem) = (job.cpus, job.mem_mib as f64);
     let want = Want { resources: Resources::cpus_mem(cpus, mem), count: 1, ..Want::default() };
     let constraints = Constraints::parse(&job.constraints).ok()?;
-    for group in groups.iter_mut().filter(|g| !g.used) {
+    let needs = resources::needs(&job.resources);
+    let gpus = resources::with_gpus(&job.resources);
+    let mut order: Vec<usize> = (0..groups.len()).filter(|at| !groups[*at].used).collect();
+    order.sort_by_key(|at| !gpus && custom::has_any(&groups[*at].free, resources::GPUS));
+    for at in order {
+        let group = &groups[at];
         // What the matcher would find out, sooner.
-        let room = group.cpus + 1e-9 >= cpus && group.mem + 1e-9 >= mem;
+        let room = group.free.scalar("cpus").to_f64() + 1e-9 >= cpus
+            && group.free.scalar("mem").to_f64() + 1e-9 >= mem
+            && custom::has(&group.free, &needs);
         let avoided = submission.avoid.contains(&group.first.agent_id.value);
         if !room || avoided || !constraints.met_by(&group.attributes) {
             continue;
         }
         let placed = matcher::place(&group.offers, std::slice::from_ref(&want)).ok();
         let placed = placed.and_then(|m| m.launches.into_iter().next()?.tasks.into_iter().next());
-        if let Some(placed) = placed {
-            return Some((group, placed));
+        let taken = custom::carve(&mut group.free.clone(), &needs);
+        if let (Some(placed), Some((taken, addresses))) = (placed, taken) {
+            let mut resources = placed.resources;
+            resources.extend(taken.to_proto(Dialect::Refined, role(group.first).as_deref()));
+            let part = Part { agent: placed.agent_id, resources, addresses };
+            return Some((&mut groups[at], part));
         }
     }
     None

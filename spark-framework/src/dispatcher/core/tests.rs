@@ -350,6 +350,61 @@ fn agents_without_an_engine_are_not_tried_twice() {
 }
 
 #[test]
+fn a_driver_with_gpus_gets_them_and_is_told_which() {
+    let mut w = World::new();
+    w.submit(json!({
+        "spark.driver.resource.gpu.amount": "2", "spark.driver.resource.fpga.amount": "1",
+        "spark.driver.resource.seen.amount": "1", "spark.driver.resource.seen.discoveryScript": "/s",
+        "spark.mezz.driver.labels": "team:search", "spark.mezz.driver.uris": "/data/a,http://h/b",
+    }));
+    let small = offer("o1", "s1", "cpus:4;mem:4096;gpus:1;fpga:{f1};seen:1");
+    let large = offer("o2", "s2", "cpus:4;mem:4096;gpus:4;fpga:{f2,f3};seen:1");
+    let launched = w.launched(vec![small, large]);
+    assert_eq!(launched[0].0, "o2");
+    let task = &launched[0].1;
+    let got = Resources::from_proto(&task.resources).unwrap();
+    assert_eq!((got.scalar("gpus").to_f64(), got.scalar("seen").to_f64()), (2.0, 1.0));
+    assert_eq!(got.named("fpga").next().unwrap().amount.to_string(), "{f2}");
+    assert_eq!(task.labels.as_ref().unwrap().labels[0].key, "team");
+    let command = task.command.as_ref().unwrap();
+    let uris: Vec<_> = command.uris.iter().map(|u| (u.value.as_str(), u.cache())).collect();
+    assert!(uris.ends_with(&[("/data/a", true), ("http://h/b", true)]), "{uris:?}");
+    let script = command.value.as_deref().unwrap();
+    assert!(
+        script.starts_with("printf %s \"$MEZZ_SPARK_RESOURCES\" >\"$MESOS_SANDBOX/"),
+        "{script}"
+    );
+    let secret = |name: &str| {
+        let all = &command.environment.as_ref().unwrap().variables;
+        let one = all.iter().find(|v| v.name == name).unwrap();
+        let value = one.secret.as_ref().unwrap().value.as_ref().unwrap();
+        String::from_utf8(value.data.clone()).unwrap()
+    };
+    let told = secret("MEZZ_SPARK_RESOURCES");
+    for (name, addresses) in [("gpu", r#"["0","1"]"#), ("fpga", r#"["f2"]"#)] {
+        let one = format!(
+            r#"{{"id":{{"componentName":"spark.driver","resourceName":"{name}"}},"addresses":{addresses}}}"#
+        );
+        assert!(told.contains(&one), "{told}");
+    }
+    assert!(!told.contains("seen"), "{told}");
+    let settings = secret("MEZZ_SPARK_PROPERTIES");
+    assert!(settings.contains("spark.driver.resourcesFile=spark-resources.json"), "{settings}");
+}
+
+#[test]
+fn a_driver_without_gpus_leaves_them_to_others() {
+    let mut w = World::new();
+    w.submit(json!({}));
+    let gpus = || offer("o1", "s1", "cpus:4;mem:4096;gpus:4");
+    let launched = w.launched(vec![gpus(), offer("o2", "s2", "cpus:4;mem:4096")]);
+    assert_eq!(launched[0].0, "o2");
+    assert!(launched[0].1.labels.is_none());
+    w.submit(json!({}));
+    assert_eq!(w.launched(vec![gpus()])[0].0, "o1");
+}
+
+#[test]
 fn a_failure_says_what_to_do() {
     let mut w = World::new();
     let id = w.start(json!({}));

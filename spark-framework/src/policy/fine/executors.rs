@@ -181,6 +181,12 @@ impl FinePolicy {
                 ),
             });
         }
+        if !self.given_up
+            && let Some(message) = self.limit.ended(now, e.no, (agent, &e.hostname), &exit)
+        {
+            self.given_up = true;
+            out.push(FineAction::GiveUp { message });
+        }
         out.push(FineAction::Ended { executor: e.no, exit, ran });
     }
 

@@ -32,7 +32,7 @@ use thiserror::Error;
 pub use self::types::{
     Answer, FineAction, FineEvent, FineLaunch, FineOptions, Shown, TaskAsk, TaskNo,
 };
-use super::{ExecutorNo, Exit, ExitKind, failures::Failures, shuffle::Services};
+use super::{ExecutorNo, Exit, ExitKind, failures::Failures, limit::Limit, shuffle::Services};
 
 /// How long an offer stays refused while the driver has tasks that would rather
 /// run elsewhere: Spark waits so long in steps of this order (`spark.locality.wait`).
@@ -177,6 +177,7 @@ pub struct FinePolicy {
     /// offered then is refused for long, and is enough once an executor is there.
     unfit: BTreeSet<AgentId>,
     failures: Failures,
+    limit: Limit,
     given_up: bool,
     /// Executors that are still to be started on the first offers, unless the driver has
     /// tasks before; absent after that.
@@ -189,6 +190,7 @@ impl FinePolicy {
         Self {
             ahead: Some(options.ahead).filter(|count| *count > 0),
             services: Services::new(options.shuffle),
+            limit: Limit::new(options.failures),
             options,
             executors: BTreeMap::new(),
             last: ExecutorNo(0),

@@ -6,7 +6,9 @@ use std::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::policy::{AttributeValue, Constraints, LONG_REFUSAL, PolicyOffer, ServiceSize};
+use crate::policy::{
+    AttributeValue, Constraints, FailureLimit, LONG_REFUSAL, PolicyOffer, ServiceSize,
+};
 
 struct Env {
     policy: FinePolicy,
@@ -19,6 +21,7 @@ fn options() -> FineOptions {
         cores_max: None,
         shuffle: None,
         constraints: Constraints::default(),
+        failures: FailureLimit::default(),
         task_cpus: Scalar::from_units(1),
         executor_cpus: Scalar::default(),
         task_bytes: (1000, 10_000),
@@ -336,6 +339,17 @@ fn executors_that_fail_are_tried_more_slowly_and_then_no_more() {
     assert_eq!(times, [0, 0, 1, 3, 7]);
     assert!(message.contains("exited with status 1"), "{message}");
     assert_eq!(shown(&env.offers(&[("a", 1.0)])), []);
+}
+
+#[test]
+fn more_failed_executors_than_allowed_end_the_application() {
+    let failures = FailureLimit { max: Some(0), within: None };
+    let mut env = Env::busy(FineOptions { failures, ..options() });
+    env.offers(&[("a", 1.0)]);
+    env.answer(1, &[1], true);
+    let out = env.send(FineEvent::LostWith { task: TaskNo(1), exit: failed() });
+    let gives_up = |a: &FineAction| matches!(a, FineAction::GiveUp { message } if message.contains("maxNumFailures is 0"));
+    assert!(out.iter().any(gives_up), "{out:?}");
 }
 
 /// While it is not known whether executors can be started at all.

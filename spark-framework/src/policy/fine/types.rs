@@ -7,7 +7,9 @@ use mezz_proto::{
     resources::{Resources, Scalar},
 };
 
-use crate::policy::{Constraints, ExecutorNo, Exit, PolicyOffer, Served, ServiceNo, ServiceSize};
+use crate::policy::{
+    Constraints, ExecutorNo, Exit, FailureLimit, PolicyOffer, Served, ServiceNo, ServiceSize,
+};
 
 /// A Spark task's id: unique for the life of the application.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -59,6 +61,8 @@ pub struct FineOptions {
     pub shuffle: Option<ServiceSize>,
     /// `spark.mezz.constraints`: which agents will do.
     pub constraints: Constraints,
+    /// When failed executors end the application.
+    pub failures: FailureLimit,
     /// `spark.task.cpus`: what an offer must have at least to be of use.
     pub task_cpus: Scalar,
     /// `spark.mezz.executor.cores`: what an executor holds while it lives.

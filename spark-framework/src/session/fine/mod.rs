@@ -19,7 +19,8 @@ use tracing::{info, warn};
 
 use self::launch::Made;
 use super::{
-    Input, Output, RegisterError, exit, fail, launch::log_base, number, place::Place, policy_offer,
+    Input, Output, RegisterError, exit, fail, failure_limit, launch::log_base, number,
+    place::Place, policy_offer,
 };
 use crate::{
     executor::{KillOrder, MAX_SECRET_SETTINGS, SECRET_SETTINGS, write_secret_settings},
@@ -64,6 +65,7 @@ impl FineSession {
             cores_max: register.cores_max,
             shuffle: shuffle::size(&register)?,
             constraints: Constraints::parse(register.constraints.as_deref().unwrap_or(""))?,
+            failures: failure_limit(&register)?,
             task_cpus: cpus("spark.task.cpus", settings.task_cpus)?,
             executor_cpus: cpus("spark.mezz.executor.cores", settings.executor_cpus)?,
             task_bytes: task_bytes(&register, &settings),

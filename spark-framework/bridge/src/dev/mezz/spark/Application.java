@@ -63,11 +63,16 @@ final class Application {
     ObjectNode message =
         Protocol.register(mode, masters, sc.appName(), sc.sparkUser(), sc.version());
     Protocol.putCommand(message, command, env);
-    message.put("ui", sc.uiWebUrl().isDefined() ? sc.uiWebUrl().get() : null);
+    String pages = sc.uiWebUrl().isDefined() ? sc.uiWebUrl().get() : null;
+    message.put("ui", settings.webPages() == null ? pages : settings.webPages());
     message.put("host", sc.conf().get("spark.driver.host"));
     Protocol.putIfPresent(message, "cores_max", settings.coresMax());
     message.put("constraints", settings.constraints());
     message.put("role", settings.role());
+    message.put("labels", settings.labels());
+    Protocol.putIfPresent(message, "max_failures", settings.maxFailures());
+    message.put("failures_interval_s", settings.failuresIntervalSeconds());
+    Protocol.putNames(message, settings.namesToCheck());
     message.put("failover_timeout_s", settings.failoverTimeoutSeconds());
     Protocol.putPlace(
         message,
@@ -128,6 +133,9 @@ final class Application {
     switch (message.path("t").asText()) {
       case "registered":
         onRegistered(message);
+        return true;
+      case "warning":
+        LOG.warn("{}", message.path("message").asText());
         return true;
       case "error":
         fail(message.path("message").asText());

@@ -47,6 +47,11 @@ final class Protocol {
     register.put("fetch_cache", cache);
   }
 
+  /** Names of settings that the sidecar is to look at. */
+  static void putNames(ObjectNode register, List<String> settings) {
+    register.set("settings", JSON.valueToTree(settings));
+  }
+
   /** A field that may be absent. */
   static void putIfPresent(ObjectNode node, String field, OptionalInt value) {
     value.ifPresent(v -> node.put(field, v));

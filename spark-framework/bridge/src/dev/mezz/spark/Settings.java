@@ -2,7 +2,9 @@ package dev.mezz.spark;
 
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.ArrayList;
 import java.util.LinkedHashMap;
+import java.util.List;
 import java.util.Locale;
 import java.util.Map;
 import java.util.OptionalInt;
@@ -42,6 +44,8 @@ final class Settings {
     shuffleService().check();
     coresMax();
     maxPerAgent();
+    maxFailures();
+    failuresIntervalSeconds();
     placement();
     failoverTimeoutSeconds();
     fetcherCache();
@@ -232,6 +236,46 @@ final class Settings {
   /** Attributes that agents must have; null for none. The sidecar reads the text. */
   String constraints() {
     return conf.get("spark.mezz.constraints", null);
+  }
+
+  /** Labels of the application's tasks; null for none. The sidecar reads the text. */
+  String labels() {
+    return conf.get("spark.mezz.executor.labels", null);
+  }
+
+  /** How many executors may fail; empty for no bound. Spark has these two for YARN and Kubernetes. */
+  OptionalInt maxFailures() {
+    return positive("spark.executor.maxNumFailures");
+  }
+
+  /** Seconds after which a failed executor counts no more for that; null for never. */
+  Double failuresIntervalSeconds() {
+    String key = "spark.executor.failuresValidityInterval";
+    if (!conf.contains(key)) {
+      return null;
+    }
+    long millis = conf.getTimeAsMs(key);
+    if (millis <= 0) {
+      throw new IllegalArgumentException(
+          key + " is '" + conf.get(key) + "'; it must be a time above 0, such as 1h");
+    }
+    return millis / 1000.0;
+  }
+
+  /** Where people find the driver's web pages, if not where Spark says; null for that. */
+  String webPages() {
+    return conf.get("spark.mezz.driver.webui.url", null);
+  }
+
+  /** Names, and nothing else, of settings that may not be what the user thinks. */
+  List<String> namesToCheck() {
+    List<String> names = new ArrayList<>();
+    for (Tuple2<String, String> entry : conf.getAll()) {
+      if (entry._1().startsWith("spark.mezz.") || entry._1().startsWith("spark.mesos.")) {
+        names.add(entry._1());
+      }
+    }
+    return names;
   }
 
   /** The role whose offers are taken; null for the default. */

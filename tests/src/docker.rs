@@ -1,0 +1,80 @@
+//! Containers of an engine, in tests.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    net::{TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{PATIENCE, Process, eventually};
+
+/// What `docker` prints.
+///
+/// # Errors
+/// When it fails: what it says.
+pub fn docker(args: &[&str]) -> Result<String> {
+    let output = Command::new("docker").args(args).output()?;
+    ensure!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+}
+
+/// Volumes, as settings of Spark on Mezz list them, that give an image with hardly more
+/// than a shell this machine's own programs, and what else is below the top folders of
+/// these paths.
+///
+/// # Errors
+/// When a path is not absolute.
+pub fn volumes_of_this_machine(paths: &[PathBuf]) -> Result<String> {
+    let mut volumes = BTreeSet::from(["/etc:/etc:ro".to_owned()]);
+    for (host, container) in
+        [("/usr", "/usr"), ("/usr/lib", "/lib"), ("/usr/lib64", "/lib64"), ("/usr/bin", "/bin")]
+    {
+        volumes.insert(format!("{host}:{container}:ro"));
+    }
+    for path in paths {
+        let top = path.components().nth(1).context("an absolute path")?;
+        let top = top.as_os_str().to_string_lossy().into_owned();
+        if top != "usr" {
+            volumes.insert(format!("/{top}:/{top}:ro"));
+        }
+    }
+    Ok(volumes.into_iter().collect::<Vec<_>>().join(","))
+}
+
+/// A registry of images on loopback, for as long as this lives.
+pub struct Registry {
+    /// host:port of it.
+    pub address: String,
+    _process: Process,
+}
+
+impl Registry {
+    /// Starts one that keeps its images in this folder.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn start(folder: &Path) -> Result<Self> {
+        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
+        let config = folder.join("registry.yml");
+        fs::write(
+            &config,
+            format!(
+                "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: \
+                 {}}}}}\nhttp: {{addr: \"{address}\"}}\n",
+                folder.join("registry").display()
+            ),
+        )?;
+        let mut command = Command::new("docker-registry");
+        command.arg("serve").arg(&config);
+        let process = Process::start("registry", folder, command)
+            .context("this test needs docker-registry: see ensure_registry in scripts/docker.sh")?;
+        eventually(PATIENCE, "the registry answers", || {
+            Ok(TcpStream::connect(&address).map(drop).map_err(|error| error.to_string()))
+        })?;
+        Ok(Self { address, _process: process })
+    }
+}
