@@ -8,7 +8,7 @@ mod cluster;
 mod process;
 mod spark;
 
-pub use cluster::{Cluster, ClusterOptions};
+pub use cluster::{Cluster, ClusterOptions, QUICK_LOSS};
 pub use process::{Finished, Process, clean_command, example_program, mezz_program};
 pub use spark::{executors, http_get, nothing_is_left, spark_command};
 
