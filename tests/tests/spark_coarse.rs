@@ -12,8 +12,8 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use mezz_tests::{
-    Cluster, ClusterOptions, PATIENCE, Process, QUICK_LOSS, eventually, executors,
-    nothing_is_left, spark_command,
+    Cluster, ClusterOptions, PATIENCE, Process, QUICK_LOSS, eventually, executors, nothing_is_left,
+    spark_command,
 };
 use serde_json::Value;
 

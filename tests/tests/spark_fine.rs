@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use mezz_tests::{
-    Cluster, ClusterOptions, PATIENCE, Process, QUICK_LOSS, eventually, executors,
-    nothing_is_left, spark_command,
+    Cluster, ClusterOptions, PATIENCE, Process, QUICK_LOSS, eventually, executors, nothing_is_left,
+    spark_command,
 };
 use rustix::process::Signal;
 

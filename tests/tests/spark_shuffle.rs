@@ -7,8 +7,8 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use mezz_tests::{
-    Cluster, ClusterOptions, PATIENCE, Process, QUICK_LOSS, eventually, executors,
-    nothing_is_left, processes_of, signal, spark_command,
+    Cluster, ClusterOptions, PATIENCE, Process, QUICK_LOSS, eventually, executors, nothing_is_left,
+    processes_of, signal, spark_command,
 };
 use rustix::process::Signal;
 
@@ -19,12 +19,12 @@ const HOSTS: [&str; 3] = ["127.0.0.1", "localhost", "127.0.0.2"];
 
 /// Agents with room for an executor and a service each. Their ports are not those of
 /// another test that runs at the same time.
-fn cluster(agents: usize) -> Result<Cluster> {
+fn cluster(agents: usize, master_args: &[&str]) -> Result<Cluster> {
     let first = 20_000 + std::process::id() % 100 * 100;
     Cluster::start(ClusterOptions {
         agents,
         resources: format!("cpus:1.2;mem:1400;disk:1000;ports:[{first}-{}]", first + 99),
-        master_args: QUICK_LOSS.map(str::to_owned).to_vec(),
+        master_args: master_args.iter().map(|&arg| arg.to_owned()).collect(),
         hostnames: HOSTS.map(str::to_owned).to_vec(),
         ..Default::default()
     })
@@ -34,9 +34,9 @@ fn cluster(agents: usize) -> Result<Cluster> {
 fn serving_agent(cluster: &Cluster) -> Result<(String, usize)> {
     let tasks = cluster.list("tasks", &[])?;
     let service = |id: &str| id.starts_with("shuffle-");
-    let runs = tasks.iter().find(|t| {
-        t["state"] == "TASK_RUNNING" && t["id"].as_str().is_some_and(service)
-    });
+    let runs = tasks
+        .iter()
+        .find(|t| t["state"] == "TASK_RUNNING" && t["id"].as_str().is_some_and(service));
     let id = runs.and_then(|t| t["agent_id"].as_str()).context("a service runs")?.to_owned();
     let agents = cluster.list("agents", &[])?;
     let agent = agents.iter().find(|a| a["id"] == *id).context("its agent")?;
@@ -131,7 +131,7 @@ const DYNAMIC: [&str; 4] = [
 /// Everything that was written is there when everyone who wrote it is gone, and so are
 /// the services that were told of it. Executors that are not given back are killed.
 fn outputs_survive_their_executors(spark: &str, conf: &[&str]) -> Result<()> {
-    let cluster = cluster(2)?;
+    let cluster = cluster(2, &[])?;
     let mut job = submit(&cluster, spark, conf, &["second"])?;
     job.wait_for_output("first 1999000 mapped 2000", PATIENCE * 4)?;
     if !conf.contains(&DYNAMIC[0]) {
@@ -191,8 +191,10 @@ fn shuffle_services_outlive_fine_grained_executors() -> Result<()> {
 /// agent that dies. Nothing else is computed again, and executors are replaced elsewhere.
 #[test]
 fn what_a_lost_service_served_is_computed_again() -> Result<()> {
-    let mut cluster = cluster(3)?;
-    let conf = ["spark.executor.instances=2"];
+    let mut cluster = cluster(3, &QUICK_LOSS)?;
+    // Each has a part of the work.
+    let all = "spark.scheduler.minRegisteredResourcesRatio=1.0";
+    let conf = ["spark.executor.instances=2", all];
     let mut job = submit(&cluster, "MEZZ_TEST_SPARK_HOME", &conf, &["second", "third"])?;
     job.wait_for_output("first 1999000 mapped 2000", PATIENCE * 4)?;
     eventually(PATIENCE, "two services", || {
@@ -213,7 +215,13 @@ fn what_a_lost_service_served_is_computed_again() -> Result<()> {
     let gone = format!("Shuffle files lost for worker {first}");
     job.wait_for_output(&gone, PATIENCE)?;
     begin(&cluster, "second")?;
-    job.wait_for_output("second 1999000 mapped 3000", PATIENCE)?;
+    job.wait_for_output("second 1999000 mapped", PATIENCE)?;
+    let mapped: u32 = eventually(PATIENCE, "the whole line", || {
+        let said = job.stdout();
+        let line = said.lines().find_map(|line| line.strip_prefix("second 1999000 mapped "));
+        Ok(line.and_then(|n| n.parse().ok()).ok_or_else(|| said.clone()))
+    })?;
+    ensure!(mapped > 2000 && mapped < 4000, "what was lost, and nothing else: {mapped}");
 
     let (lost, number) = serving_agent(&cluster)?;
     cluster.lose_agent(number)?;
@@ -231,7 +239,7 @@ fn what_a_lost_service_served_is_computed_again() -> Result<()> {
 /// serves them; then it ends by itself.
 #[test]
 fn a_service_outlasts_the_executors_of_a_drained_agent() -> Result<()> {
-    let cluster = cluster(2)?;
+    let cluster = cluster(2, &[])?;
     let conf = [
         "spark.executor.instances=2",
         "spark.decommission.enabled=true",
@@ -246,7 +254,8 @@ fn a_service_outlasts_the_executors_of_a_drained_agent() -> Result<()> {
     })?;
     let (agent, number) = serving_agent(&cluster)?;
     let folder = folder_of(&cluster, number);
-    let mut drain = cluster.spawn("drain", ["agent", "drain", &agent, "--grace", "2m", "--wait"])?;
+    let mut drain =
+        cluster.spawn("drain", ["agent", "drain", &agent, "--grace", "2m", "--wait"])?;
     eventually(PATIENCE, "the agent is drained", || {
         let serving = working_in(&folder, services(&cluster)?);
         // Looked at later: those that are there now were there then.

@@ -101,8 +101,7 @@ pub(super) fn task(
 ) -> Option<v1::TaskInfo> {
     let service = served.start.as_ref()?;
     let ShuffleSettings { command, env, .. } = app.register.shuffle.as_ref()?;
-    let filler =
-        Filler::new(&[(PORT, &served.port.to_string()), ("{{APP_ID}}", app.id)]);
+    let filler = Filler::new(&[(PORT, &served.port.to_string()), ("{{APP_ID}}", app.id)]);
     let option = command.iter().find(|a| a.contains(PORT)).map_or(PORT, String::as_str);
     let option = filler.fill(option);
     let shell = ["/bin/sh", "-c", SUPERVISE, "sh", &option].map(str::to_owned);

@@ -277,7 +277,8 @@ fn a_shuffle_service_is_a_task_beside_the_first_executor() {
     assert_eq!(env.update("shuffle-1", v1::TaskState::TaskRunning, "").len(), 0);
     assert_eq!(env.update("shuffle-1", v1::TaskState::TaskUnknown, "").len(), 0);
     let out = env.update("shuffle-1", v1::TaskState::TaskFailed, "exited with status 1");
-    let lost = r#"{"t":"service_lost","agent":"a1","host":"node1","reason":"exited with status 1"}"#;
+    let lost =
+        r#"{"t":"service_lost","agent":"a1","host":"node1","reason":"exited with status 1"}"#;
     assert_eq!(to_driver(&out)[0], lost);
     assert!(out.contains(&Output::Kill { task: "1".into(), agent: "a1".into() }));
     let out = env.update("1", v1::TaskState::TaskKilled, "");

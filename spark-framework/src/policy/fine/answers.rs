@@ -67,8 +67,7 @@ impl FinePolicy {
             };
             own += &cpus;
             there.resources = own;
-            let Some(service) = self.services.serve(&agent, &there.hostname, &mut free)
-            else {
+            let Some(service) = self.services.serve(&agent, &there.hostname, &mut free) else {
                 undone(all(), executor, "the offer has no room for its service".to_owned(), out);
                 return self.decline(offers, LONG_REFUSAL, out);
             };
