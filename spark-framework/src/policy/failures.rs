@@ -73,6 +73,11 @@ impl Failures {
         self.launches = 0;
     }
 
+    /// An executor is to end that came up and did not fail.
+    pub(super) fn proved(&mut self) {
+        self.early = 0;
+    }
+
     /// An executor ended.
     pub(super) fn ended(&mut self, now: Time, ended: &Ended<'_>) {
         let Ended { no, agent, registered, done, kind, last } = *ended;
@@ -87,7 +92,7 @@ impl Failures {
             self.delays = 0;
         }
         if worked || (registered.is_some() && !failed) {
-            self.early = 0;
+            self.proved();
         }
         if failed {
             self.blame(now, agent, stable);

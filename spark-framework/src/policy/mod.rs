@@ -268,6 +268,9 @@ impl Policy {
 
     fn kill(&mut self, no: ExecutorNo, out: &mut Vec<Action>) {
         let Some(e) = self.executors.get_mut(&no) else { return };
+        if matches!(e.progress, Progress::Registered(_)) {
+            self.failures.proved();
+        }
         if e.progress != Progress::Killing {
             e.progress = Progress::Killing;
             out.push(Action::Kill { executor: no, agent: e.agent.clone() });

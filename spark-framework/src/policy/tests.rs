@@ -446,6 +446,24 @@ fn executors_that_come_up_and_fail_at_once_are_tried_less_and_less_often_and_the
     assert_eq!(delays, [0, 1, 2, 4]);
 }
 
+/// Dynamic allocation gives back what works.
+#[test]
+fn one_that_the_driver_gives_back_did_not_fail() {
+    let mut env = Env::wanting(1, PolicyOptions::default());
+    for n in 1..=20 {
+        if let Some(at) = env.policy.next_deadline() {
+            env.now = at;
+        }
+        assert_eq!(env.offers(&[(&format!("a{n}"), 2.0)]).len(), 1);
+        env.send(Event::Registered(ExecutorNo(n)));
+        if n % 4 == 0 {
+            env.send(Event::Kill(vec![ExecutorNo(n)]));
+        }
+        let out = env.fail(n);
+        assert!(!out.iter().any(|a| matches!(a, Action::GiveUp { .. })), "{n}: {out:?}");
+    }
+}
+
 #[test]
 fn one_that_works_for_a_moment_is_no_failed_attempt() {
     let mut env = Env::wanting(1, PolicyOptions::default());
