@@ -6,7 +6,7 @@
 //! ignored; a message that is not known is answered by `error`.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     io::{self, BufRead},
 };
@@ -59,6 +59,9 @@ pub enum FromDriver {
     Revive {
         /// Counts these messages, from 1.
         n: u64,
+        /// Hosts where some of them would rather run.
+        #[serde(default)]
+        hosts: BTreeSet<String>,
     },
     /// Fine-grained: this task is to end.
     KillTask {
@@ -336,6 +339,15 @@ pub enum ToDriver {
     Warning {
         /// For people.
         message: String,
+    },
+    /// The shuffle service of an agent is gone, and all that it served.
+    ServiceLost {
+        /// The agent's id.
+        agent: String,
+        /// The agent's host.
+        host: String,
+        /// For people.
+        reason: String,
     },
     /// Coarse-grained: executors are missing, and no offer has room for one.
     Waiting {

@@ -22,6 +22,10 @@ use crate::{
 /// not notice.
 const LAST_BREATH: Duration = Duration::from_secs(15);
 
+/// Arguments of a master that gives an agent up a few seconds after its last word.
+pub const QUICK_LOSS: [&str; 3] =
+    ["--ping-interval=1s", "--max-missed-pings=3", "--agent-reregister-timeout=3s"];
+
 /// What the cluster under test is.
 #[derive(Clone, Debug)]
 pub struct ClusterOptions {

@@ -10,7 +10,7 @@ mod etcd;
 mod process;
 mod spark;
 
-pub use cluster::{Cluster, ClusterOptions, free_address};
+pub use cluster::{Cluster, ClusterOptions, QUICK_LOSS, free_address};
 pub use docker::{Registry, docker, volumes_of_this_machine};
 pub use etcd::Etcd;
 pub use process::{Finished, Process, clean_command, example_program, mezz_program};

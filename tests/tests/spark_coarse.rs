@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use mezz_tests::{
-    Cluster, ClusterOptions, PATIENCE, Process, eventually, executors, nothing_is_left,
+    Cluster, ClusterOptions, PATIENCE, Process, QUICK_LOSS, eventually, executors, nothing_is_left,
     spark_command,
 };
 use serde_json::Value;
@@ -125,11 +125,19 @@ print(sc.parallelize([0], 1).withResources(profile).mapPartitions(look).collect(
 }
 
 /// Cached blocks and shuffle files move before the executor of a drained agent ends:
-/// nothing is computed twice. The grace that this takes does not hold up the end of an
-/// application whose driver is killed.
+/// nothing is computed twice. Those of an agent that dies are gone: they are computed
+/// again, by an executor elsewhere. The grace that moving takes does not hold up the end of
+/// an application whose driver is killed.
 #[test]
-fn a_drained_agents_executor_moves_its_blocks_away() -> Result<()> {
-    let cluster = cluster(3, "cpus:1;mem:1400;disk:1000")?;
+fn blocks_move_from_a_drained_agent_and_are_computed_again_after_a_dead_one() -> Result<()> {
+    let mut cluster = Cluster::start(ClusterOptions {
+        agents: 3,
+        resources: "cpus:1;mem:1400;disk:1000".to_owned(),
+        master_args: QUICK_LOSS.map(str::to_owned).to_vec(),
+        // To tell them apart: this is loopback too.
+        hostnames: ["127.0.0.1", "localhost", "127.0.0.2"].map(str::to_owned).to_vec(),
+        ..Default::default()
+    })?;
     let conf = [
         "spark.executor.instances=2",
         "spark.decommission.enabled=true",
@@ -149,6 +157,8 @@ print("first", sum(v for _, v in sums.collect()), computed.value, paired.value, 
 wait("go")
 print("second", sum(v for _, v in sums.collect()), kept.sum(), computed.value, paired.value,
     flush=True)
+slow = sc.parallelize(range(60), 60).map(lambda i: (time.sleep(0.1), i)[1]).sum()
+print("third", slow, sum(v for _, v in sums.collect()), kept.sum(), flush=True)
 wait("never")
 "#;
     let mut job = submit(&cluster, "MEZZ_TEST_SPARK_HOME", "moving", &conf, program)?;
@@ -173,6 +183,22 @@ wait("never")
         "nothing is computed again: {}",
         job.stdout()
     );
+
+    // Room for what is lost next.
+    cluster.mezz(["agent", "reactivate", &agent])?.success()?;
+    let lost = agents_of(&cluster.list("tasks", &[])?, "TASK_RUNNING");
+    let lost = lost.first().context("an executor runs")?.clone();
+    let agents = cluster.list("agents", &[])?;
+    let host = agents.iter().find(|a| a["id"] == *lost).context("its agent")?["hostname"].clone();
+    let number = ["127.0.0.1", "localhost", "127.0.0.2"].iter().position(|name| host == **name);
+    cluster.lose_agent(number.context("no such host")?)?;
+    job.wait_for_output("third 1770 19900 19900", PATIENCE)?;
+    eventually(PATIENCE, "two executors on the agents that are left", || {
+        let agents = agents_of(&cluster.list("tasks", &[])?, "TASK_RUNNING");
+        let right = agents.len() == 2 && !agents.contains(&lost);
+        Ok(if right { Ok(()) } else { Err(format!("{agents:?}")) })
+    })?;
+    ensure!(job.stderr().contains("ended: it was lost with its agent"), "{}", job.stderr());
     job.kill_9()?;
     nothing_is_left(&cluster)?;
     job.signal_group(rustix::process::Signal::KILL)?;

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use mezz_tests::{
-    Cluster, ClusterOptions, PATIENCE, Process, eventually, executors, nothing_is_left, sidecar,
-    spark_command,
+    Cluster, ClusterOptions, PATIENCE, Process, QUICK_LOSS, eventually, executors, nothing_is_left,
+    sidecar, spark_command,
 };
 use rustix::process::Signal;
 
@@ -218,15 +218,15 @@ fn a_driver_killed_with_its_sidecar_leaves_nothing() -> Result<()> {
     cluster.stop()
 }
 
-/// A second copy of a task that hangs; an agent that dies with all that is on it; the
-/// sidecar's death: one application after another would take three times as long.
+/// A second copy of a task that hangs; tasks that go where their blocks are; an agent that
+/// dies with all that is on it; the sidecar's death: one application after another would
+/// take four times as long.
 #[test]
-fn stragglers_lost_agents_and_a_dead_sidecar() -> Result<()> {
-    let timeouts = ["--ping-interval=1s", "--max-missed-pings=3", "--agent-reregister-timeout=3s"];
+fn stragglers_local_blocks_lost_agents_and_a_dead_sidecar() -> Result<()> {
     let mut cluster = Cluster::start(ClusterOptions {
         agents: 2,
         resources: "cpus:1;mem:1400;disk:1000".to_owned(),
-        master_args: timeouts.map(str::to_owned).to_vec(),
+        master_args: QUICK_LOSS.map(str::to_owned).to_vec(),
         // Spark puts the second copy of a task on another host.
         hostnames: vec!["127.0.0.1".to_owned(), "localhost".to_owned()],
         ..Default::default()
@@ -235,6 +235,13 @@ fn stragglers_lost_agents_and_a_dead_sidecar() -> Result<()> {
     let straggler = Path::new(env!("CARGO_MANIFEST_DIR")).join("apps/straggler.py");
     let program = cluster.folder().join("trials.py");
     let rest = r#"
+def where(i):
+    time.sleep(0.2)
+    return os.getcwd()
+cached = sc.parallelize(range(8), 8).map(where).cache()
+places = len(set(cached.collect()))
+moved = sum(cached.map(lambda place: place != os.getcwd()).collect())
+print("places", places, "moved", moved, flush=True)
 pairs = sc.parallelize(range(2000), 8).map(lambda i: (i % 10, i)).reduceByKey(lambda a, b: a + b, 4)
 pairs.cache()
 print("first", sum(v for _, v in pairs.collect()), flush=True)
@@ -257,6 +264,8 @@ sc.parallelize([1], 1).map(lambda i: time.sleep(600)).count()
     ensure!(killed == 1, "one copy was killed: {ended:?}");
 
     job.wait_for_output(FIRST, PATIENCE)?;
+    let right = job.stdout().contains("places 2 moved 0");
+    ensure!(right, "tasks run where their blocks are: {}", job.stdout());
     work_begins(&cluster)?;
     cluster.lose_agent(1)?;
     job.wait_for_output(SECOND, PATIENCE * 2)?;

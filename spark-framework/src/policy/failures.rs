@@ -26,6 +26,8 @@ const FIRST_AVOIDANCE: Duration = Duration::from_secs(60);
 const LONGEST_AVOIDANCE: Duration = Duration::from_secs(900);
 /// An executor that worked for so long was all right when it failed.
 const STABLE: Duration = Duration::from_secs(60);
+/// One that fails before has not even begun to work, unless it has ended a task.
+const MOMENT: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Debug, Default)]
 struct AgentRecord {
@@ -38,7 +40,9 @@ struct AgentRecord {
 pub(super) struct Failures {
     /// Attempts in a row in which an executor failed before the driver had it.
     launches: u32,
-    /// The same, with those that failed soon after and those that were lost.
+    /// Attempts in a row in which an executor failed as soon as the driver had it.
+    early: u32,
+    /// Both, with those that failed soon after and those that were lost.
     delays: u32,
     /// The last executor that had been launched when the latest of these came;
     /// those up to it belong to the same attempt.
@@ -56,6 +60,8 @@ pub(super) struct Ended<'a> {
     pub(super) agent: &'a AgentId,
     /// Since when the driver had it, if ever.
     pub(super) registered: Option<Time>,
+    /// Whether it was heard to end a task.
+    pub(super) done: bool,
     pub(super) kind: ExitKind,
     /// The last executor launched so far.
     pub(super) last: ExecutorNo,
@@ -67,9 +73,15 @@ impl Failures {
         self.launches = 0;
     }
 
+    /// An executor is to end that came up and did not fail.
+    pub(super) fn proved(&mut self) {
+        self.early = 0;
+    }
+
     /// An executor ended.
     pub(super) fn ended(&mut self, now: Time, ended: &Ended<'_>) {
-        let Ended { no, agent, registered, kind, last } = *ended;
+        let Ended { no, agent, registered, done, kind, last } = *ended;
+        let worked = done || registered.is_some_and(|since| worked(now, since));
         let stable = registered.is_some_and(|since| now.since(since) >= STABLE);
         let failed = match kind {
             ExitKind::Failed | ExitKind::OutOfMemory => true,
@@ -78,6 +90,9 @@ impl Failures {
         };
         if stable {
             self.delays = 0;
+        }
+        if worked || (registered.is_some() && !failed) {
+            self.proved();
         }
         if failed {
             self.blame(now, agent, stable);
@@ -90,6 +105,8 @@ impl Failures {
         }
         if failed && registered.is_none() {
             self.launches += 1;
+        } else if failed && !worked {
+            self.early += 1;
         }
         self.attempt = last;
         if self.delays > 0 {
@@ -121,9 +138,12 @@ impl Failures {
         }
     }
 
-    /// Whether it makes no sense to go on.
-    pub(super) fn hopeless(&self) -> bool {
-        self.launches.max(self.services) >= MAX_LAUNCH_FAILURES
+    /// Whether it makes no sense to go on, with an executor that came up or without,
+    /// and with one that works or without.
+    pub(super) fn hopeless(&self, any_up: bool, any_works: bool) -> bool {
+        let none_comes_up = self.launches.max(self.services) >= MAX_LAUNCH_FAILURES;
+        let none_works = self.early >= MAX_LAUNCH_FAILURES;
+        (none_comes_up && !any_up) || (none_works && !any_works)
     }
 
     /// How many executors may be started now. `unproven` tells whether one
@@ -154,6 +174,11 @@ impl Failures {
     pub(super) fn avoided_until(&self, agent: &AgentId) -> Time {
         self.agents.get(agent).map_or(Time::ZERO, |r| r.avoid_until)
     }
+}
+
+/// Whether an executor that came up then has worked by now.
+pub(super) fn worked(now: Time, since: Time) -> bool {
+    now.since(since) >= MOMENT
 }
 
 fn doubled(first: Duration, times: u32, longest: Duration) -> Duration {

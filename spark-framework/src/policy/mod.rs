@@ -12,6 +12,7 @@
 
 mod constraints;
 pub(crate) mod custom;
+mod doubt;
 mod failures;
 pub mod fine;
 mod limit;
@@ -33,6 +34,7 @@ use thiserror::Error;
 pub use self::{
     constraints::{AttributeValue, ConstraintError, Constraints},
     custom::{Addresses, CustomNeeds},
+    doubt::DOUBT,
     limit::FailureLimit,
     options::{Placement, PolicyOptions},
     shuffle::{Served, ServiceNo, ServiceSize, ServiceSpec},
@@ -42,6 +44,7 @@ pub use self::{
     },
 };
 use self::{
+    doubt::{Doubts, NOT_BACK},
     failures::{Ended, Failures},
     limit::Limit,
     place::Candidates,
@@ -131,6 +134,8 @@ pub struct Policy {
     targets: BTreeMap<ProfileId, ProfileTarget>,
     executors: BTreeMap<ExecutorNo, Executor>,
     last: ExecutorNo,
+    /// Executors that the master does not know.
+    doubts: Doubts<ExecutorNo>,
     connected: bool,
     interest: Interest,
     failures: Failures,
@@ -151,6 +156,7 @@ impl Policy {
             targets: BTreeMap::new(),
             executors: BTreeMap::new(),
             last: ExecutorNo(0),
+            doubts: Doubts::default(),
             connected: false,
             interest: Interest::Open(BTreeMap::new()),
             failures: Failures::default(),
@@ -174,9 +180,16 @@ impl Policy {
             Event::Disconnected => self.connected = false,
             Event::Offers(offers) => self.offered(now, offers, out),
             Event::Running { executor, agent } => self.running(executor, &agent, out),
+            Event::Known(no) => self.doubts.settle(&no),
+            Event::Unknown(no) => {
+                if self.executors.contains_key(&no) {
+                    self.doubts.raise(now, no);
+                }
+            }
             Event::Leaving(no) => self.leaving(no),
             Event::Exited { executor, exit } => self.exited(now, executor, exit, out),
             Event::ServiceRunning { service, agent } => self.service_runs(now, service, agent, out),
+            Event::ServiceUnknown(service) => self.services.doubt(now, service),
             Event::ServiceEnded { service, exit } => {
                 self.service_ended(now, service, &exit, out);
             }
@@ -195,7 +208,7 @@ impl Policy {
             .filter(|e| e.progress == Progress::Launched)
             .map(|e| e.launched + self.launch_timeout());
         let held = self.failures.held_until().filter(|_| !self.missing().is_empty());
-        quiet.chain(held).min()
+        quiet.chain(held).chain(self.doubts.next()).chain(self.services.next_doubt()).min()
     }
 
     /// The executors that are alive or being started or ended.
@@ -260,6 +273,9 @@ impl Policy {
 
     fn kill(&mut self, no: ExecutorNo, out: &mut Vec<Action>) {
         let Some(e) = self.executors.get_mut(&no) else { return };
+        if matches!(e.progress, Progress::Registered(_)) {
+            self.failures.proved();
+        }
         if e.progress != Progress::Killing {
             e.progress = Progress::Killing;
             out.push(Action::Kill { executor: no, agent: e.agent.clone() });
@@ -267,6 +283,7 @@ impl Policy {
     }
 
     fn leaving(&mut self, no: ExecutorNo) {
+        self.doubts.settle(&no);
         if let Some(e) = self.executors.get_mut(&no) {
             e.leaving = true;
         }
@@ -296,6 +313,7 @@ impl Policy {
     }
 
     fn running(&mut self, no: ExecutorNo, agent: &AgentId, out: &mut Vec<Action>) {
+        self.doubts.settle(&no);
         match self.executors.get_mut(&no) {
             Some(e) => match e.progress {
                 Progress::Launched => e.progress = Progress::Running,
@@ -312,6 +330,7 @@ impl Policy {
 
     fn exited(&mut self, now: Time, no: ExecutorNo, exit: Exit, out: &mut Vec<Action>) {
         let Some(e) = self.executors.remove(&no) else { return };
+        self.doubts.settle(&no);
         let asked = e.progress == Progress::Killing;
         let exit = if asked { exit.asked_for() } else { exit };
         let orphaned = self.services.orphan(no);
@@ -324,11 +343,14 @@ impl Policy {
             Progress::Registered(since) => Some(since),
             _ => None,
         };
-        let ended = Ended { no, agent: &e.agent, registered, kind: exit.kind, last: self.last };
+        // Only the driver knows of tasks; a run of some length is enough here.
+        let (kind, last, done) = (exit.kind, self.last, false);
+        let ended = Ended { no, agent: &e.agent, registered, done, kind, last };
         if counted {
             self.failures.ended(now, &ended);
         }
-        if self.failures.hopeless() && !self.given_up && !self.any_registered() {
+        let works = self.any_works(now);
+        if self.failures.hopeless(self.any_registered(), works) && !self.given_up {
             self.given_up = true;
             out.push(Action::GiveUp {
                 message: format!(
@@ -363,16 +385,25 @@ impl Policy {
             .filter(|(_, e)| e.progress == Progress::Launched && e.launched + patience <= now)
             .map(|(no, _)| *no)
             .collect();
+        let reason =
+            format!("nothing was heard of it for {} s after its launch", patience.as_secs());
         for no in silent {
-            if let Some(e) = self.executors.get(&no) {
-                out.push(Action::Kill { executor: no, agent: e.agent.clone() });
-            }
-            let exit = Exit::lost(format!(
-                "nothing was heard of it for {} s after its launch",
-                patience.as_secs()
-            ));
-            self.exited(now, no, exit, out);
+            self.give_up(now, no, reason.clone(), out);
         }
+        while let Some(no) = self.doubts.take_due(now) {
+            self.give_up(now, no, NOT_BACK.to_owned(), out);
+        }
+        while let Some(service) = self.services.take_doubted(now) {
+            self.service_ended(now, service, &Exit::lost(NOT_BACK), out);
+        }
+    }
+
+    /// Nothing is heard of it: should it live on, it is of no more use.
+    fn give_up(&mut self, now: Time, no: ExecutorNo, reason: String, out: &mut Vec<Action>) {
+        if let Some(e) = self.executors.get(&no) {
+            out.push(Action::Kill { executor: no, agent: e.agent.clone() });
+        }
+        self.exited(now, no, Exit::lost(reason), out);
     }
 
     fn offered(&mut self, now: Time, offers: Vec<PolicyOffer>, out: &mut Vec<Action>) {
@@ -537,5 +568,12 @@ impl Policy {
 
     fn any_registered(&self) -> bool {
         self.executors.values().any(|e| matches!(e.progress, Progress::Registered(_)))
+    }
+
+    /// Whether some executor does not just begin.
+    fn any_works(&self, now: Time) -> bool {
+        self.executors.values().any(
+            |e| matches!(e.progress, Progress::Registered(since) if failures::worked(now, since)),
+        )
     }
 }

@@ -154,7 +154,7 @@ impl Candidates {
         resources += &carve(&mut free, "mem", mem)?;
         let (more, addresses) = custom::carve(&mut free, &target.custom)?;
         resources += &more;
-        let served = self.services.serve(&c.agent, &mut free)?;
+        let served = self.services.serve(&c.agent, &c.hostname, &mut free)?;
         c.free = free;
         c.executors.push(LaunchSpec {
             executor,

@@ -18,6 +18,8 @@ enum Step {
     Running(u32),
     Registered(u32),
     Leaving(u32),
+    Known(u32),
+    Unknown(u32),
     Exit(u32, u8),
     Kill(u32),
     Reconnect,
@@ -33,6 +35,8 @@ fn step() -> impl Strategy<Value = Step> {
         3 => no.clone().prop_map(Step::Running),
         3 => no.clone().prop_map(Step::Registered),
         1 => no.clone().prop_map(Step::Leaving),
+        1 => no.clone().prop_map(Step::Known),
+        1 => no.clone().prop_map(Step::Unknown),
         3 => (no.clone(), 0u8..5).prop_map(|(n, k)| Step::Exit(n, k)),
         1 => no.prop_map(Step::Kill),
         1 => Just(Step::Reconnect),
@@ -85,6 +89,8 @@ fn event(step: &Step, offers: &mut u32) -> Event {
         Step::Running(n) => Event::Running { executor: ExecutorNo(*n), agent: "a0".into() },
         Step::Registered(n) => Event::Registered(ExecutorNo(*n)),
         Step::Leaving(n) => Event::Leaving(ExecutorNo(*n)),
+        Step::Known(n) => Event::Known(ExecutorNo(*n)),
+        Step::Unknown(n) => Event::Unknown(ExecutorNo(*n)),
         Step::Exit(n, kind) => Event::Exited {
             executor: ExecutorNo(*n),
             exit: exit(match kind {

@@ -14,7 +14,7 @@ use mezz_proto::{
     time::Time,
 };
 
-use super::{Action, ExecutorNo, Exit, ExitKind, Policy, place::carve};
+use super::{Action, ExecutorNo, Exit, ExitKind, Policy, doubt::Doubts, place::carve};
 
 /// What agents call their ports.
 const PORTS: &str = "ports";
@@ -56,12 +56,15 @@ pub struct ServiceSpec {
     pub resources: Resources,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Service {
+/// A service that was started.
+#[derive(Clone, Debug)]
+pub(super) struct Service {
     no: ServiceNo,
+    /// Its agent's host.
+    pub(super) hostname: String,
     port: u16,
     /// Since when it runs, if it does.
-    since: Option<Time>,
+    pub(super) since: Option<Time>,
 }
 
 /// All services of the application.
@@ -71,6 +74,8 @@ pub(super) struct Services {
     size: Option<ServiceSize>,
     last: ServiceNo,
     on: BTreeMap<AgentId, Service>,
+    /// Those that the master does not know.
+    doubts: Doubts<ServiceNo>,
     /// Executors that are ended because their service is gone, and how it went.
     orphans: BTreeMap<ExecutorNo, String>,
 }
@@ -103,6 +108,7 @@ impl Services {
     pub(super) fn serve(
         &mut self,
         agent: &AgentId,
+        hostname: &str,
         free: &mut Resources,
     ) -> Option<Option<Served>> {
         let Some(size) = self.size else { return Some(None) };
@@ -112,7 +118,8 @@ impl Services {
         let (port, resources) = take(free, size, self.last)?;
         self.last = ServiceNo(self.last.0 + 1);
         let no = self.last;
-        self.on.insert(agent.clone(), Service { no, port, since: None });
+        let service = Service { no, hostname: hostname.to_owned(), port, since: None };
+        self.on.insert(agent.clone(), service);
         Some(Some(Served { port, start: Some(ServiceSpec { no, resources }) }))
     }
 
@@ -120,7 +127,25 @@ impl Services {
     pub(super) fn runs(&mut self, now: Time, no: ServiceNo, agent: &AgentId) -> bool {
         let Some(service) = self.on.get_mut(agent).filter(|s| s.no == no) else { return false };
         service.since.get_or_insert(now);
+        self.doubts.settle(&no);
         true
+    }
+
+    /// The master does not know it.
+    pub(super) fn doubt(&mut self, now: Time, no: ServiceNo) {
+        if self.on.values().any(|s| s.no == no) {
+            self.doubts.raise(now, no);
+        }
+    }
+
+    /// One that did not turn up again in time.
+    pub(super) fn take_doubted(&mut self, now: Time) -> Option<ServiceNo> {
+        self.doubts.take_due(now)
+    }
+
+    /// When there will be one.
+    pub(super) fn next_doubt(&self) -> Option<Time> {
+        self.doubts.next()
     }
 
     /// Forgets one that was never started.
@@ -130,17 +155,23 @@ impl Services {
         }
     }
 
-    /// Forgets one that is gone; where it was, and since when it ran, if it did.
-    pub(super) fn remove(&mut self, no: ServiceNo) -> Option<(AgentId, Option<Time>)> {
+    /// Forgets one that is gone; where it was.
+    pub(super) fn remove(&mut self, no: ServiceNo) -> Option<(AgentId, Service)> {
         let agent = self.on.iter().find(|(_, s)| s.no == no).map(|(agent, _)| agent.clone())?;
         let service = self.on.remove(&agent)?;
-        Some((agent, service.since))
+        self.doubts.settle(&no);
+        Some((agent, service))
     }
 
     /// Why this executor ended, if that was for its service's sake.
     pub(super) fn orphan(&mut self, no: ExecutorNo) -> Option<String> {
         self.orphans.remove(&no)
     }
+}
+
+/// Why an executor ends whose service has ended so.
+pub(super) fn without_service(exit: &Exit) -> String {
+    format!("the shuffle service of its agent is gone: {}", exit.reason)
 }
 
 /// Takes what a service needs out of `free`, reserved things first.
@@ -179,8 +210,9 @@ impl Policy {
         }
     }
 
-    /// A service is gone, and its executors with it. Its failures are counted apart from
-    /// theirs: an executor comes up without it, and has been heard of by then.
+    /// A service is gone, with all that it served, and its executors with it. Its failures
+    /// are counted apart from theirs: an executor comes up without it, and has been heard of
+    /// by then.
     pub(super) fn service_ended(
         &mut self,
         now: Time,
@@ -188,7 +220,11 @@ impl Policy {
         exit: &Exit,
         out: &mut Vec<Action>,
     ) {
-        let Some((agent, since)) = self.services.remove(no) else { return };
+        let Some((agent, service)) = self.services.remove(no) else { return };
+        if service.since.is_some() {
+            let (agent, hostname) = (agent.clone(), service.hostname);
+            out.push(Action::ServiceLost { agent, hostname, reason: exit.reason.clone() });
+        }
         let served: Vec<ExecutorNo> = self
             .executors
             .iter()
@@ -200,11 +236,10 @@ impl Policy {
             return;
         }
         if !matches!(exit.kind, ExitKind::Killed | ExitKind::Lost) {
-            self.failures.service_ended(now, &agent, since);
+            self.failures.service_ended(now, &agent, service.since);
         }
         for executor in served {
-            let reason = format!("the shuffle service of its agent is gone: {}", exit.reason);
-            self.services.orphans.insert(executor, reason);
+            self.services.orphans.insert(executor, without_service(exit));
             self.kill(executor, out);
         }
     }
@@ -325,7 +360,12 @@ mod tests {
         send(&mut policy, Event::Registered(ExecutorNo(1)));
         send(&mut policy, Event::Registered(ExecutorNo(2)));
         let gone = Event::ServiceEnded { service: ServiceNo(1), exit: ended(ExitKind::Failed) };
+        let runs = Event::ServiceRunning { service: ServiceNo(1), agent: AgentId::new("a") };
+        send(&mut policy, runs);
         let out = send(&mut policy, gone.clone());
+        let (agent, hostname) = (AgentId::new("a"), "a.host".to_owned());
+        let reason = "exited with status 1".to_owned();
+        assert_eq!(out[0], Action::ServiceLost { agent, hostname, reason });
         let kill = Action::Kill { executor: ExecutorNo(1), agent: AgentId::new("a") };
         assert!(out.contains(&kill), "{out:?}");
         let out = send(
@@ -386,6 +426,41 @@ mod tests {
         });
         let message = message.unwrap();
         assert!(message.contains("the shuffle service of its agent is gone"), "{message}");
+    }
+
+    /// The driver forgets all that is on the host, so it is told only if there is something.
+    #[test]
+    fn one_that_never_ran_served_nothing() {
+        let mut policy = wanting(1);
+        offer(&mut policy, "a", "cpus:8;mem:1300;ports:[31000-31009]");
+        let exit = ended(ExitKind::Failed);
+        let out = send(&mut policy, Event::ServiceEnded { service: ServiceNo(1), exit });
+        assert!(!out.iter().any(|a| matches!(a, Action::ServiceLost { .. })), "{out:?}");
+    }
+
+    /// A master without a registry, started again.
+    #[test]
+    fn one_that_the_master_does_not_know_may_come_back() {
+        let mut policy = wanting(1);
+        offer(&mut policy, "a", "cpus:8;mem:1300;ports:[31000-31009]");
+        send(&mut policy, Event::Registered(ExecutorNo(1)));
+        let runs = || Event::ServiceRunning { service: ServiceNo(1), agent: AgentId::new("a") };
+        send(&mut policy, runs());
+        assert_eq!(send(&mut policy, Event::ServiceUnknown(ServiceNo(1))), []);
+        assert_eq!(send(&mut policy, Event::ServiceUnknown(ServiceNo(7))), []);
+        assert_eq!(policy.next_deadline(), Some(NOW + crate::policy::DOUBT));
+        assert_eq!(send(&mut policy, runs()), []);
+        assert_eq!(policy.next_deadline(), None);
+
+        send(&mut policy, Event::ServiceUnknown(ServiceNo(1)));
+        let mut out = Vec::new();
+        policy.handle(NOW + crate::policy::DOUBT, Event::Tick, &mut out);
+        assert!(matches!(&out[0], Action::ServiceLost { .. }), "{out:?}");
+        let kill = Action::Kill { executor: ExecutorNo(1), agent: AgentId::new("a") };
+        assert!(out.contains(&kill), "{out:?}");
+        // Back too late.
+        let end = Action::EndService { service: ServiceNo(1), agent: AgentId::new("a") };
+        assert_eq!(send(&mut policy, runs()), [end]);
     }
 
     #[test]

@@ -376,6 +376,110 @@ fn silence_after_a_launch_is_loss() {
     assert_eq!(out[2], Action::Revive);
 }
 
+/// A master without a registry, started again: it knows nothing until agents are back.
+#[test]
+fn an_executor_that_the_master_does_not_know_may_turn_up() {
+    let unknown = || Event::Unknown(ExecutorNo(1));
+    for back in [
+        Event::Running { executor: ExecutorNo(1), agent: "a".into() },
+        Event::Known(ExecutorNo(1)),
+        Event::Leaving(ExecutorNo(1)),
+    ] {
+        let mut env = Env::wanting(1, PolicyOptions::default());
+        env.offers(&[("a", 8.0)]);
+        env.send(Event::Registered(ExecutorNo(1)));
+        assert_eq!(env.send(unknown()), []);
+        assert_eq!(env.policy.next_deadline(), Some(env.now + DOUBT));
+        env.now = env.now + DOUBT / 2;
+        // Asked twice, it is waited for no longer.
+        assert_eq!(env.send(unknown()), []);
+        env.send(back);
+        env.now = env.now + DOUBT;
+        assert_eq!(env.send(Event::Tick), []);
+        assert_eq!(env.policy.next_deadline(), None);
+    }
+}
+
+#[test]
+fn an_executor_that_does_not_turn_up_is_replaced_and_blamed_on_nobody() {
+    let mut env = Env::wanting(1, PolicyOptions::default());
+    env.offers(&[("a", 8.0)]);
+    env.send(Event::Registered(ExecutorNo(1)));
+    env.send(Event::Unknown(ExecutorNo(1)));
+    env.now = env.policy.next_deadline().unwrap();
+    let out = env.send(Event::Tick);
+    assert_eq!(out[0], Action::Kill { executor: ExecutorNo(1), agent: "a".into() });
+    let Action::Ended { exit, .. } = &out[1] else { panic!("{out:?}") };
+    assert_eq!((exit.kind, exit.by_app), (ExitKind::Lost, false));
+    assert_eq!(out[2], Action::Revive);
+    assert_eq!(env.offers(&[("a", 8.0)]), on(&[(2, "a")]));
+    // One that is not there is waited for by nobody.
+    assert_eq!(env.send(Event::Unknown(ExecutorNo(1))), []);
+    assert!(env.policy.doubts.is_empty());
+}
+
+/// The driver has them, and they fail before they can have done anything.
+#[test]
+fn executors_that_come_up_and_fail_at_once_are_tried_less_and_less_often_and_then_given_up() {
+    let mut env = Env::wanting(2, PolicyOptions::default());
+    let mut delays = Vec::new();
+    loop {
+        let agent = format!("a{}", delays.len());
+        let new = env.offers(&[(&agent, 99.0)]);
+        assert_eq!(new.len(), 2, "one failure does not make the other one wait");
+        for (no, _) in &new {
+            env.send(Event::Registered(ExecutorNo(*no)));
+        }
+        env.wait(2);
+        let out: Vec<Action> = new.iter().flat_map(|(no, _)| env.fail(*no)).collect();
+        if out.iter().any(|a| matches!(a, Action::GiveUp { .. })) {
+            break;
+        }
+        let before = env.now;
+        if let Some(at) = env.policy.next_deadline() {
+            env.now = at;
+            env.send(Event::Tick);
+        }
+        delays.push(env.now.since(before).as_secs());
+        assert!(delays.len() < 20, "never gives up");
+    }
+    assert_eq!(delays, [0, 1, 2, 4]);
+}
+
+/// Dynamic allocation gives back what works.
+#[test]
+fn one_that_the_driver_gives_back_did_not_fail() {
+    let mut env = Env::wanting(1, PolicyOptions::default());
+    for n in 1..=20 {
+        if let Some(at) = env.policy.next_deadline() {
+            env.now = at;
+        }
+        assert_eq!(env.offers(&[(&format!("a{n}"), 2.0)]).len(), 1);
+        env.send(Event::Registered(ExecutorNo(n)));
+        if n % 4 == 0 {
+            env.send(Event::Kill(vec![ExecutorNo(n)]));
+        }
+        let out = env.fail(n);
+        assert!(!out.iter().any(|a| matches!(a, Action::GiveUp { .. })), "{n}: {out:?}");
+    }
+}
+
+#[test]
+fn one_that_works_for_a_moment_is_no_failed_attempt() {
+    let mut env = Env::wanting(1, PolicyOptions::default());
+    for n in 1..=20 {
+        if let Some(at) = env.policy.next_deadline() {
+            env.now = at;
+        }
+        assert_eq!(env.offers(&[(&format!("a{n}"), 2.0)]).len(), 1);
+        env.send(Event::Registered(ExecutorNo(n)));
+        // Not every time.
+        env.wait(if n % 4 == 0 { 10 } else { 9 });
+        let out = env.fail(n);
+        assert!(!out.iter().any(|a| matches!(a, Action::GiveUp { .. })), "{n}: {out:?}");
+    }
+}
+
 #[test]
 fn a_new_subscription_is_told_again_what_is_not_wanted_and_who_must_end() {
     let mut env = Env::wanting(1, PolicyOptions::default());

@@ -131,6 +131,11 @@ pub enum Event {
         /// Where.
         agent: AgentId,
     },
+    /// Its agent has the executor, and that is all that is told.
+    Known(ExecutorNo),
+    /// The master knows neither this executor nor its agent. One that has forgotten all
+    /// says so until the agent is back.
+    Unknown(ExecutorNo),
     /// The executor's agent is being drained: it moves its blocks away and ends.
     Leaving(ExecutorNo),
     /// The executor is gone.
@@ -147,6 +152,8 @@ pub enum Event {
         /// Where.
         agent: AgentId,
     },
+    /// The master knows neither this shuffle service nor its agent.
+    ServiceUnknown(ServiceNo),
     /// A shuffle service is gone.
     ServiceEnded {
         /// Which.
@@ -217,6 +224,16 @@ pub enum Action {
         service: ServiceNo,
         /// Where.
         agent: AgentId,
+    },
+    /// Tell the driver that a shuffle service is gone that ran, and with it all that it
+    /// served.
+    ServiceLost {
+        /// Where it was.
+        agent: AgentId,
+        /// The agent's host.
+        hostname: String,
+        /// For people.
+        reason: String,
     },
     /// Tell the driver that this executor is gone. Once for each launched one.
     Ended {

@@ -183,6 +183,7 @@ impl CoarseSession {
             let event = match shuffle::meaning(service, status, mem) {
                 shuffle::Meaning::Running(agent) => Event::ServiceRunning { service, agent },
                 shuffle::Meaning::Gone(exit) => Event::ServiceEnded { service, exit },
+                shuffle::Meaning::Unknown => Event::ServiceUnknown(service),
                 shuffle::Meaning::Nothing => return,
             };
             self.decide(now, event, &BTreeMap::new(), out);
@@ -204,7 +205,8 @@ impl CoarseSession {
                 let Some(agent) = &status.agent_id else { return };
                 Event::Running { executor, agent: agent.into() }
             }
-            exit::Meaning::Nothing => return,
+            exit::Meaning::Unknown => Event::Unknown(executor),
+            exit::Meaning::Nothing => Event::Known(executor),
         };
         self.decide(now, event, &BTreeMap::new(), out);
     }
@@ -253,6 +255,9 @@ impl CoarseSession {
                 }
                 Action::EndService { service, agent } => {
                     out.push(Output::Kill { task: shuffle::task_id(service), agent });
+                }
+                Action::ServiceLost { agent, hostname, reason } => {
+                    out.push(shuffle::lost(&agent, hostname, reason));
                 }
                 Action::Ended { executor, exit } => {
                     self.executors.remove(&executor);

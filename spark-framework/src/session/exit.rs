@@ -15,7 +15,9 @@ pub(super) enum Meaning {
     Alive,
     /// It is gone, for us.
     Gone(Exit),
-    /// Nothing that we did not know.
+    /// The master does not know it, and may hear of it yet.
+    Unknown,
+    /// Nothing but that it is there.
     Nothing,
 }
 
@@ -43,6 +45,7 @@ pub(super) fn meaning(status: &v1::TaskStatus, mem_mib: Option<u64>) -> Meaning 
             reason: format!("the master refused it: {}", or(text, "no reason given")),
         }),
         TaskState::TaskKilled => Meaning::Gone(Exit::lost(or(text, "it was killed"))),
+        TaskState::TaskUnknown => Meaning::Unknown,
         // An unreachable executor may still run and even come back, but nothing
         // can be done with it meanwhile; it is replaced, and ended if it returns.
         _ => Meaning::Gone(Exit::lost(format!(
@@ -126,7 +129,7 @@ fn not_seen(reason: &str) -> Exit {
 }
 
 /// Exit status and blame, if the agent's words have them: `… status N`,
-/// `… signal N` or `… signal NAME`. SIGKILL and SIGTERM come from outside.
+/// `… signal N` or `… signal NAME`.
 fn status_of(text: &str) -> Option<(i32, bool)> {
     // What follows are the executor's words, not the agent's.
     let text = text.split(LAST_WORDS).next().unwrap_or(text);
@@ -135,7 +138,7 @@ fn status_of(text: &str) -> Option<(i32, bool)> {
         rest.trim_start().split(|c: char| !(c.is_alphanumeric() || c == '-')).next()
     };
     if let Some(code) = after("status ").and_then(|s| s.parse().ok()) {
-        return Some((code, true));
+        return Some((code, blamed(code)));
     }
     let signal = after("signal ").and_then(|s| match s.to_ascii_lowercase().as_str() {
         "killed" | "sigkill" => Some(9),
@@ -144,7 +147,18 @@ fn status_of(text: &str) -> Option<(i32, bool)> {
         "segmentation" | "sigsegv" => Some(11),
         number => number.parse().ok().filter(|n| (1..=64).contains(n)),
     })?;
-    Some((128 + signal, !matches!(signal, 9 | 15)))
+    let code = 128 + signal;
+    Some((code, blamed(code)))
+}
+
+/// Whether an end of this status, which nobody asked for, counts against the tasks that
+/// ran: as in Spark's Standalone, all do but two of the executor's own, for a broken disk
+/// and for a driver that does not hear its heartbeats. SIGKILL counts: on a machine that
+/// is short of memory the kernel sends it to whoever has most.
+fn blamed(code: i32) -> bool {
+    const NO_LOCAL_FOLDER: i32 = 53;
+    const HEARTBEAT_FAILURE: i32 = 56;
+    !matches!(code, NO_LOCAL_FOLDER | HEARTBEAT_FAILURE)
 }
 
 fn or<'a>(text: &'a str, otherwise: &'a str) -> &'a str {
@@ -185,10 +199,12 @@ mod tests {
     #[test]
     fn statuses_and_signals_are_read_from_the_agents_words() {
         for (text, code, by_app) in [
-            ("Command exited with status 53", 53, true),
-            ("Command terminated with signal Killed", 137, false),
+            ("Command exited with status 50", 50, true),
+            ("Command exited with status 53", 53, false),
+            ("exited with status 56", 56, false),
+            ("Command terminated with signal Killed", 137, true),
             ("Command terminated with signal Segmentation fault", 139, true),
-            ("terminated by signal 15 (SIGTERM)", 143, false),
+            ("terminated by signal 15 (SIGTERM)", 143, true),
             ("exited with status 1 (agent S0); its last words: Error: status 404", 1, true),
             ("cannot start: no such file", -1, false),
         ] {
@@ -228,7 +244,6 @@ mod tests {
             TaskState::TaskUnreachable,
             TaskState::TaskGone,
             TaskState::TaskGoneByOperator,
-            TaskState::TaskUnknown,
             TaskState::TaskKilled,
         ] {
             let exit = gone(state, None, "");
@@ -237,6 +252,16 @@ mod tests {
         }
         assert_eq!(meaning(&status(TaskState::TaskRunning, None, ""), None), Meaning::Alive);
         assert_eq!(meaning(&status(TaskState::TaskStarting, None, ""), None), Meaning::Nothing);
+        assert_eq!(meaning(&status(TaskState::TaskUnknown, None, ""), None), Meaning::Unknown);
+    }
+
+    /// A fine-grained executor tells its JVM's end by its own status, a coarse-grained one
+    /// is the JVM.
+    #[test]
+    fn a_killed_jvm_is_the_same_in_both_modes() {
+        let coarse = gone(TaskState::TaskFailed, None, "killed by signal SIGKILL");
+        let fine = of_wait_status(Some(137 << 8));
+        assert_eq!((coarse.kind, coarse.code, coarse.by_app), (fine.kind, fine.code, fine.by_app));
     }
 
     #[test]

@@ -227,6 +227,10 @@ fn the_executor_of_a_drained_agent_is_replaced_while_it_still_moves() {
 }
 
 fn shuffling() -> Env {
+    shuffling_with(None)
+}
+
+fn shuffling_with(kill_grace_s: Option<u32>) -> Env {
     let FromDriver::Register(settings) = FromDriver::parse(
         br#"{"t":"register","v":1,"mode":"coarse","masters":["m:5050"],"app_name":"words",
         "user":"ann","spark":"4.3.0","command":["java","-Dport={{SHUFFLE_PORT}}"],
@@ -237,7 +241,8 @@ fn shuffling() -> Env {
     .unwrap() else {
         panic!("not a register")
     };
-    let mut env = Env(Session::new(*settings, "mezz").unwrap());
+    let settings = Register { kill_grace_s, ..*settings };
+    let mut env = Env(Session::new(settings, "mezz").unwrap());
     env.send(target(1));
     env.send(Input::Subscribed(v1::FrameworkId { value: "fw-1".into() }));
     env
@@ -261,7 +266,8 @@ fn a_shuffle_service_is_a_task_beside_the_first_executor() {
     assert_eq!(ids, ["shuffle-1", "1"]);
     let command = tasks[0].command.as_ref().unwrap();
     assert_eq!(command.arguments[..2], ["/bin/sh", "-c"]);
-    assert_eq!(command.arguments[3..], ["sh", "java", "-Dport=31000"]);
+    assert_eq!(command.arguments[3..], ["sh", "-Dport=31000", "java", "-Dport=31000"]);
+    assert_eq!(grace_of(&tasks[0]), 1);
     let secret = &command.environment.as_ref().unwrap().variables[0];
     assert_eq!(secret.r#type(), v1::environment::variable::Type::Secret);
     let held = Resources::from_proto(&tasks[0].resources).unwrap().to_string();
@@ -269,7 +275,11 @@ fn a_shuffle_service_is_a_task_beside_the_first_executor() {
     assert_eq!(tasks[1].command.as_ref().unwrap().arguments, ["java", "-Dport=31000"]);
 
     assert_eq!(env.update("shuffle-1", v1::TaskState::TaskRunning, "").len(), 0);
+    assert_eq!(env.update("shuffle-1", v1::TaskState::TaskUnknown, "").len(), 0);
     let out = env.update("shuffle-1", v1::TaskState::TaskFailed, "exited with status 1");
+    let lost =
+        r#"{"t":"service_lost","agent":"a1","host":"node1","reason":"exited with status 1"}"#;
+    assert_eq!(to_driver(&out)[0], lost);
     assert!(out.contains(&Output::Kill { task: "1".into(), agent: "a1".into() }));
     let out = env.update("1", v1::TaskState::TaskKilled, "");
     let said = to_driver(&out).join("\n");
@@ -280,6 +290,34 @@ fn a_shuffle_service_is_a_task_beside_the_first_executor() {
     // Back with its agent, it is of no more use.
     let out = env.update("shuffle-1", v1::TaskState::TaskRunning, "");
     assert!(out.contains(&Output::Kill { task: "shuffle-1".into(), agent: "a1".into() }));
+}
+
+fn grace_of(task: &v1::TaskInfo) -> i64 {
+    task.kill_policy.unwrap().grace_period.unwrap().nanoseconds / 1_000_000_000
+}
+
+/// They move their shuffle files away meanwhile.
+#[test]
+fn a_shuffle_service_may_outlast_executors_of_a_drained_agent() {
+    let mut env = shuffling_with(Some(120));
+    let mut with_ports = offer("o1");
+    with_ports.resources = Resources::parse("cpus:4;mem:4096;ports:[31000-31009]")
+        .unwrap()
+        .to_proto(mezz_proto::resources::Dialect::Refined, None);
+    let out = env.send(Input::Offers(vec![with_ports]));
+    let Output::Launch { tasks, .. } = &out[0] else { panic!("no launch") };
+    assert_eq!((grace_of(&tasks[0]), grace_of(&tasks[1])), (130, 120));
+}
+
+#[test]
+fn what_a_master_without_memory_does_not_know_is_waited_for() {
+    let mut env = Env::started(1);
+    env.send(Input::Offers(vec![offer("o1")]));
+    env.update("1", v1::TaskState::TaskRunning, "");
+    assert_eq!(env.update("1", v1::TaskState::TaskUnknown, "").len(), 0);
+    assert!(env.0.next_deadline().is_some());
+    assert_eq!(env.update("1", v1::TaskState::TaskStarting, "").len(), 0);
+    assert!(env.0.next_deadline().is_none());
 }
 
 #[test]

@@ -35,8 +35,8 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// A driver that ran this long was not started in vain: pauses begin anew.
 const GOOD_RUN: Duration = Duration::from_secs(60);
-/// A run that the master does not know is given up after this: a master that forgot
-/// everything learns of it from its agent.
+/// A run that was heard of and that the master does not know is given up after this: a
+/// master that forgot everything learns of it from its agent.
 const UNKNOWN_FOR: Duration = Duration::from_secs(600);
 /// How often it is asked after meanwhile.
 const ASK_AGAIN: Duration = Duration::from_secs(5);

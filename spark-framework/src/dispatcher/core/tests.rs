@@ -328,6 +328,35 @@ fn a_run_that_the_master_has_forgotten_is_asked_after_before_it_is_given_up() {
     assert_eq!((w.state(&id), w.core.next_deadline()), (DriverState::Failed, None));
 }
 
+/// A master that was restarted without its registry while the driver started: it is not
+/// run twice, if its agent comes back.
+#[test]
+fn a_start_that_the_master_has_forgotten_is_waited_for_too() {
+    for (back, wanted) in [
+        (TaskState::TaskRunning, DriverState::Running),
+        (TaskState::TaskStarting, DriverState::Submitted),
+    ] {
+        let mut w = World::new();
+        let id = w.submit(json!({}));
+        w.launched(vec![offer("o", "s1", "cpus:1;mem:2048")]);
+        w.update(&id, TaskState::TaskUnknown);
+        assert_eq!(w.state(&id), DriverState::Unknown);
+        assert!(w.launched(vec![offer("p", "s2", "cpus:1;mem:2048")]).is_empty());
+        w.after(85);
+        w.update(&id, TaskState::TaskUnknown);
+        w.update(&id, back);
+        assert_eq!((w.state(&id), w.core.next_deadline()), (wanted, None));
+    }
+    let mut w = World::new();
+    let id = w.submit(json!({}));
+    w.launched(vec![offer("o", "s1", "cpus:1;mem:2048")]);
+    w.update(&id, TaskState::TaskUnknown);
+    w.after(90);
+    w.update(&id, TaskState::TaskUnknown);
+    assert_eq!((w.state(&id), w.core.next_deadline()), (DriverState::Submitted, None));
+    assert_eq!(w.launched(vec![offer("p", "s2", "cpus:1;mem:2048")]).len(), 1);
+}
+
 #[test]
 fn agents_without_an_engine_are_not_tried_twice() {
     let mut w = World::new();

@@ -11,7 +11,7 @@ use super::{
     ASK_AGAIN, Core, DriverState, FIRST_PAUSE, GOOD_RUN, LONGEST_PAUSE, Output, Submission,
     UNKNOWN_FOR,
 };
-use crate::docker;
+use crate::{docker, policy::DOUBT};
 
 impl Core {
     pub(super) fn update(&mut self, now: Time, status: &v1::TaskStatus, out: &mut Vec<Output>) {
@@ -31,7 +31,9 @@ impl Core {
         let text = status.message.as_deref().unwrap_or("").trim();
         let reason = status.reason.and_then(|r| Reason::try_from(r).ok());
         match state {
-            TaskState::TaskStaging | TaskState::TaskStarting | TaskState::TaskKilling => {}
+            TaskState::TaskStaging | TaskState::TaskStarting | TaskState::TaskKilling => {
+                self.found(&id, out);
+            }
             TaskState::TaskRunning => self.running(now, &id, out),
             TaskState::TaskFinished => self.end(now, &id, DriverState::Finished, "", out),
             TaskState::TaskError => self.end(now, &id, DriverState::Error, text, out),
@@ -127,14 +129,30 @@ impl Core {
         }
     }
 
-    /// The master does not know the task. If it ran, its agent may still have it.
+    /// Its agent has it, and that is all that is told.
+    fn found(&mut self, id: &str, out: &mut Vec<Output>) {
+        let Some(submission) = self.submissions.get_mut(id) else { return };
+        if submission.state != DriverState::Unknown {
+            return;
+        }
+        submission.state = match submission.live() {
+            Some(attempt) if attempt.running.is_some() => DriverState::Running,
+            _ => starting(submission),
+        };
+        submission.message = None;
+        out.push(Output::Put(Box::new(submission.clone())));
+    }
+
+    /// The master does not know the task: its agent may have it. One that was never heard
+    /// to run is waited for as long as agents may take to come back.
     fn unknown(&mut self, now: Time, id: &str, text: &str, out: &mut Vec<Output>) {
         let Some(submission) = self.submissions.get_mut(id) else { return };
         let ran = submission.live().is_some_and(|a| a.running.is_some());
         let (since, ask) = self.unknown.entry(id.to_owned()).or_insert((now, now));
         *ask = now + ASK_AGAIN;
         let message = or(text, "the master does not know it");
-        if !ran || now.since(*since) >= UNKNOWN_FOR {
+        let patience = if ran { UNKNOWN_FOR } else { DOUBT };
+        if now.since(*since) >= patience {
             self.unknown.remove(id);
             return self.gone(now, id, &format!("it was lost: {message}"), out);
         }
@@ -160,8 +178,7 @@ impl Core {
     /// Back to its place in the queue.
     fn requeue(&mut self, id: &str, message: &str, out: &mut Vec<Output>) {
         let Some(submission) = self.submissions.get_mut(id) else { return };
-        let again = submission.failures > 0;
-        submission.state = if again { DriverState::Relaunching } else { DriverState::Submitted };
+        submission.state = starting(submission);
         submission.message = Some(message.to_owned());
         if let Some(attempt) = &mut submission.attempt {
             attempt.live = false;
@@ -188,6 +205,11 @@ impl Core {
             self.gone(now, &id, "the master has ended the dispatcher's framework", out);
         }
     }
+}
+
+/// The state of a driver that is to be started or starts.
+fn starting(submission: &Submission) -> DriverState {
+    if submission.failures > 0 { DriverState::Relaunching } else { DriverState::Submitted }
 }
 
 /// Before it is started again. Forgets failures that were followed by a good run.

@@ -67,7 +67,7 @@ impl FinePolicy {
             };
             own += &cpus;
             there.resources = own;
-            let Some(service) = self.services.serve(&agent, &mut free) else {
+            let Some(service) = self.services.serve(&agent, &there.hostname, &mut free) else {
                 undone(all(), executor, "the offer has no room for its service".to_owned(), out);
                 return self.decline(offers, LONG_REFUSAL, out);
             };
@@ -150,6 +150,7 @@ impl FinePolicy {
             self.decline(offers, SHORT_REFUSAL, out);
         }
         self.give_up_doubted(now, out);
+        self.give_up_services(now, out);
         self.remind(now, out);
     }
 }

@@ -3,12 +3,13 @@
 use mezz_proto::{ids::AgentId, time::Time};
 
 use super::{
-    Executor, FIRST_REMINDER, FineAction, FinePolicy, LAST_REMINDER, Progress, Reminder, Seen,
-    Task, TaskNo,
+    Executor, FIRST_REMINDER, FineAction, FinePolicy, LAST_REMINDER, MAX_REMINDED, Progress,
+    REMINDED_FOR, Reminder, Seen, Task, TaskNo,
 };
 use crate::policy::{
     ExecutorNo, Exit,
-    failures::{Ended, MAX_LAUNCH_FAILURES},
+    doubt::NOT_BACK,
+    failures::{self, Ended, MAX_LAUNCH_FAILURES},
 };
 
 impl FinePolicy {
@@ -35,12 +36,13 @@ impl FinePolicy {
         if self.executors.get(&agent).is_none_or(|e| e.no != executor) {
             out.push(FineAction::ShutDown { executor, agent });
         } else if self.tasks.get(&task).is_some_and(|t| t.executor == executor) {
-            self.doubts.remove(&task);
+            self.doubts.settle(&task);
         }
     }
 
     /// An executor that is up and not there any more ended while nobody told us. Of one
-    /// that was just launched the offer may be older.
+    /// that was just launched the offer may be older. One that is there and was given up
+    /// must go.
     pub(super) fn present(
         &mut self,
         now: Time,
@@ -54,22 +56,25 @@ impl FinePolicy {
             let exit = Exit::lost("it ended while the master was away; nobody saw how");
             self.executor_ended(now, no, exit, Seen::Yes, out);
         }
+        let own = self.executors.get(agent).map(|e| e.no);
+        for executor in there.iter().copied().filter(|no| own != Some(*no)) {
+            self.abandoned.remove(&(agent.clone(), executor));
+            out.push(FineAction::ShutDown { executor, agent: agent.clone() });
+        }
     }
 
     /// Tasks that nobody has brought back in time, with their executors.
     pub(super) fn give_up_doubted(&mut self, now: Time, out: &mut Vec<FineAction>) {
-        let due = |p: &Self| p.doubts.iter().find(|(_, until)| **until <= now).map(|(t, _)| *t);
-        while let Some(task) = due(self) {
-            self.doubts.remove(&task);
+        while let Some(task) = self.doubts.take_due(now) {
             if let Some(executor) = self.tasks.get(&task).map(|t| t.executor) {
-                let exit = Exit::lost("the master does not know it, and its agent did not return");
-                self.executor_ended(now, executor, exit, Seen::No, out);
+                self.executor_ended(now, executor, Exit::lost(NOT_BACK), Seen::No, out);
             }
         }
     }
 
     /// Tells executors again that they are to go.
     pub(super) fn remind(&mut self, now: Time, out: &mut Vec<FineAction>) {
+        self.abandoned.retain(|_, reminder| now.since(reminder.since) < REMINDED_FOR);
         for ((agent, executor), reminder) in &mut self.abandoned {
             if reminder.at <= now {
                 reminder.pause = (reminder.pause * 2).min(LAST_REMINDER);
@@ -80,9 +85,11 @@ impl FinePolicy {
     }
 
     pub(super) fn done(&mut self, now: Time, task: TaskNo, out: &mut Vec<FineAction>) {
-        if let Some(Task { agent, .. }) = self.forget(task) {
-            self.heard_of(now, &agent, out);
+        let Some(Task { agent, executor, .. }) = self.forget(task) else { return };
+        if let Some(e) = self.executors.get_mut(&agent).filter(|e| e.no == executor) {
+            e.done = true;
         }
+        self.heard_of(now, &agent, out);
     }
 
     pub(super) fn undone(
@@ -110,7 +117,7 @@ impl FinePolicy {
 
     fn forget(&mut self, task: TaskNo) -> Option<Task> {
         let gone = self.tasks.remove(&task)?;
-        self.doubts.remove(&task);
+        self.doubts.settle(&task);
         self.held = self.held.saturating_sub(gone.cpus);
         Some(gone)
     }
@@ -161,16 +168,15 @@ impl FinePolicy {
             self.forget(*task);
         }
         let ran = if exit.by_app && registered.is_some() { with_it } else { Vec::new() };
-        let (no, last) = (e.launch, self.last_launch);
-        let ended = Ended { no, agent, registered, kind: exit.kind, last };
+        let (no, last, done, kind) = (e.launch, self.last_launch, e.done, exit.kind);
+        let ended = Ended { no, agent, registered, done, kind, last };
         self.failures.ended(now, &ended);
         // Tasks on their way would start it again; and it may only seem to be gone.
         out.push(FineAction::ShutDown { executor: e.no, agent: agent.clone() });
         if seen == Seen::No {
-            let reminder = Reminder { at: now + FIRST_REMINDER, pause: FIRST_REMINDER };
-            self.abandoned.insert((agent.clone(), e.no), reminder);
+            self.abandon(now, agent.clone(), e.no);
         }
-        if self.failures.hopeless() && !self.given_up && !self.any_up() {
+        if self.failures.hopeless(self.any_up(), self.any_works(now)) && !self.given_up {
             self.given_up = true;
             out.push(FineAction::GiveUp {
                 message: format!(
@@ -188,6 +194,27 @@ impl FinePolicy {
             out.push(FineAction::GiveUp { message });
         }
         out.push(FineAction::Ended { executor: e.no, exit, ran });
+    }
+
+    /// It is told from time to time to go. The oldest make room.
+    fn abandon(&mut self, now: Time, agent: AgentId, executor: ExecutorNo) {
+        if self.abandoned.len() >= MAX_REMINDED {
+            let oldest = self.abandoned.iter().min_by_key(|(_, r)| r.since);
+            if let Some(oldest) = oldest.map(|(key, _)| key.clone()) {
+                self.abandoned.remove(&oldest);
+            }
+        }
+        let (at, pause) = (now + FIRST_REMINDER, FIRST_REMINDER);
+        self.abandoned.insert((agent, executor), Reminder { since: now, at, pause });
+    }
+
+    /// Whether some executor does not just begin.
+    fn any_works(&self, now: Time) -> bool {
+        let works = |e: &Executor| match e.progress {
+            Progress::Up(since) => e.done || failures::worked(now, since),
+            Progress::Proposed | Progress::Launched => false,
+        };
+        self.executors.values().any(works)
     }
 
     pub(super) fn any_up(&self) -> bool {

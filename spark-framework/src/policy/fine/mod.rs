@@ -15,6 +15,8 @@ mod shuffle;
 mod types;
 
 #[cfg(test)]
+mod proptests;
+#[cfg(test)]
 mod tests;
 
 use std::{
@@ -32,7 +34,9 @@ use thiserror::Error;
 pub use self::types::{
     Answer, FineAction, FineEvent, FineLaunch, FineOptions, Shown, TaskAsk, TaskNo,
 };
-use super::{ExecutorNo, Exit, ExitKind, failures::Failures, limit::Limit, shuffle::Services};
+use super::{
+    ExecutorNo, Exit, ExitKind, doubt::Doubts, failures::Failures, limit::Limit, shuffle::Services,
+};
 
 /// How long an offer stays refused while the driver has tasks that would rather
 /// run elsewhere: Spark waits so long in steps of this order (`spark.locality.wait`).
@@ -46,16 +50,20 @@ pub const FULL_REFUSAL: Duration = Duration::from_secs(5);
 /// from them.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long an agent may take to come back with its tasks to a master that knows
-/// neither. Agents try again within a minute.
-pub const DOUBT: Duration = Duration::from_secs(90);
-
 /// An executor that is to go, and was not seen to, is told so again after this time;
 /// each time after twice the time before. Its agent may be away.
 pub const FIRST_REMINDER: Duration = Duration::from_secs(5);
 
 /// The longest time between two such words.
 pub const LAST_REMINDER: Duration = Duration::from_secs(300);
+
+/// For so long an executor is told so: later its agent, should it come back, tells of it
+/// with its tasks or its first offer.
+pub const REMINDED_FOR: Duration = Duration::from_secs(24 * 3600);
+
+/// So many executors are told so; of more than that the oldest are left to their agents'
+/// words. Together they cost the master four calls a second at most, in the long run.
+pub const MAX_REMINDED: usize = 1000;
 
 /// Bytes of tasks that go with one offer: a master takes calls of 4 MiB.
 pub const MAX_LAUNCH_BYTES: usize = 3 << 20;
@@ -86,6 +94,8 @@ struct Executor {
     launch: ExecutorNo,
     hostname: String,
     progress: Progress,
+    /// Whether it has ended a task, whatever way.
+    done: bool,
     resources: Resources,
 }
 
@@ -99,6 +109,7 @@ struct Task {
 /// When an executor is told again that it is to go.
 #[derive(Clone, Copy, Debug)]
 struct Reminder {
+    since: Time,
     at: Time,
     pause: Duration,
 }
@@ -160,8 +171,8 @@ pub struct FinePolicy {
     last: ExecutorNo,
     last_launch: ExecutorNo,
     tasks: BTreeMap<TaskNo, Task>,
-    /// Those that the master does not know, and until when they may turn up.
-    doubts: BTreeMap<TaskNo, Time>,
+    /// Those that the master does not know.
+    doubts: Doubts<TaskNo>,
     /// What all of `tasks` hold.
     held: Scalar,
     /// Shown to the driver and not yet answered.
@@ -169,6 +180,8 @@ pub struct FinePolicy {
     last_batch: u64,
     /// Executors that were given up, and may live or come back with their agents.
     abandoned: BTreeMap<(AgentId, ExecutorNo), Reminder>,
+    /// Hosts where tasks that wait would rather run.
+    preferred: BTreeSet<String>,
     revivals: u64,
     suppressed: bool,
     /// Whether an offer was refused since the last revival.
@@ -196,11 +209,12 @@ impl FinePolicy {
             last: ExecutorNo(0),
             last_launch: ExecutorNo(0),
             tasks: BTreeMap::new(),
-            doubts: BTreeMap::new(),
+            doubts: Doubts::default(),
             held: Scalar::default(),
             batches: BTreeMap::new(),
             last_batch: 0,
             abandoned: BTreeMap::new(),
+            preferred: BTreeSet::new(),
             revivals: 0,
             suppressed: true,
             refused: false,
@@ -218,6 +232,7 @@ impl FinePolicy {
             FineEvent::Offers(offers) => self.offered(now, offers, out),
             FineEvent::Present { agent, executors } => self.present(now, &agent, &executors, out),
             FineEvent::Answer(answer) => self.answered(answer, out),
+            FineEvent::Prefer(hosts) => self.preferred = hosts,
             FineEvent::Revive(number) => self.revive(number, out),
             FineEvent::Kill(executors) => {
                 for no in executors {
@@ -234,7 +249,7 @@ impl FinePolicy {
             FineEvent::Alive { task, on } => self.alive(task, on, out),
             FineEvent::Unknown(task) => {
                 if self.tasks.contains_key(&task) {
-                    self.doubts.entry(task).or_insert(now + DOUBT);
+                    self.doubts.raise(now, task);
                 }
             }
             FineEvent::Done(task) => self.done(now, task, out),
@@ -258,6 +273,7 @@ impl FinePolicy {
             FineEvent::ServiceRunning { service, agent } => {
                 self.service_runs(now, service, agent, out)
             }
+            FineEvent::ServiceUnknown(service) => self.services.doubt(now, service),
             FineEvent::ServiceEnded { service, exit } => {
                 self.service_ended(now, service, exit, out);
             }
@@ -276,7 +292,8 @@ impl FinePolicy {
     pub fn next_deadline(&self) -> Option<Time> {
         let batches = self.batches.values().map(|b| b.until);
         let reminders = self.abandoned.values().map(|r| r.at);
-        batches.chain(reminders).chain(self.doubts.values().copied()).min()
+        let doubts = self.doubts.next().into_iter().chain(self.services.next_doubt());
+        batches.chain(reminders).chain(doubts).min()
     }
 
     /// Where a task runs, if it does.

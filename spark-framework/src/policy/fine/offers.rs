@@ -17,6 +17,13 @@ use super::{
 };
 use crate::policy::{ExecutorNo, LONG_REFUSAL, PolicyOffer, place::usable};
 
+/// What the driver is to look at together.
+#[derive(Default)]
+struct Look {
+    groups: Vec<Group>,
+    shown: Vec<Shown>,
+}
+
 impl FinePolicy {
     pub(super) fn offered(
         &mut self,
@@ -24,53 +31,72 @@ impl FinePolicy {
         offers: Vec<PolicyOffer>,
         out: &mut Vec<FineAction>,
     ) {
-        let mut grouped: BTreeMap<(AgentId, Option<String>), Vec<PolicyOffer>> = BTreeMap::new();
+        // Agents that have an executor come first.
+        let mut grouped: BTreeMap<(bool, AgentId, Option<String>), Vec<PolicyOffer>> =
+            BTreeMap::new();
         for offer in offers {
-            let key = (offer.agent.clone(), offer.role.clone());
+            let key = (self.has_none(&offer.agent), offer.agent.clone(), offer.role.clone());
             grouped.entry(key).or_default().push(offer);
         }
         let any = !grouped.is_empty();
-        let mut groups = Vec::new();
-        let mut shown = Vec::new();
+        let (mut first, mut later) = (Look::default(), Look::default());
+        let mut agents = Vec::new();
         let mut room = self.room();
-        for ((agent, role), offers) in grouped {
+        for ((none_there, agent, role), offers) in grouped {
             self.turn_out_returned(&agent, out);
             let ids = offers.iter().map(|o| o.id.clone()).collect();
             let mut free = Resources::new();
             for offer in &offers {
                 free += &offer.resources.filter(usable);
             }
-            let Some(first) = offers.first() else { continue };
-            match self.judge(now, &agent, first, &free, room, &groups) {
+            let Some(offer) = offers.first() else { continue };
+            match self.judge(now, &agent, offer, &free, room, &agents) {
                 Err(refuse) => self.decline(ids, refuse, out),
                 Ok(cpus) if self.suppressed => {
-                    let executor = self.executor_for(&agent, &first.hostname);
+                    let executor = self.executor_for(&agent, &offer.hostname);
                     let group = Group { offers: ids, agent, role, executor, free, cpus };
                     self.start_ahead(group, out);
                     room = self.room();
                 }
                 Ok(cpus) => {
                     room = room.map(|r| r.saturating_sub(cpus));
-                    let executor = self.executor_for(&agent, &first.hostname);
-                    let hostname = first.hostname.clone();
-                    shown.push(Shown { executor, agent: agent.clone(), hostname, cpus });
-                    groups.push(Group { offers: ids, agent, role, executor, free, cpus });
+                    let executor = self.executor_for(&agent, &offer.hostname);
+                    let hostname = offer.hostname.clone();
+                    agents.push(agent.clone());
+                    let wait = none_there && !self.preferred.contains(&hostname);
+                    let look = if wait { &mut later } else { &mut first };
+                    look.shown.push(Shown { executor, agent: agent.clone(), hostname, cpus });
+                    look.groups.push(Group { offers: ids, agent, role, executor, free, cpus });
                 }
             }
         }
         if any {
             self.end_ahead(out);
         }
-        if !groups.is_empty() {
-            self.last_batch += 1;
-            let batch = Batch { groups, until: now + ANSWER_TIMEOUT };
-            self.batches.insert(self.last_batch, batch);
-            out.push(FineAction::Show { batch: self.last_batch, offers: shown });
-        }
+        self.show(now, first, out);
+        self.show(now, later, out);
     }
 
-    /// What tasks may hold of an offer, or for how long to refuse it. `before` are
-    /// those that are to be shown with it.
+    /// Spark takes offers that it sees together in any order: those on which tasks start at
+    /// once, or where their data is, are shown before those that need a new executor, which
+    /// are of use then for the tasks that are left.
+    fn show(&mut self, now: Time, look: Look, out: &mut Vec<FineAction>) {
+        if look.groups.is_empty() {
+            return;
+        }
+        self.last_batch += 1;
+        let batch = Batch { groups: look.groups, until: now + ANSWER_TIMEOUT };
+        self.batches.insert(self.last_batch, batch);
+        out.push(FineAction::Show { batch: self.last_batch, offers: look.shown });
+    }
+
+    /// Whether an executor would have to be started there.
+    fn has_none(&self, agent: &AgentId) -> bool {
+        self.executors.get(agent).is_none_or(|e| e.progress == Progress::Proposed)
+    }
+
+    /// What tasks may hold of an offer, or for how long to refuse it. `before` are the
+    /// agents of those that are to be shown with it.
     fn judge(
         &mut self,
         now: Time,
@@ -78,15 +104,14 @@ impl FinePolicy {
         offer: &PolicyOffer,
         free: &Resources,
         room: Option<Scalar>,
-        before: &[Group],
+        before: &[AgentId],
     ) -> Result<Scalar, Duration> {
         let idle = self.suppressed && self.ahead.is_none_or(|left| left == 0);
         if idle || self.given_up || !self.options.constraints.met_by(&offer.attributes) {
             return Err(LONG_REFUSAL);
         }
         let mut cpus = free.scalar("cpus");
-        let there = self.executors.get(agent);
-        if there.is_none_or(|e| e.progress == Progress::Proposed) {
+        if self.has_none(agent) {
             let avoided = self.failures.avoided_until(agent);
             if avoided > now && self.any_up() {
                 return Err(avoided.since(now).min(LONG_REFUSAL));
@@ -115,17 +140,17 @@ impl FinePolicy {
 
     /// Whether an executor may be started on this agent: after failures, one at a time
     /// and not at once. What is shown may be used.
-    fn may_start(&self, now: Time, agent: &AgentId, before: &[Group]) -> bool {
+    fn may_start(&self, now: Time, agent: &AgentId, before: &[AgentId]) -> bool {
         let unproven = |after: ExecutorNo| {
             self.executors.values().any(|e| e.launch > after && e.progress == Progress::Launched)
         };
         let proposed = |agent: &AgentId| {
             self.executors.get(agent).is_some_and(|e| e.progress == Progress::Proposed)
         };
-        let shown = self.batches.values().flat_map(|b| &b.groups).chain(before);
+        let shown = self.batches.values().flat_map(|b| &b.groups).map(|g| &g.agent);
         // One agent may be shown for several roles.
         let others: BTreeSet<&AgentId> =
-            shown.map(|g| &g.agent).filter(|a| *a != agent && proposed(a)).collect();
+            shown.chain(before).filter(|a| *a != agent && proposed(a)).collect();
         u64::from(self.failures.allowance(now, unproven)) > others.len() as u64
     }
 
@@ -148,6 +173,7 @@ impl FinePolicy {
             launch: ExecutorNo(0),
             hostname: hostname.to_owned(),
             progress: Progress::Proposed,
+            done: false,
             resources: Resources::new(),
         };
         self.executors.insert(agent.clone(), executor);

@@ -2,8 +2,8 @@
 
 use mezz_proto::{ids::AgentId, time::Time};
 
-use super::{FineAction, FinePolicy, Seen};
-use crate::policy::{Exit, ServiceNo};
+use super::{FineAction, FinePolicy, Progress, Seen};
+use crate::policy::{Exit, ExitKind, ServiceNo, doubt::NOT_BACK, shuffle::without_service};
 
 impl FinePolicy {
     /// A service runs: one that is not known any more is ended.
@@ -19,19 +19,35 @@ impl FinePolicy {
         }
     }
 
-    /// A service is gone: what its agent's executor would still write could not be read.
+    /// A service is gone, with all that it served: what its agent's executor would still
+    /// write could not be read. Its failures are counted apart from the executor's.
     pub(super) fn service_ended(
         &mut self,
         now: Time,
-        service: ServiceNo,
+        no: ServiceNo,
         exit: Exit,
         out: &mut Vec<FineAction>,
     ) {
-        let Some((agent, _)) = self.services.remove(service) else { return };
-        let Some(executor) = self.executors.get(&agent).map(|e| e.no) else { return };
-        let reason = format!("the shuffle service of its agent is gone: {}", exit.reason);
-        let exit = Exit { by_app: false, reason, ..exit };
+        let Some((agent, service)) = self.services.remove(no) else { return };
+        if service.since.is_some() {
+            let (agent, hostname) = (agent.clone(), service.hostname);
+            out.push(FineAction::ServiceLost { agent, hostname, reason: exit.reason.clone() });
+        }
+        let executor = self.executors.get(&agent).filter(|e| e.progress != Progress::Proposed);
+        let Some(executor) = executor.map(|e| e.no) else { return };
+        if !matches!(exit.kind, ExitKind::Killed | ExitKind::Lost) {
+            self.failures.service_ended(now, &agent, service.since);
+        }
+        let (kind, reason) = (ExitKind::Lost, without_service(&exit));
+        let exit = Exit { kind, by_app: false, reason, ..exit };
         // It runs on, or it is not known: nobody has seen its end.
         self.executor_ended(now, executor, exit, Seen::No, out);
+    }
+
+    /// Services that nobody has brought back in time.
+    pub(super) fn give_up_services(&mut self, now: Time, out: &mut Vec<FineAction>) {
+        while let Some(service) = self.services.take_doubted(now) {
+            self.service_ended(now, service, Exit::lost(NOT_BACK), out);
+        }
     }
 }

@@ -1,22 +1,18 @@
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
-
-use proptest::prelude::*;
+use std::{collections::BTreeSet, time::Duration};
 
 use super::*;
 use crate::policy::{
-    AttributeValue, Constraints, FailureLimit, LONG_REFUSAL, PolicyOffer, ServiceSize,
+    AttributeValue, Constraints, DOUBT, FailureLimit, LONG_REFUSAL, PolicyOffer, ServiceNo,
+    ServiceSize,
 };
 
-struct Env {
-    policy: FinePolicy,
-    now: Time,
+pub(super) struct Env {
+    pub(super) policy: FinePolicy,
+    pub(super) now: Time,
     offers: u32,
 }
 
-fn options() -> FineOptions {
+pub(super) fn options() -> FineOptions {
     FineOptions {
         cores_max: None,
         shuffle: None,
@@ -31,7 +27,7 @@ fn options() -> FineOptions {
 }
 
 impl Env {
-    fn new(options: FineOptions) -> Self {
+    pub(super) fn new(options: FineOptions) -> Self {
         Self { policy: FinePolicy::new(options), now: Time::from_secs(1000), offers: 0 }
     }
 
@@ -42,14 +38,14 @@ impl Env {
         env
     }
 
-    fn send(&mut self, event: FineEvent) -> Vec<FineAction> {
+    pub(super) fn send(&mut self, event: FineEvent) -> Vec<FineAction> {
         let mut out = Vec::new();
         self.policy.handle(self.now, event, &mut out);
         self.policy.check_invariants().unwrap();
         out
     }
 
-    fn offer(&mut self, agent: &str, cpus: f64, mem: f64) -> PolicyOffer {
+    pub(super) fn offer(&mut self, agent: &str, cpus: f64, mem: f64) -> PolicyOffer {
         self.offers += 1;
         PolicyOffer {
             id: OfferId::new(format!("o{}", self.offers)),
@@ -79,6 +75,26 @@ impl Env {
         self.send(FineEvent::Answer(Answer { batch, seen, waiting, launches }))
     }
 
+    /// With shuffle services, and the first executor on `a1` with its own.
+    fn served(n: u32) -> Self {
+        let size = ServiceSize { cpus: Scalar::from_millis(100), mem_mib: 256 };
+        let mut env = Self::busy(FineOptions { shuffle: Some(size), ..options() });
+        env.serve(n);
+        env
+    }
+
+    /// An executor that runs, and its service that does.
+    fn serve(&mut self, n: u32) {
+        let agent = AgentId::new(format!("a{n}"));
+        let resources = Resources::parse("cpus:2.1;mem:1256;ports:[31000-31009]").unwrap();
+        let offer = PolicyOffer { resources, ..self.offer(agent.as_str(), 0.0, 0.0) };
+        assert_eq!(shown(&self.send(FineEvent::Offers(vec![offer]))).len(), 1);
+        let out = self.answer(u64::from(n), &[1], true);
+        let on = (launched(&out).executor, agent.clone());
+        self.send(FineEvent::ServiceRunning { service: ServiceNo(n), agent });
+        self.send(FineEvent::Running { task: TaskNo(n.into()), on });
+    }
+
     /// An executor on `a` that runs task 1.
     fn running() -> Self {
         let mut env = Self::busy(options());
@@ -91,7 +107,7 @@ impl Env {
     }
 }
 
-fn ask(task: u64) -> TaskAsk {
+pub(super) fn ask(task: u64) -> TaskAsk {
     TaskAsk { task: TaskNo(task), cpus: Scalar::from_units(1), bytes: 100 }
 }
 
@@ -119,7 +135,7 @@ fn declined(actions: &[FineAction]) -> Vec<u64> {
     declined.collect()
 }
 
-fn failed() -> Exit {
+pub(super) fn failed() -> Exit {
     Exit { kind: ExitKind::Failed, code: 1, by_app: true, reason: "exited with status 1".into() }
 }
 
@@ -467,6 +483,137 @@ fn what_the_master_does_not_know_may_turn_up() {
     assert_eq!(env.send(unknown()), []);
 }
 
+/// The agents whose offers the driver was shown, look by look.
+fn looks(actions: &[FineAction]) -> Vec<Vec<String>> {
+    let looks = actions.iter().filter_map(|a| match a {
+        FineAction::Show { offers, .. } => Some(offers),
+        _ => None,
+    });
+    looks.map(|offers| offers.iter().map(|o| o.agent.to_string()).collect()).collect()
+}
+
+#[test]
+fn an_executor_with_free_cores_is_used_before_another_is_started() {
+    let mut env = Env::running();
+    let out = env.offers(&[("a", 1.0), ("b", 2.0)]);
+    assert_eq!(looks(&out), [["a"], ["b"]]);
+    // All that is left goes to the next.
+    env.answer(2, &[1], false);
+    // It is lost: what is there is used first, and not what it leaves behind.
+    env.send(FineEvent::AgentLost("a".into()));
+    let out = env.offers(&[("a", 2.0), ("b", 1.0)]);
+    assert!(looks(&out).is_empty(), "nothing waits: {out:?}");
+    env.send(FineEvent::Revive(2));
+    let out = env.offers(&[("a", 2.0), ("b", 1.0)]);
+    assert_eq!(looks(&out), [["b"], ["a"]]);
+}
+
+#[test]
+fn under_cores_max_an_executor_with_free_cores_comes_first() {
+    let mut env = Env::busy(FineOptions { cores_max: Some(2), ..options() });
+    env.offers(&[("b", 1.0)]);
+    env.answer(1, &[1], true);
+    let out = env.offers(&[("a", 1.0), ("b", 1.0)]);
+    assert_eq!((looks(&out), declined(&out)), (vec![vec!["b".to_owned()]], vec![5]));
+}
+
+/// A host with the data is worth a new executor.
+#[test]
+fn hosts_where_tasks_would_rather_run_are_shown_at_once() {
+    let mut env = Env::running();
+    env.send(FineEvent::Prefer(["c.host".to_owned()].into()));
+    let out = env.offers(&[("a", 1.0), ("b", 1.0), ("c", 1.0)]);
+    assert_eq!(looks(&out), [vec!["a", "c"], vec!["b"]]);
+    env.send(FineEvent::Prefer(BTreeSet::new()));
+    let out = env.offers(&[("a", 1.0), ("b", 1.0), ("c", 1.0)]);
+    assert_eq!(looks(&out), [vec!["a"], vec!["b", "c"]]);
+}
+
+/// Spark finds an executor's blocks by its id and its host: both stay.
+#[test]
+fn an_agent_is_shown_as_the_same_executor_on_the_same_host() {
+    let mut env = Env::running();
+    for _ in 0..3 {
+        let out = env.offers(&[("a", 1.0)]);
+        let FineAction::Show { offers, .. } = &out[0] else { panic!("{out:?}") };
+        assert_eq!((offers[0].executor, offers[0].hostname.as_str()), (ExecutorNo(1), "a.host"));
+        env.answer(0, &[0], true);
+    }
+}
+
+/// They come up, say that a task runs, and end with it.
+#[test]
+fn executors_that_end_no_task_and_fail_at_once_are_given_up() {
+    let mut env = Env::busy(options());
+    let mut pauses = Vec::new();
+    let message = loop {
+        let task = pauses.len() as u64 + 1;
+        let agent = format!("a{task}");
+        let start = env.now;
+        while shown(&env.offers(&[(&agent, 1.0)])).is_empty() {
+            env.now = env.now + Duration::from_secs(1);
+        }
+        pauses.push(env.now.since(start).as_secs());
+        let out = env.answer(task, &[1], true);
+        let on = (launched(&out).executor, AgentId::new(&agent));
+        env.send(FineEvent::Running { task: TaskNo(task), on });
+        env.now = env.now + Duration::from_secs(2);
+        let out = env.send(FineEvent::LostWith { task: TaskNo(task), exit: failed() });
+        if let Some(FineAction::GiveUp { message }) =
+            out.iter().find(|a| matches!(a, FineAction::GiveUp { .. }))
+        {
+            break message.clone();
+        }
+        assert!(pauses.len() < 20, "never gives up");
+    };
+    assert_eq!(pauses, [0, 0, 1, 2, 4]);
+    assert!(message.contains("exited with status 1"), "{message}");
+}
+
+#[test]
+fn executors_that_end_tasks_are_never_given_up() {
+    let mut env = Env::busy(options());
+    for n in 1..=20 {
+        let agent = format!("a{n}");
+        while shown(&env.offers(&[(&agent, 2.0)])).is_empty() {
+            env.now = env.now + Duration::from_secs(1);
+        }
+        env.answer(2 * n, &[2], true);
+        env.send(FineEvent::Done(TaskNo(2 * n)));
+        let out = env.send(FineEvent::LostWith { task: TaskNo(2 * n + 1), exit: failed() });
+        assert!(!out.iter().any(|a| matches!(a, FineAction::GiveUp { .. })), "{n}");
+    }
+}
+
+/// An executor that was given up and whose agent is back.
+#[test]
+fn an_executor_that_an_offer_lists_and_that_is_not_ours_any_more_is_turned_out() {
+    let mut env = Env::running();
+    env.send(FineEvent::AgentLost("a".into()));
+    env.now = env.now + REMINDED_FOR;
+    env.send(FineEvent::Tick);
+    assert_eq!(env.policy.next_deadline(), None, "it is not told for ever");
+    let agent = AgentId::new("a");
+    let there = FineEvent::Present { agent: agent.clone(), executors: vec![ExecutorNo(1)] };
+    assert_eq!(env.send(there), [FineAction::ShutDown { executor: ExecutorNo(1), agent }]);
+}
+
+#[test]
+fn those_that_are_told_to_go_are_bounded() {
+    let mut env = Env::busy(options());
+    for n in 1..=MAX_REMINDED as u64 + 5 {
+        let agent = format!("a{n}");
+        env.offers(&[(&agent, 1.0)]);
+        env.answer(n, &[1], true);
+        env.send(FineEvent::Done(TaskNo(n)));
+        env.send(FineEvent::AgentLost(AgentId::new(&agent)));
+        env.now = env.now + Duration::from_secs(1);
+    }
+    assert_eq!(env.policy.abandoned.len(), MAX_REMINDED);
+    let first = (AgentId::new("a1"), ExecutorNo(1));
+    assert!(!env.policy.abandoned.contains_key(&first), "the oldest went first");
+}
+
 #[test]
 fn tasks_beyond_what_a_master_takes_at_once_wait() {
     let mut env = Env::busy(options());
@@ -542,178 +689,6 @@ fn ids_of_tasks_are_read_as_they_are_written() {
     }
 }
 
-#[derive(Clone, Debug)]
-enum Step {
-    Offers(Vec<(u8, u32, u32)>),
-    /// The batch by its age, and how many tasks each offer gets.
-    Answer(u64, Vec<u64>, bool),
-    Revive,
-    Running(u64),
-    Done(u64),
-    Undone(u64),
-    Lost(u64),
-    Ended(u32),
-    Kill(u32),
-    AgentLost(u8),
-    Present(u8, Option<u32>),
-    Alive(u64, u32),
-    Unknown(u64),
-    Wait(u64),
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    let start = |no| TaskNo::start_of(ExecutorNo(no)).0;
-    let task = prop_oneof![9 => 1u64..60, 1 => (1u32..4).prop_map(start)];
-    prop_oneof![
-        5 => prop::collection::vec((0u8..4, 0u32..8, 0u32..3000), 0..5).prop_map(Step::Offers),
-        6 => (0u64..2, prop::collection::vec(0u64..9, 0..5), any::<bool>())
-            .prop_map(|(age, counts, waiting)| Step::Answer(age, counts, waiting)),
-        3 => Just(Step::Revive),
-        3 => task.clone().prop_map(Step::Running),
-        4 => task.clone().prop_map(Step::Done),
-        1 => task.clone().prop_map(Step::Undone),
-        1 => task.clone().prop_map(Step::Lost),
-        1 => (task.clone(), 0u32..8).prop_map(|(task, no)| Step::Alive(task, no)),
-        1 => task.prop_map(Step::Unknown),
-        1 => (0u8..4, prop::option::of(0u32..8)).prop_map(|(a, no)| Step::Present(a, no)),
-        1 => (0u32..8).prop_map(Step::Ended),
-        1 => (0u32..8).prop_map(Step::Kill),
-        1 => (0u8..4).prop_map(Step::AgentLost),
-        2 => (0u64..20).prop_map(Step::Wait),
-    ]
-}
-
-/// What becomes of everything that goes in.
-#[derive(Default)]
-struct Ledger {
-    /// Offers that are not answered yet.
-    open: BTreeMap<OfferId, Resources>,
-    /// Tasks that were asked for and of which nothing is known.
-    asked: BTreeSet<TaskNo>,
-}
-
-impl Ledger {
-    fn follow(&mut self, out: &[FineAction]) {
-        for action in out {
-            match action {
-                FineAction::Decline { offers, .. } => {
-                    for offer in offers {
-                        self.open.remove(offer).expect("answered once");
-                    }
-                }
-                FineAction::Launch(launch) => {
-                    let mut pool = Resources::new();
-                    for offer in &launch.offers {
-                        pool += &self.open.remove(offer).expect("answered once");
-                    }
-                    for (task, resources) in &launch.tasks {
-                        pool.try_sub(resources).expect("no more than the offers hold");
-                        let own = !task.is_sparks() && !launch.up;
-                        assert!(own || self.asked.remove(task), "{task} was asked for");
-                    }
-                }
-                FineAction::Undone { tasks, .. } => {
-                    for task in tasks {
-                        self.asked.remove(task);
-                    }
-                }
-                _ => {}
-            }
-        }
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
-
-    #[test]
-    fn every_offer_is_answered_once_and_no_task_is_forgotten(
-        cores_max in prop::option::of(0u32..12),
-        ahead in 0usize..4,
-        steps in prop::collection::vec(step(), 0..100),
-    ) {
-        let mut env = Env::new(FineOptions { cores_max, ahead, ..options() });
-        let mut ledger = Ledger::default();
-        let (mut task, mut revivals) = (0, 0);
-        // Batches whose offers were shown, with the cores of each.
-        let mut batches: BTreeMap<u64, Vec<Scalar>> = BTreeMap::new();
-        for step in &steps {
-            let reason = || "why".to_owned();
-            let event = match step {
-                Step::Offers(all) => FineEvent::Offers(
-                    all.iter()
-                        .map(|(agent, cpus, mem)| {
-                            env.offer(&format!("a{agent}"), f64::from(*cpus), f64::from(*mem))
-                        })
-                        .collect(),
-                ),
-                Step::Answer(age, counts, waiting) => {
-                    let batch = env.policy.last_batch.saturating_sub(*age);
-                    let cores = batches.remove(&batch).unwrap_or_default();
-                    // As Spark does, no more tasks than there are cores.
-                    let launches = cores.iter().zip(counts).enumerate().map(|(at, (cores, n))| {
-                        let n = (*n).min(cores.millis() / 1000);
-                        let asks: Vec<_> = (0..n).map(|_| { task += 1; ask(task) }).collect();
-                        (at, asks)
-                    });
-                    let launches: Vec<_> = launches.filter(|(_, a)| !a.is_empty()).collect();
-                    ledger.asked.extend(launches.iter().flat_map(|(_, a)| a).map(|a| a.task));
-                    FineEvent::Answer(Answer { batch, seen: revivals, waiting: *waiting, launches })
-                }
-                Step::Revive => { revivals += 1; FineEvent::Revive(revivals) }
-                Step::Running(t) => {
-                    let place = env.policy.place_of(TaskNo(*t)).map(|(e, a)| (e, a.clone()));
-                    let on = place.unwrap_or((ExecutorNo(99), "a0".into()));
-                    FineEvent::Running { task: TaskNo(*t), on }
-                }
-                Step::Done(t) => FineEvent::Done(TaskNo(*t)),
-                Step::Undone(t) => {
-                    FineEvent::Undone { task: TaskNo(*t), by_app: false, reason: reason() }
-                }
-                Step::Lost(t) => FineEvent::LostWith { task: TaskNo(*t), exit: Exit::lost(reason()) },
-                Step::Ended(n) => {
-                    FineEvent::ExecutorEnded { executor: ExecutorNo(*n), exit: failed() }
-                }
-                Step::Kill(n) => FineEvent::Kill(vec![ExecutorNo(*n)]),
-                Step::AgentLost(a) => FineEvent::AgentLost(AgentId::new(format!("a{a}"))),
-                Step::Present(a, no) => FineEvent::Present {
-                    agent: AgentId::new(format!("a{a}")),
-                    executors: no.iter().copied().map(ExecutorNo).collect(),
-                },
-                Step::Alive(t, no) => {
-                    FineEvent::Alive { task: TaskNo(*t), on: (ExecutorNo(*no), "a0".into()) }
-                }
-                Step::Unknown(t) => FineEvent::Unknown(TaskNo(*t)),
-                Step::Wait(secs) => {
-                    env.now = env.now + Duration::from_secs(*secs);
-                    FineEvent::Tick
-                }
-            };
-            if let FineEvent::Offers(offers) = &event {
-                ledger.open.extend(offers.iter().map(|o| (o.id.clone(), o.resources.clone())));
-            }
-            let out = env.send(event);
-            for action in &out {
-                if let FineAction::Show { batch, offers } = action {
-                    batches.insert(*batch, offers.iter().map(|o| o.cpus).collect());
-                }
-            }
-            ledger.follow(&out);
-            prop_assert!(ledger.asked.is_empty(), "{:?} are forgotten", ledger.asked);
-        }
-        env.now = env.now + ANSWER_TIMEOUT;
-        ledger.follow(&env.send(FineEvent::Tick));
-        prop_assert!(ledger.open.is_empty(), "unanswered: {:?}", ledger.open);
-        prop_assert!(env.policy.batches.is_empty());
-        // Nobody comes back: what is in doubt is given up, and only what may return to
-        // an agent that is away is remembered.
-        env.now = env.now + DOUBT;
-        env.send(FineEvent::Tick);
-        prop_assert!(env.policy.doubts.is_empty());
-        prop_assert_eq!(env.policy.next_deadline().is_some(), !env.policy.abandoned.is_empty());
-    }
-}
-
 #[test]
 fn an_executor_has_a_shuffle_service_beside_it_and_ends_with_it() {
     let size = ServiceSize { cpus: Scalar::from_millis(100), mem_mib: 256 };
@@ -730,7 +705,14 @@ fn an_executor_has_a_shuffle_service_beside_it_and_ends_with_it() {
     assert_eq!(served.port, 31000);
     let runs = |agent: &str| FineEvent::ServiceRunning { service: no, agent: AgentId::new(agent) };
     assert_eq!(env.send(runs("b")), []);
+    // A master that has forgotten it hears of it from its agent.
+    assert_eq!(env.send(FineEvent::ServiceUnknown(no)), []);
+    assert_eq!(env.policy.next_deadline(), Some(env.now + DOUBT));
+    assert_eq!(env.send(runs("b")), []);
+    assert_eq!(env.policy.next_deadline(), None);
     let out = env.send(FineEvent::ServiceEnded { service: no, exit: failed() });
+    let (hostname, reason) = ("b.host".to_owned(), "exited with status 1".to_owned());
+    assert_eq!(out[0], FineAction::ServiceLost { agent: agent.clone(), hostname, reason });
     assert!(out.contains(&FineAction::ShutDown { executor: ExecutorNo(1), agent }), "{out:?}");
     let told = out.iter().find_map(|a| match a {
         FineAction::Ended { exit, .. } => Some(exit),
@@ -743,4 +725,34 @@ fn an_executor_has_a_shuffle_service_beside_it_and_ends_with_it() {
         env.send(runs("b")),
         [FineAction::EndService { service: no, agent: AgentId::new("b") }]
     );
+}
+
+/// Its agent does not bring it back.
+#[test]
+fn a_service_that_stays_unknown_is_lost() {
+    let mut env = Env::served(1);
+    env.send(FineEvent::ServiceUnknown(ServiceNo(1)));
+    env.now = env.now + DOUBT;
+    let out = env.send(FineEvent::Tick);
+    assert!(matches!(&out[0], FineAction::ServiceLost { .. }), "{out:?}");
+    let ended = |a: &FineAction| matches!(a, FineAction::Ended { exit, .. } if !exit.by_app);
+    assert!(out.iter().any(ended), "{out:?}");
+}
+
+#[test]
+fn services_that_never_come_up_end_the_application() {
+    let mut env = Env::served(1);
+    let mut last = Vec::new();
+    for n in 1..=5 {
+        if n > 1 {
+            env.now = env.now + Duration::from_secs(2000);
+            env.serve(n);
+        }
+        let exit = failed();
+        last = env.send(FineEvent::ServiceEnded { service: ServiceNo(n), exit });
+        let given_up = last.iter().any(|a| matches!(a, FineAction::GiveUp { .. }));
+        assert_eq!(given_up, n == 5, "{n}: {last:?}");
+    }
+    let said = format!("{last:?}");
+    assert!(said.contains("the shuffle service of its agent is gone"), "{said}");
 }

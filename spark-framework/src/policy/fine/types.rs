@@ -1,6 +1,6 @@
 //! What goes into the fine-grained policy and what comes out.
 
-use std::{fmt, time::Duration};
+use std::{collections::BTreeSet, fmt, time::Duration};
 
 use mezz_proto::{
     ids::{AgentId, OfferId},
@@ -117,6 +117,8 @@ pub enum FineEvent {
     },
     /// The driver's answer to some.
     Answer(Answer),
+    /// Hosts where the driver's waiting tasks would rather run.
+    Prefer(BTreeSet<String>),
     /// The driver has tasks to run; the number counts these requests, from 1.
     Revive(u64),
     /// The driver has not heard of these executors for too long: they are to end.
@@ -172,6 +174,8 @@ pub enum FineEvent {
         /// Where.
         agent: AgentId,
     },
+    /// The master knows neither this shuffle service nor its agent.
+    ServiceUnknown(ServiceNo),
     /// A shuffle service is gone.
     ServiceEnded {
         /// Which.
@@ -259,6 +263,16 @@ pub enum FineAction {
         service: ServiceNo,
         /// Where.
         agent: AgentId,
+    },
+    /// Tell the driver that a shuffle service is gone that ran, and with it all that it
+    /// served.
+    ServiceLost {
+        /// Where it was.
+        agent: AgentId,
+        /// The agent's host.
+        hostname: String,
+        /// For people.
+        reason: String,
     },
     /// Tell the driver that this executor has begun. Once.
     Up(ExecutorNo),

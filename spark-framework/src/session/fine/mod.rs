@@ -122,6 +122,7 @@ impl FineSession {
                             FineEvent::ServiceRunning { service, agent }
                         }
                         shuffle::Meaning::Gone(exit) => FineEvent::ServiceEnded { service, exit },
+                        shuffle::Meaning::Unknown => FineEvent::ServiceUnknown(service),
                         shuffle::Meaning::Nothing => return,
                     };
                     self.decide(now, event, Shown::default(), out);
@@ -164,7 +165,8 @@ impl FineSession {
                     out,
                 );
             }
-            FromDriver::Revive { n } => {
+            FromDriver::Revive { n, hosts } => {
+                self.decide(now, FineEvent::Prefer(hosts), Shown::default(), out);
                 self.decide(now, FineEvent::Revive(n), Shown::default(), out);
             }
             FromDriver::KillTask { tid, interrupt, reason } => {
@@ -286,6 +288,9 @@ impl FineSession {
                 }
                 FineAction::EndService { service, agent } => {
                     out.push(Output::Kill { task: shuffle::task_id(service), agent });
+                }
+                FineAction::ServiceLost { agent, hostname, reason } => {
+                    out.push(shuffle::lost(&agent, hostname, reason));
                 }
                 FineAction::Suppress => out.push(Output::Suppress),
                 FineAction::Revive => out.push(Output::Revive),

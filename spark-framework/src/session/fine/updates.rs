@@ -84,9 +84,9 @@ impl FineSession {
                 let reason = "its result was lost with the connection".to_owned();
                 FineEvent::Undone { task, by_app: false, reason }
             }
-            TaskState::TaskUnknown => FineEvent::Unknown(task),
             _ => match exit::meaning(status, Some(self.settings.mem)) {
                 exit::Meaning::Gone(exit) => FineEvent::LostWith { task, exit },
+                exit::Meaning::Unknown => FineEvent::Unknown(task),
                 exit::Meaning::Alive | exit::Meaning::Nothing => return None,
             },
         })

@@ -137,6 +137,9 @@ final class Application {
       case "warning":
         LOG.warn("{}", message.path("message").asText());
         return true;
+      case "service_lost":
+        onServiceLost(message);
+        return true;
       case "error":
         fail(message.path("message").asText());
         return true;
@@ -154,6 +157,20 @@ final class Application {
           "The program " + settings.program() + " speaks version " + version
               + " of the protocol, this plugin version " + Protocol.VERSION
               + "; use mezz and mezz-spark-bridge.jar of the same release");
+    }
+  }
+
+  /**
+   * Spark forgets at once what was written on that host, instead of finding out by one failed fetch
+   * after the other.
+   */
+  private void onServiceLost(JsonNode message) {
+    String agent = message.path("agent").asText();
+    String host = message.path("host").asText();
+    String reason = message.path("reason").asText();
+    LOG.warn("The shuffle service on {} (agent {}) is gone: {}", host, agent, reason);
+    if (!stopping.get()) {
+      scheduler.workerRemoved(agent, host, "its shuffle service is gone: " + reason);
     }
   }
 

@@ -7,8 +7,10 @@ import java.lang.reflect.Method;
 import java.util.ArrayList;
 import java.util.Collections;
 import java.util.LinkedHashMap;
+import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
 
 import org.apache.spark.SecurityManager;
 import org.apache.spark.SparkConf;
@@ -36,6 +38,9 @@ final class Compat {
 
   /** Spark 4's default of spark.executor.minMemoryOverhead, and Spark 3.5's constant. */
   private static final String MIN_OVERHEAD = "384m";
+
+  /** Hosts that are of interest at once. */
+  private static final int MAX_HOSTS = 1000;
 
   private Compat() {}
 
@@ -195,6 +200,24 @@ final class Compat {
       }
       return false;
     }
+  }
+
+  /** Hosts where tasks that wait would rather run: some, if there are very many. */
+  static Set<String> preferredHosts(TaskSchedulerImpl scheduler) {
+    Set<String> hosts = new LinkedHashSet<>();
+    synchronized (scheduler) {
+      scala.collection.Iterator<TaskSetManager> stages =
+          scheduler.rootPool().getSortedTaskSetQueue().iterator();
+      while (stages.hasNext()) {
+        TaskSetManager stage = stages.next();
+        scala.collection.Map<String, ?> waiting = stage.pendingTasks().forHost();
+        scala.collection.Iterator<String> names = waiting.keysIterator();
+        while (!stage.isZombie() && names.hasNext() && hosts.size() < MAX_HOSTS) {
+          hosts.add(names.next());
+        }
+      }
+    }
+    return hosts;
   }
 
   private static boolean waits(TaskSetManager stage) {

@@ -170,7 +170,9 @@ final class FineBackend implements SchedulerBackend, Sidecar.Listener {
 
   @Override
   public void reviveOffers() {
-    application.send(Protocol.revive(revivals.incrementAndGet()));
+    // First, for it may have to wait for offers that are just looked at.
+    Set<String> hosts = Compat.preferredHosts(scheduler);
+    application.send(Protocol.revive(revivals.incrementAndGet(), hosts));
   }
 
   @Override

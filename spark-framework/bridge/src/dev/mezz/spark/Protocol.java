@@ -158,8 +158,11 @@ final class Protocol {
         .put("data", data);
   }
 
-  static ObjectNode revive(long number) {
-    return message("revive").put("n", number);
+  /** There are tasks to run, some of which would rather run on these hosts. */
+  static ObjectNode revive(long number, Collection<String> hosts) {
+    ObjectNode node = message("revive").put("n", number);
+    node.set("hosts", JSON.valueToTree(hosts));
+    return node;
   }
 
   static ObjectNode killTask(long id, boolean interrupt, String reason) {
