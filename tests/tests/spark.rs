@@ -100,7 +100,7 @@ fn the_same_jar_serves_spark_3_5() -> Result<()> {
     let mut job = submit(
         &cluster,
         "MEZZ_TEST_SPARK_3_HOME",
-        &["spark.cores.max=2"],
+        &["spark.cores.max=2", "spark.authenticate=true"],
         &example("pi.py"),
         &["4"],
     )?;
