@@ -99,7 +99,8 @@ fn the_same_jar_serves_spark_3_5() -> Result<()> {
     std::os::unix::fs::symlink(of_4, home.join(ARCHIVE))?;
     let mut command = spark_command(&cluster, "MEZZ_TEST_SPARK_3_HOME", &["submit"])?;
     command.env("SPARK_HOME", &home);
-    let mut job = start(&cluster, command, &["spark.cores.max=2"], &example("pi.py"), &["4"])?;
+    let conf = ["spark.cores.max=2", "spark.authenticate=true"];
+    let mut job = start(&cluster, command, &conf, &example("pi.py"), &["4"])?;
     let end = job.wait(PATIENCE * 3)?.success()?;
     let said: Vec<&str> = end.stdout.lines().collect();
     ensure!(said.len() == 1 && said[0].starts_with("pi is roughly 3.1"), "{end}");

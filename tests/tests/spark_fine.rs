@@ -129,7 +129,8 @@ fn every_spark_task_is_one_of_the_clusters() -> Result<()> {
 #[test]
 fn the_same_jar_serves_spark_3_5() -> Result<()> {
     let cluster = cluster()?;
-    let mut job = submit(&cluster, "MEZZ_TEST_SPARK_3_HOME", &[], &example("pi.py"), &["4"])?;
+    let conf = ["spark.authenticate=true"];
+    let mut job = submit(&cluster, "MEZZ_TEST_SPARK_3_HOME", &conf, &example("pi.py"), &["4"])?;
     let end = job.wait(PATIENCE * 3)?.success()?;
     ensure!(end.stdout.contains("pi is roughly 3.1"), "{end}");
     nothing_is_left(&cluster)?;
