@@ -115,17 +115,16 @@ impl InDocker {
         }
         ensure!(used.len() == 1, "{used:?} ran tasks");
         ensure!(refused.len() == 1 && used.is_disjoint(&refused), "{refused:?} refused some");
-        self.finish()
+        self.containers_are_gone()?;
+        self.cluster.stop()
     }
 
-    /// Nothing is left.
-    fn finish(self) -> Result<()> {
+    fn containers_are_gone(&self) -> Result<()> {
         nothing_is_left(&self.cluster)?;
         eventually(PATIENCE, "the containers are removed", || {
             let left = self.containers.list()?;
             Ok(if left.is_empty() { Ok(()) } else { Err(left) })
-        })?;
-        self.cluster.stop()
+        })
     }
 }
 
@@ -340,7 +339,7 @@ fn spark_3_5_runs_in_images_of_which_one_is_pulled_each_time() -> Result<()> {
         [home.clone(), python.clone(), python.canonicalize()?, bridge.clone(), mezz_program()?];
     let settings = [
         "spark.mezz.coarse=false".to_owned(),
-        format!("spark.mezz.executor.docker.image={}", image.0),
+        format!("spark.mezz.executor.docker.image={}", image.name),
         "spark.mezz.executor.docker.forcePullImage=true".to_owned(),
         format!("spark.mezz.executor.docker.volumes={}", volumes_of_this_machine(&paths)?),
         format!("spark.mezz.executor.home={}", home.display()),
@@ -350,29 +349,37 @@ fn spark_3_5_runs_in_images_of_which_one_is_pulled_each_time() -> Result<()> {
     let said = run("pulled", &settings, &python.display().to_string())?;
     let right = format!("Spark 3.5 45 {{('{}', 'yes', True)}}", home.display());
     ensure!(said.contains(&right), "{said}");
+    all.containers_are_gone()?;
     drop((image, registry));
-    all.finish()
+    all.cluster.stop()
 }
 
 /// An image by a name that means another one in the registry.
-struct Image(String);
+struct Image {
+    name: String,
+    /// Of the one in the registry.
+    id: String,
+}
 
 impl Image {
     fn push(registry: &Registry) -> Result<Self> {
         let plain = prepared_value("MEZZ_TEST_DOCKER_IMAGE")?;
-        let image = Self(format!("{}/mezz/spark:3.5", registry.address));
+        let name = format!("{}/mezz/spark:3.5", registry.address);
         let container = docker(&["create", &plain, "true"])?;
-        let commit = docker(&["commit", "--change", "ENV PULLED=yes", &container, &image.0]);
+        let commit = docker(&["commit", "--change", "ENV PULLED=yes", &container, &name]);
         docker(&["rm", &container])?;
-        commit?;
-        docker(&["push", "-q", &image.0])?;
-        docker(&["tag", &plain, &image.0])?;
+        let image = Self { id: commit?, name };
+        docker(&["push", "-q", &image.name])?;
+        docker(&["tag", &plain, &image.name])?;
         Ok(image)
     }
 }
 
 impl Drop for Image {
     fn drop(&mut self) {
-        let _ = docker(&["rmi", "-f", &self.0]);
+        // Once pulled, it is also known by its digest.
+        for image in [&self.name, &self.id] {
+            let _ = docker(&["rmi", "-f", image]);
+        }
     }
 }
