@@ -31,7 +31,12 @@ use thiserror::Error;
 pub use self::types::{
     Answer, FineAction, FineEvent, FineLaunch, FineOptions, Shown, TaskAsk, TaskNo,
 };
-use super::{ExecutorNo, Exit, ExitKind, failures::Failures, shuffle::Services};
+use super::{
+    ExecutorNo, Exit, ExitKind,
+    failures::Failures,
+    notice::{Notice, Unable},
+    shuffle::Services,
+};
 
 /// How long an offer stays refused while the driver has tasks that would rather
 /// run elsewhere: Spark waits so long in steps of this order (`spark.locality.wait`).
@@ -177,6 +182,8 @@ pub struct FinePolicy {
     unfit: BTreeSet<AgentId>,
     failures: Failures,
     given_up: bool,
+    unable: Unable,
+    notice: Notice,
 }
 
 impl FinePolicy {
@@ -200,6 +207,8 @@ impl FinePolicy {
             unfit: BTreeSet::new(),
             failures: Failures::default(),
             given_up: false,
+            unable: Unable::default(),
+            notice: Notice::default(),
         }
     }
 
@@ -210,6 +219,7 @@ impl FinePolicy {
         match event {
             FineEvent::Offers(offers) => self.offered(now, offers, out),
             FineEvent::Present { agent, executors } => self.present(now, &agent, &executors, out),
+            FineEvent::Unable { agent, why } => self.unable.learn(now, agent, why),
             FineEvent::Answer(answer) => self.answered(answer, out),
             FineEvent::Revive(number) => self.revive(number, out),
             FineEvent::Kill(executors) => {
@@ -257,13 +267,15 @@ impl FinePolicy {
             FineEvent::Tick => {}
         }
         self.time_out(now, out);
+        self.say_waiting(now, out);
     }
 
     /// When to send [`FineEvent::Tick`]; earlier ticks are harmless.
     pub fn next_deadline(&self) -> Option<Time> {
         let batches = self.batches.values().map(|b| b.until);
         let reminders = self.abandoned.values().map(|r| r.at);
-        batches.chain(reminders).chain(self.doubts.values().copied()).min()
+        let doubts = self.doubts.values().copied();
+        batches.chain(reminders).chain(doubts).chain(self.notice.next_deadline()).min()
     }
 
     /// Where a task runs, if it does.
