@@ -5,12 +5,14 @@
 //! When a test fails, the end of every process's log is printed.
 
 mod cluster;
+mod folder;
 mod process;
 mod spark;
 
 pub use cluster::{Cluster, ClusterOptions};
+pub use folder::Folder;
 pub use process::{Finished, Process, clean_command, example_program, mezz_program};
-pub use spark::{executors, http_get, nothing_is_left, spark_command};
+pub use spark::{executors, http_get, nothing_is_left, sidecar, spark_command};
 
 use std::{
     path::{Path, PathBuf},

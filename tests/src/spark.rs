@@ -31,6 +31,18 @@ pub fn executors(cluster: &Cluster) -> Result<BTreeSet<i32>> {
     Ok(found)
 }
 
+/// The sidecar of a driver, below the cluster's folder.
+///
+/// # Errors
+/// When there is none, or the processes cannot be listed.
+pub fn sidecar(cluster: &Cluster) -> Result<i32> {
+    let is_sidecar = |pid: &i32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.split(|b| *b == 0).any(|argument| argument == b"spark-sidecar")
+    };
+    processes_of(cluster.folder())?.into_iter().find(is_sidecar).context("a sidecar")
+}
+
 /// Waits until there are no executors, tasks and frameworks.
 ///
 /// # Errors
