@@ -53,7 +53,7 @@ stop() {
   for pid in ${pids[@]+"${pids[@]}"}; do wait "$pid" 2>/dev/null || true; done
 }
 trap stop EXIT
-trap 'exit 130' INT TERM
+trap 'end_quiet; exit 130' INT TERM
 
 "$mezz" master --listen "$MEZZ_MASTER" --work-dir "$demo/master" >"$demo/master.log" 2>&1 &
 pids+=($!)

@@ -94,6 +94,7 @@ ensure_debian_image() {
   mkdir -p "$MEZZ_HOME"
   root=$MEZZ_HOME/debian
   # What an earlier one left that was broken off.
+  awk -v root="$root/" 'index($2, root) == 1 {print $2}' /proc/mounts | sort -r | xargs -r umount -l
   rm -rf --one-file-system "$root"
   quietly "$MEZZ_HOME/log/debootstrap.log" debootstrap --variant=minbase "$suite" "$root"
   rm -rf "$root"/var/cache/apt/archives/*.deb "$root"/var/lib/apt/lists/*

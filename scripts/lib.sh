@@ -13,18 +13,41 @@ step() { printf '%s[%3ds] %s%s\n' "$BOLD" $(($(date +%s) - started)) "$*" "$PLAI
 note() { printf '%s       %s%s\n' "$DIM" "$*" "$PLAIN" >&2; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
+# The process group of the command that runs `quietly`, if one does.
+quiet_group=
+
+# Ctrl-C does not reach what runs in the background: it is ended with all that it has started,
+# as by Ctrl-C first, for which debootstrap unmounts what it has mounted.
+end_quiet() {
+  local signal
+  [ -n "$quiet_group" ] || return 0
+  for signal in INT TERM KILL; do
+    kill -$signal -- "-$quiet_group" 2>/dev/null || break
+    for _ in 1 2 3 4 5 6 7 8 9 10; do kill -0 -- "-$quiet_group" 2>/dev/null && sleep 0.3; done
+  done
+  wait "$quiet_group" 2>/dev/null || true
+  quiet_group=
+}
+trap 'end_quiet; exit 130' INT
+trap 'end_quiet; exit 143' TERM
+
 # Runs a long command with its output in a log; prints a dot every five seconds, and the log's
 # end when it fails.
 quietly() { # log, command...
   local log=$1 pid
   shift
   mkdir -p "$(dirname "$log")"
-  "$@" >"$log" 2>&1 &
+  # A process group of its own, to be ended as a whole.
+  set -m
+  "$@" >"$log" 2>&1 </dev/null &
   pid=$!
+  set +m
+  quiet_group=$pid
   while kill -0 "$pid" 2>/dev/null; do
     for _ in 1 2 3 4 5 6 7 8 9 10; do kill -0 "$pid" 2>/dev/null && sleep 0.5; done
     if kill -0 "$pid" 2>/dev/null; then printf '.' >&2; fi
   done
+  quiet_group=
   if ! wait "$pid"; then
     printf '\n' >&2
     tail -n 30 "$log" >&2
@@ -37,6 +60,8 @@ as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 
 apt_install() { # packages...
   command -v apt-get >/dev/null || die "please install these by hand: $*"
+  # It can be asked for a password only here.
+  [ "$(id -u)" = 0 ] || sudo -v
   note "installing $*"
   quietly "$MEZZ_HOME/log/apt.log" as_root apt-get update
   quietly "$MEZZ_HOME/log/apt.log" as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"
@@ -91,11 +116,15 @@ JDBC_JAR=/usr/share/java/postgresql.jar
 # A database for Spark to read, and its driver: the tests start one of their own.
 ensure_postgres() {
   [ -n "$(postgres_programs)" ] && [ -e $JDBC_JAR ] && return
-  # The package would make a database and start it, which nobody wants.
-  local settings=/etc/postgresql-common/createcluster.conf
-  apt_install postgresql-common
-  as_root sed -i 's/^#create_main_cluster *=.*/create_main_cluster = false/' $settings
-  apt_install postgresql libpostgresql-jdbc-java
+  # The package would make a database and start it, which nobody wants; what the machine does
+  # with the next one is its owner's affair.
+  local folder=/etc/postgresql-common/createcluster.d
+  as_root mkdir -p $folder
+  echo 'create_main_cluster = false' | as_root tee $folder/mezz.conf >/dev/null
+  (
+    trap 'as_root rm -f '$folder'/mezz.conf' EXIT
+    apt_install postgresql libpostgresql-jdbc-java
+  )
 }
 
 # etcd, and openssl for its certificates; the tests start what they need.

@@ -19,13 +19,16 @@ if [ ! -e "$folder/vmlinuz" ]; then
   package=$(apt-cache depends linux-image-cloud-amd64 | awk '/Depends: linux-image/ {print $2; exit}')
   [ -n "$package" ] || { echo "error: apt knows no linux-image-cloud-amd64" >&2; exit 1; }
   download=$(mktemp -d)
+  trap 'rm -rf "$download"' EXIT
   (cd "$download" && apt-get -q download "$package" && dpkg-deb -x "$package"_*.deb .) >&2
   cp "$download"/boot/vmlinuz-* "$folder/vmlinuz"
   rm -rf "$download"
 fi
 
 root=$(mktemp -d "$folder/root.XXXXXX")
-trap 'rm -rf "$root" "$folder/initrd.$$"' EXIT
+log=$(mktemp "$folder/log.XXXXXX")
+trap 'rm -rf "$root" "$folder/initrd.$$" "$log"' EXIT
+trap 'exit 143' TERM
 
 # A file under its own name, and whatever it is linked to.
 put() {
@@ -90,9 +93,9 @@ chmod +x "$root/init"
 
 # Seldom an emulated kernel stops for good, each processor waiting for the other with no program
 # of ours at fault. It is told to panic then, after a minute, and that alone is tried again.
-log=$(mktemp "$folder/log.XXXXXX")
 for attempt in 1 2 3; do
-  timeout "${MEZZ_VM_TIMEOUT:-900}" qemu-system-x86_64 \
+  # In this process group, so that what ends this script ends the machine.
+  timeout --foreground "${MEZZ_VM_TIMEOUT:-900}" qemu-system-x86_64 \
     -machine q35 -accel tcg,thread=multi -cpu max -smp 2 -m "${MEZZ_VM_MEMORY:-3072}" \
     -nographic -no-reboot -nodefaults -serial stdio \
     -kernel "$folder/vmlinuz" -initrd "$folder/initrd.$$" \
@@ -102,6 +105,5 @@ for attempt in 1 2 3; do
   [ -z "$status" ] && grep -q 'Kernel panic - not syncing' "$log" || break
   echo "note: the kernel of the virtual machine panicked (attempt $attempt of 3)" >&2
 done
-rm -f "$log"
 [ -n "$status" ] || { echo "error: the virtual machine ended before the program did" >&2; exit 1; }
 exit "$status"

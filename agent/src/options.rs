@@ -58,7 +58,8 @@ pub struct AgentOptions {
     pub launcher: LauncherCommand,
     /// Between SIGTERM and SIGKILL where no policy says (rule 59: 3 s).
     pub kill_grace: Duration,
-    /// An executor that has not subscribed after this is killed (rule 53: 1 min).
+    /// An executor that has not subscribed so long after its container began to run is
+    /// killed (rule 53: 1 min).
     pub executor_registration_timeout: Duration,
     /// After a restart, executors have so long to come back (rule 52: 2 s).
     pub executor_reregistration_timeout: Duration,

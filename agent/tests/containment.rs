@@ -18,7 +18,7 @@ use std::{
 };
 
 use mezz_agent::{
-    containerizer::{ContainerError, Program, Termination},
+    containerizer::{Addressee, ContainerError, Program, Termination},
     options::Containment,
 };
 use mezz_proto::{ids::ContainerId, resources::Resources};
@@ -63,10 +63,14 @@ async fn a_signal_ends_it_and_is_told() {
         let agent = Agent::new(containment);
         let id = agent.run("trap '' TERM; echo ready; while :; do sleep 0.01; done").await;
         until("the trap is set", || agent.output(&id, "stdout") == "ready\n").await;
-        agent.it.signal(&id, nix::libc::SIGTERM).await.unwrap();
-        agent.it.signal(&id, nix::libc::SIGKILL).await.unwrap();
+        agent.it.signal(&id, nix::libc::SIGTERM, Addressee::Tree).await.unwrap();
+        agent.it.signal(&id, nix::libc::SIGKILL, Addressee::Tree).await.unwrap();
         assert_eq!(status(&agent.wait(&id).await).signal(), Some(nix::libc::SIGKILL));
-        agent.it.signal(&id, nix::libc::SIGTERM).await.expect("too late is no error");
+        agent
+            .it
+            .signal(&id, nix::libc::SIGTERM, Addressee::Tree)
+            .await
+            .expect("too late is no error");
     }
 }
 
@@ -77,9 +81,31 @@ async fn a_signal_reaches_descendants() {
         let inner = "trap \"echo got it; exit 5\" TERM; echo ready; while :; do sleep 0.01; done";
         let id = agent.run(&format!("trap : TERM; sh -c '{inner}'; exit $?")).await;
         until("the trap is set", || agent.output(&id, "stdout") == "ready\n").await;
-        agent.it.signal(&id, nix::libc::SIGTERM).await.unwrap();
+        agent.it.signal(&id, nix::libc::SIGTERM, Addressee::Tree).await.unwrap();
         assert_eq!(status(&agent.wait(&id).await).code(), Some(5));
         assert_eq!(agent.output(&id, "stdout"), "ready\ngot it\n");
+    }
+}
+
+/// Its children go on until it ends, also when it is found again, and have nobody to tell
+/// them apart from it but their parent.
+#[tokio::test]
+async fn a_signal_to_the_first_process_alone_reaches_no_other() {
+    for containment in BOTH {
+        let agent = Agent::new(containment);
+        let inner = "trap \"echo wrong\" TERM; echo ready; while [ ! -e go ]; do sleep 0.01; done; echo well";
+        let outer = format!("trap 'echo got it' TERM; sh -c '{inner}' & wait; wait; exit 4");
+        let id = agent.run(&outer).await;
+        until("the trap is set", || agent.output(&id, "stdout") == "ready\n").await;
+        let agent = agent.restart();
+        agent.it.recover(vec![id.clone()]).await.unwrap();
+        agent.it.signal(&id, nix::libc::SIGTERM, Addressee::FirstProcess).await.unwrap();
+        until("it is told", || agent.output(&id, "stdout") == "ready\ngot it\n").await;
+        fs::write(agent.sandbox(&id).join("go"), "").unwrap();
+        assert_eq!(status(&agent.wait(&id).await).code(), Some(4));
+        assert_eq!(agent.output(&id, "stdout"), "ready\ngot it\nwell\n");
+        let late = agent.it.signal(&id, nix::libc::SIGTERM, Addressee::FirstProcess).await;
+        late.expect("too late is no error");
     }
 }
 

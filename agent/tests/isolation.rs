@@ -20,7 +20,9 @@ use std::{
 };
 
 use mezz_agent::{
-    containerizer::{ContainerError, ContainerSpec, Exec, ExecSpec, Program, Termination},
+    containerizer::{
+        Addressee, ContainerError, ContainerSpec, Exec, ExecSpec, Program, Termination,
+    },
     options::{Containment, Isolator},
 };
 use mezz_proto::{
@@ -142,8 +144,18 @@ async fn signals_and_statuses_pass_the_init() {
                     while [ -z \"$n\" ]; do sleep 0.01; done; sleep 0.1; exit $n";
         let id = agent.start(with(&agent, trap, own_pids())).await;
         until("the trap is set", || agent.output(&id, "stdout") == "ready\n").await;
-        agent.it.signal(&id, nix::libc::SIGTERM).await.unwrap();
+        agent.it.signal(&id, nix::libc::SIGTERM, Addressee::Tree).await.unwrap();
         assert_eq!(status(&agent.wait(&id).await).code(), Some(1), "it comes once");
+        agent.remove(&id).await;
+
+        // The program's child has no init to be told by.
+        let both = "trap 'echo got it' TERM; sh -c 'echo ready; exec sleep 1000' & wait; \
+                    kill -0 $! && echo and its child lives";
+        let id = agent.start(with(&agent, both, own_pids())).await;
+        until("the trap is set", || agent.output(&id, "stdout") == "ready\n").await;
+        agent.it.signal(&id, nix::libc::SIGTERM, Addressee::FirstProcess).await.unwrap();
+        assert_eq!(status(&agent.wait(&id).await).code(), Some(0));
+        assert_eq!(agent.output(&id, "stdout"), "ready\ngot it\nand its child lives\n");
         agent.remove(&id).await;
     }
 }
@@ -158,7 +170,7 @@ async fn a_signal_ends_no_program_that_entered_and_heeds_it() {
     let Exec { mut output, ended, .. } = agent.it.exec(&id, shell(entered)).await.unwrap();
     let (_, up) = output.recv().await.unwrap();
     assert_eq!(up, "up\n");
-    agent.it.signal(&id, nix::libc::SIGTERM).await.unwrap();
+    agent.it.signal(&id, nix::libc::SIGTERM, Addressee::Tree).await.unwrap();
     let mut text = Vec::new();
     while let Some((_, piece)) = output.recv().await {
         text.extend(piece);
@@ -245,7 +257,7 @@ async fn a_recovered_container_with_namespaces_is_controlled() {
     agent.it.recover(vec![id.clone()]).await.unwrap();
     assert!(agent.it.network(&id).await.unwrap().is_some());
     assert_eq!(exec(&agent, &id, "cat /proc/1/comm").await.trim(), "mezz-launcher");
-    agent.it.signal(&id, nix::libc::SIGTERM).await.unwrap();
+    agent.it.signal(&id, nix::libc::SIGTERM, Addressee::Tree).await.unwrap();
     assert_eq!(status(&agent.wait(&id).await).code(), Some(9));
     agent.remove(&id).await;
 }
@@ -603,7 +615,7 @@ async fn a_holder_ends_when_told_to() {
     for info in [info(), own_pids()] {
         let agent = Agent::new(Containment::Cgroup);
         let holder = pod(&agent, info).await;
-        agent.it.signal(&holder, nix::libc::SIGTERM).await.unwrap();
+        agent.it.signal(&holder, nix::libc::SIGTERM, Addressee::Tree).await.unwrap();
         assert_eq!(status(&agent.wait(&holder).await).code(), Some(0));
         agent.remove(&holder).await;
     }

@@ -7,7 +7,7 @@ mod support;
 use std::{fs, os::unix::process::ExitStatusExt as _, process::ExitStatus};
 
 use mezz_agent::{
-    containerizer::{Recovery, Termination},
+    containerizer::{Addressee, Recovery, Termination},
     launcher::{process, record},
     options::Containment,
 };
@@ -59,7 +59,7 @@ async fn a_recovered_container_is_controlled_like_any_other() {
         until("the trap is set", || agent.output(&id, "stdout") == "ready\n").await;
         let agent = agent.restart();
         agent.it.recover(vec![id.clone(), other.clone()]).await.unwrap();
-        agent.it.signal(&id, nix::libc::SIGTERM).await.unwrap();
+        agent.it.signal(&id, nix::libc::SIGTERM, Addressee::Tree).await.unwrap();
         assert_eq!(status(&agent.wait(&id).await).code(), Some(9));
         let pids = agent.living(&other);
         assert!(!pids.is_empty());

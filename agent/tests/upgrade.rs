@@ -16,7 +16,7 @@ use std::{
 };
 
 use mezz_agent::{
-    containerizer::{ContainerError, ExecSpec, Program},
+    containerizer::{Addressee, ContainerError, ExecSpec, Program},
     options::Containment,
 };
 use mezz_proto::{ids::ContainerId, resources::Resources};
@@ -153,7 +153,7 @@ async fn an_old_launcher_is_signalled_killed_and_asked() {
         old.recover().await;
         let (agent, id) = (&old.agent, &old.id);
         until("it is ready", || agent.output(id, "stdout") == "ready\n").await;
-        agent.it.signal(id, nix::libc::SIGTERM).await.unwrap();
+        agent.it.signal(id, nix::libc::SIGTERM, Addressee::Tree).await.unwrap();
         until("it got it", || agent.output(id, "stdout") == "ready\ngot it\n").await;
         agent.it.statistics(id).await.unwrap();
         agent.it.update(id, Resources::cpus_mem(0.5, 64.0), BTreeMap::new()).await.unwrap();

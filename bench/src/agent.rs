@@ -11,7 +11,7 @@ use mezz_sdk::scheduler::Event;
 use crate::{
     cluster::{Process, mezz_program},
     containment::Containment,
-    framework::Framework,
+    framework::{Framework, unless_broken_off},
     report::{Measurement, Report},
 };
 
@@ -63,6 +63,18 @@ impl AgentArgs {
         let task = Resources::parse("cpus:1;mem:64")?;
         let mut framework =
             Framework::connect(&master.address, "bench", task)?.container(containment.container());
+        let measured = self.measure(containment, &mut framework, report);
+        let measured = unless_broken_off(measured).await;
+        let ended = framework.end(&work_dir).await;
+        measured.and(ended)
+    }
+
+    async fn measure(
+        &self,
+        containment: Containment,
+        framework: &mut Framework,
+        report: &mut Report,
+    ) -> Result<()> {
         let mut rates = Vec::new();
         for _ in 0..self.rounds {
             framework.scheduler.revive(&[]).await?;

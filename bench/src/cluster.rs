@@ -2,6 +2,7 @@
 
 use std::{
     net::TcpListener as StdListener,
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -47,6 +48,8 @@ impl Process {
             .args(args)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
+            // Ctrl-C is for us, who then end what runs on the agent.
+            .process_group(0)
             .spawn()
             .with_context(|| format!("starting {}", mezz.display()))?;
         let mut process = Self { child, address };

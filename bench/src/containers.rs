@@ -1,21 +1,16 @@
 //! Many containers alive at once on one real agent: how long their launch takes,
 //! and what they cost the agent and each launcher.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::PathBuf,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, fs, path::PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use clap::Args;
 use mezz_proto::{resources::Resources, v1};
 
 use crate::{
     cluster::{Process, mezz_program},
     containment::Containment,
-    framework::Framework,
+    framework::{Framework, unless_broken_off},
     report::{Measurement, Report},
 };
 
@@ -63,6 +58,20 @@ impl ContainersArgs {
         let mut framework = Framework::connect(&master.address, "bench", task)?
             .command("sleep", &["100000"])
             .container(containment.container());
+        let measured = self.measure(containment, &agent, &work_dir, &mut framework, report);
+        let measured = unless_broken_off(measured).await;
+        let ended = framework.end(&work_dir).await;
+        measured.and(ended)
+    }
+
+    async fn measure(
+        &self,
+        containment: Containment,
+        agent: &Process,
+        work_dir: &str,
+        framework: &mut Framework,
+        report: &mut Report,
+    ) -> Result<()> {
         let took = framework.run_tasks(self.count, v1::TaskState::TaskRunning).await?;
 
         let add = |report: &mut Report, name: &str, unit: &str, values: Vec<f64>| {
@@ -76,27 +85,14 @@ impl ContainersArgs {
         let mb = |bytes: u64| bytes as f64 / 1e6;
         add(report, "containers.agent_memory", "MB", vec![mb(agent.memory()?.now)]);
         if containment != Containment::Docker {
-            let launchers = launchers(&work_dir)?;
+            let launchers = launchers(work_dir)?;
             ensure!(launchers.len() == self.count, "{} launchers", launchers.len());
             let (resident, own) = launchers.into_iter().unzip();
             add(report, "containers.launcher_resident", "KiB", resident);
             add(report, "containers.launcher_share", "KiB", own);
         }
-
-        framework.scheduler.teardown().await?;
-        let end = Instant::now() + Duration::from_secs(120);
-        while any_left(&work_dir)? {
-            ensure!(Instant::now() < end, "containers are still there after 120 s");
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
         Ok(())
     }
-}
-
-/// Whether there are records of containers.
-fn any_left(work_dir: &str) -> Result<bool> {
-    let folder = PathBuf::from(work_dir).join("containers");
-    Ok(fs::read_dir(&folder).with_context(|| folder.display().to_string())?.next().is_some())
 }
 
 /// Resident memory of each launcher (with a pid namespace: of its two processes), and

@@ -1,14 +1,42 @@
 //! The framework of the measurements: launches no-op tasks through the SDK, as
 //! many as offers hold, until it has launched what it was asked for.
 
-use std::time::{Duration, Instant};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use mezz_proto::{
     resources::{Dialect, Resources},
     v1,
 };
 use mezz_sdk::scheduler::{Event, Events, Scheduler, SchedulerOptions, connect};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// How long the end of a measurement's containers may take.
+const LONGEST_END: Duration = Duration::from_secs(120);
+
+/// Waits for a measurement, but no longer than until Ctrl-C or SIGTERM.
+///
+/// # Errors
+/// Those of the measurement, and that it was broken off.
+pub async fn unless_broken_off(measured: impl Future<Output = Result<()>>) -> Result<()> {
+    let mut terminated = signal(SignalKind::terminate())?;
+    tokio::select! {
+        measured = measured => measured,
+        _ = tokio::signal::ctrl_c() => bail!("broken off by Ctrl-C"),
+        _ = terminated.recv() => bail!("broken off by SIGTERM"),
+    }
+}
+
+/// Whether the agent with this work dir has records of containers.
+fn any_left(work_dir: &str) -> bool {
+    let entries = ["containers", "docker"]
+        .into_iter()
+        .flat_map(|kind| std::fs::read_dir(Path::new(work_dir).join(kind)).into_iter().flatten());
+    entries.count() > 0
+}
 
 /// A connected framework.
 pub struct Framework {
@@ -67,6 +95,18 @@ impl Framework {
     pub fn container(mut self, container: Option<v1::ContainerInfo>) -> Self {
         self.container = container;
         self
+    }
+
+    /// Ends it and all that it runs on the agent with this work dir. A Docker engine would
+    /// keep what an agent that is killed leaves behind.
+    pub async fn end(self, work_dir: &str) -> Result<()> {
+        self.scheduler.teardown().await?;
+        let end = Instant::now() + LONGEST_END;
+        while any_left(work_dir) {
+            ensure!(Instant::now() < end, "containers are still there after {LONGEST_END:?}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        Ok(())
     }
 
     /// The next event.

@@ -8,6 +8,7 @@ pub mod codec;
 pub mod error;
 pub mod ids;
 pub mod json;
+pub mod labels;
 pub mod recordio;
 pub mod resources;
 mod states;

@@ -349,7 +349,7 @@ pub enum ToDriver {
         /// For people.
         reason: String,
     },
-    /// Coarse-grained: executors are missing, and no offer has room for one.
+    /// Executors are missing, and no agent that is offered has room for one.
     Waiting {
         /// How many there are.
         executors: usize,

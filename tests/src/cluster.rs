@@ -11,10 +11,9 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use serde_json::Value;
-use tempfile::TempDir;
 
 use crate::{
-    PATIENCE, eventually,
+    Folder, PATIENCE, eventually,
     process::{Finished, Process, clean_command, mezz_program},
 };
 
@@ -70,7 +69,7 @@ pub struct Cluster {
     masters: Vec<Option<Process>>,
     agents: Vec<Option<Process>>,
     // Last, so that the folder outlives the processes.
-    folder: TempDir,
+    folder: Folder,
 }
 
 impl Cluster {
@@ -88,7 +87,7 @@ impl Cluster {
             agent_addresses: (0..agents).map(|_| free_address()).collect::<Result<_>>()?,
             masters: (0..masters).map(|_| None).collect(),
             agents: (0..agents).map(|_| None).collect(),
-            folder: tempfile::Builder::new().prefix("mezz-e2e-").tempdir()?,
+            folder: Folder::new("e2e")?,
             options,
         };
         cluster.start_master()?;

@@ -38,10 +38,10 @@ pub fn executors(cluster: &Cluster) -> Result<BTreeSet<i32>> {
     Ok(found)
 }
 
-/// The process beside a driver, below the cluster's folder.
+/// The sidecar of a driver, below the cluster's folder.
 ///
 /// # Errors
-/// When there is none.
+/// When there is none, or the processes cannot be listed.
 pub fn sidecar(cluster: &Cluster) -> Result<i32> {
     let is_sidecar = |pid: &i32| {
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();

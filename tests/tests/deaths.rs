@@ -20,7 +20,7 @@ use mezz_proto::{
     mezz::v1::{self as mezz, agent_message::Message, master_message::Message as Said},
     v1::{self, TaskState, TaskStatus, task_status::Reason},
 };
-use mezz_tests::{Process, clean_command, eventually, mezz_program, processes_of};
+use mezz_tests::{Folder, Process, clean_command, eventually, mezz_program, processes_of};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -35,7 +35,7 @@ struct World {
     agent: Option<Process>,
     address: String,
     // Last, so that it outlives the processes.
-    folder: TempDir,
+    folder: Folder,
 }
 
 impl World {
@@ -50,7 +50,7 @@ impl World {
             master: FakeMaster::start().await,
             agent: None,
             address: address.to_string(),
-            folder: tempfile::Builder::new().prefix("mezz-deaths-").tempdir().unwrap(),
+            folder: Folder::new("deaths").unwrap(),
         };
         world.start(program);
         world.master.welcome().await;

@@ -8,9 +8,10 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use mezz_tests::{
-    Cluster, ClusterOptions, PATIENCE, Process, clean_command, eventually, mezz_program, places_of,
-    prepared, prepared_value, volumes_of_this_machine,
+    Cluster, ClusterOptions, PATIENCE, Process, clean_command, eventually, executors, mezz_program,
+    places_of, prepared, prepared_value, processes_of, sidecar, volumes_of_this_machine,
 };
+use rustix::process::Signal;
 use serde_json::Value;
 
 const SPARK_4: &str = "MEZZ_TEST_SPARK_HOME";
@@ -179,7 +180,7 @@ impl Dispatched {
 
     fn stop(mut self) -> Result<()> {
         let mut dispatcher = self.dispatcher.take().context("no dispatcher")?;
-        dispatcher.signal(rustix::process::Signal::TERM)?;
+        dispatcher.signal(Signal::TERM)?;
         let end = dispatcher.wait(PATIENCE)?;
         ensure!(end.code == Some(0), "after SIGTERM: {:?}\n{end}", end.code);
         self.cluster.stop()
@@ -393,9 +394,10 @@ fn a_killed_dispatcher_loses_neither_what_runs_nor_what_waits() -> Result<()> {
     all.stop()
 }
 
+/// However it ends: by its status, by a signal, or with its agent.
 #[test]
 fn a_supervised_driver_is_started_again_and_a_kill_ends_it_for_good() -> Result<()> {
-    let all = Dispatched::start()?;
+    let mut all = Dispatched::start()?;
     let mark = all.cluster.folder().join("mark");
     let secrets = all.cluster.folder().join("secrets");
     let app = program(
@@ -409,21 +411,40 @@ fn a_supervised_driver_is_started_again_and_a_kill_ends_it_for_good() -> Result<
              with open({secrets:?}, 'a') as file:\n\
              \x20   print(get('spark.authenticate.secret'), file=file)\n\
              if not os.path.exists({mark:?}):\n    open({mark:?}, 'w').close()\n    sys.exit(7)\n\
-             print('the second time', flush=True)\n\
+             print('not the first time', flush=True)\n\
              time.sleep(3600)\n"
         ),
     )?;
     let conf = ["spark.driver.supervise=true", "spark.authenticate=true"];
     let id = all.submit(&conf, &app, &[])?;
-    all.wait_for_log(&id, "the second time")?;
+    let runs = |all: &Dispatched, launches: u64| {
+        eventually(PATIENCE, &format!("launch {launches} runs"), || {
+            let driver = all.driver(&id)?;
+            let runs = driver["launches"] == launches && driver["state"] == "RUNNING";
+            Ok(if runs { Ok(()) } else { Err(driver.to_string()) })
+        })?;
+        all.wait_for_log(&id, "not the first time")
+    };
+    runs(&all, 2)?;
     let secrets = std::fs::read_to_string(secrets)?;
     let secrets: Vec<&str> = secrets.lines().collect();
     let right = secrets.len() == 2 && secrets[0] != secrets[1];
     ensure!(right && secrets.iter().all(|s| s.len() == 64), "one for each run: {secrets:?}");
-    let driver = all.wait_for(&id, "RUNNING")?;
-    ensure!(driver["launches"] == 2, "{driver}");
     let mut logs = Process::start("logs", all.cluster.folder(), all.command(&["logs", "-f", &id]))?;
-    logs.wait_for_output("the second time", PATIENCE)?;
+    logs.wait_for_output("not the first time", PATIENCE)?;
+    for pid in processes_of(all.cluster.folder())? {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let line = text(&line);
+        if line.contains("failing.py")
+            && line.split('\0').next().is_some_and(|p| p.ends_with("java"))
+        {
+            mezz_tests::signal(pid, Signal::KILL)?;
+        }
+    }
+    runs(&all, 3)?;
+    all.cluster.lose_agent(0)?;
+    all.cluster.start_agent(0)?;
+    runs(&all, 4)?;
     let kill = all.mezz(&["kill", &id])?;
     ensure!(kill.status.success(), "{}", text(&kill.stderr));
     all.wait_for(&id, "KILLED")?;
@@ -431,6 +452,40 @@ fn a_supervised_driver_is_started_again_and_a_kill_ends_it_for_good() -> Result<
     logs.wait(PATIENCE)?.success()?;
     let again = all.mezz(&["kill", &id])?;
     ensure!(text(&again.stderr).contains("has already finished"), "{}", text(&again.stderr));
+    all.nothing_is_left()?;
+    all.stop()
+}
+
+/// One after the other: an executor, the agent's program, and the driver's sidecar.
+#[test]
+fn faults_under_a_driver_give_the_right_answer_or_the_right_error() -> Result<()> {
+    let mut all = Dispatched::start()?;
+    let app = waiting_program(&all)?;
+    let endless = "sc.parallelize([1], 1).map(lambda i: time.sleep(600)).count()\n";
+    std::fs::write(&app, std::fs::read_to_string(&app)? + endless)?;
+    let id = all.submit(&["spark.mezz.failoverTimeout=1s"], &app, &[])?;
+    all.wait_for_log(&id, "first 45")?;
+    let before = executors(&all.cluster)?;
+    for pid in &before {
+        mezz_tests::signal(*pid, Signal::KILL)?;
+    }
+    eventually(PATIENCE, "another executor", || {
+        let now = executors(&all.cluster)?;
+        Ok(if !now.is_empty() && now.is_disjoint(&before) {
+            Ok(())
+        } else {
+            Err(format!("{now:?}"))
+        })
+    })?;
+    all.cluster.agent(0)?.kill_9()?;
+    all.cluster.start_agent(0)?;
+    all.cluster.wait_for_agents(1)?;
+    std::fs::write(all.cluster.folder().join("go"), "")?;
+    all.wait_for_log(&id, "second 4950")?;
+    mezz_tests::signal(sidecar(&all.cluster)?, Signal::KILL)?;
+    let driver = all.wait_for(&id, "FAILED")?;
+    ensure!(driver["launches"] == 1, "{driver}");
+    ensure!(all.logs(&id)?.contains("spark-sidecar"), "{}", all.logs(&id)?);
     all.nothing_is_left()?;
     all.stop()
 }

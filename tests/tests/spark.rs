@@ -1,4 +1,17 @@
 //! Real Apache Spark on a real cluster. `./test.sh` installs it.
+//!
+//! What is killed under a job, and where it is tested. Executors in Docker differ from
+//! others only in what holds them.
+//!
+//! | | coarse | fine | driver on the cluster | executors in Docker |
+//! |---|---|---|---|---|
+//! | an executor | `a_killed_executor…` | `spark_fine::a_killed_executor…` | `dispatcher::faults_under…` | `spark_docker::faults_under…` |
+//! | an agent's program | `an_agent_restart…` | `spark_fine::restarts_of…` | `dispatcher::faults_under…` | `spark_docker::faults_under…` |
+//! | an agent with all on it | `spark_coarse` | `spark_fine::stragglers…` | `dispatcher::a_supervised_driver…` | |
+//! | the master | `a_master_restart…` | `spark_fine::restarts_of…` | `dispatcher::a_master_restart…` | |
+//! | the dispatcher | | | `dispatcher::a_killed_dispatcher…` | |
+//! | the sidecar | `a_killed_executor…` | `spark_fine::stragglers…` | `dispatcher::faults_under…` | |
+//! | the driver | `a_killed_driver…` | `spark_fine::a_driver_killed…` | `dispatcher::a_supervised_driver…` | `spark_docker::faults_under…` |
 
 #![allow(clippy::expect_used)]
 
@@ -169,19 +182,26 @@ print("third", sc.parallelize(range(3), 3).sum(), flush=True)
     cluster.stop()
 }
 
+/// And a killed sidecar ends the job, with the right error.
 #[test]
 fn a_killed_executor_is_replaced_and_the_answer_is_right() -> Result<()> {
     let cluster = cluster()?;
     let program = two_step_program(&cluster)?;
-    let mut job = submit(&cluster, "MEZZ_TEST_SPARK_HOME", &["spark.cores.max=2"], &program, &[])?;
+    let endless = "sc.parallelize([1], 1).map(lambda i: time.sleep(600)).count()\n";
+    std::fs::write(&program, std::fs::read_to_string(&program)? + endless)?;
+    let conf = ["spark.cores.max=2", "spark.mezz.failoverTimeout=1s"];
+    let mut job = submit(&cluster, "MEZZ_TEST_SPARK_HOME", &conf, &program, &[])?;
     job.wait_for_output(FIRST, PATIENCE * 2)?;
     let before = executors(&cluster)?;
     mezz_tests::signal(*before.first().context("an executor")?, Signal::KILL)?;
     std::fs::write(cluster.folder().join("go"), "")?;
     job.wait_for_output(SECOND, PATIENCE * 2)?;
-    job.wait(PATIENCE)?.success()?;
-    let launched = cluster.list("tasks", &["--completed"])?.len();
+    let launched =
+        cluster.list("tasks", &[])?.len() + cluster.list("tasks", &["--completed"])?.len();
     ensure!(launched > before.len(), "{launched} executors in all, {} before", before.len());
+    mezz_tests::signal(sidecar(&cluster)?, Signal::KILL)?;
+    let end = job.wait(PATIENCE)?;
+    ensure!(end.code != Some(0) && end.stderr.contains("spark-sidecar"), "{end}");
     nothing_is_left(&cluster)?;
     cluster.stop()
 }

@@ -125,9 +125,9 @@ print(sc.parallelize([0], 1).withResources(profile).mapPartitions(look).collect(
 }
 
 /// Cached blocks and shuffle files move before the executor of a drained agent ends:
-/// nothing is computed twice. Those of an agent that dies are gone: they are computed
-/// again, by an executor elsewhere. The grace that moving takes does not hold up the end of
-/// an application whose driver is killed.
+/// nothing is computed twice, and a task in Python that runs there comes to its end. Those of
+/// an agent that dies are gone: they are computed again, by an executor elsewhere. The grace
+/// that moving takes does not hold up the end of an application whose driver is killed.
 #[test]
 fn blocks_move_from_a_drained_agent_and_are_computed_again_after_a_dead_one() -> Result<()> {
     let mut cluster = Cluster::start(ClusterOptions {
@@ -154,6 +154,11 @@ def pair(i):
 kept = sc.parallelize(range(200), 4).map(compute).persist(StorageLevel.MEMORY_AND_DISK)
 sums = kept.map(pair).reduceByKey(lambda a, b: a + b, 4)
 print("first", sum(v for _, v in sums.collect()), computed.value, paired.value, flush=True)
+def slow(i):
+    open(os.path.join(FOLDER, f"ran-{TaskContext.get().taskAttemptId()}"), "w").close()
+    wait("finish")
+    return i
+print("slow", sc.parallelize(range(2), 2).map(slow).sum(), flush=True)
 wait("go")
 print("second", sum(v for _, v in sums.collect()), kept.sum(), computed.value, paired.value,
     flush=True)
@@ -169,8 +174,23 @@ wait("never")
         Ok(first.ok_or_else(|| format!("{agents:?}")))
     })?;
 
-    let drain = cluster.mezz(["agent", "drain", &agent, "--grace", "2m", "--wait"])?;
-    drain.success()?;
+    // One on each of them.
+    let ran = || -> Result<usize> {
+        let names = std::fs::read_dir(cluster.folder())?.flatten().map(|entry| entry.file_name());
+        Ok(names.filter(|name| name.to_string_lossy().starts_with("ran-")).count())
+    };
+    eventually(PATIENCE, "two tasks in Python", || {
+        let ran = ran()?;
+        Ok(if ran == 2 { Ok(()) } else { Err(format!("{ran}")) })
+    })?;
+    let drain = ["agent", "drain", &agent, "--grace", "2m", "--wait"];
+    let mut drain = cluster.spawn("drain", drain)?;
+    // By now the signal has reached everything that it ever does.
+    job.wait_for_output("decommissioned message", PATIENCE)?;
+    go(&cluster, "finish")?;
+    job.wait_for_output("slow 1", PATIENCE)?;
+    ensure!(ran()? == 2, "none of them was run again: {}", job.stderr());
+    drain.wait(PATIENCE)?.success()?;
     eventually(PATIENCE, "two executors elsewhere", || {
         let agents = agents_of(&cluster.list("tasks", &[])?, "TASK_RUNNING");
         let right = agents.len() == 2 && !agents.contains(&agent);

@@ -188,6 +188,67 @@ fn pi_and_word_count_run_in_an_image_in_fine_grained_mode() -> Result<()> {
     all.stop()
 }
 
+/// One after the other: an executor's container, the agent's program, and the driver.
+#[test]
+fn faults_under_executors_in_docker_leave_the_answer_right_and_nothing_behind() -> Result<()> {
+    let mut cluster = Cluster::start(ClusterOptions {
+        resources: "cpus:2;mem:2000;disk:1000".to_owned(),
+        ..Default::default()
+    })?;
+    let containers = Containers(cluster.folder().join("agent0"));
+    let program = cluster.folder().join("faults.py");
+    let go = cluster.folder().join("go");
+    fs::write(
+        &program,
+        format!(
+            r#"
+import os, time
+from pyspark.sql import SparkSession
+sc = SparkSession.builder.appName("faults").getOrCreate().sparkContext
+pairs = sc.parallelize(range(2000), 8).map(lambda i: (i % 10, i)).reduceByKey(lambda a, b: a + b, 4)
+pairs.cache()
+print("first", sum(v for _, v in pairs.collect()), flush=True)
+while not os.path.exists({go:?}):
+    time.sleep(0.05)
+print("second", sum(v for _, v in pairs.collect()), flush=True)
+sc.parallelize([1], 1).map(lambda i: time.sleep(600)).count()
+"#
+        ),
+    )?;
+    let image = prepared_value("MEZZ_TEST_SPARK_IMAGE")?;
+    let image = format!("spark.mezz.executor.docker.image={image}");
+    let conf = [image.as_str(), "spark.executor.instances=2", "spark.executor.cores=1"];
+    let mut command = submit(&cluster, &conf)?;
+    command.env("PYSPARK_PYTHON", "python3").arg(&program);
+    let mut job = Process::start("spark", cluster.folder(), command)?;
+    job.wait_for_output("first 1999000", PATIENCE * 2)?;
+    let before: BTreeSet<String> =
+        containers.list()?.split_whitespace().map(str::to_owned).collect();
+    docker(&["kill", before.first().context("a container")?])?;
+    eventually(PATIENCE, "there is another container", || {
+        let now = containers.list()?;
+        let new = now.split_whitespace().any(|id| !before.contains(id));
+        Ok(if new { Ok(()) } else { Err(now) })
+    })?;
+    cluster.agent(0)?.kill_9()?;
+    cluster.start_agent(0)?;
+    cluster.wait_for_agents(1)?;
+    fs::write(&go, "")?;
+    job.wait_for_output("second 1999000", PATIENCE * 2)?;
+    ensure!(
+        before.iter().any(|id| containers.list().is_ok_and(|now| now.contains(id))),
+        "the other one outlived its agent"
+    );
+    job.kill_9()?;
+    nothing_is_left(&cluster)?;
+    job.signal_group(rustix::process::Signal::KILL)?;
+    eventually(PATIENCE, "the containers are removed", || {
+        let left = containers.list()?;
+        Ok(if left.is_empty() { Ok(()) } else { Err(left) })
+    })?;
+    cluster.stop()
+}
+
 /// Serves these files by name, and remembers what was asked for.
 fn serve(files: Vec<(&'static str, Vec<u8>)>) -> Result<(String, Arc<Mutex<Vec<String>>>)> {
     let listener = TcpListener::bind("127.0.0.1:0")?;

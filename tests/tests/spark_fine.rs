@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use mezz_tests::{
     Cluster, ClusterOptions, PATIENCE, Process, QUICK_LOSS, eventually, executors, nothing_is_left,
-    sidecar, spark_command,
+    prepared_value, sidecar, spark_command,
 };
 use rustix::process::Signal;
 
@@ -408,6 +408,25 @@ fn executors_that_cannot_start_fail_the_job_after_a_few_attempts() -> Result<()>
     let end = job.wait(PATIENCE * 3)?;
     let said = "5 attempts in a row to start executors failed";
     ensure!(end.code != Some(0) && end.stderr.contains(said), "{end}");
+    nothing_is_left(&cluster)?;
+    cluster.stop()
+}
+
+/// Nothing would be heard of it but Spark's own word that it has no resources.
+#[test]
+fn an_application_that_no_agent_can_run_says_why() -> Result<()> {
+    let cluster = Cluster::start(ClusterOptions {
+        agent_args: ["--docker", "none"].map(str::to_owned).to_vec(),
+        ..Default::default()
+    })?;
+    let image = prepared_value("MEZZ_TEST_SPARK_IMAGE")?;
+    let image = format!("spark.mezz.executor.docker.image={image}");
+    let conf = [image.as_str()];
+    let mut job = submit(&cluster, "MEZZ_TEST_SPARK_HOME", &conf, &example("pi.py"), &["2"])?;
+    job.wait_for_output("Waiting for executors: no agent that is offered has room", PATIENCE * 2)?;
+    job.wait_for_output("127.0.0.1 has no Docker engine", PATIENCE)?;
+    job.signal_group(Signal::INT)?;
+    job.wait(PATIENCE)?;
     nothing_is_left(&cluster)?;
     cluster.stop()
 }

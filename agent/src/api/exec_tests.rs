@@ -14,7 +14,8 @@ use super::*;
 use crate::{
     api::Index,
     containerizer::{
-        Ability, BoxFuture, ContainerSpec, Containerizer, Recovery, Statistics, Termination,
+        Ability, Addressee, BoxFuture, ContainerSpec, Containerizer, Recovery, Statistics,
+        Termination,
     },
     core::{Change, SandboxRecord},
     metrics::Metrics,
@@ -58,7 +59,12 @@ impl Containerizer for Stage {
     fn wait(&self, _: &ContainerId) -> BoxFuture<'_, Result<Termination, ContainerError>> {
         none()
     }
-    fn signal(&self, _: &ContainerId, _: i32) -> BoxFuture<'_, Result<(), ContainerError>> {
+    fn signal(
+        &self,
+        _: &ContainerId,
+        _: i32,
+        _: Addressee,
+    ) -> BoxFuture<'_, Result<(), ContainerError>> {
         none()
     }
     fn destroy(&self, _: &ContainerId) -> BoxFuture<'_, Result<(), ContainerError>> {

@@ -6,8 +6,8 @@ use std::{collections::BTreeMap, path::PathBuf};
 use mezz_proto::{ids::ContainerId, resources::Resources, v1::container_info};
 
 use super::{
-    Ability, BoxFuture, ContainerError, ContainerSpec, Containerizer, Exec, ExecSpec, Recovery,
-    Statistics, Termination,
+    Ability, Addressee, BoxFuture, ContainerError, ContainerSpec, Containerizer, Exec, ExecSpec,
+    Recovery, Statistics, Termination,
     docker::{self, DockerContainers},
     process::Processes,
 };
@@ -79,8 +79,13 @@ impl Containerizer for Choice {
         self.of(id).wait(id)
     }
 
-    fn signal(&self, id: &ContainerId, signal: i32) -> BoxFuture<'_, Result<(), ContainerError>> {
-        self.of(id).signal(id, signal)
+    fn signal(
+        &self,
+        id: &ContainerId,
+        signal: i32,
+        to: Addressee,
+    ) -> BoxFuture<'_, Result<(), ContainerError>> {
+        self.of(id).signal(id, signal, to)
     }
 
     fn destroy(&self, id: &ContainerId) -> BoxFuture<'_, Result<(), ContainerError>> {

@@ -251,6 +251,16 @@ pub struct Recovery {
     pub unended: BTreeSet<ContainerId>,
 }
 
+/// Whom a signal to a container goes to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Addressee {
+    /// Its first process and all that descends from it.
+    #[default]
+    Tree,
+    /// Its first process alone.
+    FirstProcess,
+}
+
 /// A boxed future, so that the trait can be used as `dyn`.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -279,8 +289,14 @@ pub trait Containerizer: Send + Sync + 'static {
     /// while no agent ran. May be called again; answers the same.
     fn wait(&self, id: &ContainerId) -> BoxFuture<'_, Result<Termination, ContainerError>>;
 
-    /// Sends a signal to the container's first process and its descendants.
-    fn signal(&self, id: &ContainerId, signal: i32) -> BoxFuture<'_, Result<(), ContainerError>>;
+    /// Sends a signal. An engine's containers get it by their first process, whatever `to`
+    /// is.
+    fn signal(
+        &self,
+        id: &ContainerId,
+        signal: i32,
+        to: Addressee,
+    ) -> BoxFuture<'_, Result<(), ContainerError>>;
 
     /// Kills every process of it, at once and for sure.
     fn destroy(&self, id: &ContainerId) -> BoxFuture<'_, Result<(), ContainerError>>;

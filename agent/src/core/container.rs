@@ -36,6 +36,7 @@ impl Core {
             Owner::Task(key) => self.task_runs(now, &key, out),
             // Tasks may have come while it was being started.
             Owner::Executor(key) => {
+                self.await_registration(now, &key);
                 self.update_limits(&key, out);
                 self.start_members(now, &key, out);
             }

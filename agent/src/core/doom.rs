@@ -110,7 +110,7 @@ impl Core {
         let doom = Doom {
             state: TaskState::TaskFailed,
             reason: Reason::ExecutorRegistrationTimeout,
-            message: format!("the executor did not subscribe within {wait:?}"),
+            message: format!("the executor did not subscribe within {wait:?} of its start"),
             at: now,
         };
         self.doom(now, key, doom, out);

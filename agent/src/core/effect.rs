@@ -15,7 +15,7 @@ use super::{
     ConnectionId, LinkId, SandboxRecord, StoreOp, TaskKey, Token,
     check::{Probe, ProbeId},
 };
-use crate::containerizer::ContainerSpec;
+use crate::containerizer::{Addressee, ContainerSpec};
 
 /// A container to be prepared and started.
 #[derive(Clone, Debug, PartialEq)]
@@ -102,6 +102,8 @@ pub enum Effect {
         container: ContainerId,
         /// Its number.
         signal: i32,
+        /// Whom it goes to.
+        to: Addressee,
     },
     /// End a container for sure, or keep it from starting.
     Destroy {

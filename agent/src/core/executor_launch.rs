@@ -14,9 +14,9 @@ use super::{
     admission::{is_docker, parse},
     check,
     environment::{Inhabitant, image_program, program, uris, variables},
+    kill::addressee,
     pod::{check_member, is_default},
     state::{Executor, Home, Limits, Owner, Pending, Stage, Task, Token},
-    timers::Timer,
     update::Verdict,
 };
 use crate::containerizer::{ContainerSpec, Program};
@@ -77,7 +77,7 @@ impl Core {
             self.add_task(&task_key, task, out);
         }
         if let Some((executor, launch)) = launch {
-            self.start_executor(now, &key, executor, ids.clone(), launch, out);
+            self.start_executor(&key, executor, ids.clone(), launch, out);
         } else if let Some(executor) = self.executors.get_mut(&key) {
             executor.tasks.extend(ids.iter().cloned());
         }
@@ -110,6 +110,7 @@ impl Core {
             let command = task.command.clone().unwrap_or_default();
             program(&command).map_err(invalid)?;
             variables(&command).map_err(invalid)?;
+            addressee(task).map_err(invalid)?;
             check::parse(task).map_err(invalid)
         };
         tasks.iter().map(look).collect()
@@ -197,7 +198,6 @@ impl Core {
 
     fn start_executor(
         &mut self,
-        now: Time,
         key: &ExecutorKey,
         mut executor: Executor,
         tasks: Vec<TaskId>,
@@ -218,11 +218,6 @@ impl Core {
         self.add_container(key, owner, &launch.spec, out);
         let container = launch.spec.id.clone();
         out.now.push(Effect::Change(Change::ExecutorAdded { container, token }));
-        // Nobody comes from a pod.
-        if launch.spec.program != Program::Hold {
-            let timeout = now + self.options.executor_registration_timeout;
-            self.timers.set(Timer::Registration(key.clone()), timeout);
-        }
         out.now.push(Effect::Launch(Box::new(launch)));
     }
 }

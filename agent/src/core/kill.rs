@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use mezz_proto::{
     ids::{ExecutorId, FrameworkId, TaskId},
+    labels,
     mezz::v1 as mezz,
     time::Time,
     v1::{self, TaskState, framework_info::capability::Type as Capability, task_status::Reason},
@@ -18,12 +19,27 @@ use super::{
     timers::Timer,
     update::Verdict,
 };
+use crate::containerizer::Addressee;
 
 /// On every machine that we run on.
 const SIGTERM: i32 = 15;
 
 /// Rule 59.
 const DOCKER_GRACE: Duration = Duration::from_secs(5);
+
+/// Whom the first signal of a kill goes to, as the task's label says.
+pub(super) fn addressee(task: &v1::TaskInfo) -> Result<Addressee, String> {
+    match labels::find(task.labels.as_ref(), labels::KILL_SIGNAL) {
+        None | Some(labels::KILL_SIGNAL_TREE) => Ok(Addressee::Tree),
+        Some(labels::KILL_SIGNAL_FIRST_PROCESS) => Ok(Addressee::FirstProcess),
+        Some(other) => Err(format!(
+            "labels: {} is `{other}`; it must be {} or {}",
+            labels::KILL_SIGNAL,
+            labels::KILL_SIGNAL_TREE,
+            labels::KILL_SIGNAL_FIRST_PROCESS
+        )),
+    }
+}
 
 impl Core {
     pub(super) fn on_kill_task(&mut self, now: Time, kill: &mezz::KillTask, out: &mut Effects) {
@@ -144,7 +160,8 @@ impl Core {
             out.after_persist.push(Effect::Destroy { container });
         } else {
             self.timers.set(Timer::Kill(key.clone()), at);
-            out.after_persist.push(Effect::Signal { container, signal: SIGTERM });
+            let to = task.and_then(|task| addressee(&task.info).ok()).unwrap_or_default();
+            out.after_persist.push(Effect::Signal { container, signal: SIGTERM, to });
         }
     }
 

@@ -14,6 +14,7 @@ use super::{
     admission::{is_docker, parse},
     check,
     environment::{Inhabitant, image_program, program, uris},
+    kill::addressee,
     limits::limits,
     sandbox,
     state::{Container, Framework, Home, Owner, Stage, Task},
@@ -141,6 +142,7 @@ impl Core {
         };
         let program = program.map_err(invalid)?;
         let checks = check::parse(info).map_err(invalid)?;
+        addressee(info).map_err(invalid)?;
         let Some(framework) = self.frameworks.get(&key.framework) else { return Ok(()) };
         let id = self.ids.container();
         let sandbox = self.sandbox(&key.framework, key.task.as_str(), &id);

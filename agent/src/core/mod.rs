@@ -85,7 +85,8 @@ pub struct CoreOptions {
     pub abilities: Abilities,
     /// Between SIGTERM and SIGKILL where no policy says.
     pub kill_grace: Duration,
-    /// An executor that has not subscribed after this is killed.
+    /// An executor that has not subscribed so long after its container began to run is
+    /// killed.
     pub executor_registration_timeout: Duration,
     /// After a restart, executors have so long to come back.
     pub executor_reregistration_timeout: Duration,

@@ -149,6 +149,10 @@ pub struct ExecutorRecord {
     /// Set when it is to end.
     #[prost(message, optional, tag = "5")]
     pub doom: Option<DoomRecord>,
+    /// Whether it has ever subscribed; absent in records of versions that did not say,
+    /// and then it may have.
+    #[prost(bool, optional, tag = "6")]
+    pub subscribed: Option<bool>,
 }
 
 impl ExecutorRecord {

@@ -113,6 +113,7 @@ impl Core {
         now: Time,
     ) {
         let key = record.key();
+        let subscribed = record.subscribed.unwrap_or(true);
         let container = ContainerId::from(record.container_id);
         self.recover_container(Owner::Executor(key.clone()), &key, None, &container, found);
         let doom = record.doom.map(Doom::from_record).map(|mut doom| {
@@ -123,6 +124,13 @@ impl Core {
         let timer = match &doom {
             Some(doom) => Some((Timer::Shutdown(key.clone()), doom.at)),
             None if is_default(&record.info) => None,
+            // It was just being started, and goes on with that.
+            None if !subscribed && found.contains(&container) => {
+                let timeout = now + self.options.executor_registration_timeout;
+                Some((Timer::Registration(key.clone()), timeout))
+            }
+            // Ended as soon as the core starts.
+            None if !subscribed => None,
             None => {
                 let timeout = now + self.options.executor_reregistration_timeout;
                 Some((Timer::Reregistration(key.clone()), timeout))
@@ -138,7 +146,7 @@ impl Core {
             container,
             token: Token(record.token),
             connection: None,
-            subscribed_once: true,
+            subscribed_once: subscribed,
             pending: Default::default(),
             tasks: BTreeSet::new(),
             doom,

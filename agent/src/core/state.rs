@@ -351,6 +351,7 @@ impl Executor {
             container_id: self.container.to_string(),
             token: self.token.0.clone(),
             doom: self.doom.as_ref().map(Doom::record),
+            subscribed: Some(self.subscribed_once),
         }
     }
 }

@@ -35,6 +35,17 @@ impl Core {
         }
     }
 
+    /// Its program runs, and has so long to subscribe: not with what had to be fetched
+    /// before, which has bounds of its own. Nobody comes from a pod.
+    pub(super) fn await_registration(&mut self, now: Time, key: &ExecutorKey) {
+        let Some(executor) = self.executors.get(key) else { return };
+        // It may be faster than the word that it runs.
+        if !executor.subscribed_once && !executor.is_pod() && executor.doom.is_none() {
+            let timeout = now + self.options.executor_registration_timeout;
+            self.timers.set(Timer::Registration(key.clone()), timeout);
+        }
+    }
+
     /// It is here, or it is to end: nothing waits for it to come.
     pub(super) fn await_executor_no_more(&mut self, key: &ExecutorKey) {
         for timer in [Timer::Registration, Timer::Reregistration, Timer::Disconnected] {
@@ -72,7 +83,7 @@ impl Core {
                 CallError::Invalid(format!("subscribe.unacknowledged_updates: {text}"))
             })?;
         }
-        executor.subscribed_once = true;
+        let first = !std::mem::replace(&mut executor.subscribed_once, true);
         let subscribed = event::Subscribed {
             executor_info: executor.info.clone(),
             framework_info: framework.unwrap_or_default(),
@@ -86,6 +97,9 @@ impl Core {
         }
         self.connections.insert(connection, key.clone());
         self.await_executor_no_more(&key);
+        if first {
+            self.persist_executor(&key, out);
+        }
         out.now.push(send(
             connection,
             Event {

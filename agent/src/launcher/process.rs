@@ -131,6 +131,45 @@ pub fn leaders_with_last_argument(argument: &std::ffi::OsStr) -> io::Result<Vec<
         .collect())
 }
 
+/// The pid of a container's program, which its launcher has started as `child`: that
+/// itself, or, where that is the init of a pid namespace that stands by, the process that
+/// it has started first. `None` when it has ended.
+///
+/// # Errors
+/// When `/proc` is not to be read.
+pub fn program_of(child: Process) -> io::Result<Option<i32>> {
+    let program = match innermost_pid(child.pid)? {
+        Some((1, true)) => descendants(child.pid)?
+            .into_iter()
+            .find(|pid| matches!(innermost_pid(*pid), Ok(Some((SECOND, true))))),
+        Some(_) => Some(child.pid),
+        None => None,
+    };
+    // Looked at last: until now the pid was that of the container.
+    let there = child.exists()?;
+    Ok(program.filter(|_| there))
+}
+
+/// The pid that comes after an init's, in its namespace.
+const SECOND: i32 = 2;
+
+/// A process's pid in its own pid namespace, and whether that is another than ours.
+fn innermost_pid(pid: i32) -> io::Result<Option<(i32, bool)>> {
+    let gone = |e: &io::Error| {
+        e.kind() == io::ErrorKind::NotFound || e.raw_os_error() == Some(nix::libc::ESRCH)
+    };
+    let status = match fs::read_to_string(format!("/proc/{pid}/status")) {
+        Ok(status) => status,
+        Err(e) if gone(&e) => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    let pids = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    let mut pids = pids.unwrap_or_default().split_ascii_whitespace();
+    let (ours, theirs) = (pids.next(), pids.next_back());
+    let innermost = theirs.or(ours).and_then(|pid| pid.parse().ok());
+    Ok(innermost.map(|innermost| (innermost, theirs.is_some())))
+}
+
 /// Sends a signal to all of these, also to those after one that refuses.
 ///
 /// # Errors

@@ -20,7 +20,9 @@ use super::{
     registry::{Container, Registry},
 };
 use crate::{
-    containerizer::{ContainerError, ContainerSpec, Containerizer, Program, Termination},
+    containerizer::{
+        Addressee, ContainerError, ContainerSpec, Containerizer, Program, Termination,
+    },
     core::{Event, Launch, Probe, ProbeId},
     fetcher::Fetcher,
     metrics::Metrics,
@@ -140,10 +142,10 @@ impl Runner {
         self.registry.update(id, resources, limits);
     }
 
-    pub(super) fn signal(&self, id: ContainerId, signal: i32) {
+    pub(super) fn signal(&self, id: ContainerId, signal: i32, to: Addressee) {
         let shared = Arc::clone(&self.shared);
         self.tasks.spawn(async move {
-            if let Err(error) = shared.containerizer.signal(&id, signal).await {
+            if let Err(error) = shared.containerizer.signal(&id, signal, to).await {
                 // It has just ended, or its grace will end it.
                 tracing::debug!(container = %id, signal, error = chain(&error), "not signalled");
             }

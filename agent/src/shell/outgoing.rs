@@ -72,13 +72,14 @@ impl Outgoing {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::containerizer::Addressee;
 
     fn close(connection: u64) -> Effect {
         Effect::CloseExecutor { connection: ConnectionId(connection), error: None }
     }
 
     fn signal() -> Effect {
-        Effect::Signal { container: "c".into(), signal: 15 }
+        Effect::Signal { container: "c".into(), signal: 15, to: Addressee::Tree }
     }
 
     #[test]

@@ -232,7 +232,9 @@ impl Owner {
             Effect::Watch { container, sandbox, resources } => {
                 self.containers.watch(container, sandbox, resources);
             }
-            Effect::Signal { container, signal } => self.containers.signal(container, signal),
+            Effect::Signal { container, signal, to } => {
+                self.containers.signal(container, signal, to);
+            }
             Effect::Destroy { container } => self.containers.destroy(&container),
             Effect::Update { container, resources, limits } => {
                 self.containers.update(&container, resources, limits);

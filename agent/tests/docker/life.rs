@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use mezz_agent::containerizer::{ContainerError, OutOfMemory, Program};
+use mezz_agent::containerizer::{Addressee, ContainerError, OutOfMemory, Program};
 use mezz_proto::resources::Resources;
 use nix::libc::{SIGKILL, SIGTERM};
 
@@ -77,15 +77,15 @@ async fn a_signal_ends_it_and_is_told() {
         .run("trap 'echo got it; exit 5' TERM; echo ready; while :; do sleep 0.05; done")
         .await;
     docker.says(&id, "ready").await;
-    docker.agent().it.signal(&id, SIGTERM).await.unwrap();
+    docker.agent().it.signal(&id, SIGTERM, Addressee::Tree).await.unwrap();
     assert_eq!(status(&docker.agent().wait(&id).await).code(), Some(5));
     assert_eq!(docker.agent().output(&id, "stdout"), "ready\ngot it\n");
-    docker.agent().it.signal(&id, SIGTERM).await.expect("too late is no error");
+    docker.agent().it.signal(&id, SIGTERM, Addressee::Tree).await.expect("too late is no error");
     docker.agent().it.destroy(&id).await.expect("too late is no error");
 
     let id = docker.run("echo ready; while :; do sleep 0.05; done").await;
     docker.says(&id, "ready").await;
-    docker.agent().it.signal(&id, SIGKILL).await.unwrap();
+    docker.agent().it.signal(&id, SIGKILL, Addressee::Tree).await.unwrap();
     assert_eq!(status(&docker.agent().wait(&id).await).signal(), Some(SIGKILL));
 }
 
@@ -97,7 +97,7 @@ async fn the_image_may_say_by_which_signal_it_stops() {
     super::inside::parameter(&mut spec, "stop-signal", "SIGUSR1");
     let id = docker.agent().start(spec).await;
     docker.says(&id, "ready").await;
-    docker.agent().it.signal(&id, SIGTERM).await.unwrap();
+    docker.agent().it.signal(&id, SIGTERM, Addressee::Tree).await.unwrap();
     assert_eq!(status(&docker.agent().wait(&id).await).code(), Some(0));
     assert_eq!(docker.agent().output(&id, "stdout"), "ready\nusr1\n");
 }

@@ -16,6 +16,7 @@ mod doubt;
 mod failures;
 pub mod fine;
 mod limit;
+mod notice;
 mod options;
 mod place;
 mod shuffle;
@@ -36,6 +37,7 @@ pub use self::{
     custom::{Addresses, CustomNeeds},
     doubt::DOUBT,
     limit::FailureLimit,
+    notice::NOTICE_INTERVAL,
     options::{Placement, PolicyOptions},
     shuffle::{Served, ServiceNo, ServiceSize, ServiceSpec},
     types::{
@@ -47,6 +49,7 @@ use self::{
     doubt::{Doubts, NOT_BACK},
     failures::{Ended, Failures},
     limit::Limit,
+    notice::{Notice, Unable},
     place::Candidates,
     shuffle::Services,
 };
@@ -58,9 +61,6 @@ pub const LONG_REFUSAL: Duration = Duration::from_secs(600);
 /// An executor of which nothing is heard for so long after its launch counts as
 /// lost.
 pub const LAUNCH_TIMEOUT: Duration = Duration::from_secs(120);
-
-/// How often it is said that no offer has room.
-pub const NOTICE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How far an executor has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,8 +142,8 @@ pub struct Policy {
     limit: Limit,
     services: Services,
     given_up: bool,
-    /// When it was last said that no offer has room.
-    noticed: Option<Time>,
+    unable: Unable,
+    notice: Notice,
 }
 
 impl Policy {
@@ -161,13 +161,15 @@ impl Policy {
             interest: Interest::Open(BTreeMap::new()),
             failures: Failures::default(),
             given_up: false,
-            noticed: None,
+            unable: Unable::default(),
+            notice: Notice::default(),
         }
     }
 
     /// Takes in one event and appends what is to be done about it. An event that
     /// comes twice, or late, does no harm.
     pub fn handle(&mut self, now: Time, event: Event, out: &mut Vec<Action>) {
+        let offered = matches!(event, Event::Offers(_));
         match event {
             Event::Targets(targets) => self.retarget(targets, out),
             Event::Kill(executors) => {
@@ -179,6 +181,7 @@ impl Policy {
             Event::Connected => self.reconnect(now, out),
             Event::Disconnected => self.connected = false,
             Event::Offers(offers) => self.offered(now, offers, out),
+            Event::Unable { agent, why } => self.unable.learn(now, agent, why),
             Event::Running { executor, agent } => self.running(executor, &agent, out),
             Event::Known(no) => self.doubts.settle(&no),
             Event::Unknown(no) => {
@@ -198,6 +201,7 @@ impl Policy {
         self.failures.pass(now);
         self.time_out(now, out);
         self.settle(now, out);
+        self.say_waiting(now, offered, out);
     }
 
     /// When to send [`Event::Tick`]; earlier ticks are harmless.
@@ -208,7 +212,9 @@ impl Policy {
             .filter(|e| e.progress == Progress::Launched)
             .map(|e| e.launched + self.launch_timeout());
         let held = self.failures.held_until().filter(|_| !self.missing().is_empty());
-        quiet.chain(held).chain(self.doubts.next()).chain(self.services.next_doubt()).min()
+        let notice = self.notice.next_deadline().filter(|_| self.stands_still());
+        let doubts = self.doubts.next().into_iter().chain(self.services.next_doubt());
+        quiet.chain(held).chain(doubts).chain(notice).min()
     }
 
     /// The executors that are alive or being started or ended.
@@ -412,6 +418,7 @@ impl Policy {
         let avoided = |agent: &AgentId| self.failures.avoided_until(agent);
         candidates.services = std::mem::take(&mut self.services);
         candidates.judge(&self.options, avoided, self.any_registered(), now);
+        candidates.rule_out(|agent| self.unable.why(now, agent));
         while let Some((profile, pick)) = self.next_pick(&wanted, &candidates) {
             let no = ExecutorNo(self.last.0 + 1);
             let Some(target) = self.targets.get(&profile) else { break };
@@ -429,34 +436,54 @@ impl Policy {
             self.executors.insert(no, executor);
             wanted = self.wanted(now);
         }
-        self.notice(now, &wanted, &candidates, out);
+        self.note_lacking(now, &wanted, &candidates);
         self.services = std::mem::take(&mut candidates.services);
         candidates.answer(out);
     }
 
-    /// Says why executors that are wanted were not placed, if none was.
-    fn notice(
+    /// Notes why executors that are wanted were not placed, if none was.
+    fn note_lacking(
         &mut self,
         now: Time,
         wanted: &BTreeMap<ProfileId, u32>,
         candidates: &Candidates,
-        out: &mut Vec<Action>,
     ) {
-        let lately = self.noticed.is_some_and(|then| now.since(then) < NOTICE_INTERVAL);
-        if lately || candidates.any_taken() {
+        let target = wanted.keys().find_map(|id| self.targets.get(id));
+        let obstacles = target.and_then(|t| candidates.obstacles(&self.options, t));
+        match obstacles.filter(|_| !candidates.any_taken()) {
+            Some(obstacles) => {
+                for (agent, hostname, why) in obstacles {
+                    self.notice.lacks(now, agent, hostname, why);
+                }
+            }
+            None => self.notice.clear(),
+        }
+    }
+
+    /// Says why executors that are wanted are not there: when offers could not be used,
+    /// and, without any executor, again and again.
+    fn say_waiting(&mut self, now: Time, offered: bool, out: &mut Vec<Action>) {
+        let wanted = self.wanted(now);
+        let target = wanted.keys().find_map(|id| self.targets.get(id));
+        let Some(target) = target.filter(|_| self.connected) else {
+            return self.notice.clear();
+        };
+        if !offered && !self.stands_still() {
             return;
         }
-        let target = wanted.keys().find_map(|id| self.targets.get(id));
-        let obstacle = target.and_then(|t| Some((t, candidates.obstacle(&self.options, t)?)));
-        if let Some((target, obstacle)) = obstacle {
-            self.noticed = Some(now);
+        if let Some(lacking) = self.notice.due(now) {
             let message = format!(
                 "no agent that is offered has room for an executor of resource profile {} \
-                 ({target}): {obstacle}",
+                 ({target}): {lacking}",
                 target.id.0
             );
             out.push(Action::Waiting { message });
         }
+    }
+
+    /// Whether nothing can go on without an executor.
+    fn stands_still(&self) -> bool {
+        self.connected && self.executors.is_empty()
     }
 
     /// The first profile that is missing executors and fits somewhere, and where.

@@ -16,6 +16,17 @@ use super::{
 /// The cluster's name of a resource that agents are sought out for.
 const GPUS: &str = "gpus";
 
+/// Said of an agent with other attributes than those that are asked for.
+pub(super) const UNMET: &str = "does not meet spark.mezz.constraints";
+
+/// Said of an agent without a place for a shuffle service beside an executor.
+pub(super) const NO_SERVICE: &str = "has no cores, memory or port for a shuffle service";
+
+/// Said of an agent with too little of these.
+pub(super) fn has_only(lacking: &[String]) -> String {
+    format!("has only {}", lacking.join(", "))
+}
+
 /// The offers of one agent and role, which may be used together (rule 23).
 struct Candidate {
     agent: AgentId,
@@ -30,8 +41,8 @@ struct Candidate {
     open: bool,
     /// To be used only where no other will do.
     shunned: bool,
-    /// Its attributes are not those that are asked for.
-    unsuited: bool,
+    /// Why it will not do, whatever it offers.
+    unsuited: Option<String>,
 }
 
 /// Where an executor went.
@@ -77,7 +88,7 @@ impl Candidates {
                         refuse: LONG_REFUSAL,
                         open: true,
                         shunned: false,
-                        unsuited: false,
+                        unsuited: None,
                     });
                 }
             }
@@ -102,10 +113,22 @@ impl Candidates {
             c.shunned = avoided > now;
             if !options.constraints.met_by(&c.attributes) {
                 c.open = false;
-                c.unsuited = true;
+                c.unsuited = Some(UNMET.to_owned());
             } else if c.shunned && proven {
                 c.open = false;
                 c.refuse = avoided.since(now).min(LONG_REFUSAL);
+            }
+        }
+    }
+
+    /// Closes agents that cannot run such executors: why, and for how long to refuse them.
+    pub(super) fn rule_out<'a>(
+        &mut self,
+        unable: impl Fn(&AgentId) -> Option<(&'a str, Duration)>,
+    ) {
+        for c in &mut self.all {
+            if let Some((why, refuse)) = unable(&c.agent) {
+                (c.open, c.refuse, c.unsuited) = (false, refuse, Some(why.to_owned()));
             }
         }
     }
@@ -174,33 +197,29 @@ impl Candidates {
         self.all.iter().any(|c| !c.executors.is_empty())
     }
 
-    /// What keeps an executor of this profile from every one of them, for people;
-    /// `None` if it would fit, or if nothing but its failures there does.
-    pub(super) fn obstacle(
+    /// What keeps an executor of this profile from every one of them: agent, host and what
+    /// it lacks, for people; `None` if it would fit, or if nothing but its failures there
+    /// does.
+    pub(super) fn obstacles(
         &self,
         options: &PolicyOptions,
         target: &ProfileTarget,
-    ) -> Option<String> {
+    ) -> Option<Vec<(&AgentId, &str, String)>> {
         let reason = |c: &Candidate| {
-            if c.unsuited {
-                return Some("does not meet spark.mezz.constraints".to_owned());
+            if let Some(why) = &c.unsuited {
+                return Some(why.clone());
             }
             let Some(left) = self.services.leaves(&c.agent, &c.free) else {
-                return Some("has no cores, memory or port for a shuffle service".to_owned());
+                return Some(NO_SERVICE.to_owned());
             };
             let lacking = lacking(&left, target);
             if !lacking.is_empty() {
-                return Some(format!("has only {}", lacking.join(", ")));
+                return Some(has_only(&lacking));
             }
             let full = options.max_per_agent.is_some_and(|max| self.on(&c.agent) >= max);
             full.then(|| "has as many as spark.mezz.executor.maxPerAgent allows".to_owned())
         };
-        let all = self.all.iter().map(|c| Some((c, reason(c)?))).collect::<Option<Vec<_>>>()?;
-        let shown: Vec<String> =
-            all.iter().take(3).map(|(c, why)| format!("{} {why}", c.hostname)).collect();
-        let more = all.len().saturating_sub(shown.len());
-        let rest = if more > 0 { format!("; and {more} more") } else { String::new() };
-        (!all.is_empty()).then(|| format!("{}{rest}", shown.join("; ")))
+        self.all.iter().map(|c| Some((&c.agent, c.hostname.as_str(), reason(c)?))).collect()
     }
 
     /// One answer to every offer.
@@ -244,11 +263,7 @@ fn reserved_holds(free: &Resources, target: &ProfileTarget) -> bool {
 /// What there is of each thing that is too little for an executor of this profile.
 fn lacking(free: &Resources, target: &ProfileTarget) -> Vec<String> {
     let (cpus, mem) = size(target);
-    let scalars = [("cpus", cpus), ("mem", mem)]
-        .into_iter()
-        .map(|(name, wanted)| (name, free.scalar(name), wanted))
-        .filter(|(_, there, wanted)| there < wanted)
-        .map(|(name, there, _)| format!("{name}:{there}"));
+    let scalars = too_little(free, [("cpus", cpus), ("mem", mem)]);
     let custom = target
         .custom
         .iter()
@@ -256,6 +271,18 @@ fn lacking(free: &Resources, target: &ProfileTarget) -> Vec<String> {
         .filter(|(_, there, wanted)| there < wanted)
         .map(|(name, there, _)| format!("{name}:{there}"));
     scalars.chain(custom).collect()
+}
+
+/// What there is of each of these scalars that is less than wanted.
+pub(super) fn too_little<'a>(
+    free: &'a Resources,
+    wanted: impl IntoIterator<Item = (&'a str, Scalar)> + 'a,
+) -> impl Iterator<Item = String> + 'a {
+    wanted
+        .into_iter()
+        .map(move |(name, wanted)| (name, free.scalar(name), wanted))
+        .filter(|(_, there, wanted)| there < wanted)
+        .map(|(name, there, _)| format!("{name}:{there}"))
 }
 
 /// Nothing that may be taken back, shared, or is more than plain cpus and memory

@@ -577,6 +577,37 @@ fn it_is_said_now_and_then_why_no_offer_has_room() {
     assert!(said(&env.send(Event::Offers(vec![again]))).is_some());
 }
 
+#[test]
+fn an_application_without_executors_says_again_what_they_lack() {
+    let mut env = Env::wanting(1, PolicyOptions::default());
+    let said = |out: &[Action]| {
+        out.iter().find_map(|a| match a {
+            Action::Waiting { message } => Some(message.clone()),
+            _ => None,
+        })
+    };
+    let why = "has no Docker engine".to_owned();
+    assert_eq!(env.send(Event::Unable { agent: "a".into(), why }), []);
+    let offer = env.offer("a", 8.0, 1e5);
+    let out = env.send(Event::Offers(vec![offer]));
+    assert!(matches!(&out[0], Action::Decline { refuse, .. } if *refuse == LONG_REFUSAL));
+    assert!(said(&out).unwrap().ends_with("): a.host has no Docker engine"), "{out:?}");
+    let next = env.now + NOTICE_INTERVAL;
+    assert_eq!(env.policy.next_deadline(), Some(next));
+    env.now = next;
+    assert!(said(&env.send(Event::Tick)).is_some());
+    env.send(Event::Disconnected);
+    assert_eq!(env.policy.next_deadline(), None);
+    env.send(Event::Connected);
+    assert_eq!(env.offers(&[("b", 8.0)]), on(&[(1, "b")]));
+    let offer = env.offer("a", 8.0, 1e5);
+    assert_eq!(said(&env.send(Event::Offers(vec![offer]))), None, "it has what it wanted");
+    // Ten minutes later it may have been installed.
+    env.send(Event::Targets(vec![target(0, 2)]));
+    env.now = env.now + LONG_REFUSAL;
+    assert_eq!(env.offers(&[("a", 8.0)]), on(&[(2, "a")]));
+}
+
 /// What cannot be used is refused for long, and nothing but new needs brings it back:
 /// time alone, other offers and ends of others' executors do not.
 #[test]

@@ -124,6 +124,13 @@ pub enum Event {
     Disconnected,
     /// Offers; each is answered at once.
     Offers(Vec<PolicyOffer>),
+    /// An agent has refused an executor because it cannot run such ones.
+    Unable {
+        /// The agent.
+        agent: AgentId,
+        /// What it lacks, for people: `has no …`.
+        why: String,
+    },
     /// The executor's process runs, or may still run.
     Running {
         /// Which executor.
@@ -242,7 +249,7 @@ pub enum Action {
         /// How.
         exit: Exit,
     },
-    /// Executors are missing, and none of the offers of this event has room for one.
+    /// Executors are missing, and none of the agents that are offered has room for one.
     /// At most once in [`NOTICE_INTERVAL`](super::NOTICE_INTERVAL).
     Waiting {
         /// For people.

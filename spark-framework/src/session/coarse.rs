@@ -116,6 +116,12 @@ impl CoarseSession {
         }
     }
 
+    /// An agent cannot run such executors; `why` says what it lacks.
+    pub(super) fn unable(&mut self, now: Time, agent: AgentId, why: &str, out: &mut Vec<Output>) {
+        let event = Event::Unable { agent, why: why.to_owned() };
+        self.decide(now, event, &BTreeMap::new(), out);
+    }
+
     fn driver(&mut self, now: Time, message: FromDriver, out: &mut Vec<Output>) {
         let event = match message {
             FromDriver::Register(_) => {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mezz_proto::{ids::AgentId, resources::Dialect, v1};
+use mezz_proto::{ids::AgentId, labels, resources::Dialect, v1};
 
 use super::{place::Place, resources};
 use crate::{
@@ -80,6 +80,10 @@ pub(super) fn task(
             ..app.place.command(arguments)
         }),
         container: app.place.container(),
+        // What Python runs for it must not end before it.
+        labels: Some(v1::Labels {
+            labels: vec![labels::label(labels::KILL_SIGNAL, labels::KILL_SIGNAL_FIRST_PROCESS)],
+        }),
         kill_policy: Some(policy(
             app.register.kill_grace_s.map_or(KILL_GRACE, |s| Duration::from_secs(u64::from(s))),
         )),

@@ -23,8 +23,8 @@ use mezz_proto::{
 };
 use thiserror::Error;
 
+use self::place::Place;
 pub use self::{coarse::CoarseSession, fine::FineSession};
-use self::{engines::Engines, place::Place};
 pub(crate) use self::{
     launch::{kill_policy, log_base},
     place::is_fetchable,
@@ -178,7 +178,6 @@ pub enum RegisterError {
 /// One application. See the [module](self).
 pub struct Session {
     mode: Modes,
-    engines: Engines,
     /// Of all tasks.
     labels: Option<v1::Labels>,
 }
@@ -212,7 +211,7 @@ impl Session {
             Mode::Coarse => Modes::Coarse(Box::new(CoarseSession::new(register)?)),
             Mode::Fine => Modes::Fine(Box::new(FineSession::new(register, program)?)),
         };
-        Ok(Self { mode, engines: Engines::default(), labels: labels::to_proto(&labels) })
+        Ok(Self { mode, labels: labels::to_proto(&labels) })
     }
 
     fn register(&self) -> &Register {
@@ -260,16 +259,15 @@ impl Session {
 
     /// Takes in what happened; appends what is to be done, in order.
     pub fn handle(&mut self, now: Time, input: Input, out: &mut Vec<Output>) {
-        let input = match input {
-            Input::Offers(offers) if self.place().needs_engine() => {
-                Input::Offers(self.engines.usable(now, offers, out))
+        if let Input::Update(status) = &input
+            && self.place().needs_engine()
+            && let Some((agent, why)) = engines::refusal(status)
+        {
+            match &mut self.mode {
+                Modes::Coarse(session) => session.unable(now, agent, why, out),
+                Modes::Fine(session) => session.unable(now, agent, why, out),
             }
-            Input::Update(status) if self.place().needs_engine() => {
-                self.engines.heard(now, &status);
-                Input::Update(status)
-            }
-            other => other,
-        };
+        }
         let before = out.len();
         match &mut self.mode {
             Modes::Coarse(session) => session.handle(now, input, out),

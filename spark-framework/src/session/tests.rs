@@ -420,6 +420,18 @@ fn an_executor_in_an_image_is_started_by_a_shell_there() {
     assert_eq!(container.volumes[0].container_path, "/d");
 }
 
+#[test]
+fn the_driver_hears_that_no_agent_has_an_engine() {
+    let mut env = Env(Session::new(in_docker(), "mezz").unwrap());
+    env.send(target(1));
+    env.send(Input::Subscribed(v1::FrameworkId { value: "fw-1".into() }));
+    env.send(Input::Offers(vec![offer("o1")]));
+    let agent = offer("o1").agent_id.value;
+    env.send(refusal("1", &agent));
+    let said = to_driver(&env.send(Input::Offers(vec![offer("o2")])));
+    assert!(said.len() == 1 && said[0].contains("has no Docker engine"), "{said:?}");
+}
+
 /// However many there are: it is no failure of the executors that they are started on
 /// the wrong agents first.
 #[test]

@@ -57,8 +57,8 @@ pub use engine::EngineAddress;
 pub(super) use recover::refuse_to_abandon;
 
 use super::{
-    Ability, BoxFuture, ContainerError, ContainerSpec, Containerizer, Exec, ExecSpec, OpenError,
-    Recovery, Statistics, Termination,
+    Ability, Addressee, BoxFuture, ContainerError, ContainerSpec, Containerizer, Exec, ExecSpec,
+    OpenError, Recovery, Statistics, Termination,
     cgroup::Bounds,
     table::{self, Table},
 };
@@ -289,7 +289,12 @@ impl Containerizer for DockerContainers {
         Box::pin(async move { container?.ended().await.ok_or(unknown) })
     }
 
-    fn signal(&self, id: &ContainerId, signal: i32) -> BoxFuture<'_, Result<(), ContainerError>> {
+    fn signal(
+        &self,
+        id: &ContainerId,
+        signal: i32,
+        _to: Addressee,
+    ) -> BoxFuture<'_, Result<(), ContainerError>> {
         let id = id.clone();
         Box::pin(async move { self.0.signal(&id, signal).await })
     }

@@ -32,8 +32,8 @@ pub(crate) use hand_over::hand_over;
 pub(crate) use user::look_up as look_up_user;
 
 use super::{
-    Ability, BoxFuture, ContainerError, ContainerSpec, Containerizer, Exec, ExecSpec, OpenError,
-    Recovery, Statistics, Termination,
+    Ability, Addressee, BoxFuture, ContainerError, ContainerSpec, Containerizer, Exec, ExecSpec,
+    OpenError, Recovery, Statistics, Termination,
     cgroup::{Bounds, Cgroups},
     table::{self, Table},
 };
@@ -142,15 +142,25 @@ impl Inner {
             .map_err(|_| operation(&id, "killing it")(io::ErrorKind::TimedOut.into()))
     }
 
-    async fn signal(self: Arc<Self>, id: ContainerId, signal: i32) -> Result<(), ContainerError> {
+    async fn signal(
+        self: Arc<Self>,
+        id: ContainerId,
+        signal: i32,
+        to: Addressee,
+    ) -> Result<(), ContainerError> {
         let container = self.containers.get(&id)?;
         container.until(|state| !matches!(state, State::Starting)).await;
         if container.has_ended() {
             return Ok(());
         }
-        blocking(move || process::send_to_all(self.pids(&container)?, signal))
-            .await
-            .map_err(operation(&id, "sending a signal"))
+        let send = move || match to {
+            Addressee::Tree => process::send_to_all(self.pids(&container)?, signal),
+            Addressee::FirstProcess => {
+                let first = container.started().map(|started| process::program_of(started.child));
+                first.transpose()?.flatten().map_or(Ok(()), |pid| process::send(pid, signal))
+            }
+        };
+        blocking(send).await.map_err(operation(&id, "sending a signal"))
     }
 
     async fn update(
@@ -264,8 +274,13 @@ impl Containerizer for Processes {
         Box::pin(async move { container?.ended().await.ok_or(unknown) })
     }
 
-    fn signal(&self, id: &ContainerId, signal: i32) -> BoxFuture<'_, Result<(), ContainerError>> {
-        Box::pin(Arc::clone(&self.0).signal(id.clone(), signal))
+    fn signal(
+        &self,
+        id: &ContainerId,
+        signal: i32,
+        to: Addressee,
+    ) -> BoxFuture<'_, Result<(), ContainerError>> {
+        Box::pin(Arc::clone(&self.0).signal(id.clone(), signal, to))
     }
 
     fn destroy(&self, id: &ContainerId) -> BoxFuture<'_, Result<(), ContainerError>> {

@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
-use mezz_proto::v1::{
-    self, TaskState, framework_info::capability::Type as Capability, task_status::Reason,
+use mezz_proto::{
+    labels,
+    v1::{self, TaskState, framework_info::capability::Type as Capability, task_status::Reason},
 };
 
 use super::{commands::signals, env::*};
-use crate::core::Event;
+use crate::{
+    containerizer::Addressee,
+    core::{Effect, Event},
+};
 
 const KILLED: i32 = 9;
 
@@ -24,6 +28,35 @@ fn kill_gives_grace_and_then_destroys() {
     env.ended(&container, KILLED);
     let killed = env.expect(TaskState::TaskKilled);
     assert_eq!(killed.reason, None);
+}
+
+/// Not with a label that nobody understands.
+#[test]
+fn a_label_says_whom_the_first_signal_goes_to() {
+    let labelled = |value: &str| {
+        let labels = vec![labels::label(labels::KILL_SIGNAL, value)];
+        v1::TaskInfo { labels: Some(v1::Labels { labels }), ..task("t") }
+    };
+    for (info, expected) in [
+        (task("t"), Addressee::Tree),
+        (labelled("tree"), Addressee::Tree),
+        (labelled("first-process"), Addressee::FirstProcess),
+    ] {
+        let mut env = TestEnv::new();
+        let container = env.running(info);
+        env.kill("t", None);
+        let signal = Effect::Signal { container: container.clone(), signal: 15, to: expected };
+        assert!(env.take().contains(&signal), "{expected:?}");
+        env.restart(|_| true, false);
+        assert!(env.take().contains(&signal), "{expected:?}, also after a restart");
+        env.advance(Duration::from_secs(3));
+        assert!(env.take().contains(&Effect::Destroy { container }), "all of it");
+    }
+    let mut env = TestEnv::new();
+    env.run(vec![labelled("parent")]);
+    let refused = env.expect(TaskState::TaskError);
+    let said = refused.message.unwrap();
+    assert!(said.contains("dev.mezz.kill-signal is `parent`"), "{said}");
 }
 
 #[test]

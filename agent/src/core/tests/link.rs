@@ -8,7 +8,7 @@ use mezz_proto::{
 };
 
 use super::env::*;
-use crate::core::Effect;
+use crate::{containerizer::Addressee, core::Effect};
 
 fn said(env: &mut TestEnv) -> Vec<agent_message::Message> {
     env.take()
@@ -194,7 +194,11 @@ fn frameworks_that_were_torn_down_meanwhile_are_ended() {
     env.link_up();
     env.take();
     env.registered(vec![v1::FrameworkId { value: "F".into() }]);
-    assert!(env.take().contains(&Effect::Signal { container: container.clone(), signal: 15 }));
+    assert!(env.take().contains(&Effect::Signal {
+        container: container.clone(),
+        signal: 15,
+        to: Addressee::Tree
+    }));
     env.ended(&container, 15);
     assert!(env.updates().is_empty());
     assert!(env.store.tasks.is_empty());

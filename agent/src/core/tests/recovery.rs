@@ -9,7 +9,7 @@ use mezz_proto::{
 
 use super::env::*;
 use crate::{
-    containerizer::Termination,
+    containerizer::{Addressee, Termination},
     core::{Effect, Event},
 };
 
@@ -117,7 +117,11 @@ fn a_kill_goes_on_after_a_restart() {
     let container = env.running(task("t"));
     env.kill("t", None);
     env.restart(|_| true, false);
-    assert!(env.take().contains(&Effect::Signal { container: container.clone(), signal: 15 }));
+    assert!(env.take().contains(&Effect::Signal {
+        container: container.clone(),
+        signal: 15,
+        to: Addressee::Tree
+    }));
     env.advance(Duration::from_secs(3));
     assert!(env.take().contains(&Effect::Destroy { container: container.clone() }));
     env.ended(&container, 9);
@@ -163,7 +167,11 @@ fn a_kill_keeps_its_own_grace_and_what_is_left_of_it() {
     env.kill("t", Some(Duration::from_secs(20)));
     env.advance(Duration::from_secs(5));
     env.restart(|_| true, false);
-    assert!(env.take().contains(&Effect::Signal { container: container.clone(), signal: 15 }));
+    assert!(env.take().contains(&Effect::Signal {
+        container: container.clone(),
+        signal: 15,
+        to: Addressee::Tree
+    }));
     env.advance(Duration::from_millis(14_999));
     assert_eq!(env.take(), []);
     env.advance(Duration::from_millis(1));
@@ -357,8 +365,10 @@ fn an_executor_that_does_not_come_back_is_ended() {
     {
         let mut env = TestEnv::new();
         env.run_for(framework("F", capabilities), vec![executor_task("a")], None);
-        let container = env.launch();
+        let spec = env.launches().remove(0);
+        let container = spec.id;
         env.launched(&container);
+        env.call(1, &spec.environment["MEZZ_EXECUTOR_TOKEN"], subscribe());
         env.restart(|_| true, false);
         env.register();
         env.take();
@@ -367,6 +377,41 @@ fn an_executor_that_does_not_come_back_is_ended() {
         env.ended(&container, 9);
         reason(&env.expect(state), Reason::ExecutorReregistrationTimeout);
     }
+}
+
+/// It is not one that has to come back, which has little time for it.
+#[test]
+fn an_executor_that_was_being_started_goes_on_with_that() {
+    let mut env = TestEnv::new();
+    env.run(vec![executor_task("a")]);
+    let spec = env.launches().remove(0);
+    env.launched(&spec.id);
+    env.restart(|_| true, false);
+    env.register();
+    env.take();
+    env.advance(Duration::from_secs(59));
+    assert!(env.take().iter().all(|effect| !matches!(effect, Effect::Destroy { .. })));
+    env.restart(|_| true, false);
+    env.register();
+    env.take();
+    env.advance(Duration::from_secs(60));
+    let container = spec.id.clone();
+    assert!(env.take().contains(&Effect::Destroy { container }), "not for ever");
+    env.ended(&spec.id, 9);
+    reason(&env.expect(TaskState::TaskFailed), Reason::ExecutorRegistrationTimeout);
+
+    // One that comes is one that has to come back from then on.
+    let mut env = TestEnv::new();
+    env.run(vec![executor_task("a")]);
+    let spec = env.launches().remove(0);
+    env.launched(&spec.id);
+    env.restart(|_| true, false);
+    env.register();
+    env.call(1, &spec.environment["MEZZ_EXECUTOR_TOKEN"], subscribe());
+    env.restart(|_| true, false);
+    env.take();
+    env.advance(Duration::from_secs(2));
+    assert!(env.take().contains(&Effect::Destroy { container: spec.id }));
 }
 
 #[test]

@@ -41,17 +41,38 @@ fn a_new_subscription_takes_the_place_of_the_old() {
     assert!(env.updates().is_empty(), "the old connection counts no more");
 }
 
+/// What is to be fetched or pulled before has bounds of its own.
 #[test]
-fn one_that_does_not_subscribe_is_ended() {
-    let mut env = TestEnv::new();
+fn one_that_does_not_subscribe_once_it_runs_is_ended() {
+    let mut env = TestEnv::unlinked(options());
+    env.ping_interval_ms = 0;
+    env.register();
     env.run(vec![executor_task("a")]);
     let container = env.launch();
+    env.take();
+    env.advance(Duration::from_secs(3000));
+    assert_eq!(env.take(), [], "it may take its time to start");
     env.launched(&container);
     env.take();
-    env.advance(Duration::from_secs(60));
+    env.advance(Duration::from_secs(59));
+    assert_eq!(env.take(), []);
+    env.advance(Duration::from_secs(1));
     assert!(env.take().contains(&Effect::Destroy { container: container.clone() }));
     env.ended(&container, 9);
     reason(&env.expect(TaskState::TaskFailed), Reason::ExecutorRegistrationTimeout);
+}
+
+#[test]
+fn one_that_is_faster_than_the_word_of_its_start_is_not_waited_for() {
+    let mut env = TestEnv::new();
+    env.run(vec![executor_task("a")]);
+    let spec = env.launches().remove(0);
+    env.call(1, &spec.environment["MEZZ_EXECUTOR_TOKEN"], subscribe());
+    assert_eq!(env.event_types(1), ["SUBSCRIBED", "LAUNCH"]);
+    env.launched(&spec.id);
+    env.take();
+    env.advance(Duration::from_secs(600));
+    assert!(env.take().iter().all(|effect| !matches!(effect, Effect::Destroy { .. })));
 }
 
 #[test]

@@ -16,7 +16,8 @@ pub struct TimeoutArgs {
     /// Between SIGTERM and SIGKILL, where a task says nothing else
     #[arg(long, env = "MEZZ_KILL_GRACE", value_name = "TIME", default_value = "3s")]
     pub kill_grace: String,
-    /// An executor that has not subscribed after this time is killed
+    /// An executor that has not subscribed so long after its program was started is
+    /// killed
     #[arg(
         long,
         env = "MEZZ_EXECUTOR_REGISTRATION_TIMEOUT",

@@ -35,7 +35,12 @@ pub use self::types::{
     Answer, FineAction, FineEvent, FineLaunch, FineOptions, Shown, TaskAsk, TaskNo,
 };
 use super::{
-    ExecutorNo, Exit, ExitKind, doubt::Doubts, failures::Failures, limit::Limit, shuffle::Services,
+    ExecutorNo, Exit, ExitKind,
+    doubt::Doubts,
+    failures::Failures,
+    limit::Limit,
+    notice::{Notice, Unable},
+    shuffle::Services,
 };
 
 /// How long an offer stays refused while the driver has tasks that would rather
@@ -195,6 +200,8 @@ pub struct FinePolicy {
     /// Executors that are still to be started on the first offers, unless the driver has
     /// tasks before; absent after that.
     ahead: Option<usize>,
+    unable: Unable,
+    notice: Notice,
 }
 
 impl FinePolicy {
@@ -221,6 +228,8 @@ impl FinePolicy {
             unfit: BTreeSet::new(),
             failures: Failures::default(),
             given_up: false,
+            unable: Unable::default(),
+            notice: Notice::default(),
         }
     }
 
@@ -231,6 +240,7 @@ impl FinePolicy {
         match event {
             FineEvent::Offers(offers) => self.offered(now, offers, out),
             FineEvent::Present { agent, executors } => self.present(now, &agent, &executors, out),
+            FineEvent::Unable { agent, why } => self.unable.learn(now, agent, why),
             FineEvent::Answer(answer) => self.answered(answer, out),
             FineEvent::Prefer(hosts) => self.preferred = hosts,
             FineEvent::Revive(number) => self.revive(number, out),
@@ -280,6 +290,7 @@ impl FinePolicy {
             FineEvent::Tick => {}
         }
         self.time_out(now, out);
+        self.say_waiting(now, out);
     }
 
     /// Whether it wants offers before the driver has tasks; if not, it is to be subscribed
@@ -293,7 +304,7 @@ impl FinePolicy {
         let batches = self.batches.values().map(|b| b.until);
         let reminders = self.abandoned.values().map(|r| r.at);
         let doubts = self.doubts.next().into_iter().chain(self.services.next_doubt());
-        batches.chain(reminders).chain(doubts).min()
+        batches.chain(reminders).chain(doubts).chain(self.notice.next_deadline()).min()
     }
 
     /// Where a task runs, if it does.

@@ -15,7 +15,24 @@ use super::{
     ANSWER_TIMEOUT, Batch, Executor, FULL_REFUSAL, FineAction, FinePolicy, Group, Progress,
     SHORT_REFUSAL, Shown,
 };
-use crate::policy::{ExecutorNo, LONG_REFUSAL, PolicyOffer, place::usable};
+use crate::policy::{
+    ExecutorNo, LONG_REFUSAL, PolicyOffer,
+    place::{NO_SERVICE, UNMET, has_only, too_little, usable},
+};
+
+/// Why an offer is not shown.
+struct Refusal {
+    /// For how long it is refused.
+    refuse: Duration,
+    /// What its agent lacks, for people; absent where it would do at another time.
+    lacks: Option<String>,
+}
+
+impl From<Duration> for Refusal {
+    fn from(refuse: Duration) -> Self {
+        Self { refuse, lacks: None }
+    }
+}
 
 /// What the driver is to look at together.
 #[derive(Default)]
@@ -42,6 +59,7 @@ impl FinePolicy {
         let (mut first, mut later) = (Look::default(), Look::default());
         let mut agents = Vec::new();
         let mut room = self.room();
+        let mut useless = true;
         for ((none_there, agent, role), offers) in grouped {
             self.turn_out_returned(&agent, out);
             let ids = offers.iter().map(|o| o.id.clone()).collect();
@@ -51,7 +69,13 @@ impl FinePolicy {
             }
             let Some(offer) = offers.first() else { continue };
             match self.judge(now, &agent, offer, &free, room, &agents) {
-                Err(refuse) => self.decline(ids, refuse, out),
+                Err(refusal) => {
+                    match refusal.lacks {
+                        Some(why) => self.notice.lacks(now, &agent, &offer.hostname, why),
+                        None => useless = false,
+                    }
+                    self.decline(ids, refusal.refuse, out);
+                }
                 Ok(cpus) if self.suppressed => {
                     let executor = self.executor_for(&agent, &offer.hostname);
                     let group = Group { offers: ids, agent, role, executor, free, cpus };
@@ -73,6 +97,9 @@ impl FinePolicy {
         if any {
             self.end_ahead(out);
         }
+        if !useless {
+            self.notice.clear();
+        }
         self.show(now, first, out);
         self.show(now, later, out);
     }
@@ -90,6 +117,23 @@ impl FinePolicy {
         out.push(FineAction::Show { batch: self.last_batch, offers: look.shown });
     }
 
+    /// Says why tasks wait, as long as none runs and no offer is looked at.
+    pub(super) fn say_waiting(&mut self, now: Time, out: &mut Vec<FineAction>) {
+        let waits = !self.suppressed && !self.given_up;
+        if !waits || !self.tasks.is_empty() || !self.batches.is_empty() {
+            return self.notice.clear();
+        }
+        if let Some(lacking) = self.notice.due(now) {
+            let (own, task) = (self.options.executor_cpus, self.options.task_cpus);
+            let message = format!(
+                "no agent that is offered has room for an executor (cpus:{own}; mem:{}) and a \
+                 task (cpus:{task}): {lacking}",
+                self.options.executor_mem_mib
+            );
+            out.push(FineAction::Waiting { message });
+        }
+    }
+
     /// Whether an executor would have to be started there.
     fn has_none(&self, agent: &AgentId) -> bool {
         self.executors.get(agent).is_none_or(|e| e.progress == Progress::Proposed)
@@ -105,37 +149,52 @@ impl FinePolicy {
         free: &Resources,
         room: Option<Scalar>,
         before: &[AgentId],
-    ) -> Result<Scalar, Duration> {
+    ) -> Result<Scalar, Refusal> {
         let idle = self.suppressed && self.ahead.is_none_or(|left| left == 0);
-        if idle || self.given_up || !self.options.constraints.met_by(&offer.attributes) {
-            return Err(LONG_REFUSAL);
+        if idle || self.given_up {
+            return Err(LONG_REFUSAL.into());
+        }
+        if !self.options.constraints.met_by(&offer.attributes) {
+            return Err(Refusal { refuse: LONG_REFUSAL, lacks: Some(UNMET.to_owned()) });
+        }
+        if let Some((why, refuse)) = self.unable.why(now, agent) {
+            return Err(Refusal { refuse, lacks: Some(why.to_owned()) });
         }
         let mut cpus = free.scalar("cpus");
         if self.has_none(agent) {
             let avoided = self.failures.avoided_until(agent);
             if avoided > now && self.any_up() {
-                return Err(avoided.since(now).min(LONG_REFUSAL));
+                return Err(avoided.since(now).min(LONG_REFUSAL).into());
             }
             // Its shuffle service needs a place beside it.
-            let left = self.services.leaves(agent, free).unwrap_or_default();
-            let free = &*left;
-            cpus = free.scalar("cpus").saturating_sub(self.options.executor_cpus);
-            let mem = Scalar::from_units(self.options.executor_mem_mib);
-            if free.scalar("mem") < mem || cpus < self.options.task_cpus {
+            let left = self.services.leaves(agent, free);
+            if let Some(lacks) = self.lacks(left.as_deref()) {
                 self.unfit.insert(agent.clone());
-                return Err(LONG_REFUSAL);
+                return Err(Refusal { refuse: LONG_REFUSAL, lacks: Some(lacks) });
             }
+            let left = left.map(|left| left.scalar("cpus")).unwrap_or_default();
+            cpus = left.saturating_sub(self.options.executor_cpus);
             if !self.may_start(now, agent, before) {
                 let held = self.failures.held_until().map_or(Duration::ZERO, |t| t.since(now));
-                return Err(held.max(SHORT_REFUSAL));
+                return Err(held.max(SHORT_REFUSAL).into());
             }
         }
         match room {
-            _ if cpus < self.options.task_cpus => Err(LONG_REFUSAL),
-            Some(room) if room < self.options.task_cpus => Err(FULL_REFUSAL),
+            _ if cpus < self.options.task_cpus => Err(LONG_REFUSAL.into()),
+            Some(room) if room < self.options.task_cpus => Err(FULL_REFUSAL.into()),
             Some(room) => Ok(cpus.min(room)),
             None => Ok(cpus),
         }
+    }
+
+    /// What an agent lacks for an executor and a task; `left` is what it has beside a
+    /// shuffle service, if it has room for one.
+    fn lacks(&self, left: Option<&Resources>) -> Option<String> {
+        let Some(left) = left else { return Some(NO_SERVICE.to_owned()) };
+        let cpus = self.options.executor_cpus.saturating_add(self.options.task_cpus);
+        let mem = Scalar::from_units(self.options.executor_mem_mib);
+        let lacking: Vec<String> = too_little(left, [("cpus", cpus), ("mem", mem)]).collect();
+        (!lacking.is_empty()).then(|| has_only(&lacking))
     }
 
     /// Whether an executor may be started on this agent: after failures, one at a time

@@ -186,6 +186,8 @@ proptest! {
         env.now = env.now + DOUBT;
         env.send(FineEvent::Tick);
         prop_assert!(env.policy.doubts.is_empty());
-        prop_assert_eq!(env.policy.next_deadline().is_some(), !env.policy.abandoned.is_empty());
+        let notice = env.policy.notice.next_deadline().is_some();
+        let remembers = !env.policy.abandoned.is_empty() || notice;
+        prop_assert_eq!(env.policy.next_deadline().is_some(), remembers);
     }
 }

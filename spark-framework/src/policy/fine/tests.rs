@@ -233,6 +233,45 @@ fn what_was_too_little_for_an_executor_is_asked_for_once_there_is_one() {
 }
 
 #[test]
+fn it_is_said_now_and_then_why_tasks_wait() {
+    let said = |out: &[FineAction]| {
+        out.iter().find_map(|a| match a {
+            FineAction::Waiting { message } => Some(message.clone()),
+            _ => None,
+        })
+    };
+    let mut env = Env::busy(options());
+    let why = || "has no Docker engine".to_owned();
+    assert_eq!(env.send(FineEvent::Unable { agent: "a".into(), why: why() }), []);
+    let out = env.offers(&[("a", 9.0)]);
+    assert_eq!(declined(&out), [LONG_REFUSAL.as_secs()]);
+    assert_eq!(
+        said(&out).as_deref(),
+        Some(
+            "no agent that is offered has room for an executor (cpus:0; mem:1000) and a task \
+             (cpus:1): a.host has no Docker engine"
+        )
+    );
+    let small = env.offer("b", 2.0, 500.0);
+    assert_eq!(said(&env.send(FineEvent::Offers(vec![small]))), None, "not so soon");
+    let next = env.now + crate::policy::NOTICE_INTERVAL;
+    assert_eq!(env.policy.next_deadline(), Some(next));
+    env.now = next;
+    let again = said(&env.send(FineEvent::Tick)).unwrap();
+    assert!(again.ends_with("a.host has no Docker engine; b.host has only mem:500"), "{again}");
+    // What can be used is looked at.
+    assert_eq!(shown(&env.offers(&[("c", 1.0)])), [(1, "c".into(), 1.0)]);
+    assert_eq!(env.policy.next_deadline(), Some(env.now + ANSWER_TIMEOUT));
+    // An idle application waits for nothing.
+    env.answer(1, &[0], false);
+    assert_eq!(env.policy.next_deadline(), None);
+    // While tasks run, nobody has to know.
+    let mut env = Env::running();
+    env.send(FineEvent::Unable { agent: "b".into(), why: why() });
+    assert_eq!(said(&env.offers(&[("b", 9.0)])), None);
+}
+
+#[test]
 fn a_driver_that_does_not_answer_loses_the_offer_and_not_its_tasks() {
     let mut env = Env::busy(options());
     env.offers(&[("a", 2.0)]);

@@ -115,6 +115,13 @@ pub enum FineEvent {
         /// Its executors.
         executors: Vec<ExecutorNo>,
     },
+    /// An agent has refused an executor because it cannot run such ones.
+    Unable {
+        /// The agent.
+        agent: AgentId,
+        /// What it lacks, for people: `has no …`.
+        why: String,
+    },
     /// The driver's answer to some.
     Answer(Answer),
     /// Hosts where the driver's waiting tasks would rather run.
@@ -296,6 +303,12 @@ pub enum FineAction {
         /// Tasks that may have been the cause: Spark blames none of which it has not
         /// heard that it ran.
         ran: Vec<TaskNo>,
+    },
+    /// Tasks wait, none runs, and none of the agents that are offered has room for an
+    /// executor. At most once in [`NOTICE_INTERVAL`](crate::policy::NOTICE_INTERVAL).
+    Waiting {
+        /// For people.
+        message: String,
     },
     /// Tell the driver that its executors cannot be started. Once.
     GiveUp {

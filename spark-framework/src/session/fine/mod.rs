@@ -150,6 +150,12 @@ impl FineSession {
         }
     }
 
+    /// An agent cannot run such executors; `why` says what it lacks.
+    pub(super) fn unable(&mut self, now: Time, agent: AgentId, why: &str, out: &mut Vec<Output>) {
+        let event = FineEvent::Unable { agent, why: why.to_owned() };
+        self.decide(now, event, Shown::default(), out);
+    }
+
     fn driver(&mut self, now: Time, message: FromDriver, out: &mut Vec<Output>) {
         match message {
             FromDriver::Register(_) => fail("the Spark plugin registered twice".to_owned(), out),
@@ -312,6 +318,9 @@ impl FineSession {
                 FineAction::Ended { executor, exit, ran } => {
                     out.extend(ran.into_iter().filter_map(running));
                     self.ended(executor, exit, out);
+                }
+                FineAction::Waiting { message } => {
+                    out.push(Output::Driver(ToDriver::Waiting { executors: 0, message }));
                 }
                 FineAction::GiveUp { message } => fail(message, out),
             }

@@ -143,8 +143,19 @@ final class Application {
       case "error":
         fail(message.path("message").asText());
         return true;
+      case "waiting":
+        onWaiting(message.path("executors").asInt(), message.path("message").asText());
+        return true;
       default:
         return false;
+    }
+  }
+
+  private static void onWaiting(int executors, String message) {
+    if (executors == 0) {
+      LOG.warn("Waiting for executors: {}", message);
+    } else {
+      LOG.info("Waiting for more executors than {}: {}", executors, message);
     }
   }
 

@@ -281,9 +281,6 @@ final class CoarseBackend extends CoarseGrainedSchedulerBackend implements Sidec
       case "executor_exited":
         onExited(message);
         break;
-      case "waiting":
-        onWaiting(message.path("executors").asInt(), message.path("message").asText());
-        break;
       default:
         LOG.warn("The sidecar sent '{}', which is not understood", message.path("t").asText());
     }
@@ -292,14 +289,6 @@ final class CoarseBackend extends CoarseGrainedSchedulerBackend implements Sidec
   @Override
   public void onLost(String reason) {
     application.fail(reason);
-  }
-
-  private static void onWaiting(int executors, String message) {
-    if (executors == 0) {
-      LOG.warn("Waiting for executors: {}", message);
-    } else {
-      LOG.info("Waiting for more executors than {}: {}", executors, message);
-    }
   }
 
   private void onExited(JsonNode message) {

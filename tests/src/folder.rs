@@ -1,0 +1,131 @@
+//! Folders of tests, and what tests that were killed have left: a test that takes too
+//! long ends without a word, and what it has started outlives it, by design.
+//!
+//! That children die with the test by PR_SET_PDEATHSIG would not do: it reaches neither
+//! launchers nor drivers, and means the thread that started a child.
+
+use std::{
+    ffi::OsStr,
+    fs::{self, File},
+    path::Path,
+    process::Command,
+};
+
+use anyhow::{Context, Result};
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use crate::{processes_of, signal};
+
+/// In each folder, locked for as long as the test lives that made it.
+const OWNER: &str = "owner";
+
+/// What the names of such folders begin with.
+const PREFIX: &str = "mezz-";
+
+/// A temporary folder, which goes with this.
+pub struct Folder {
+    folder: TempDir,
+    _owner: File,
+}
+
+impl Folder {
+    /// A new one; `kind` stands in its name. First, what dead tests have left is ended.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn new(kind: &str) -> Result<Self> {
+        let parent = std::env::temp_dir();
+        sweep(&parent);
+        Self::below(&parent, kind)
+    }
+
+    fn below(parent: &Path, kind: &str) -> Result<Self> {
+        let folder =
+            tempfile::Builder::new().prefix(&format!("{PREFIX}{kind}-")).tempdir_in(parent)?;
+        // Under its name only when it is locked.
+        let unlocked = folder.path().join("owner.new");
+        let owner = File::create(&unlocked)?;
+        owner.try_lock().context("locking a file that nobody knows")?;
+        fs::rename(unlocked, folder.path().join(OWNER))?;
+        Ok(Self { folder, _owner: owner })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+/// Ends what belongs to folders whose tests are dead, and removes them. What cannot be
+/// ended or removed is left: another user's, say.
+fn sweep(parent: &Path) {
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let folder = entry.path();
+        if !entry.file_name().to_string_lossy().starts_with(PREFIX) {
+            continue;
+        }
+        let Ok(owner) = File::open(folder.join(OWNER)) else { continue };
+        if owner.try_lock().is_err() {
+            continue;
+        }
+        eprintln!("a test that was killed has left {}: it is removed", folder.display());
+        for pid in processes_of(&folder).unwrap_or_default() {
+            let _ = signal(pid, Signal::KILL);
+        }
+        remove_containers(&folder);
+        let _ = fs::remove_dir_all(&folder);
+    }
+}
+
+/// Removes the Docker containers of all agents whose work dirs are in this folder.
+fn remove_containers(folder: &Path) {
+    for work_dir in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let known = fs::read(work_dir.path().join("docker.json")).unwrap_or_default();
+        let known: serde_json::Value = serde_json::from_slice(&known).unwrap_or_default();
+        let Some(agent) = known["agent"].as_str() else { continue };
+        let ours = format!("label=dev.mezz.agent={agent}");
+        let listed = Command::new("docker").args(["ps", "-aq", "--filter", &ours]).output();
+        let listed = listed.map(|output| output.stdout).unwrap_or_default();
+        let ids = String::from_utf8_lossy(&listed).into_owned();
+        for id in ids.split_whitespace() {
+            let _ = Command::new("docker")
+                .args([OsStr::new("rm"), "-f".as_ref(), id.as_ref()])
+                .output();
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::{PATIENCE, Process, eventually};
+
+    #[test]
+    fn what_a_dead_test_has_left_is_ended_and_a_living_ones_is_not() {
+        let parent = tempfile::tempdir().unwrap();
+        let start = |folder: &Path| {
+            let mut command = Command::new("sleep");
+            command.arg("600").current_dir(folder);
+            Process::start("sleep", folder, command).unwrap()
+        };
+        let living = Folder::below(parent.path(), "living").unwrap();
+        let dead = parent.path().join("mezz-dead");
+        let unknown = parent.path().join("mezz-unknown");
+        for folder in [&dead, &unknown] {
+            fs::create_dir(folder).unwrap();
+        }
+        fs::write(dead.join(OWNER), "").unwrap();
+        let (mut goes_on, mut ends, mut other) =
+            (start(living.path()), start(&dead), start(&unknown));
+        sweep(parent.path());
+        eventually(PATIENCE, "it ends", || {
+            Ok(if ends.running() { Err(String::new()) } else { Ok(()) })
+        })
+        .unwrap();
+        assert!(!dead.exists());
+        assert!(goes_on.running() && other.running());
+        assert!(living.path().join(OWNER).exists() && unknown.exists());
+    }
+}
