@@ -18,7 +18,7 @@ impl Tenure {
         Self(None)
     }
 
-    /// Ends at this time of [`now`](Self::now), unless it is extended.
+    /// Ends at this time of the election's clock, unless it is extended.
     pub fn until(end: Time) -> Self {
         Self(Some(Arc::new(AtomicU64::new(end.as_nanos()))))
     }
