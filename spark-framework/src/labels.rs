@@ -29,10 +29,17 @@ pub fn parse(text: &str) -> Result<Vec<Label>, LabelError> {
     Ok(labels)
 }
 
-/// As the cluster is told; nothing for none.
-pub(crate) fn to_proto(labels: &[Label]) -> Option<v1::Labels> {
+/// As the cluster is told.
+pub(crate) fn to_proto(labels: &[Label]) -> Vec<v1::Label> {
     let label = |(key, value): &Label| v1::Label { key: key.clone(), value: Some(value.clone()) };
-    (!labels.is_empty()).then(|| v1::Labels { labels: labels.iter().map(label).collect() })
+    labels.iter().map(label).collect()
+}
+
+/// After the labels that the task has.
+pub(crate) fn add(task: &mut v1::TaskInfo, labels: &[v1::Label]) {
+    if !labels.is_empty() {
+        task.labels.get_or_insert_default().labels.extend_from_slice(labels);
+    }
 }
 
 /// The parts between separators that no backslash is before; backslashes stay.
@@ -68,10 +75,9 @@ mod tests {
         let labels = parse(r"team:search, cost:a\:b\,c,, path:c\\d ,empty:").unwrap();
         let expected = [("team", "search"), ("cost", "a:b,c"), ("path", r"c\d"), ("empty", "")];
         assert_eq!(labels, expected.map(|(k, v)| (k.to_owned(), v.to_owned())));
-        let proto = to_proto(&labels).unwrap();
-        assert_eq!(proto.labels[1].value.as_deref(), Some("a:b,c"));
+        assert_eq!(to_proto(&labels)[1].value.as_deref(), Some("a:b,c"));
         assert_eq!(parse(" ").unwrap(), []);
-        assert_eq!(to_proto(&[]), None);
+        assert_eq!(to_proto(&[]), []);
     }
 
     #[test]

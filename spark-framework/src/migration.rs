@@ -84,8 +84,9 @@ pub const MESOS: [(&str, Here); 46] = [
 ];
 
 /// Every setting of ours. A name that ends with a dot stands for all that begin with it.
-pub const OURS: [&str; 40] = [
+pub const OURS: [&str; 41] = [
     "spark.mezz.bin",
+    "spark.mezz.classDataSharing",
     "spark.mezz.coarse",
     "spark.mezz.constraints",
     "spark.mezz.dispatcher",

@@ -178,8 +178,8 @@ pub enum RegisterError {
 /// One application. See the [module](self).
 pub struct Session {
     mode: Modes,
-    /// Of all tasks.
-    labels: Option<v1::Labels>,
+    /// Of all tasks, beside each one's own.
+    labels: Vec<v1::Label>,
 }
 
 enum Modes {
@@ -275,7 +275,7 @@ impl Session {
         }
         for output in &mut out[before..] {
             if let Output::Launch { tasks, .. } = output {
-                tasks.iter_mut().for_each(|task| task.labels.clone_from(&self.labels));
+                tasks.iter_mut().for_each(|task| labels::add(task, &self.labels));
             }
         }
     }

@@ -483,7 +483,8 @@ fn labels_are_on_every_task() {
     for task in tasks {
         let labels = &task.labels.as_ref().unwrap().labels;
         let pairs: Vec<_> = labels.iter().map(|l| (l.key.as_str(), l.value())).collect();
-        assert_eq!(pairs, [("team", "search"), ("a", "b")]);
+        let own = (mezz_proto::labels::KILL_SIGNAL, mezz_proto::labels::KILL_SIGNAL_FIRST_PROCESS);
+        assert_eq!(pairs, [own, ("team", "search"), ("a", "b")]);
     }
     let bad = Register { labels: Some("team".into()), ..super::tests::register() };
     assert_eq!(Session::new(bad, "mezz").err().unwrap().to_string(), "spark.mezz.executor.labels");

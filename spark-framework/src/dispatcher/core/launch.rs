@@ -123,12 +123,11 @@ pub(super) fn task(
     environment.insert("SPARK_HOME".to_owned(), home);
     environment.insert(PROPERTIES.to_owned(), properties::write(&settings));
     let variables = environment.into_iter().map(|(name, value)| hidden(name, value)).collect();
-    v1::TaskInfo {
+    let mut task = v1::TaskInfo {
         name: format!("driver of {}", job.name),
         task_id: v1::TaskId { value: id.to_owned() },
         agent_id: part.agent.clone(),
         resources: part.resources.clone(),
-        labels: labels::to_proto(&job.labels),
         command: Some(v1::CommandInfo {
             value: Some(format!("{script} {}", words.join(" "))),
             shell: Some(true),
@@ -144,7 +143,9 @@ pub(super) fn task(
             }),
         }),
         ..Default::default()
-    }
+    };
+    labels::add(&mut task, &labels::to_proto(&job.labels));
+    task
 }
 
 /// host:port of the offering agent's API, when the offer says.
