@@ -122,6 +122,9 @@ ensure_postgres() {
   as_root mkdir -p $folder
   echo 'create_main_cluster = false' | as_root tee $folder/mezz.conf >/dev/null
   (
+    # A subshell begins without the traps of its shell.
+    trap 'end_quiet; exit 130' INT
+    trap 'end_quiet; exit 143' TERM
     trap 'as_root rm -f '$folder'/mezz.conf' EXIT
     apt_install postgresql libpostgresql-jdbc-java
   )
@@ -129,10 +132,11 @@ ensure_postgres() {
 
 # etcd, and openssl for its certificates; the tests start what they need.
 ensure_etcd() {
-  command -v etcd >/dev/null && command -v openssl >/dev/null && return
+  command -v openssl >/dev/null || apt_install openssl
+  command -v etcd >/dev/null && return
   # The package would start a service, which nobody wants: masked, it stays down.
   if command -v systemctl >/dev/null; then as_root systemctl mask etcd.service 2>/dev/null || true; fi
-  RUNLEVEL=1 apt_install etcd-server openssl
+  RUNLEVEL=1 apt_install etcd-server
 }
 
 # The newest PostgreSQL's folder of programs.

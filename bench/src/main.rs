@@ -22,6 +22,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+use crate::framework::unless_broken_off;
+
 /// What the master uses too: the figures are of the program that users run.
 #[global_allocator]
 static GLOBAL: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -75,11 +77,11 @@ fn run() -> Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
     match cli.workload {
         Workload::Allocator(args) => args.run(report),
-        Workload::Launch(args) => runtime.block_on(args.run(report)),
+        Workload::Launch(args) => runtime.block_on(unless_broken_off(args.run(report))),
         Workload::Agent(args) => runtime.block_on(args.run(report)),
         Workload::Containers(args) => runtime.block_on(args.run(report)),
-        Workload::Latency(args) => runtime.block_on(args.run(report)),
-        Workload::Reregister(args) => runtime.block_on(args.run(report)),
-        Workload::Spark(args) => runtime.block_on(args.run(report)),
+        Workload::Latency(args) => runtime.block_on(unless_broken_off(args.run(report))),
+        Workload::Reregister(args) => runtime.block_on(unless_broken_off(args.run(report))),
+        Workload::Spark(args) => runtime.block_on(unless_broken_off(args.run(report))),
     }
 }

@@ -205,6 +205,8 @@ impl SparkArgs {
         let mut steps: BTreeMap<_, Vec<breakdown::Steps>> = BTreeMap::new();
         for _ in 0..self.rounds {
             for job in &jobs {
+                // Nothing else here lets a signal be heard.
+                tokio::task::yield_now().await;
                 for manager in Manager::ALL {
                     let mut command = match manager {
                         Manager::Local | Manager::Standalone => {

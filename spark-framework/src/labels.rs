@@ -3,6 +3,9 @@
 use mezz_proto::v1;
 use thiserror::Error;
 
+/// What the keys of Mezz's own labels begin with.
+const OURS: &str = "dev.mezz.";
+
 /// A label: key and value.
 pub type Label = (String, String);
 
@@ -10,7 +13,7 @@ pub type Label = (String, String);
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error(
     "label `{0}`: write KEY:VALUE, between commas; a colon or comma of a key or value is \
-     written after a backslash"
+     written after a backslash; keys that begin with dev.mezz. are Mezz's own"
 )]
 pub struct LabelError(pub String);
 
@@ -22,7 +25,9 @@ pub fn parse(text: &str) -> Result<Vec<Label>, LabelError> {
     let mut labels = Vec::new();
     for part in split(text, ',').iter().filter(|part| !part.trim().is_empty()) {
         match split(part, ':').as_slice() {
-            [key, value] if !key.trim().is_empty() => labels.push((plain(key), plain(value))),
+            [key, value] if !key.trim().is_empty() && !plain(key).starts_with(OURS) => {
+                labels.push((plain(key), plain(value)));
+            }
             _ => return Err(LabelError(part.trim().to_owned())),
         }
     }

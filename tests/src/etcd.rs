@@ -4,9 +4,8 @@ use std::{path::Path, process::Command};
 
 use anyhow::{Context, Result};
 use rustix::process::Signal;
-use tempfile::TempDir;
 
-use crate::{PATIENCE, Process, eventually, free_address, http_get};
+use crate::{Folder, PATIENCE, Process, eventually, free_address, http_get};
 
 /// A running etcd; killed when it is dropped.
 pub struct Etcd {
@@ -15,7 +14,7 @@ pub struct Etcd {
     args: Vec<String>,
     process: Process,
     // Last, so that the folder outlives the process.
-    folder: TempDir,
+    folder: Folder,
 }
 
 impl Etcd {
@@ -24,7 +23,7 @@ impl Etcd {
     /// # Errors
     /// When it is not installed or does not start.
     pub fn start(args: &[&str]) -> Result<Self> {
-        let folder = tempfile::Builder::new().prefix("mezz-etcd-").tempdir()?;
+        let folder = Folder::new("etcd")?;
         let (address, peer) = (free_address()?, free_address()?);
         let args: Vec<String> = args.iter().map(|&arg| arg.to_owned()).collect();
         let process = spawn(folder.path(), &address, &peer, &args)?;

@@ -7,6 +7,7 @@
 use std::{
     ffi::OsStr,
     fs::{self, File},
+    os::unix::fs::MetadataExt as _,
     path::Path,
     process::Command,
 };
@@ -63,6 +64,15 @@ fn sweep(parent: &Path) {
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let folder = entry.path();
         if !entry.file_name().to_string_lossy().starts_with(PREFIX) {
+            continue;
+        }
+        // Whatever else has such a name is somebody else's, and may not even end when opened.
+        let ours = |path: &Path| {
+            fs::symlink_metadata(path).is_ok_and(|m| {
+                m.uid() == rustix::process::geteuid().as_raw() && (m.is_file() || m.is_dir())
+            })
+        };
+        if !ours(&folder) || !ours(&folder.join(OWNER)) {
             continue;
         }
         let Ok(owner) = File::open(folder.join(OWNER)) else { continue };

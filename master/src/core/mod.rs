@@ -51,7 +51,7 @@ pub use effect::{CallError, Effect, Effects, OperatorError, OperatorReply};
 pub use event::{ConnectionId, Event, OperatorCommand, RequestId};
 pub use invariants::Violation;
 pub use state::{Counters, TaskEnds};
-pub use validate::MAX_RECORD_BYTES;
+pub use validate::{MAX_RECORD_BYTES, is_weight};
 
 use crate::{
     allocator::{AgentKey, Allocator, FrameworkKey},

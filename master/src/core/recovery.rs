@@ -1,5 +1,7 @@
 //! The core's beginning: from what the registry holds.
 
+use std::time::Duration;
+
 use mezz_proto::{
     ids::{AgentId, FrameworkId},
     mezz::v1 as mezz,
@@ -16,6 +18,10 @@ use super::{
     validate::framework::Subscription,
 };
 use crate::{allocator::Allocator, options::CoreOptions, registry::RegistrySnapshot};
+
+/// A framework that had left before has at least so long to return, or its failover
+/// timeout if that is shorter.
+const MIN_RETURN: Duration = Duration::from_secs(30);
 
 impl Core {
     /// A core that knows what the registry holds: agents that have until
@@ -139,7 +145,14 @@ impl Core {
         }
         let subscription = Subscription::recovered(record.framework);
         let link = match &record.failover_deadline {
-            Some(at) => FrameworkLink::Recovered { until: Time::from_proto(at), was_away: true },
+            Some(at) => {
+                // It could not come while no master led; and the deadline is by the clock of
+                // another machine, which may be wrong.
+                let longest = now + subscription.failover_timeout;
+                let soonest = longest.min(now + MIN_RETURN);
+                let until = Time::from_proto(at).clamp(soonest, longest);
+                FrameworkLink::Recovered { until, was_away: true }
+            }
             None => self.recovered_link(&subscription, now),
         };
         self.insert_framework(id, subscription, link, None);

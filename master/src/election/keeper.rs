@@ -27,6 +27,8 @@ pub struct Candidate {
     id: String,
     address: String,
     held: Option<Held>,
+    /// Asked for with the leadership, and not known to be of use or to be gone.
+    granted: Option<i64>,
 }
 
 /// A leadership.
@@ -56,6 +58,7 @@ impl Candidate {
             id: uuid::Uuid::new_v4().to_string(),
             address,
             held: None,
+            granted: None,
         }
     }
 
@@ -142,9 +145,12 @@ impl Candidate {
     /// Gives the lease back, so that another master need not wait for its end.
     pub async fn resign(&mut self) {
         self.election.stand_by(now());
-        let Some(held) = self.held.take() else { return };
-        match timeout(RESIGN_TIMEOUT, self.revoke(held.lease)).await {
-            Ok(Ok(())) => info!(fence = held.fence, "the leader's lease is given back"),
+        let fence = self.held.map(|held| held.fence);
+        // Of a campaign that was broken off it is not known whether it was won.
+        let lease = self.held.take().map(|held| held.lease).or(self.granted.take());
+        let Some(lease) = lease else { return };
+        match timeout(RESIGN_TIMEOUT, self.revoke(lease)).await {
+            Ok(Ok(())) => info!(fence, "the leader's lease is given back"),
             Ok(Err(error)) => {
                 debug!(error = %chain(&error), "the lease is left to its end");
             }
@@ -188,6 +194,7 @@ impl Candidate {
             .etcd
             .ask(doing, |client| async move { client.lease_client().grant(seconds, None).await })
             .await?;
+        self.granted = Some(granted.id());
         let key = self.etcd.keys().leader();
         let value = json!({ "id": self.id, "address": self.address }).to_string();
         let put = TxnOp::put(key.as_str(), value, Some(PutOptions::new().with_lease(granted.id())));
@@ -205,10 +212,12 @@ impl Candidate {
         if answer.succeeded() {
             let fence = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
             self.held = Some(Held { lease: granted.id(), fence });
+            self.granted = None;
             let seconds = u64::try_from(granted.ttl()).unwrap_or(0);
             return Ok(Answer::Won(Duration::from_secs(seconds)));
         }
         self.revoke(granted.id()).await?;
+        self.granted = None;
         let holder = answer.op_responses().into_iter().find_map(|response| match response {
             TxnOpResponse::Get(mut got) => got.take_kvs().pop(),
             _ => None,

@@ -17,7 +17,7 @@ const RETRY: Duration = Duration::from_millis(250);
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// A lease is renewed when this part of it has passed, and an answer is waited for as
-/// long as the second part: enough for five attempts.
+/// long as the second part: enough for three attempts.
 const RENEW_AFTER: u32 = 3;
 const RENEW_PATIENCE: u32 = 6;
 

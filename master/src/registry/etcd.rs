@@ -11,6 +11,7 @@ use tracing::{info, warn};
 
 use super::{Registry, RegistryError, RegistryOp, RegistrySnapshot, agent_key, framework_key};
 use crate::{
+    core::is_weight,
     election::Tenure,
     etcd::{Etcd, EtcdError},
 };
@@ -40,8 +41,8 @@ pub struct EtcdRegistry {
     tenure: Tenure,
     /// The create revision of the leader's key.
     fence: i64,
-    /// The last write that is done.
-    written: u64,
+    /// The last write that is done, once this leader has begun to write.
+    written: Option<u64>,
 }
 
 /// One key and what is to become of it.
@@ -51,7 +52,7 @@ impl EtcdRegistry {
     /// For the leader whose key was created at revision `fence`. It tries as long as
     /// the tenure holds.
     pub fn new(etcd: Etcd, fence: i64, tenure: Tenure) -> Self {
-        Self { etcd, tenure, fence, written: 0 }
+        Self { etcd, tenure, fence, written: None }
     }
 
     fn change(&self, op: RegistryOp) -> Change {
@@ -79,23 +80,23 @@ impl EtcdRegistry {
         Compare::create_revision(self.etcd.keys().leader(), CompareOp::Equal, self.fence)
     }
 
-    /// The first write of a leader: from now on its own writes are numbered.
-    async fn begin(&mut self) -> Result<(), RegistryError> {
-        let put = TxnOp::put(self.etcd.keys().writer(), self.number(0), None);
-        let txn = Txn::new().when([self.is_leader()]).and_then([put]);
-        let doing = "beginning to write the registry";
-        let done = self.persist(doing, &txn).await?;
-        if !done.succeeded() {
-            return Err(self.deposed());
-        }
-        self.written = 0;
-        Ok(())
+    /// The first write of a leader, from which its own are numbered. A predecessor's last
+    /// write is older than the fence: an attempt that arrives late finds a newer one, and
+    /// changes nothing.
+    async fn begin(&mut self) -> Result<u64, RegistryError> {
+        let writer = self.etcd.keys().writer();
+        let put = TxnOp::put(writer.as_str(), self.number(0), None);
+        let of_others = Compare::mod_revision(writer, CompareOp::Less, self.fence);
+        self.write("beginning to write the registry", of_others, vec![put], 0).await
     }
 
     /// Writes all of `changes` at once.
     async fn commit(&mut self, changes: &[Change]) -> Result<(), RegistryError> {
-        let keys = self.etcd.keys();
-        let next = self.number(self.written + 1);
+        let last = match self.written {
+            Some(last) => last,
+            None => self.begin().await?,
+        };
+        let writer = self.etcd.keys().writer();
         let mut ops: Vec<TxnOp> = changes
             .iter()
             .map(|(key, value)| match value {
@@ -103,13 +104,26 @@ impl EtcdRegistry {
                 None => TxnOp::delete(key.as_str(), None),
             })
             .collect();
-        ops.push(TxnOp::put(keys.writer(), next.as_str(), None));
-        let last = Compare::value(keys.writer(), CompareOp::Equal, self.number(self.written));
+        ops.push(TxnOp::put(writer.as_str(), self.number(last + 1), None));
+        let follows = Compare::value(writer, CompareOp::Equal, self.number(last));
+        self.write("writing the registry", follows, ops, last + 1).await?;
+        Ok(())
+    }
+
+    /// One transaction, by which the writer's number becomes `number`.
+    async fn write(
+        &mut self,
+        doing: &'static str,
+        follows: Compare,
+        ops: Vec<TxnOp>,
+        number: u64,
+    ) -> Result<u64, RegistryError> {
+        let keys = self.etcd.keys();
         let txn = Txn::new()
-            .when([self.is_leader(), last])
+            .when([self.is_leader(), follows])
             .and_then(ops)
             .or_else([TxnOp::get(keys.leader(), None), TxnOp::get(keys.writer(), None)]);
-        let answer = self.persist("writing the registry", &txn).await?;
+        let answer = self.persist(doing, &txn).await?;
         if !answer.succeeded() {
             let mut found = answer.op_responses().into_iter().map(|response| match response {
                 TxnOpResponse::Get(mut got) => got.take_kvs().pop(),
@@ -117,13 +131,13 @@ impl EtcdRegistry {
             });
             let (leader, writer) = (found.next().flatten(), found.next().flatten());
             // An attempt whose answer was lost has done it.
-            let done_before = writer.is_some_and(|kv| kv.value() == next.as_bytes());
+            let done_before = writer.is_some_and(|kv| kv.value() == self.number(number).as_bytes());
             if leader.is_none_or(|kv| kv.create_revision() != self.fence) || !done_before {
                 return Err(self.deposed());
             }
         }
-        self.written += 1;
-        Ok(())
+        self.written = Some(number);
+        Ok(number)
     }
 
     /// Makes the transaction, again and again while this may help and the tenure holds.
@@ -185,8 +199,8 @@ impl EtcdRegistry {
         let (frameworks, _) = self.range(&keys.frameworks(), Some(revision)).await?;
         let (weights, _) = self.range(&keys.weights(), Some(revision)).await?;
         Ok(RegistrySnapshot {
-            agents: self.records(&agents)?,
-            frameworks: self.records(&frameworks)?,
+            agents: self.records(&agents, &keys.agents(), agent_key)?,
+            frameworks: self.records(&frameworks, &keys.frameworks(), framework_key)?,
             weights: self.weights(&weights)?,
         })
     }
@@ -226,8 +240,22 @@ impl EtcdRegistry {
         }
     }
 
-    fn records<M: Message + Default>(&self, kvs: &[KeyValue]) -> Result<Vec<M>, RegistryError> {
-        kvs.iter().map(|kv| M::decode(kv.value()).map_err(|e| self.corrupt(kv, e))).collect()
+    /// Each under its own key: by another one it could never be changed.
+    fn records<M: Message + Default>(
+        &self,
+        kvs: &[KeyValue],
+        prefix: &str,
+        id: fn(&M) -> &str,
+    ) -> Result<Vec<M>, RegistryError> {
+        let record = |kv: &KeyValue| {
+            let record = M::decode(kv.value()).map_err(|e| self.corrupt(kv, e))?;
+            if kv.key() == format!("{prefix}{}", id(&record)).as_bytes() {
+                Ok(record)
+            } else {
+                Err(self.corrupt(kv, "the record has another id"))
+            }
+        };
+        kvs.iter().map(record).collect()
     }
 
     fn weights(&self, kvs: &[KeyValue]) -> Result<Vec<(String, f64)>, RegistryError> {
@@ -237,6 +265,9 @@ impl EtcdRegistry {
             let key = kv.key_str().map_err(|e| self.corrupt(kv, e))?;
             let text = kv.value_str().map_err(|e| self.corrupt(kv, e))?;
             let weight: f64 = text.parse().map_err(|e| self.corrupt(kv, e))?;
+            if !is_weight(weight) {
+                return Err(self.corrupt(kv, "it is not a number greater than 0"));
+            }
             weights.insert(key.strip_prefix(&prefix).unwrap_or(key).to_owned(), weight);
         }
         Ok(weights.into_iter().collect())
@@ -257,7 +288,9 @@ impl EtcdRegistry {
 
 impl Registry for EtcdRegistry {
     async fn load(&mut self) -> Result<RegistrySnapshot, RegistryError> {
-        self.begin().await?;
+        if self.written.is_none() {
+            self.begin().await?;
+        }
         let mut readings = 0;
         let mut pause = BACKOFF.0;
         loop {

@@ -189,7 +189,8 @@ impl<M: Machine> CoreLoop<M> {
                 break Ended::Stopped;
             }
         };
-        self.dispatch.close_all();
+        let may_send = self.may_send();
+        self.dispatch.close_all(may_send);
         ended
     }
 

@@ -242,11 +242,17 @@ impl Dispatch {
         std::mem::take(&mut self.changes)
     }
 
-    /// Ends every connection: the master stops.
-    pub fn close_all(&mut self) {
+    /// Ends every connection: the master stops. What is queued still goes out if this
+    /// master `may_send`.
+    pub fn close_all(&mut self, may_send: bool) {
         for (_, peer) in std::mem::take(&mut self.peers) {
             self.gauge(&peer, -1.0);
-            peer.close(Err(Status::unavailable("the master is stopping; find the leader again")));
+            let status = Status::unavailable("the master is stopping; find the leader again");
+            if may_send {
+                peer.close(Err(status));
+            } else {
+                peer.abort(status);
+            }
         }
     }
 

@@ -95,6 +95,8 @@ async fn lead(
         led = &mut term => led,
         lost = candidate.keep(&tenure) => {
             warn!(fence, "the leadership is lost: {lost}");
+            // Before the last write that hangs is given up.
+            process.front.stand_by(None);
             over.cancel();
             term.await
         }

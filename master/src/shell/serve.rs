@@ -77,15 +77,20 @@ pub async fn serve(
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> Result<(), MasterError> {
+    // Each way is a large future; together, and copied, they would fill a thread's stack.
     match options.registry.clone() {
-        RegistryOptions::Memory => run(options, MemoryRegistry::new(), listener, shutdown).await,
+        RegistryOptions::Memory => {
+            Box::pin(run(options, MemoryRegistry::new(), listener, shutdown)).await
+        }
         RegistryOptions::File(path) => {
             let registry = tokio::task::spawn_blocking(move || FileRegistry::open(&path))
                 .await
                 .map_err(|source| MasterError::Failed { part: "registry", source })??;
-            run(options, registry, listener, shutdown).await
+            Box::pin(run(options, registry, listener, shutdown)).await
         }
-        RegistryOptions::Etcd(etcd) => elected::run(options, etcd, listener, shutdown).await,
+        RegistryOptions::Etcd(etcd) => {
+            Box::pin(elected::run(options, etcd, listener, shutdown)).await
+        }
     }
 }
 
@@ -153,13 +158,15 @@ impl Process {
         );
         let metrics = Arc::new(Metrics::new().map_err(MasterError::Metrics)?);
         let allocator = Box::new(DrfAllocator::new(options.allocator.clone()));
-        let core = Core::new(options, allocator, recovered, self.clock.now());
+        // The machine's clock may have been set since the process was started.
+        let clock = Clock::start();
+        let core = Core::new(options, allocator, recovered, clock.now());
         let model = Arc::new(ReadModel::default());
         model.apply(core.initial_changes());
         let (handle, inputs) = CoreHandle::new();
         let api = Api { core: handle, model: model.clone(), metrics: metrics.clone(), identity };
         self.front.lead(leader_routes(api));
-        Ok(Term { registry, core, model, metrics, inputs, tenure, clock: self.clock })
+        Ok(Term { registry, core, model, metrics, inputs, tenure, clock })
     }
 
     /// Serves the socket until `work` is done, and lets the connections end.

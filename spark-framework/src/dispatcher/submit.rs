@@ -94,6 +94,7 @@ impl ClusterSubmit {
         let mut properties_file = None;
         let mut main_class = None;
         let mut wait = false;
+        let mut load_defaults = false;
         let mut at = 0;
         while at < args.len() && args[at].starts_with('-') {
             let (option, inline) = match args[at].split_once('=') {
@@ -106,6 +107,10 @@ impl ClusterSubmit {
                 "--verbose" | "-v" => continue,
                 "--supervise" => {
                     given.insert("spark.driver.supervise".to_owned(), "true".to_owned());
+                    continue;
+                }
+                "--load-spark-defaults" => {
+                    load_defaults = true;
                     continue;
                 }
                 "--wait" => {
@@ -143,7 +148,8 @@ impl ClusterSubmit {
         }
         let resource = args.get(at).cloned().ok_or(ArgumentError::NoApplication)?;
         let args = args[at + 1..].to_vec();
-        let mut all = file(properties_file.as_deref(), defaults)?;
+        let mut all = if load_defaults { file(None, defaults)? } else { Default::default() };
+        all.extend(file(properties_file.as_deref(), defaults)?);
         // Options win over --conf, and that over files, as in spark-submit.
         all.extend(conf);
         all.extend(given);
@@ -315,6 +321,11 @@ mod tests {
         let submit = ClusterSubmit::read(&args("--conf spark.b=9 a.py"), Some(&path)).unwrap();
         assert_eq!((get(&submit, "spark.a"), get(&submit, "spark.b")), (Some("1"), Some("9")));
         assert_eq!(get(&submit, "other"), None);
+        let theirs = dir.path().join("theirs");
+        std::fs::write(&theirs, "spark.b 3\n").unwrap();
+        let named = format!("--properties-file {} --load-spark-defaults a.py", theirs.display());
+        let submit = ClusterSubmit::read(&args(&named), Some(&path)).unwrap();
+        assert_eq!((get(&submit, "spark.a"), get(&submit, "spark.b")), (Some("1"), Some("3")));
         ClusterSubmit::read(&args("a.py"), Some(&dir.path().join("none"))).unwrap();
         let named = args(&format!("--properties-file {}/none a.py", dir.path().display()));
         let error = ClusterSubmit::read(&named, Some(&path)).unwrap_err();

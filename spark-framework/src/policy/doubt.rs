@@ -33,6 +33,11 @@ impl<K: Copy + Ord> Doubts<K> {
         self.0.remove(key);
     }
 
+    /// There is no master that could hear of anything; the next one is asked again.
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+
     /// One that did not turn up in time; it is forgotten.
     pub(super) fn take_due(&mut self, now: Time) -> Option<K> {
         let key = self.0.iter().find(|(_, until)| **until <= now).map(|(key, _)| *key)?;

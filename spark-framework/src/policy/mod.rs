@@ -179,7 +179,11 @@ impl Policy {
             }
             Event::Registered(no) => self.registered(now, no),
             Event::Connected => self.reconnect(now, out),
-            Event::Disconnected => self.connected = false,
+            Event::Disconnected => {
+                self.connected = false;
+                self.doubts.clear();
+                self.services.clear_doubts();
+            }
             Event::Offers(offers) => self.offered(now, offers, out),
             Event::Unable { agent, why } => self.unable.learn(now, agent, why),
             Event::Running { executor, agent } => self.running(executor, &agent, out),

@@ -139,6 +139,11 @@ impl Services {
     }
 
     /// One that did not turn up again in time.
+    /// See [`Doubts::clear`].
+    pub(super) fn clear_doubts(&mut self) {
+        self.doubts.clear();
+    }
+
     pub(super) fn take_doubted(&mut self, now: Time) -> Option<ServiceNo> {
         self.doubts.take_due(now)
     }

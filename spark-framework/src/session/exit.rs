@@ -64,7 +64,9 @@ pub(super) fn leaves(status: &v1::TaskStatus) -> bool {
 /// nothing when it is not known.
 pub(super) fn of_wait_status(status: Option<i32>) -> Exit {
     match status {
-        Some(status) if status >= 0 => {
+        // One that ends by itself has failed: it was told to, as in a drain.
+        Some(0) => Exit::lost("its agent ended it"),
+        Some(status) if status > 0 => {
             let (code, signal) = ((status >> 8) & 0xff, status & 0x7f);
             let text = if signal != 0 {
                 format!("killed by signal {signal}")

@@ -367,9 +367,8 @@ fn arguments(
     // After the user's, which it takes in: of two the last one wins, and a
     // setting would lose against it.
     all.push("--driver-class-path".into());
-    let theirs = class_path(&user, &text);
-    let sharing =
-        user.setting(archive::SETTING).or_else(|| arguments::property(&text, archive::SETTING));
+    let theirs = class_path(&user, &text, jar);
+    let sharing = setting(&user, &text, archive::SETTING);
     let submit_options = match (&theirs, archive::of(home)) {
         // With other classes at its head no archive fits.
         (None, Some(archive)) if archive::wanted(sharing.as_deref()) => {
@@ -412,11 +411,20 @@ fn master(options: &SparkOptions, user: &Arguments) -> Result<Option<String>, Su
     }
 }
 
-/// The class path that the driver would have without us: the last word has the
-/// option, then a setting on the command line, then the files of settings.
-fn class_path(user: &Arguments, text: &str) -> Option<OsString> {
-    let of_file = || arguments::property(text, CLASS_PATH).map(Into::into);
-    user.driver_class_path().or_else(of_file)
+/// The class path that the driver would have without us: the option has the last word.
+/// `mezz spark env` may have put the plugin there.
+fn class_path(user: &Arguments, text: &str, jar: &Path) -> Option<OsString> {
+    let path = user.driver_class_path();
+    let path = path.or_else(|| setting(user, text, CLASS_PATH).map(Into::into))?;
+    let parts: Vec<PathBuf> = std::env::split_paths(&path).filter(|part| part != jar).collect();
+    // What was split can be joined again.
+    std::env::join_paths(parts).ok().filter(|path| !path.is_empty())
+}
+
+/// A setting as Spark takes it: of the command line, then of the `text` of files.
+fn setting(user: &Arguments, text: &str, key: &str) -> Option<String> {
+    let of_user = user.setting(key).filter(|value| !value.is_empty());
+    of_user.or_else(|| arguments::property(text, key))
 }
 
 /// The folder that Spark reads its settings from.

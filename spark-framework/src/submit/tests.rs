@@ -141,8 +141,19 @@ fn an_archive_of_classes_is_used_if_it_is_there_and_can_fit() {
     let (_, given) = env.line("--conf spark.mezz.classDataSharing=true app.py").unwrap();
     assert_eq!(given, Some(format!("{options} -Da=b")));
 
+    // The plugin is where `mezz spark env` puts it.
+    let file = env.at("spark/conf/spark-defaults.conf");
+    fs::write(&file, format!("spark.driver.extraClassPath {}", env.at(&JAR[2..]).display()))
+        .unwrap();
+    assert!(env.line("app.py").unwrap().1.is_some());
+    fs::remove_file(&file).unwrap();
+
     // Other classes come first, or it is not wanted.
-    for user in ["--driver-class-path x.jar", "--conf spark.mezz.classDataSharing=False"] {
+    for user in [
+        "--driver-class-path x.jar",
+        "--conf spark.driver.extraClassPath=x.jar",
+        "--conf spark.mezz.classDataSharing=False",
+    ] {
         let (said, given) = env.line(&format!("{user} app.py")).unwrap();
         assert!(said.ends_with(&format!("{JAR} app.py")) && given.is_none(), "{said}");
     }

@@ -3,7 +3,7 @@
 use mezz_proto::{mezz::v1 as mezz, time::Time};
 
 use crate::{
-    core::{Core, Effects, OperatorError, validate::check_role},
+    core::{Core, Effects, OperatorError, is_weight, validate::check_role},
     registry::RegistryOp,
 };
 
@@ -19,7 +19,7 @@ impl Core {
         for (i, entry) in request.weights.iter().enumerate() {
             check_role(&format!("weights[{i}].role"), &entry.role)
                 .map_err(OperatorError::Invalid)?;
-            if !(entry.weight > 0.0 && entry.weight.is_finite()) {
+            if !is_weight(entry.weight) {
                 return Err(OperatorError::Invalid(format!(
                     "weights[{i}].weight: {} is not a number greater than 0",
                     entry.weight

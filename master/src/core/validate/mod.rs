@@ -13,3 +13,8 @@ pub(in crate::core) use roles::role as check_role;
 /// Largest description of an agent or a framework, in bytes as protobuf: what the
 /// registry keeps of one has to fit into one request to etcd.
 pub const MAX_RECORD_BYTES: usize = 1 << 20;
+
+/// Whether a role may have this weight.
+pub fn is_weight(weight: f64) -> bool {
+    weight > 0.0 && weight.is_finite()
+}

@@ -87,7 +87,7 @@ impl FinePolicy {
     pub(super) fn done(&mut self, now: Time, task: TaskNo, out: &mut Vec<FineAction>) {
         let Some(Task { agent, executor, .. }) = self.forget(task) else { return };
         if let Some(e) = self.executors.get_mut(&agent).filter(|e| e.no == executor) {
-            e.done = true;
+            e.done |= task.is_sparks();
         }
         self.heard_of(now, &agent, out);
     }

@@ -283,6 +283,10 @@ impl FinePolicy {
             FineEvent::ServiceRunning { service, agent } => {
                 self.service_runs(now, service, agent, out)
             }
+            FineEvent::Disconnected => {
+                self.doubts.clear();
+                self.services.clear_doubts();
+            }
             FineEvent::ServiceUnknown(service) => self.services.doubt(now, service),
             FineEvent::ServiceEnded { service, exit } => {
                 self.service_ended(now, service, exit, out);

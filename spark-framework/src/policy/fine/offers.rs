@@ -180,7 +180,11 @@ impl FinePolicy {
             }
         }
         match room {
-            _ if cpus < self.options.task_cpus => Err(LONG_REFUSAL.into()),
+            _ if cpus < self.options.task_cpus => {
+                let lacking: Vec<_> =
+                    too_little(free, [("cpus", self.options.task_cpus)]).collect();
+                Err(Refusal { refuse: LONG_REFUSAL, lacks: Some(has_only(&lacking)) })
+            }
             Some(room) if room < self.options.task_cpus => Err(FULL_REFUSAL.into()),
             Some(room) => Ok(cpus.min(room)),
             None => Ok(cpus),

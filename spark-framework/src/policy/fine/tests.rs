@@ -265,6 +265,12 @@ fn it_is_said_now_and_then_why_tasks_wait() {
     // An idle application waits for nothing.
     env.answer(1, &[0], false);
     assert_eq!(env.policy.next_deadline(), None);
+    // An executor that is up needs cores for its tasks.
+    let mut env = Env::running();
+    env.send(FineEvent::Done(TaskNo(1)));
+    env.send(FineEvent::Revive(2));
+    let out = env.offers(&[("a", 0.0)]);
+    assert!(said(&out).unwrap().ends_with(": a.host has only cpus:0"), "{out:?}");
     // While tasks run, nobody has to know.
     let mut env = Env::running();
     env.send(FineEvent::Unable { agent: "b".into(), why: why() });
@@ -665,6 +671,19 @@ fn tasks_beyond_what_a_master_takes_at_once_wait() {
         "{out:?}"
     );
     assert_eq!(launched(&out).tasks.len(), 2);
+}
+
+#[test]
+fn nothing_is_given_up_while_no_master_could_hear_of_it() {
+    let mut env = Env::running();
+    env.send(FineEvent::Unknown(TaskNo(1)));
+    assert_eq!(env.send(FineEvent::Disconnected), []);
+    env.now = env.now + DOUBT;
+    assert_eq!(env.send(FineEvent::Tick), []);
+    // The next master is asked.
+    env.send(FineEvent::Unknown(TaskNo(1)));
+    env.now = env.now + DOUBT;
+    assert_ne!(env.send(FineEvent::Tick), []);
 }
 
 /// Agent, task and cores of all that is launched.

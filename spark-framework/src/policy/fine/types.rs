@@ -181,6 +181,8 @@ pub enum FineEvent {
         /// Where.
         agent: AgentId,
     },
+    /// There is no master until the next one is subscribed to.
+    Disconnected,
     /// The master knows neither this shuffle service nor its agent.
     ServiceUnknown(ServiceNo),
     /// A shuffle service is gone.

@@ -112,7 +112,9 @@ impl FineSession {
             }
             // Offers die with the subscription; what is launched on one of them
             // comes back as dropped.
-            Input::Disconnected => {}
+            Input::Disconnected => {
+                self.decide(now, FineEvent::Disconnected, Shown::default(), out);
+            }
             Input::Offers(offers) => self.offers(now, &offers, out),
             Input::Update(status) => match shuffle::number(&status.task_id.value) {
                 Some(service) => {

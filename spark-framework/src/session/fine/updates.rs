@@ -76,6 +76,8 @@ impl FineSession {
                 let reason = format!("the master refused it: {}", reason());
                 FineEvent::Undone { task, by_app: true, reason }
             }
+            // A start has no result that could be lost.
+            TaskState::TaskFinished if !task.is_sparks() => FineEvent::Done(task),
             // An end that the executor told while nobody listened: the master has
             // its state and not its result. The executor lives on.
             TaskState::TaskFinished | TaskState::TaskFailed
