@@ -288,9 +288,8 @@ impl EtcdRegistry {
 
 impl Registry for EtcdRegistry {
     async fn load(&mut self) -> Result<RegistrySnapshot, RegistryError> {
-        if self.written.is_none() {
-            self.begin().await?;
-        }
+        // Only the leader's own view is worth anything.
+        self.commit(&[]).await?;
         let mut readings = 0;
         let mut pause = BACKOFF.0;
         loop {

@@ -15,6 +15,8 @@ mod shuffle;
 mod types;
 
 #[cfg(test)]
+mod ahead_tests;
+#[cfg(test)]
 mod proptests;
 #[cfg(test)]
 mod tests;

@@ -32,7 +32,7 @@ impl Env {
     }
 
     /// With tasks to run.
-    fn busy(options: FineOptions) -> Self {
+    pub(super) fn busy(options: FineOptions) -> Self {
         let mut env = Self::new(options);
         assert_eq!(env.send(FineEvent::Revive(1)), [FineAction::Revive]);
         env
@@ -58,13 +58,13 @@ impl Env {
     }
 
     /// Offers of these agents with these cpus and enough memory.
-    fn offers(&mut self, agents: &[(&str, f64)]) -> Vec<FineAction> {
+    pub(super) fn offers(&mut self, agents: &[(&str, f64)]) -> Vec<FineAction> {
         let offers = agents.iter().map(|(a, cpus)| self.offer(a, *cpus, 4000.0)).collect();
         self.send(FineEvent::Offers(offers))
     }
 
     /// Answers the last batch with tasks of one core, so many for each offer.
-    fn answer(&mut self, first: u64, counts: &[u64], waiting: bool) -> Vec<FineAction> {
+    pub(super) fn answer(&mut self, first: u64, counts: &[u64], waiting: bool) -> Vec<FineAction> {
         let mut next = first;
         let mut launches = Vec::new();
         for (at, count) in counts.iter().enumerate().filter(|(_, n)| **n > 0) {
@@ -96,7 +96,7 @@ impl Env {
     }
 
     /// An executor on `a` that runs task 1.
-    fn running() -> Self {
+    pub(super) fn running() -> Self {
         let mut env = Self::busy(options());
         env.offers(&[("a", 2.0)]);
         env.answer(1, &[1], true);
@@ -111,7 +111,7 @@ pub(super) fn ask(task: u64) -> TaskAsk {
     TaskAsk { task: TaskNo(task), cpus: Scalar::from_units(1), bytes: 100 }
 }
 
-fn shown(actions: &[FineAction]) -> Vec<(u32, String, f64)> {
+pub(super) fn shown(actions: &[FineAction]) -> Vec<(u32, String, f64)> {
     let show = actions.iter().filter_map(|a| match a {
         FineAction::Show { offers, .. } => Some(offers),
         _ => None,
@@ -119,7 +119,7 @@ fn shown(actions: &[FineAction]) -> Vec<(u32, String, f64)> {
     show.flatten().map(|o| (o.executor.0, o.agent.to_string(), o.cpus.to_f64())).collect()
 }
 
-fn launched(actions: &[FineAction]) -> &FineLaunch {
+pub(super) fn launched(actions: &[FineAction]) -> &FineLaunch {
     let launch = actions.iter().find_map(|a| match a {
         FineAction::Launch(launch) => Some(launch),
         _ => None,
@@ -127,7 +127,7 @@ fn launched(actions: &[FineAction]) -> &FineLaunch {
     launch.unwrap_or_else(|| panic!("no launch in {actions:?}"))
 }
 
-fn declined(actions: &[FineAction]) -> Vec<u64> {
+pub(super) fn declined(actions: &[FineAction]) -> Vec<u64> {
     let declined = actions.iter().filter_map(|a| match a {
         FineAction::Decline { refuse, .. } => Some(refuse.as_secs()),
         _ => None,
@@ -139,7 +139,7 @@ pub(super) fn failed() -> Exit {
     Exit { kind: ExitKind::Failed, code: 1, by_app: true, reason: "exited with status 1".into() }
 }
 
-const LONG: u64 = LONG_REFUSAL.as_secs();
+pub(super) const LONG: u64 = LONG_REFUSAL.as_secs();
 
 #[test]
 fn an_offer_becomes_an_executor_that_holds_memory_and_tasks_that_hold_cores() {
@@ -684,56 +684,6 @@ fn nothing_is_given_up_while_no_master_could_hear_of_it() {
     env.send(FineEvent::Unknown(TaskNo(1)));
     env.now = env.now + DOUBT;
     assert_ne!(env.send(FineEvent::Tick), []);
-}
-
-/// Agent, task and cores of all that is launched.
-fn starts(actions: &[FineAction]) -> Vec<(String, String, f64)> {
-    let launches = actions.iter().filter_map(|a| match a {
-        FineAction::Launch(l) => Some(l),
-        _ => None,
-    });
-    let each = launches.flat_map(|l| l.tasks.iter().map(|(task, r)| (l.agent.clone(), task, r)));
-    each.map(|(a, t, r)| (a.to_string(), t.to_string(), r.scalar("cpus").to_f64())).collect()
-}
-
-#[test]
-fn executors_are_started_ahead_of_tasks_on_the_first_offers() {
-    let mut env = Env::new(FineOptions { ahead: 2, ..options() });
-    assert!(env.policy.wants_offers());
-    let out = env.offers(&[("a", 2.0), ("b", 0.5), ("c", 3.0), ("d", 2.0)]);
-    assert_eq!(
-        starts(&out),
-        [("a".into(), "start-1".into(), 1.0), ("c".into(), "start-2".into(), 1.0)]
-    );
-    assert_eq!(declined(&out), [LONG, LONG]);
-    assert_eq!(out.last(), Some(&FineAction::Suppress));
-    assert!(!env.policy.wants_offers());
-    // Offers that were on their way.
-    assert_eq!(declined(&env.offers(&[("d", 2.0)])), [LONG]);
-
-    let start = TaskNo::parse("start-1").unwrap();
-    assert_eq!(start, TaskNo::start_of(ExecutorNo(1)));
-    assert_eq!(env.send(FineEvent::Done(start)), [FineAction::Up(ExecutorNo(1))]);
-    assert_eq!(env.send(FineEvent::Revive(1)), [FineAction::Revive]);
-    assert_eq!(shown(&env.offers(&[("a", 2.0)])), [(1, "a".into(), 2.0)]);
-    assert!(launched(&env.answer(1, &[2], false)).up);
-
-    // One that does not come up is a failure as any other.
-    let out =
-        env.send(FineEvent::LostWith { task: TaskNo::start_of(ExecutorNo(2)), exit: failed() });
-    assert!(out.iter().any(|a| matches!(a, FineAction::Ended { ran, .. } if ran.is_empty())));
-}
-
-#[test]
-fn no_executor_is_started_ahead_of_tasks_that_are_there_or_beyond_the_bound_on_cores() {
-    let mut env = Env::busy(FineOptions { ahead: 2, ..options() });
-    let out = env.offers(&[("a", 2.0)]);
-    assert_eq!((starts(&out).len(), shown(&out).len()), (0, 1));
-    let mut env = Env::new(FineOptions { ahead: 2, cores_max: Some(1), ..options() });
-    assert_eq!(starts(&env.offers(&[("a", 2.0), ("b", 2.0)])).len(), 1);
-    // Nothing of it is shown to a driver that is told of no tasks.
-    let mut env = Env::new(FineOptions { ahead: 2, ..options() });
-    assert_eq!(env.offers(&[("a", 0.0)]).last(), Some(&FineAction::Suppress));
 }
 
 #[test]
