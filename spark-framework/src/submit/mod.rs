@@ -2,8 +2,8 @@
 //!
 //! Only three things are added to what the user wrote: the master URL, the
 //! plugin on the driver's class path, and where `mezz` is; and a secret where
-//! `spark.authenticate` needs one that nobody gives. Everything else is passed on
-//! untouched.
+//! `spark.authenticate` needs one that nobody gives, and what uses an archive of
+//! Spark's classes. Everything else is passed on untouched.
 
 mod archive;
 mod arguments;
