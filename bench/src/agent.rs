@@ -1,7 +1,11 @@
 //! One real agent: no-op command tasks per second, and from accept to
 //! TASK_RUNNING.
 
-use std::{path::PathBuf, time::Instant};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use anyhow::Result;
 use clap::Args;
@@ -35,6 +39,24 @@ pub struct AgentArgs {
     mezz: Option<PathBuf>,
 }
 
+/// Who works for tasks.
+struct Processes {
+    master: Process,
+    agent: Process,
+}
+
+impl Processes {
+    /// Processor time so far. Launchers bring that of their programs along, and are counted
+    /// when they have ended.
+    fn cpu(&self) -> Result<[(&'static str, Duration); 3]> {
+        Ok([
+            ("master", self.master.cpu()?),
+            ("agent", self.agent.cpu()?),
+            ("launchers_and_tasks", self.agent.cpu_of_ended()?),
+        ])
+    }
+}
+
 impl AgentArgs {
     /// Measures.
     pub async fn run(&self, report: &mut Report) -> Result<()> {
@@ -59,11 +81,12 @@ impl AgentArgs {
             "--cgroup-root",
             "mezz-bench",
         ];
-        let _agent = Process::agent(&mezz, &master.address, &args).await?;
+        let agent = Process::agent(&mezz, &master.address, &args).await?;
         let task = Resources::parse("cpus:1;mem:64")?;
         let mut framework =
             Framework::connect(&master.address, "bench", task)?.container(containment.container());
-        let measured = self.measure(containment, &mut framework, report);
+        let processes = Processes { master, agent };
+        let measured = self.measure(containment, &mut framework, &processes, report);
         let measured = unless_broken_off(measured).await;
         let ended = framework.end(&work_dir).await;
         measured.and(ended)
@@ -73,19 +96,34 @@ impl AgentArgs {
         &self,
         containment: Containment,
         framework: &mut Framework,
+        processes: &Processes,
         report: &mut Report,
     ) -> Result<()> {
         let mut rates = Vec::new();
+        let mut costs = BTreeMap::<_, Vec<f64>>::new();
         for _ in 0..self.rounds {
+            let before = processes.cpu()?;
             framework.scheduler.revive(&[]).await?;
             let took = framework.run_tasks(self.tasks, v1::TaskState::TaskFinished).await?;
             rates.push(self.tasks as f64 / took.as_secs_f64());
+            for ((whose, before), (_, after)) in before.into_iter().zip(processes.cpu()?) {
+                let each = (after - before).as_secs_f64() * 1e3 / self.tasks as f64;
+                costs.entry(whose).or_default().push(each);
+            }
         }
         report.add(
             Measurement::new("agent.rate", "tasks/s", rates)
                 .with("containment", containment.name())
                 .with("tasks", self.tasks),
         );
+        // Less disturbed by what else runs on the machine than rates are.
+        for (whose, each) in costs {
+            report.add(
+                Measurement::new(&format!("agent.cpu.{whose}"), "ms/task", each)
+                    .with("containment", containment.name())
+                    .with("tasks", self.tasks),
+            );
+        }
 
         let mut millis = Vec::new();
         let mut accepted = None;

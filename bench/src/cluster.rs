@@ -79,14 +79,12 @@ impl Process {
 
     /// Processor time, user and system, that it has used since its start.
     pub fn cpu(&self) -> Result<Duration> {
-        let path = format!("/proc/{}/stat", self.child.id());
-        let stat = std::fs::read_to_string(&path).with_context(|| path.clone())?;
-        // The second field may hold spaces; it ends with the last parenthesis.
-        let (_, rest) = stat.rsplit_once(')').context("no command name")?;
-        let fields: Vec<&str> = rest.split_whitespace().collect();
-        let ticks =
-            |at: usize| -> Result<u64> { Ok(fields.get(at).context("too few fields")?.parse()?) };
-        Ok(Duration::from_millis((ticks(11)? + ticks(12)?) * 1000 / TICKS_PER_SECOND))
+        Ok(Stat::of(self.child.id())?.own)
+    }
+
+    /// And that of all below it that have ended and been waited for.
+    pub fn cpu_of_ended(&self) -> Result<Duration> {
+        Ok(Stat::of(self.child.id())?.ended)
     }
 
     /// Ends it at once, as a crash would.
@@ -99,6 +97,34 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+/// What `/proc/PID/stat` says of a process.
+#[derive(Clone, Copy, Debug)]
+pub struct Stat {
+    /// Whose child it is.
+    pub parent: u32,
+    /// Processor time, user and system, since its start.
+    pub own: Duration,
+    /// And that of its ended descendants.
+    pub ended: Duration,
+}
+
+impl Stat {
+    /// Of the process with this id.
+    pub fn of(pid: u32) -> Result<Self> {
+        let path = format!("/proc/{pid}/stat");
+        let stat = std::fs::read_to_string(&path).with_context(|| path.clone())?;
+        // The second field may hold spaces; it ends with the last parenthesis.
+        let (_, rest) = stat.rsplit_once(')').context("no command name")?;
+        let fields: Vec<&str> = rest.split_whitespace().collect();
+        let field =
+            |at: usize| -> Result<u64> { Ok(fields.get(at).context("too few fields")?.parse()?) };
+        let time = |at: usize| -> Result<Duration> {
+            Ok(Duration::from_millis((field(at)? + field(at + 1)?) * 1000 / TICKS_PER_SECOND))
+        };
+        Ok(Self { parent: field(1)?.try_into()?, own: time(11)?, ended: time(13)? })
     }
 }
 

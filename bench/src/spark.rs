@@ -2,9 +2,10 @@
 //! both modes, with the same cores and memory, alternating.
 
 mod breakdown;
+mod cpu;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -50,8 +51,11 @@ pub struct SparkArgs {
     #[arg(long, value_delimiter = ',')]
     jobs: Vec<String>,
     /// When each step of a job's start was reached, in place of how long it took
-    #[arg(long)]
+    #[arg(long, conflicts_with = "cpu")]
     steps: bool,
+    /// Also the processor time of each process while the job ran
+    #[arg(long)]
+    cpu: bool,
 }
 
 /// Runs another program in a session that is there already, and tells how long the
@@ -66,6 +70,9 @@ sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 print("TIMES", ready - start, time.time() - ready, ready, flush=True)
 "#;
+
+/// The job of which the number of tasks is known.
+const TINY_JOB: &str = "tiny";
 
 /// Tasks that do nothing, in the JVM.
 const TINY: &str = r#"
@@ -127,6 +134,8 @@ struct Times {
     job: f64,
     /// When the session was there, since the epoch.
     ready: f64,
+    /// Of each process, while the program ran.
+    cpu: cpu::Seconds,
 }
 
 /// Of each job on each manager.
@@ -187,7 +196,7 @@ impl SparkArgs {
             job("pi_large", &pi, &["20", LARGE_DARTS]),
             job("wordcount", &self.examples.join("wordcount.py"), &[&text]),
             job("wordcount_sql", &sql, &[&text]),
-            job("tiny", &tiny, &[&self.tiny_tasks.to_string()]),
+            job(TINY_JOB, &tiny, &[&self.tiny_tasks.to_string()]),
         ];
         if let Some(wrong) = self.jobs.iter().find(|name| jobs.iter().all(|j| j.name != **name)) {
             let names: Vec<_> = jobs.iter().map(|j| j.name).collect();
@@ -232,7 +241,11 @@ impl SparkArgs {
                         command.args(["--conf", &setting]);
                     }
                     let start = SystemTime::now();
-                    let (times, log) = self.job(&mut command, &timed, job)?;
+                    let watch = self.cpu.then(cpu::Watch::start).transpose()?;
+                    let (mut times, log) = self.job(&mut command, &timed, job)?;
+                    if let Some(watch) = watch {
+                        times.cpu = watch.end(&times)?;
+                    }
                     if logs.is_some() {
                         let read = breakdown::read(start, &times, &log, folder.path())?;
                         steps.entry((job.name, manager)).or_default().push(read);
@@ -263,7 +276,17 @@ impl SparkArgs {
                     let values = of(manager).iter().map(part).collect();
                     add(format!("{}.{}.{what}", job.name, manager.name()), "s", values);
                 }
-                if job.name == "tiny" {
+                let used: BTreeSet<_> = of(manager).iter().flat_map(|t| t.cpu.keys()).collect();
+                let (each, unit) = match job.name {
+                    TINY_JOB => (1e3 / self.tiny_tasks as f64, "ms/task"),
+                    _ => (1.0, "s"),
+                };
+                for what in used {
+                    let values = of(manager).iter().filter_map(|t| t.cpu.get(what));
+                    let values = values.map(|seconds| seconds * each).collect();
+                    add(format!("{}.{}.cpu.{what}", job.name, manager.name()), unit, values);
+                }
+                if job.name == TINY_JOB {
                     let rates = of(manager).iter().map(|t| self.tiny_tasks as f64 / t.job);
                     add(format!("tiny.{}.rate", manager.name()), "tasks/s", rates.collect());
                 }
@@ -304,7 +327,7 @@ impl SparkArgs {
         let log = String::from_utf8_lossy(&output.stderr).into_owned();
         match times {
             Some((start_up, own, ready)) if output.status.success() => {
-                Ok((Times { wall, start_up, job: own, ready }, log))
+                Ok((Times { wall, start_up, job: own, ready, cpu: Default::default() }, log))
             }
             _ => bail!("{}: {}\n{log}", job.program.display(), output.status),
         }

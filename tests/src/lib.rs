@@ -16,7 +16,10 @@ pub use docker::{Registry, docker, volumes_of_this_machine};
 pub use etcd::Etcd;
 pub use folder::Folder;
 pub use process::{Finished, Process, clean_command, example_program, mezz_program};
-pub use spark::{executors, http_get, nothing_is_left, places_of, sidecar, spark_command};
+pub use spark::{
+    FIRST, Mode, SECOND, SLOW, example, executors, go, http_get, nothing_is_left, places_of,
+    sidecar, small_cluster, spark_command, submit, submit_by, two_step_program,
+};
 
 use std::{
     path::{Path, PathBuf},

@@ -5,12 +5,13 @@ use std::{
     io::{Read, Write},
     net::TcpStream,
     os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
     process::Command,
 };
 
 use anyhow::{Context, Result};
 
-use crate::{Cluster, PATIENCE, eventually, prepared, processes_of};
+use crate::{Cluster, ClusterOptions, PATIENCE, Process, eventually, prepared, processes_of};
 
 /// Main classes of executors.
 const EXECUTORS: [&str; 2] = ["CoarseGrainedExecutorBackend", "FineExecutorBackend"];
@@ -82,6 +83,121 @@ pub fn spark_command(cluster: &Cluster, spark: &str, words: &[&str]) -> Result<C
         .env("MEZZ_SPARK_BRIDGE", prepared("MEZZ_SPARK_BRIDGE")?)
         .env("SPARK_LOCAL_IP", "127.0.0.1");
     Ok(command)
+}
+
+/// How an application uses its executors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Each is a task of the cluster.
+    Coarse,
+    /// Each task of Spark's is one of the cluster's.
+    Fine,
+}
+
+/// A cluster of two agents, on each of which one small executor with one core fits, or in
+/// fine-grained mode one and a task; the driver is outside.
+///
+/// # Errors
+/// When it does not start.
+pub fn small_cluster() -> Result<Cluster> {
+    Cluster::start(ClusterOptions {
+        agents: 2,
+        resources: "cpus:1;mem:1400;disk:1000".to_owned(),
+        ..Default::default()
+    })
+}
+
+/// Starts a PySpark program by `mezz spark submit`, with the Spark that this variable names
+/// and small executors.
+///
+/// # Errors
+/// When `./test.sh` has not set Spark up, or the program does not start.
+pub fn submit(
+    cluster: &Cluster,
+    mode: Mode,
+    spark: &str,
+    conf: &[&str],
+    program: &Path,
+    args: &[&str],
+) -> Result<Process> {
+    let words: &[&str] = match mode {
+        Mode::Coarse => &["submit"],
+        Mode::Fine => &["submit", "--mode", "fine"],
+    };
+    submit_by(spark_command(cluster, spark, words)?, cluster, conf, program, args)
+}
+
+/// The same, by such a [`spark_command`].
+///
+/// # Errors
+/// When the program does not start.
+pub fn submit_by(
+    mut command: Command,
+    cluster: &Cluster,
+    conf: &[&str],
+    program: &Path,
+    args: &[&str],
+) -> Result<Process> {
+    for pair in ["spark.executor.memory=512m", "spark.ui.enabled=false"].iter().chain(conf) {
+        command.args(["--conf", pair]);
+    }
+    command.arg(program).args(args);
+    Process::start("spark", cluster.folder(), command)
+}
+
+/// One of the programs for users.
+pub fn example(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../spark-framework/examples").join(name)
+}
+
+/// What a [`two_step_program`] says after its first job.
+pub const FIRST: &str = "first 1999000";
+
+/// A second step for it: four seconds of work, for every executor.
+pub const SLOW: &str = r#"
+slow = sc.parallelize(range(40), 40).map(lambda i: (time.sleep(0.1), i)[1]).sum()
+print("second", slow, sum(v for _, v in pairs.collect()), flush=True)
+"#;
+
+/// What it says after that.
+pub const SECOND: &str = "second 780 1999000";
+
+/// Writes a program that runs a job with a shuffle, says [`FIRST`], waits for [`go`], and
+/// runs `second`. That may use `sc`, `pairs`, `os` and `time`.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn two_step_program(cluster: &Cluster, second: &str) -> Result<PathBuf> {
+    let path = cluster.folder().join("two_step.py");
+    let go = cluster.folder().join(GO);
+    std::fs::write(
+        &path,
+        format!(
+            r#"
+import os, time
+from pyspark.sql import SparkSession
+sc = SparkSession.builder.appName("two-step").getOrCreate().sparkContext
+pairs = sc.parallelize(range(2000), 8).map(lambda i: (i % 10, i)).reduceByKey(lambda a, b: a + b, 4)
+pairs.cache()
+print("first", sum(v for _, v in pairs.collect()), flush=True)
+while not os.path.exists({go:?}):
+    time.sleep(0.05)
+{second}
+"#
+        ),
+    )?;
+    Ok(path)
+}
+
+/// In the cluster's folder.
+const GO: &str = "go";
+
+/// Lets a [`two_step_program`] go on.
+///
+/// # Errors
+/// When a file cannot be written.
+pub fn go(cluster: &Cluster) -> Result<()> {
+    Ok(std::fs::write(cluster.folder().join(GO), "")?)
 }
 
 /// Where any of these words is seen by somebody who looks at the cluster: in its lists,

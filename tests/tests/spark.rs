@@ -15,93 +15,24 @@
 
 #![allow(clippy::expect_used)]
 
-use std::{
-    collections::BTreeSet,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{collections::BTreeSet, path::Path};
 
 use anyhow::{Context, Result, ensure};
 use mezz_tests::{
-    Cluster, ClusterOptions, PATIENCE, Process, eventually, executors, nothing_is_left, prepared,
-    sidecar, spark_command,
+    Cluster, ClusterOptions, FIRST, Mode::Coarse, PATIENCE, SECOND, SLOW, eventually, example,
+    executors, go, nothing_is_left, prepared, sidecar, small_cluster, spark_command, submit,
+    submit_by, two_step_program,
 };
 use rustix::process::Signal;
 
 /// In Spark's folder; `mezz spark archive` makes it.
 const ARCHIVE: &str = "mezz-classes.jsa";
 
-/// Two executors of one core fit, one on each agent; the driver is outside.
-fn cluster() -> Result<Cluster> {
-    Cluster::start(ClusterOptions {
-        agents: 2,
-        resources: "cpus:1;mem:1400;disk:1000".to_owned(),
-        ..Default::default()
-    })
-}
-
-/// Starts a PySpark program by `mezz spark submit`.
-fn submit(
-    cluster: &Cluster,
-    spark: &str,
-    conf: &[&str],
-    program: &Path,
-    args: &[&str],
-) -> Result<Process> {
-    start(cluster, spark_command(cluster, spark, &["submit"])?, conf, program, args)
-}
-
-fn start(
-    cluster: &Cluster,
-    mut command: Command,
-    conf: &[&str],
-    program: &Path,
-    args: &[&str],
-) -> Result<Process> {
-    for pair in ["spark.executor.memory=512m", "spark.ui.enabled=false"].iter().chain(conf) {
-        command.args(["--conf", pair]);
-    }
-    command.arg(program).args(args);
-    Process::start("spark", cluster.folder(), command)
-}
-
-fn example(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../spark-framework/examples").join(name)
-}
-
-/// A program of the test's own; it prints `started`, then waits for the file `go`
-/// in the cluster's folder between two jobs that need every executor.
-fn two_step_program(cluster: &Cluster) -> Result<PathBuf> {
-    let path = cluster.folder().join("two_step.py");
-    let go = cluster.folder().join("go");
-    std::fs::write(
-        &path,
-        format!(
-            r#"
-import os, time
-from pyspark.sql import SparkSession
-sc = SparkSession.builder.appName("two-step").getOrCreate().sparkContext
-pairs = sc.parallelize(range(2000), 8).map(lambda i: (i % 10, i)).reduceByKey(lambda a, b: a + b, 4)
-pairs.cache()
-print("first", sum(v for _, v in pairs.collect()), flush=True)
-while not os.path.exists({go:?}):
-    time.sleep(0.05)
-slow = sc.parallelize(range(40), 40).map(lambda i: (time.sleep(0.1), i)[1]).sum()
-print("second", slow, sum(v for _, v in pairs.collect()), flush=True)
-"#
-        ),
-    )?;
-    Ok(path)
-}
-
-const FIRST: &str = "first 1999000";
-const SECOND: &str = "second 780 1999000";
-
 /// And an archive of classes that does not fit changes nothing, and is nowhere spoken of.
 /// The other tests run the newer Spark.
 #[test]
 fn the_same_jar_serves_spark_3_5() -> Result<()> {
-    let cluster = cluster()?;
+    let cluster = small_cluster()?;
     let (real, home) = (prepared("MEZZ_TEST_SPARK_3_HOME")?, cluster.folder().join("spark"));
     std::fs::create_dir(&home)?;
     for part in ["bin", "jars", "python"] {
@@ -113,7 +44,7 @@ fn the_same_jar_serves_spark_3_5() -> Result<()> {
     let mut command = spark_command(&cluster, "MEZZ_TEST_SPARK_3_HOME", &["submit"])?;
     command.env("SPARK_HOME", &home);
     let conf = ["spark.cores.max=2", "spark.authenticate=true"];
-    let mut job = start(&cluster, command, &conf, &example("pi.py"), &["4"])?;
+    let mut job = submit_by(command, &cluster, &conf, &example("pi.py"), &["4"])?;
     let end = job.wait(PATIENCE * 3)?.success()?;
     let said: Vec<&str> = end.stdout.lines().collect();
     ensure!(said.len() == 1 && said[0].starts_with("pi is roughly 3.1"), "{end}");
@@ -136,15 +67,15 @@ fn shares_classes(pid: i32) -> Result<bool> {
 
 #[test]
 fn restarts_of_master_and_agents_under_a_job_change_nothing() -> Result<()> {
-    let mut cluster = cluster()?;
-    let program = two_step_program(&cluster)?;
+    let mut cluster = small_cluster()?;
     let more = r#"
 while not os.path.exists("go-on"):
     time.sleep(0.05)
 print("third", sc.parallelize(range(3), 3).sum(), flush=True)
 "#;
-    std::fs::write(&program, std::fs::read_to_string(&program)? + more)?;
-    let mut job = submit(&cluster, "MEZZ_TEST_SPARK_HOME", &["spark.cores.max=2"], &program, &[])?;
+    let program = two_step_program(&cluster, &(SLOW.to_owned() + more))?;
+    let mut job =
+        submit(&cluster, Coarse, "MEZZ_TEST_SPARK_HOME", &["spark.cores.max=2"], &program, &[])?;
     job.wait_for_output(FIRST, PATIENCE * 2)?;
     let before = executors(&cluster)?;
     // `mezz spark submit` becomes the driver's JVM.
@@ -153,7 +84,7 @@ print("third", sc.parallelize(range(3), 3).sum(), flush=True)
     }
     cluster.master()?.kill_9()?;
     cluster.start_master()?;
-    std::fs::write(cluster.folder().join("go"), "")?;
+    go(&cluster)?;
     cluster.wait_for_agents(2)?;
     job.wait_for_output(SECOND, PATIENCE * 2)?;
     let both = executors(&cluster)?;
@@ -185,16 +116,15 @@ print("third", sc.parallelize(range(3), 3).sum(), flush=True)
 /// And a killed sidecar ends the job, with the right error.
 #[test]
 fn a_killed_executor_is_replaced_and_the_answer_is_right() -> Result<()> {
-    let cluster = cluster()?;
-    let program = two_step_program(&cluster)?;
+    let cluster = small_cluster()?;
     let endless = "sc.parallelize([1], 1).map(lambda i: time.sleep(600)).count()\n";
-    std::fs::write(&program, std::fs::read_to_string(&program)? + endless)?;
+    let program = two_step_program(&cluster, &(SLOW.to_owned() + endless))?;
     let conf = ["spark.cores.max=2", "spark.mezz.failoverTimeout=1s"];
-    let mut job = submit(&cluster, "MEZZ_TEST_SPARK_HOME", &conf, &program, &[])?;
+    let mut job = submit(&cluster, Coarse, "MEZZ_TEST_SPARK_HOME", &conf, &program, &[])?;
     job.wait_for_output(FIRST, PATIENCE * 2)?;
     let before = executors(&cluster)?;
     mezz_tests::signal(*before.first().context("an executor")?, Signal::KILL)?;
-    std::fs::write(cluster.folder().join("go"), "")?;
+    go(&cluster)?;
     job.wait_for_output(SECOND, PATIENCE * 2)?;
     let launched =
         cluster.list("tasks", &[])?.len() + cluster.list("tasks", &["--completed"])?.len();
@@ -208,9 +138,10 @@ fn a_killed_executor_is_replaced_and_the_answer_is_right() -> Result<()> {
 
 #[test]
 fn a_killed_driver_leaves_nothing() -> Result<()> {
-    let cluster = cluster()?;
-    let program = two_step_program(&cluster)?;
-    let mut job = submit(&cluster, "MEZZ_TEST_SPARK_HOME", &["spark.cores.max=2"], &program, &[])?;
+    let cluster = small_cluster()?;
+    let program = two_step_program(&cluster, SLOW)?;
+    let mut job =
+        submit(&cluster, Coarse, "MEZZ_TEST_SPARK_HOME", &["spark.cores.max=2"], &program, &[])?;
     job.wait_for_output(FIRST, PATIENCE * 2)?;
     // `mezz spark submit` becomes spark-submit, which becomes the driver's JVM.
     job.kill_9()?;
@@ -222,14 +153,15 @@ fn a_killed_driver_leaves_nothing() -> Result<()> {
 
 #[test]
 fn what_cannot_start_fails_the_job_with_the_reason() -> Result<()> {
-    let cluster = cluster()?;
+    let cluster = small_cluster()?;
     for (conf, said) in [
         // Two at first, then one at a time.
         ("spark.mezz.executor.home=/no/spark", "5 attempts in a row to start executors failed"),
         ("spark.mezz.bin=/no/such/mezz", "set spark.mezz.bin or MEZZ_BIN"),
     ] {
         let conf = ["spark.cores.max=2", conf];
-        let mut job = submit(&cluster, "MEZZ_TEST_SPARK_HOME", &conf, &example("pi.py"), &["2"])?;
+        let mut job =
+            submit(&cluster, Coarse, "MEZZ_TEST_SPARK_HOME", &conf, &example("pi.py"), &["2"])?;
         let end = job.wait(PATIENCE * 3)?;
         ensure!(end.code != Some(0) && end.stderr.contains(said), "{conf:?}: {end}");
     }
@@ -257,7 +189,7 @@ fn a_second_copy_of_a_straggler_ends_the_job() -> Result<()> {
         "spark.speculation.quantile=0.5",
         "spark.speculation.multiplier=1.5",
     ];
-    let mut job = submit(&cluster, "MEZZ_TEST_SPARK_HOME", &conf, &program, &[marks])?;
+    let mut job = submit(&cluster, Coarse, "MEZZ_TEST_SPARK_HOME", &conf, &program, &[marks])?;
     let end = job.wait(PATIENCE * 2)?.success()?;
     ensure!(end.stdout.contains("copies 1") && end.stdout.contains("met 2"), "{end}");
     nothing_is_left(&cluster)?;
@@ -266,9 +198,10 @@ fn a_second_copy_of_a_straggler_ends_the_job() -> Result<()> {
 
 #[test]
 fn ctrl_c_ends_the_job_its_executors_and_its_framework() -> Result<()> {
-    let cluster = cluster()?;
-    let program = two_step_program(&cluster)?;
-    let mut job = submit(&cluster, "MEZZ_TEST_SPARK_HOME", &["spark.cores.max=2"], &program, &[])?;
+    let cluster = small_cluster()?;
+    let program = two_step_program(&cluster, SLOW)?;
+    let mut job =
+        submit(&cluster, Coarse, "MEZZ_TEST_SPARK_HOME", &["spark.cores.max=2"], &program, &[])?;
     job.wait_for_output(FIRST, PATIENCE * 2)?;
     job.signal_group(Signal::INT)?;
     let end = job.wait(PATIENCE)?;
@@ -279,8 +212,8 @@ fn ctrl_c_ends_the_job_its_executors_and_its_framework() -> Result<()> {
 
 #[test]
 fn dynamic_allocation_grows_and_shrinks() -> Result<()> {
-    let cluster = cluster()?;
-    let program = two_step_program(&cluster)?;
+    let cluster = small_cluster()?;
+    let program = two_step_program(&cluster, SLOW)?;
     let conf = [
         "spark.dynamicAllocation.enabled=true",
         "spark.dynamicAllocation.shuffleTracking.enabled=true",
@@ -290,13 +223,13 @@ fn dynamic_allocation_grows_and_shrinks() -> Result<()> {
         "spark.dynamicAllocation.executorIdleTimeout=1s",
         "spark.dynamicAllocation.cachedExecutorIdleTimeout=1s",
     ];
-    let mut job = submit(&cluster, "MEZZ_TEST_SPARK_HOME", &conf, &program, &[])?;
+    let mut job = submit(&cluster, Coarse, "MEZZ_TEST_SPARK_HOME", &conf, &program, &[])?;
     job.wait_for_output(FIRST, PATIENCE * 2)?;
     eventually(PATIENCE, "idle executors are given back", || {
         let left = executors(&cluster)?;
         Ok(if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) })
     })?;
-    std::fs::write(cluster.folder().join("go"), "")?;
+    go(&cluster)?;
     eventually(PATIENCE, "two executors are back", || {
         let now = executors(&cluster)?;
         Ok(if now.len() == 2 { Ok(()) } else { Err(format!("{now:?}")) })
@@ -309,7 +242,7 @@ fn dynamic_allocation_grows_and_shrinks() -> Result<()> {
 
 #[test]
 fn an_executor_killed_for_its_memory_is_reported_as_such() -> Result<()> {
-    let cluster = cluster()?;
+    let cluster = small_cluster()?;
     let program = cluster.folder().join("greedy.py");
     std::fs::write(
         &program,
@@ -325,7 +258,7 @@ sc.parallelize([1], 1).map(eat).collect()
     )?;
     let conf =
         ["spark.cores.max=1", "spark.task.maxFailures=1", "spark.executor.memoryOverhead=128m"];
-    let mut job = submit(&cluster, "MEZZ_TEST_SPARK_HOME", &conf, &program, &[])?;
+    let mut job = submit(&cluster, Coarse, "MEZZ_TEST_SPARK_HOME", &conf, &program, &[])?;
     let end = job.wait(PATIENCE * 3)?;
     ensure!(end.code != Some(0), "{end}");
     ensure!(end.stderr.contains("spark.executor.memoryOverhead"), "the hint is given: {end}");

@@ -3,78 +3,15 @@
 
 #![allow(clippy::expect_used)]
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use mezz_tests::{
-    Cluster, ClusterOptions, PATIENCE, Process, QUICK_LOSS, eventually, executors, nothing_is_left,
-    prepared_value, sidecar, spark_command,
+    Cluster, ClusterOptions, FIRST, Mode::Fine, PATIENCE, QUICK_LOSS, SECOND, SLOW, eventually,
+    example, executors, go, nothing_is_left, prepared_value, sidecar, small_cluster, submit,
+    two_step_program,
 };
 use rustix::process::Signal;
-
-/// One executor and one task at a time fit on each agent; the driver is outside.
-fn cluster() -> Result<Cluster> {
-    Cluster::start(ClusterOptions {
-        agents: 2,
-        resources: "cpus:1;mem:1400;disk:1000".to_owned(),
-        ..Default::default()
-    })
-}
-
-/// Starts a PySpark program by `mezz spark submit --mode fine`.
-fn submit(
-    cluster: &Cluster,
-    spark: &str,
-    conf: &[&str],
-    program: &Path,
-    args: &[&str],
-) -> Result<Process> {
-    let mut command = spark_command(cluster, spark, &["submit", "--mode", "fine"])?;
-    for pair in ["spark.executor.memory=512m", "spark.ui.enabled=false"].iter().chain(conf) {
-        command.args(["--conf", pair]);
-    }
-    command.arg(program).args(args);
-    Process::start("spark", cluster.folder(), command)
-}
-
-fn example(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../spark-framework/examples").join(name)
-}
-
-/// A program of the test's own. It prints `first`, waits for the file `go` in the
-/// cluster's folder, and runs this in between and at the end.
-fn two_step_program(cluster: &Cluster, second: &str) -> Result<PathBuf> {
-    let path = cluster.folder().join("two_step.py");
-    let go = cluster.folder().join("go");
-    std::fs::write(
-        &path,
-        format!(
-            r#"
-import os, time
-from pyspark.sql import SparkSession
-sc = SparkSession.builder.appName("two-step").getOrCreate().sparkContext
-pairs = sc.parallelize(range(2000), 8).map(lambda i: (i % 10, i)).reduceByKey(lambda a, b: a + b, 4)
-pairs.cache()
-print("first", sum(v for _, v in pairs.collect()), flush=True)
-while not os.path.exists({go:?}):
-    time.sleep(0.05)
-{second}
-"#
-        ),
-    )?;
-    Ok(path)
-}
-
-const FIRST: &str = "first 1999000";
-const SLOW: &str = r#"
-slow = sc.parallelize(range(40), 40).map(lambda i: (time.sleep(0.1), i)[1]).sum()
-print("second", slow, sum(v for _, v in pairs.collect()), flush=True)
-"#;
-const SECOND: &str = "second 780 1999000";
-
-fn go(cluster: &Cluster) -> Result<()> {
-    Ok(std::fs::write(cluster.folder().join("go"), "")?)
-}
 
 /// Waits until there are tasks. Short ones are never told to run.
 fn work_begins(cluster: &Cluster) -> Result<()> {
@@ -95,12 +32,13 @@ fn tasks_run(cluster: &Cluster, count: usize) -> Result<()> {
 
 #[test]
 fn every_spark_task_is_one_of_the_clusters() -> Result<()> {
-    let cluster = cluster()?;
+    let cluster = small_cluster()?;
     let text = cluster.folder().join("text.txt");
     std::fs::write(&text, "to be or not to be\n".repeat(20_000))?;
     let text = text.to_str().context("a path in UTF-8")?;
     let mut job = submit(
         &cluster,
+        Fine,
         "MEZZ_TEST_SPARK_HOME",
         &[
             "spark.authenticate=true",
@@ -128,9 +66,10 @@ fn every_spark_task_is_one_of_the_clusters() -> Result<()> {
 
 #[test]
 fn the_same_jar_serves_spark_3_5() -> Result<()> {
-    let cluster = cluster()?;
+    let cluster = small_cluster()?;
     let conf = ["spark.authenticate=true"];
-    let mut job = submit(&cluster, "MEZZ_TEST_SPARK_3_HOME", &conf, &example("pi.py"), &["4"])?;
+    let mut job =
+        submit(&cluster, Fine, "MEZZ_TEST_SPARK_3_HOME", &conf, &example("pi.py"), &["4"])?;
     let end = job.wait(PATIENCE * 3)?.success()?;
     ensure!(end.stdout.contains("pi is roughly 3.1"), "{end}");
     nothing_is_left(&cluster)?;
@@ -141,9 +80,9 @@ fn the_same_jar_serves_spark_3_5() -> Result<()> {
 /// and others run on its cores.
 #[test]
 fn an_idle_application_holds_no_cores_and_is_offered_nothing() -> Result<()> {
-    let cluster = cluster()?;
+    let cluster = small_cluster()?;
     let program = two_step_program(&cluster, SLOW)?;
-    let mut job = submit(&cluster, "MEZZ_TEST_SPARK_HOME", &[], &program, &[])?;
+    let mut job = submit(&cluster, Fine, "MEZZ_TEST_SPARK_HOME", &[], &program, &[])?;
     job.wait_for_output(FIRST, PATIENCE * 2)?;
     eventually(PATIENCE, "no task and no offer is left", || {
         let left = (cluster.list("tasks", &[])?, cluster.list("offers", &[])?);
@@ -180,9 +119,9 @@ fn an_idle_application_holds_no_cores_and_is_offered_nothing() -> Result<()> {
 
 #[test]
 fn a_killed_executor_is_replaced_and_the_answer_is_right() -> Result<()> {
-    let cluster = cluster()?;
+    let cluster = small_cluster()?;
     let program = two_step_program(&cluster, SLOW)?;
-    let mut job = submit(&cluster, "MEZZ_TEST_SPARK_HOME", &[], &program, &[])?;
+    let mut job = submit(&cluster, Fine, "MEZZ_TEST_SPARK_HOME", &[], &program, &[])?;
     job.wait_for_output(FIRST, PATIENCE * 2)?;
     let before = executors(&cluster)?;
     for pid in &before {
@@ -205,11 +144,11 @@ fn a_killed_executor_is_replaced_and_the_answer_is_right() -> Result<()> {
 
 #[test]
 fn a_driver_killed_with_its_sidecar_leaves_nothing() -> Result<()> {
-    let cluster = cluster()?;
+    let cluster = small_cluster()?;
     let program = two_step_program(&cluster, SLOW)?;
     // Nobody can tell the master; it waits for so long.
     let conf = ["spark.mezz.failoverTimeout=1s"];
-    let mut job = submit(&cluster, "MEZZ_TEST_SPARK_HOME", &conf, &program, &[])?;
+    let mut job = submit(&cluster, Fine, "MEZZ_TEST_SPARK_HOME", &conf, &program, &[])?;
     job.wait_for_output(FIRST, PATIENCE * 2)?;
     go(&cluster)?;
     work_begins(&cluster)?;
@@ -257,7 +196,7 @@ sc.parallelize([1], 1).map(lambda i: time.sleep(600)).count()
         "spark.speculation.multiplier=1.5",
         "spark.mezz.failoverTimeout=1s",
     ];
-    let mut job = submit(&cluster, "MEZZ_TEST_SPARK_HOME", &conf, &program, &[&marks])?;
+    let mut job = submit(&cluster, Fine, "MEZZ_TEST_SPARK_HOME", &conf, &program, &[&marks])?;
     job.wait_for_output("copies 1", PATIENCE * 2)?;
     job.wait_for_output("met 2", PATIENCE)?;
     let ended = cluster.list("tasks", &["--completed"])?;
@@ -283,7 +222,7 @@ sc.parallelize([1], 1).map(lambda i: time.sleep(600)).count()
 
 #[test]
 fn restarts_of_master_and_agents_under_a_job_change_nothing() -> Result<()> {
-    let mut cluster = cluster()?;
+    let mut cluster = small_cluster()?;
     let program = two_step_program(
         &cluster,
         &(SLOW.to_owned()
@@ -293,7 +232,7 @@ while not os.path.exists("go-on"):
 print("third", sc.parallelize(range(3), 3).map(lambda i: (time.sleep(5), i)[1]).sum(), flush=True)
 "#),
     )?;
-    let mut job = submit(&cluster, "MEZZ_TEST_SPARK_HOME", &[], &program, &[])?;
+    let mut job = submit(&cluster, Fine, "MEZZ_TEST_SPARK_HOME", &[], &program, &[])?;
     job.wait_for_output(FIRST, PATIENCE * 2)?;
     let before = executors(&cluster)?;
     go(&cluster)?;
@@ -332,7 +271,7 @@ print("third", sc.parallelize(range(3), 3).map(lambda i: (time.sleep(5), i)[1]).
 
 #[test]
 fn a_cancelled_job_ends_its_tasks_at_once() -> Result<()> {
-    let cluster = cluster()?;
+    let cluster = small_cluster()?;
     let program = two_step_program(
         &cluster,
         r#"
@@ -359,7 +298,7 @@ worker.join()
 print("after", sc.parallelize(range(10), 2).sum(), flush=True)
 "#,
     )?;
-    let mut job = submit(&cluster, "MEZZ_TEST_SPARK_HOME", &[], &program, &[])?;
+    let mut job = submit(&cluster, Fine, "MEZZ_TEST_SPARK_HOME", &[], &program, &[])?;
     job.wait_for_output(FIRST, PATIENCE * 2)?;
     go(&cluster)?;
     tasks_run(&cluster, 2)?;
@@ -376,7 +315,7 @@ print("after", sc.parallelize(range(10), 2).sum(), flush=True)
 
 #[test]
 fn what_fine_grained_mode_cannot_do_is_said() -> Result<()> {
-    let cluster = cluster()?;
+    let cluster = small_cluster()?;
     let program = cluster.folder().join("barrier.py");
     std::fs::write(
         &program,
@@ -392,7 +331,7 @@ sc.parallelize(range(2), 2).barrier().mapPartitions(lambda i: i).collect()
         ("spark.mezz.executor.cores=-1", "it must be a number of cores"),
         ("spark.app.name=barrier", "A barrier stage needs all of its tasks at once"),
     ] {
-        let mut job = submit(&cluster, "MEZZ_TEST_SPARK_HOME", &[conf], &program, &[])?;
+        let mut job = submit(&cluster, Fine, "MEZZ_TEST_SPARK_HOME", &[conf], &program, &[])?;
         let end = job.wait(PATIENCE * 2)?;
         ensure!(end.code != Some(0) && end.stderr.contains(said), "{conf}: {end}");
     }
@@ -402,9 +341,9 @@ sc.parallelize(range(2), 2).barrier().mapPartitions(lambda i: i).collect()
 
 #[test]
 fn executors_that_cannot_start_fail_the_job_after_a_few_attempts() -> Result<()> {
-    let cluster = cluster()?;
+    let cluster = small_cluster()?;
     let conf = ["spark.mezz.executor.bridge=/no/such/bridge.jar"];
-    let mut job = submit(&cluster, "MEZZ_TEST_SPARK_HOME", &conf, &example("pi.py"), &["2"])?;
+    let mut job = submit(&cluster, Fine, "MEZZ_TEST_SPARK_HOME", &conf, &example("pi.py"), &["2"])?;
     let end = job.wait(PATIENCE * 3)?;
     let said = "5 attempts in a row to start executors failed";
     ensure!(end.code != Some(0) && end.stderr.contains(said), "{end}");
@@ -422,7 +361,7 @@ fn an_application_that_no_agent_can_run_says_why() -> Result<()> {
     let image = prepared_value("MEZZ_TEST_SPARK_IMAGE")?;
     let image = format!("spark.mezz.executor.docker.image={image}");
     let conf = [image.as_str()];
-    let mut job = submit(&cluster, "MEZZ_TEST_SPARK_HOME", &conf, &example("pi.py"), &["2"])?;
+    let mut job = submit(&cluster, Fine, "MEZZ_TEST_SPARK_HOME", &conf, &example("pi.py"), &["2"])?;
     job.wait_for_output("Waiting for executors: no agent that is offered has room", PATIENCE * 2)?;
     job.wait_for_output("127.0.0.1 has no Docker engine", PATIENCE)?;
     job.signal_group(Signal::INT)?;
@@ -434,14 +373,14 @@ fn an_application_that_no_agent_can_run_says_why() -> Result<()> {
 /// Spark cannot end executors of a cluster that it does not know: we do.
 #[test]
 fn an_executor_that_hangs_is_replaced() -> Result<()> {
-    let cluster = cluster()?;
+    let cluster = small_cluster()?;
     let program = two_step_program(&cluster, SLOW)?;
     let conf = [
         "spark.storage.blockManagerHeartbeatTimeoutMs=15s",
         "spark.network.timeoutInterval=1s",
         "spark.executor.heartbeatInterval=2s",
     ];
-    let mut job = submit(&cluster, "MEZZ_TEST_SPARK_HOME", &conf, &program, &[])?;
+    let mut job = submit(&cluster, Fine, "MEZZ_TEST_SPARK_HOME", &conf, &program, &[])?;
     job.wait_for_output(FIRST, PATIENCE * 2)?;
     let before = executors(&cluster)?;
     for pid in &before {
@@ -458,7 +397,7 @@ fn an_executor_that_hangs_is_replaced() -> Result<()> {
 
 #[test]
 fn an_executor_killed_for_its_memory_is_reported_as_such() -> Result<()> {
-    let cluster = cluster()?;
+    let cluster = small_cluster()?;
     let program = cluster.folder().join("greedy.py");
     std::fs::write(
         &program,
@@ -474,7 +413,7 @@ sc.parallelize([1], 1).map(eat).collect()
     )?;
     // Once is enough: the executor's end counts against its task.
     let conf = ["spark.task.maxFailures=1", "spark.executor.memoryOverhead=128m"];
-    let mut job = submit(&cluster, "MEZZ_TEST_SPARK_HOME", &conf, &program, &[])?;
+    let mut job = submit(&cluster, Fine, "MEZZ_TEST_SPARK_HOME", &conf, &program, &[])?;
     let end = job.wait(PATIENCE * 3)?;
     ensure!(end.code != Some(0), "{end}");
     ensure!(end.stderr.contains("raise spark.executor.memoryOverhead"), "the hint is given: {end}");
