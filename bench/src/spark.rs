@@ -50,6 +50,9 @@ pub struct SparkArgs {
     /// Only these jobs, by name
     #[arg(long, value_delimiter = ',')]
     jobs: Vec<String>,
+    /// Only on these
+    #[arg(long, value_delimiter = ',', value_enum)]
+    managers: Vec<Manager>,
     /// When each step of a job's start was reached, in place of how long it took
     #[arg(long, conflicts_with = "cpu")]
     steps: bool,
@@ -97,11 +100,15 @@ assert counts.count() == 5000
 "#;
 
 /// Where a job runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 enum Manager {
+    /// In the driver alone
     Local,
+    /// Spark's own
     Standalone,
+    /// Mezz in coarse-grained mode
     Coarse,
+    /// Mezz in fine-grained mode
     Fine,
 }
 
@@ -176,7 +183,10 @@ impl SparkArgs {
             "mezz-bench-spark",
         ];
         let _agent = Process::agent(&mezz, &master.address, &agent_args).await?;
-        let (standalone, _daemons) = self.standalone(folder.path())?;
+        let (standalone, _daemons) = match self.managers().any(|m| m == Manager::Standalone) {
+            true => self.standalone(folder.path())?,
+            false => Default::default(),
+        };
 
         let timed = folder.path().join("timed.py");
         std::fs::write(&timed, TIMED)?;
@@ -216,7 +226,7 @@ impl SparkArgs {
             for job in &jobs {
                 // Nothing else here lets a signal be heard.
                 tokio::task::yield_now().await;
-                for manager in Manager::ALL {
+                for manager in self.managers() {
                     let mut command = match manager {
                         Manager::Local | Manager::Standalone => {
                             let url = match manager {
@@ -264,6 +274,12 @@ impl SparkArgs {
         Ok(())
     }
 
+    fn managers(&self) -> impl Iterator<Item = Manager> {
+        Manager::ALL
+            .into_iter()
+            .filter(|manager| self.managers.is_empty() || self.managers.contains(manager))
+    }
+
     fn report(&self, jobs: &[Job], all: &AllTimes, report: &mut Report) {
         let mut add = |name: String, unit, values| {
             let measurement = Measurement::new(&format!("spark.{name}"), unit, values);
@@ -271,7 +287,7 @@ impl SparkArgs {
         };
         for job in jobs {
             let of = |manager| all.get(&(job.name, manager)).map(Vec::as_slice).unwrap_or_default();
-            for manager in Manager::ALL {
+            for manager in self.managers() {
                 for (what, part) in PARTS {
                     let values = of(manager).iter().map(part).collect();
                     add(format!("{}.{}.{what}", job.name, manager.name()), "s", values);
@@ -294,10 +310,14 @@ impl SparkArgs {
             let ratios = |one, other, part: Part| {
                 of(one).iter().zip(of(other)).map(|(a, b)| part(a) / part(b)).collect()
             };
-            let wall = ratios(Manager::Coarse, Manager::Standalone, |t| t.wall);
-            add(format!("{}.coarse_to_standalone.wall", job.name), "", wall);
-            let own = ratios(Manager::Fine, Manager::Coarse, |t| t.job);
-            add(format!("{}.fine_to_coarse.job", job.name), "", own);
+            let wall: Vec<f64> = ratios(Manager::Coarse, Manager::Standalone, |t| t.wall);
+            let own: Vec<f64> = ratios(Manager::Fine, Manager::Coarse, |t| t.job);
+            for (what, values) in [("coarse_to_standalone.wall", wall), ("fine_to_coarse.job", own)]
+            {
+                if !values.is_empty() {
+                    add(format!("{}.{what}", job.name), "", values);
+                }
+            }
         }
     }
 
