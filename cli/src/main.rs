@@ -82,8 +82,8 @@ fn run(parsed: &Parsed) -> anyhow::Result<ExitCode> {
         },
         Command::Local(args) => serve(commands::local::run(args, &sources)),
         Command::Spark(args) => commands::spark::run(args, &sources),
-        Command::SparkSidecar => block_on(commands::spark::sidecar()),
-        Command::SparkExecutor => block_on(commands::spark::executor()),
+        Command::SparkSidecar => block_on_one_thread(commands::spark::sidecar()),
+        Command::SparkExecutor => block_on_one_thread(commands::spark::executor()),
         Command::Run(args) => ask(commands::run::run(args)),
         Command::Agents(args) => list(commands::agents::run(args)),
         Command::Frameworks(args) => list(commands::frameworks::run(args)),
@@ -107,6 +107,18 @@ fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Resul
         .build()?;
     let result = runtime.block_on(future);
     // What is left running (a read, a name look-up) does not hold the exit up.
+    runtime.shutdown_background();
+    result
+}
+
+/// The same for what passes short messages on, one after the other: to hand each to another
+/// thread would cost more than the work itself.
+fn block_on_one_thread<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .build()?;
+    let result = runtime.block_on(future);
     runtime.shutdown_background();
     result
 }
