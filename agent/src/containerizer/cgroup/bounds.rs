@@ -53,6 +53,18 @@ impl Bounds {
         let gpus = resources.scalar("gpus").to_f64() as usize;
         Self { cpus, cpu_quota_micros, memory_soft, memory_hard, gpus }
     }
+
+    /// Whether the cpus are to be set, with those bounds in force.
+    pub fn changes_cpus(&self, before: Option<&Self>) -> bool {
+        let cpus = |b: &Self| (b.cpus, b.cpu_quota_micros);
+        before.is_none_or(|before| cpus(before) != cpus(self))
+    }
+
+    /// Whether the memory is to be set, with those bounds in force.
+    pub fn changes_memory(&self, before: Option<&Self>) -> bool {
+        let memory = |b: &Self| (b.memory_soft, b.memory_hard);
+        before.is_none_or(|before| memory(before) != memory(self))
+    }
 }
 
 fn finite(value: f64) -> Option<f64> {
@@ -97,6 +109,19 @@ mod tests {
         let b = bounds(&[("cpus", f64::INFINITY), ("mem", f64::INFINITY)], true);
         assert_eq!((b.cpu_quota_micros, b.memory_hard), (None, None));
         assert_eq!(b.memory_soft, 64 * MIB);
+    }
+
+    #[test]
+    fn what_differs_is_told_apart() {
+        let b = bounds(&[], false);
+        assert!(b.changes_cpus(None) && b.changes_memory(None));
+        assert!(!b.changes_cpus(Some(&b)) && !b.changes_memory(Some(&b)));
+        let cpus = Bounds { cpus: 1.0, ..b };
+        assert!(cpus.changes_cpus(Some(&b)) && !cpus.changes_memory(Some(&b)));
+        let quota = bounds(&[], true);
+        assert!(quota.changes_cpus(Some(&b)) && !quota.changes_memory(Some(&b)));
+        let unbound = bounds(&[("mem", f64::INFINITY)], false);
+        assert!(!unbound.changes_cpus(Some(&b)) && unbound.changes_memory(Some(&b)));
     }
 
     #[test]

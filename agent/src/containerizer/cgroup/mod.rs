@@ -32,9 +32,16 @@ pub trait Cgroups: Send + Sync + 'static {
     /// (by writing `0`).
     fn create(&self, id: &str, bounds: &Bounds) -> Result<Vec<PathBuf>, CgroupError>;
 
-    /// Holds it to other bounds. A hard limit is never lowered below what is in use:
-    /// that would kill.
-    fn update(&self, id: &str, bounds: &Bounds) -> Result<(), CgroupError>;
+    /// Holds it to other bounds; only what differs from those `before`, if they are known,
+    /// is written, for tasks of an executor may come and go by the hundred a second.
+    /// A hard limit is never lowered below what is in use: that would kill. Whether all
+    /// bounds are in force.
+    fn update(
+        &self,
+        id: &str,
+        bounds: &Bounds,
+        before: Option<&Bounds>,
+    ) -> Result<bool, CgroupError>;
 
     /// All its pids.
     fn processes(&self, id: &str) -> Result<Vec<i32>, CgroupError>;

@@ -3,7 +3,7 @@
 use std::{
     io,
     os::fd::{AsFd as _, OwnedFd},
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use mezz_proto::ids::ContainerId;
@@ -15,6 +15,7 @@ use rustix::{
 use tokio::sync::watch;
 
 use super::Termination;
+use crate::containerizer::cgroup::Bounds;
 use crate::launcher::{process::Process, record::Started};
 
 /// Where it is in its life.
@@ -78,11 +79,14 @@ pub(super) struct Container {
     /// Once known. Not set when its pids are of an earlier start of the machine.
     started: OnceLock<Started>,
     state: watch::Sender<State>,
+    /// What it is held to; unknown until this process has set all of it.
+    bounds: Mutex<Option<Bounds>>,
 }
 
 impl Container {
     pub(super) fn new(id: ContainerId, state: State) -> Arc<Self> {
-        Arc::new(Self { id, started: OnceLock::new(), state: watch::Sender::new(state) })
+        let (state, bounds) = (watch::Sender::new(state), Mutex::default());
+        Arc::new(Self { id, started: OnceLock::new(), state, bounds })
     }
 
     pub(super) fn set(&self, state: State) {
@@ -116,6 +120,20 @@ impl Container {
             State::Ended(termination) => Some(termination.clone()),
             _ => None,
         }
+    }
+
+    /// Holds it to these bounds by `set`, which is told what it is held to now, if that is
+    /// known, and says whether all was set. One call at a time.
+    pub(super) fn hold_to(
+        &self,
+        bounds: Bounds,
+        set: impl FnOnce(Option<&Bounds>) -> io::Result<bool>,
+    ) -> io::Result<()> {
+        let mut held = self.bounds.lock().unwrap_or_else(PoisonError::into_inner);
+        // Half of it may be set when it fails.
+        let before = held.take();
+        *held = set(before.as_ref())?.then_some(bounds);
+        Ok(())
     }
 
     /// Tells the launcher to kill all of its descendants.

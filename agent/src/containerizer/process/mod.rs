@@ -176,7 +176,9 @@ impl Inner {
         }
         let bounds = Bounds::new(&resources, &limits, self.cpu_quota);
         blocking(move || match &self.cgroups {
-            Some(cgroups) => Ok(cgroups.update(container.id.as_str(), &bounds)?),
+            Some(cgroups) => container.hold_to(bounds, |before| {
+                Ok(cgroups.update(container.id.as_str(), &bounds, before)?)
+            }),
             None => Ok(()),
         })
         .await

@@ -20,7 +20,12 @@ const NANOS: f64 = 1e9;
 /// The kernel's own least.
 const LEAST_SHARES: u64 = 2;
 
-pub(super) fn set(directory: &Path, bounds: &Bounds) -> Result<(), CgroupError> {
+/// `before` is in force, if it is known.
+pub(super) fn set(
+    directory: &Path,
+    bounds: &Bounds,
+    before: Option<&Bounds>,
+) -> Result<(), CgroupError> {
     let shares = ((bounds.cpus * SHARES_PER_CPU) as u64).max(LEAST_SHARES);
     file::write(directory, SHARES, shares)?;
     match bounds.cpu_quota_micros {
@@ -28,6 +33,7 @@ pub(super) fn set(directory: &Path, bounds: &Bounds) -> Result<(), CgroupError> 
             file::write(directory, PERIOD, CPU_PERIOD_MICROS)?;
             file::write(directory, QUOTA, quota)
         }
+        None if before.is_some_and(|before| before.cpu_quota_micros.is_none()) => Ok(()),
         None if bounded(directory) => file::write(directory, QUOTA, -1),
         None => Ok(()),
     }
@@ -66,28 +72,28 @@ mod tests {
     #[test]
     fn shares_are_1024_a_cpu_and_at_least_two() {
         let dir = folder();
-        set(dir.path(), &bounds(1.5, None)).unwrap();
+        set(dir.path(), &bounds(1.5, None), None).unwrap();
         assert_eq!(file::number(dir.path(), SHARES), Some(1536));
         let dir = folder();
-        set(dir.path(), &bounds(0.001, None)).unwrap();
+        set(dir.path(), &bounds(0.001, None), None).unwrap();
         assert_eq!(file::number(dir.path(), SHARES), Some(2));
     }
 
     #[test]
     fn a_quota_is_written_with_its_period_and_lifted_again() {
         let dir = folder();
-        set(dir.path(), &bounds(1.0, Some(50_000))).unwrap();
+        set(dir.path(), &bounds(1.0, Some(50_000)), None).unwrap();
         assert_eq!(file::number(dir.path(), PERIOD), Some(100_000));
         // A plain file keeps what a shorter write leaves; control files do not.
         assert!(file::read(dir.path(), QUOTA).unwrap().starts_with("50000"));
-        set(dir.path(), &bounds(1.0, None)).unwrap();
+        set(dir.path(), &bounds(1.0, None), Some(&bounds(1.0, Some(50_000)))).unwrap();
         assert!(file::read(dir.path(), QUOTA).unwrap().starts_with("-1"));
     }
 
     #[test]
     fn a_missing_file_is_named() {
         let dir = tempfile::tempdir().unwrap();
-        let error = set(dir.path(), &bounds(1.0, None)).unwrap_err().to_string();
+        let error = set(dir.path(), &bounds(1.0, None), None).unwrap_err().to_string();
         assert!(error.starts_with("writing `1024` to ") && error.contains(SHARES), "{error}");
     }
 

@@ -42,7 +42,8 @@ pub(super) fn count_hierarchically(agent: &Path) -> Result<(), CgroupError> {
     }
 }
 
-pub(super) fn set(directory: &Path, bounds: &Bounds) -> Result<(), CgroupError> {
+/// Whether the limit is in force.
+pub(super) fn set(directory: &Path, bounds: &Bounds) -> Result<bool, CgroupError> {
     file::write(directory, SOFT, bounds.memory_soft)?;
     let hard = bounds.memory_hard.map_or(-1, |bytes| i64::try_from(bytes).unwrap_or(-1));
     let raises = bounds.memory_hard.is_none_or(|new| new >= limit(directory).unwrap_or(u64::MAX));
@@ -54,14 +55,14 @@ pub(super) fn set(directory: &Path, bounds: &Bounds) -> Result<(), CgroupError> 
     match file::write(directory, HARD, hard) {
         Err(e) if e.source.kind() == std::io::ErrorKind::ResourceBusy => {
             tracing::warn!(%e, "more memory is in use than the new limit: it stays as it was");
-            return Ok(());
+            return Ok(false);
         }
         result => result?,
     }
     if swap && !raises {
         file::write(directory, WITH_SWAP, hard)?;
     }
-    Ok(())
+    Ok(true)
 }
 
 fn limit(directory: &Path) -> Option<u64> {

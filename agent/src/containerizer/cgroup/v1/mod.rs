@@ -115,15 +115,29 @@ impl Cgroups for V1 {
             let _choosing = self.choosing.lock().unwrap_or_else(PoisonError::into_inner);
             devices::confine(agent, id, bounds.gpus)?;
         }
-        self.update(id, bounds)?;
+        self.update(id, bounds, None)?;
         Ok(join)
     }
 
-    fn update(&self, id: &str, bounds: &Bounds) -> Result<(), CgroupError> {
-        cpu::set(&self.cpu.join(id), bounds)?;
+    fn update(
+        &self,
+        id: &str,
+        bounds: &Bounds,
+        before: Option<&Bounds>,
+    ) -> Result<bool, CgroupError> {
+        let cpus = bounds.changes_cpus(before);
+        if cpus {
+            cpu::set(&self.cpu.join(id), bounds, before)?;
+        }
         // First: cores that cannot be had keep no limit from being changed.
-        memory::set(&self.memory.join(id), bounds)?;
-        self.cores.as_ref().map_or(Ok(()), |cores| cores.assign(id, bounds.cpus))
+        let held = match bounds.changes_memory(before) {
+            true => memory::set(&self.memory.join(id), bounds)?,
+            false => true,
+        };
+        if let Some(cores) = self.cores.as_ref().filter(|_| cpus) {
+            cores.assign(id, bounds.cpus)?;
+        }
+        Ok(held)
     }
 
     fn processes(&self, id: &str) -> Result<Vec<i32>, CgroupError> {

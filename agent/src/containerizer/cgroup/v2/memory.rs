@@ -29,19 +29,20 @@ pub(super) fn prepare(directory: &Path) -> Result<(), CgroupError> {
     Ok(())
 }
 
-pub(super) fn set(directory: &Path, bounds: &Bounds) -> Result<(), CgroupError> {
+/// Whether the limit is in force.
+pub(super) fn set(directory: &Path, bounds: &Bounds) -> Result<bool, CgroupError> {
     file::write(directory, LOW, bounds.memory_soft)?;
     match bounds.memory_hard {
-        None => file::write(directory, MAX, "max"),
+        None => file::write(directory, MAX, "max").map(|()| true),
         // Unlike v1 the kernel would obey, and kill.
         Some(hard) if file::number(directory, CURRENT).is_some_and(|used| used > hard) => {
             tracing::warn!(
                 cgroup = %directory.display(), hard,
                 "more memory is in use than the new limit: it stays as it was"
             );
-            Ok(())
+            Ok(false)
         }
-        Some(hard) => file::write(directory, MAX, hard),
+        Some(hard) => file::write(directory, MAX, hard).map(|()| true),
     }
 }
 

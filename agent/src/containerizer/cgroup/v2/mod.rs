@@ -66,16 +66,30 @@ impl Cgroups for V2 {
             let _choosing = self.choosing.lock().unwrap_or_else(PoisonError::into_inner);
             devices::confine(&self.agent, id, bounds.gpus)?;
         }
-        self.update(id, bounds)?;
+        self.update(id, bounds, None)?;
         Ok(vec![directory.join(tree::PROCESSES)])
     }
 
-    fn update(&self, id: &str, bounds: &Bounds) -> Result<(), CgroupError> {
+    fn update(
+        &self,
+        id: &str,
+        bounds: &Bounds,
+        before: Option<&Bounds>,
+    ) -> Result<bool, CgroupError> {
         let directory = self.agent.join(id);
-        cpu::set(&directory, bounds)?;
+        let cpus = bounds.changes_cpus(before);
+        if cpus {
+            cpu::set(&directory, bounds)?;
+        }
         // First: cores that cannot be had keep no limit from being changed.
-        memory::set(&directory, bounds)?;
-        self.cores.as_ref().map_or(Ok(()), |cores| cores.assign(id, bounds.cpus))
+        let held = match bounds.changes_memory(before) {
+            true => memory::set(&directory, bounds)?,
+            false => true,
+        };
+        if let Some(cores) = self.cores.as_ref().filter(|_| cpus) {
+            cores.assign(id, bounds.cpus)?;
+        }
+        Ok(held)
     }
 
     fn processes(&self, id: &str) -> Result<Vec<i32>, CgroupError> {

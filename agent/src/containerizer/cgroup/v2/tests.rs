@@ -92,9 +92,28 @@ fn a_limit_is_not_lowered_below_what_is_in_use() {
     let folder = Folder::new();
     folder.put("mezz/c/memory.max", "67108864");
     folder.put("mezz/c/memory.current", "50000000\n");
-    folder.open().update("c", &bounds(1.0, 32.0, false)).unwrap();
+    let held = folder.open().update("c", &bounds(1.0, 32.0, false), None).unwrap();
+    assert!(!held, "it is told that the limit is another");
     assert_eq!(folder.text("mezz/c/memory.max"), "67108864");
     assert_eq!(folder.text("mezz/c/memory.low"), "33554432");
+}
+
+#[test]
+fn only_what_differs_is_written() {
+    let folder = Folder::new();
+    let (v2, before) = (folder.open(), bounds(1.0, 32.0, false));
+    v2.create("c", &before).unwrap();
+    for name in ["cpu.weight", "cpu.max", "memory.low", "memory.max"] {
+        folder.put(&format!("mezz/c/{name}"), "as it was");
+    }
+    let read = || ["cpu.weight", "memory.max"].map(|name| folder.text(&format!("mezz/c/{name}")));
+    assert!(v2.update("c", &before, Some(&before)).unwrap());
+    assert_eq!(read(), ["as it was", "as it was"]);
+    let more = bounds(2.0, 32.0, false);
+    assert!(v2.update("c", &more, Some(&before)).unwrap());
+    assert!(read()[0].starts_with("200") && read()[1] == "as it was", "{:?}", read());
+    assert!(v2.update("c", &bounds(2.0, 64.0, false), Some(&more)).unwrap());
+    assert!(read()[1].starts_with("67108864"), "{:?}", read());
 }
 
 #[test]
