@@ -168,7 +168,10 @@ impl Core {
         }
     }
 
-    /// Sends the tasks that wait, if the executor is there.
+    /// Sends the tasks that wait, if the executor is there. As with containers that does not
+    /// wait for the store, which then writes a short task's start together with its end: a
+    /// task that the store does not know is killed when the executor comes back to the next
+    /// agent. What the executor says of it does wait.
     pub(super) fn deliver_pending(&mut self, key: &ExecutorKey, out: &mut Effects) {
         let Some(executor) = self.executors.get_mut(key) else { return };
         let Some(connection) = executor.connection else { return };
@@ -182,7 +185,7 @@ impl Core {
             }
             if pending.group {
                 let task_group = v1::TaskGroupInfo { tasks: infos };
-                out.after_persist.push(send(
+                out.now.push(send(
                     connection,
                     Event {
                         r#type: Some(event::Type::LaunchGroup.into()),
@@ -191,7 +194,7 @@ impl Core {
                     },
                 ));
             } else {
-                out.after_persist.extend(infos.into_iter().map(|task| {
+                out.now.extend(infos.into_iter().map(|task| {
                     let event = Event {
                         r#type: Some(event::Type::Launch.into()),
                         launch: Some(event::Launch { task }),

@@ -114,6 +114,7 @@ impl Core {
         let known: BTreeSet<TaskId> =
             subscribe.unacknowledged_tasks.iter().map(|task| TaskId::from(&task.task_id)).collect();
         self.drop_unknown(now, &key, &known, out);
+        self.end_unknown(connection, &key, &known, out);
         let killed: Vec<TaskKey> = self
             .live_tasks_of(&key)
             .into_iter()
@@ -124,6 +125,24 @@ impl Core {
         }
         self.deliver_pending(&key, out);
         Ok(())
+    }
+
+    /// Tasks that the returning executor has and of which the agent knows nothing: they were
+    /// sent by an agent that died before it had stored them. Nobody waits for them, and they
+    /// may be running elsewhere by now.
+    fn end_unknown(
+        &self,
+        connection: ConnectionId,
+        key: &ExecutorKey,
+        known: &BTreeSet<TaskId>,
+        out: &mut Effects,
+    ) {
+        let unknown = known.iter().filter(|task| !self.tasks.contains_key(&key.task(task)));
+        out.now.extend(unknown.map(|task| {
+            let kill = event::Kill { task_id: task.into(), kill_policy: None };
+            let r#type = Some(event::Type::Kill.into());
+            send(connection, Event { r#type, kill: Some(kill), ..Event::default() })
+        }));
     }
 
     /// Tasks that were sent and of which the returning executor knows nothing

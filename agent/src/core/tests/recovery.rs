@@ -358,6 +358,31 @@ fn an_executor_comes_back_with_what_it_knows() {
     assert!(env.take().iter().all(|effect| !matches!(effect, Effect::Destroy { .. })));
 }
 
+/// Tasks go to executors before they are stored, as containers start before they are.
+#[test]
+fn a_task_of_an_executor_that_the_store_never_had_is_killed() {
+    let mut env = TestEnv::new();
+    let (_, token) = executor_with_task(&mut env);
+    env.take();
+    env.dies = true;
+    env.run(vec![executor_task("b")]);
+    assert_eq!(env.event_types(1), ["LAUNCH"]);
+    env.take();
+    env.call(1, &token, update(status("b", TaskState::TaskRunning, 1)));
+    assert_eq!(env.take(), [], "what it says waits for the store");
+    env.restart(|_| true, false);
+    env.register();
+    let mut call = subscribe();
+    call.subscribe.as_mut().unwrap().unacknowledged_tasks = ["a", "b"].map(executor_task).to_vec();
+    env.call(9, &token, call);
+    let events = env.events(9);
+    assert_eq!(events.len(), 2, "{events:?}");
+    assert_eq!(events[1].kill.as_ref().unwrap().task_id.value, "b");
+    env.call(9, &token, update(status("b", TaskState::TaskKilled, 2)));
+    assert_eq!(env.event_types(9), ["ACKNOWLEDGED"]);
+    assert!(env.updates().is_empty());
+}
+
 #[test]
 fn an_executor_that_does_not_come_back_is_ended() {
     for (capabilities, state) in
