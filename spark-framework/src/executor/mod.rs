@@ -43,7 +43,7 @@ pub const COMMAND: &str = "spark-executor";
 
 /// How long the JVM may take to begin.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(120);
-/// A task that is not over after this is reported as running.
+/// A task that is not over so long after it was sent is reported as running.
 const RUNNING_DELAY: Duration = Duration::from_millis(250);
 /// How long what the JVM said last may take to be read after its end.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -155,7 +155,7 @@ struct Run {
     /// Whether anything was reported yet: the sidecar waits for a first word.
     told_up: bool,
     orders: BTreeMap<u64, KillOrder>,
-    /// Tasks that the JVM runs.
+    /// Tasks that were sent to the JVM and are not over.
     running: BTreeSet<u64>,
     /// Those of them that were not yet reported as running, and when to do so.
     unsaid: VecDeque<(Instant, u64)>,
@@ -249,9 +249,27 @@ impl Run {
             // The start itself.
             [] if self.greeted.is_some() => self.starts.push(id.clone()),
             [] => self.report(id.clone(), TaskState::TaskFinished, None).await,
-            data => self.send(&ToJvm::task(data)).await,
+            data => {
+                self.send(&ToJvm::task(data)).await;
+                if let Ok(tid) = id.parse() {
+                    self.running.insert(tid);
+                    // The others begin with the JVM.
+                    if self.greeted.is_none() {
+                        self.begins(tid).await;
+                    }
+                }
+            }
         }
         Ok(())
+    }
+
+    /// The first word that comes from here is said at once.
+    async fn begins(&mut self, tid: u64) {
+        if self.told_up {
+            self.unsaid.push_back((Instant::now() + RUNNING_DELAY, tid));
+        } else {
+            self.report(tid.to_string(), TaskState::TaskRunning, None).await;
+        }
     }
 
     async fn send(&self, message: &ToJvm<'_>) {
@@ -268,27 +286,20 @@ impl Run {
                 for start in std::mem::take(&mut self.starts) {
                     self.report(start, TaskState::TaskFinished, None).await;
                 }
+                for tid in self.running.clone() {
+                    self.begins(tid).await;
+                }
                 Ok(())
             }
             FromJvm::Status { tid, state, data } => {
                 let state = match state.as_str() {
                     "FINISHED" => TaskState::TaskFinished,
                     "KILLED" => TaskState::TaskKilled,
-                    "RUNNING" => {
-                        self.running.insert(tid);
-                        if self.told_up {
-                            self.unsaid.push_back((Instant::now() + RUNNING_DELAY, tid));
-                            return Ok(());
-                        }
-                        TaskState::TaskRunning
-                    }
-                    "LAUNCHING" => return Ok(()),
+                    "RUNNING" | "LAUNCHING" => return Ok(()),
                     _ => TaskState::TaskFailed,
                 };
-                if state != TaskState::TaskRunning {
-                    self.running.remove(&tid);
-                    self.orders.remove(&tid);
-                }
+                self.running.remove(&tid);
+                self.orders.remove(&tid);
                 let data = FromJvm::decode(&data);
                 self.report(tid.to_string(), state, data).await;
                 Ok(())

@@ -45,6 +45,27 @@ final class Compat {
   private Compat() {}
 
   /**
+   * What fine-grained mode calls for every task: to look a method up takes longer than to call it.
+   * Looked up when the application registers, so that a Spark without it is refused then.
+   */
+  private static final class OfTasks {
+    static final Method CPUS_PER_TASK = method(TaskSchedulerImpl.class, "CPUS_PER_TASK");
+    static final Method CPUS = method(TaskDescription.class, "cpus");
+    static final Method RESOURCE_OFFERS = method(TaskSchedulerImpl.class, "resourceOffers");
+    static final Constructor<?> OFFER = constructor(WorkerOffer.class, 6);
+    static final Class<?> AMOUNT = OFFER.getParameterTypes()[2];
+    static final Object NO_RESOURCES = noResources(OFFER.getParameterTypes()[4]);
+
+    private OfTasks() {}
+
+    private static Object noResources(Class<?> type) {
+      return type == scala.collection.immutable.Map.class
+          ? scala.collection.immutable.Map$.MODULE$.empty()
+          : invoke(method(type, "empty"), null);
+    }
+  }
+
+  /**
    * Lets the application use its own resource profiles. Spark allows them for the cluster managers
    * that it knows; ours behaves as the standalone one does.
    */
@@ -136,37 +157,28 @@ final class Compat {
 
   /** {@code spark.task.cpus}: a number in Spark 3.5, a decimal in Spark 4. */
   static double cpusPerTask(TaskSchedulerImpl scheduler) {
-    return number(invoke(method(TaskSchedulerImpl.class, "CPUS_PER_TASK"), scheduler));
+    return number(invoke(OfTasks.CPUS_PER_TASK, scheduler));
   }
 
   /** What a task holds. */
   static double cpus(TaskDescription task) {
-    return number(invoke(method(TaskDescription.class, "cpus"), task));
+    return number(invoke(OfTasks.CPUS, task));
   }
 
   private static double number(Object number) {
-    return Double.parseDouble(number.toString());
+    return ((Number) number).doubleValue();
   }
 
   /** An offer of cores, for tasks of the default resource profile. */
   static WorkerOffer workerOffer(String executor, String host, double cores) {
-    for (Constructor<?> constructor : WorkerOffer.class.getConstructors()) {
-      Class<?>[] types = constructor.getParameterTypes();
-      if (types.length == 6) {
-        Object amount =
-            types[2] == int.class
-                ? (Object) (int) Math.floor(cores)
-                : scala.math.BigDecimal$.MODULE$.apply(Double.toString(cores));
-        Object resources =
-            types[4] == scala.collection.immutable.Map.class
-                ? scala.collection.immutable.Map$.MODULE$.empty()
-                : invoke(method(types[4], "empty"), null);
-        Object address = scala.Option.empty();
-        int profile = ResourceProfile.DEFAULT_RESOURCE_PROFILE_ID();
-        return create(constructor, executor, host, amount, address, resources, profile);
-      }
-    }
-    throw unknown(WorkerOffer.class.getName() + " of six parts");
+    Object amount =
+        OfTasks.AMOUNT == int.class
+            ? (Object) (int) Math.floor(cores)
+            : scala.math.BigDecimal$.MODULE$.apply(Double.toString(cores));
+    Object address = scala.Option.empty();
+    int profile = ResourceProfile.DEFAULT_RESOURCE_PROFILE_ID();
+    return create(
+        OfTasks.OFFER, executor, host, amount, address, OfTasks.NO_RESOURCES, profile);
   }
 
   /** The tasks that Spark wants to run on these offers. The sequences' types differ. */
@@ -175,7 +187,7 @@ final class Compat {
       TaskSchedulerImpl scheduler, List<WorkerOffer> offers) {
     Object workers = scala.collection.JavaConverters.asScalaBuffer(offers).toVector();
     // Offers are all that Spark has, so waiting for better places ends as if all was shown.
-    Object all = invoke(method(TaskSchedulerImpl.class, "resourceOffers"), scheduler, workers, true);
+    Object all = invoke(OfTasks.RESOURCE_OFFERS, scheduler, workers, true);
     List<TaskDescription> tasks = new ArrayList<>();
     scala.collection.Iterator<?> outer = ((scala.collection.Iterable<?>) all).iterator();
     while (outer.hasNext()) {
@@ -244,20 +256,15 @@ final class Compat {
 
   /** What runs tasks. The sequence's type differs. */
   static Executor executor(String id, String host, SparkEnv env) {
-    for (Constructor<?> constructor : Executor.class.getConstructors()) {
-      if (constructor.getParameterCount() == 7) {
-        return create(
-            constructor,
-            id,
-            host,
-            env,
-            scala.collection.immutable.Nil$.MODULE$,
-            false,
-            new SparkUncaughtExceptionHandler(true),
-            scala.collection.immutable.Map$.MODULE$.empty());
-      }
-    }
-    throw unknown(Executor.class.getName() + " of seven parts");
+    return create(
+        constructor(Executor.class, 7),
+        id,
+        host,
+        env,
+        scala.collection.immutable.Nil$.MODULE$,
+        false,
+        new SparkUncaughtExceptionHandler(true),
+        scala.collection.immutable.Map$.MODULE$.empty());
   }
 
   private static <T> T create(Constructor<?> constructor, Object... arguments) {
@@ -275,6 +282,15 @@ final class Compat {
   private static IllegalStateException unknown(String what) {
     return new IllegalStateException(
         "This version of Spark has no " + what + "; the Mezz plugin knows Spark 3.5 and 4.x");
+  }
+
+  private static Constructor<?> constructor(Class<?> type, int parameters) {
+    for (Constructor<?> constructor : type.getConstructors()) {
+      if (constructor.getParameterCount() == parameters) {
+        return constructor;
+      }
+    }
+    throw unknown(type.getName() + " of " + parameters + " parts");
   }
 
   private static Method method(Class<?> type, String name, int parameters) {

@@ -18,6 +18,7 @@ import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import org.apache.spark.SparkConf;
 import org.apache.spark.SparkEnv;
+import org.apache.spark.TaskState;
 import org.apache.spark.executor.Executor;
 import org.apache.spark.executor.ExecutorBackend;
 import org.apache.spark.scheduler.TaskDescription;
@@ -135,9 +136,12 @@ final class FineExecutorBackend implements ExecutorBackend {
     executor = Compat.executor(id, host, env);
   }
 
-  /** Called by Spark's task threads. */
+  /** Called by Spark's task threads. That a task runs, the parent knows since it sent it. */
   @Override
   public void statusUpdate(long task, Enumeration.Value state, ByteBuffer data) {
+    if (!TaskState.isFinished(state)) {
+      return;
+    }
     byte[] bytes = new byte[data.remaining()];
     data.duplicate().get(bytes);
     send(Protocol.status(task, state.toString(), bytes));
