@@ -192,8 +192,7 @@ impl Client {
     /// [`ClientError`].
     pub async fn list(&self) -> Result<Vec<DriverView>, ClientError> {
         let path = "/mezz/v1/submissions";
-        let list: List =
-            self.ask(async |at: &str| Ok(self.request(at, Method::GET, path))).await?;
+        let list: List = self.ask(async |at: &str| Ok(self.request(at, Method::GET, path))).await?;
         Ok(list.submissions)
     }
 
@@ -219,8 +218,7 @@ impl Client {
         let plain = |c: char| if c.is_ascii_alphanumeric() || "._-+".contains(c) { c } else { '_' };
         let name: String = name.chars().map(plain).collect();
         let put = async |at: &str| {
-            let unread =
-                |source| ClientError::File { path: path.display().to_string(), source };
+            let unread = |source| ClientError::File { path: path.display().to_string(), source };
             let file = tokio::fs::File::open(path).await.map_err(unread)?;
             let length = file.metadata().await.map_err(unread)?.len();
             Ok(self
@@ -278,8 +276,7 @@ impl Client {
         request: RequestBuilder,
     ) -> Result<T, Failure> {
         let (http, request) = request.build_split();
-        let request = request
-            .map_err(|error| Failure::Last(unreachable(address, &error)))?;
+        let request = request.map_err(|error| Failure::Last(unreachable(address, &error)))?;
         // What is done twice has the same end, but for a submission.
         let again = request.method().is_idempotent();
         let lost = |error: reqwest::Error| {

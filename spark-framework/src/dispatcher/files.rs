@@ -260,7 +260,9 @@ mod tests {
     }
 
     async fn files(dir: &Path, key: &str) -> Files {
-        Files::open(dir.join("files"), key.to_owned(), Limits { file: 10, all: 25 }, false).await.unwrap()
+        Files::open(dir.join("files"), key.to_owned(), Limits { file: 10, all: 25 }, false)
+            .await
+            .unwrap()
     }
 
     fn names(dir: &Path) -> Vec<String> {

@@ -208,13 +208,7 @@ impl Front {
         }
     }
 
-    async fn ask(
-        &self,
-        leader: &str,
-        parts: &Parts,
-        body: reqwest::Body,
-        small: bool,
-    ) -> Asked {
+    async fn ask(&self, leader: &str, parts: &Parts, body: reqwest::Body, small: bool) -> Asked {
         let path = parts.uri.path_and_query().map_or("/", |p| p.as_str());
         let request = self
             .http
@@ -266,9 +260,7 @@ impl Sent {
         match timeout(ANSWER, to_bytes(body, MAX_REQUEST)).await {
             Ok(Ok(bytes)) => Ok(Self::Whole(bytes)),
             Ok(Err(why)) => Err(rest::error(StatusCode::BAD_REQUEST, &why.to_string())),
-            Err(_) => {
-                Err(rest::error(StatusCode::REQUEST_TIMEOUT, "The request did not end."))
-            }
+            Err(_) => Err(rest::error(StatusCode::REQUEST_TIMEOUT, "The request did not end.")),
         }
     }
 
@@ -296,7 +288,8 @@ fn passed_on(headers: &HeaderMap) -> HeaderMap {
 }
 
 fn nobody() -> Response {
-    let message = "No dispatcher leads, or the one that did cannot be reached. Try again in a moment.";
+    let message =
+        "No dispatcher leads, or the one that did cannot be reached. Try again in a moment.";
     let mut response = rest::error(StatusCode::SERVICE_UNAVAILABLE, message);
     response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     response

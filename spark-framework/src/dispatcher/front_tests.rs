@@ -15,11 +15,11 @@ async fn serve(folder: &std::path::Path, hold: Duration) -> (Front, String) {
 
 /// What it says and was told.
 fn leader(name: &'static str) -> Router {
-    Router::new()
-        .route("/who", get(move || async move { name }))
-        .route("/echo", post(move |body: String| async move { format!("{name}: {body}") }).put(
-            move |body: String| async move { format!("{name} has {} bytes", body.len()) },
-        ))
+    Router::new().route("/who", get(move || async move { name })).route(
+        "/echo",
+        post(move |body: String| async move { format!("{name}: {body}") })
+            .put(move |body: String| async move { format!("{name} has {} bytes", body.len()) }),
+    )
 }
 
 async fn ask(request: reqwest::RequestBuilder) -> (u16, String) {

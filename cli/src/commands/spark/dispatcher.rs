@@ -146,10 +146,10 @@ impl DispatcherArgs {
                 address: String::new(),
             },
         };
-        let etcd = self.etcd.check(&mut check, &self.registry).map(|etcd| EtcdOptions {
-            prefix: format!("{}/{KEYS}", etcd.prefix),
-            ..etcd
-        });
+        let etcd = self
+            .etcd
+            .check(&mut check, &self.registry)
+            .map(|etcd| EtcdOptions { prefix: format!("{}/{KEYS}", etcd.prefix), ..etcd });
         check.require(etcd.is_some() || self.registry == "file", "registry", || {
             format!(
                 "`{}` is no kind of registry; there are `file` and `etcd://HOST:PORT,…/PREFIX`",
