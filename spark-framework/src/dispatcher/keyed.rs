@@ -173,7 +173,13 @@ mod tests {
 
     /// Shared by those who lead one after the other.
     #[derive(Clone, Default)]
-    struct Shared(Arc<Mutex<(u32, BTreeMap<String, Vec<u8>>)>>);
+    struct Shared(Arc<Mutex<Inner>>);
+
+    #[derive(Default)]
+    struct Inner {
+        term: u32,
+        keys: BTreeMap<String, Vec<u8>>,
+    }
 
     struct Term {
         shared: Shared,
@@ -183,16 +189,16 @@ mod tests {
     impl Shared {
         fn lead(&self) -> KeyedStore<Term> {
             let mut inner = self.0.lock().unwrap();
-            inner.0 += 1;
-            KeyedStore::new(Term { shared: self.clone(), term: inner.0 })
+            inner.term += 1;
+            KeyedStore::new(Term { shared: self.clone(), term: inner.term })
         }
 
         fn set(&self, key: &str, value: &[u8]) {
-            self.0.lock().unwrap().1.insert(key.to_owned(), value.to_vec());
+            self.0.lock().unwrap().keys.insert(key.to_owned(), value.to_vec());
         }
 
         fn keys(&self) -> Vec<String> {
-            self.0.lock().unwrap().1.keys().cloned().collect()
+            self.0.lock().unwrap().keys.keys().cloned().collect()
         }
     }
 
@@ -202,14 +208,14 @@ mod tests {
         }
 
         fn holds(&self) -> bool {
-            self.shared.0.lock().unwrap().0 == self.term
+            self.shared.0.lock().unwrap().term == self.term
         }
 
         async fn read(&mut self, folders: &[&str]) -> Result<Vec<Folder>, StoreError> {
             let inner = self.shared.0.lock().unwrap();
             let of = |folder: &&str| {
                 let prefix = format!("{folder}/");
-                let inside = inner.1.iter().filter_map(|(key, value)| {
+                let inside = inner.keys.iter().filter_map(|(key, value)| {
                     Some((key.strip_prefix(&prefix)?.to_owned(), value.clone()))
                 });
                 inside.collect()
@@ -224,8 +230,8 @@ mod tests {
             let mut inner = self.shared.0.lock().unwrap();
             for (key, value) in changes {
                 match value {
-                    Some(value) => inner.1.insert(key, value),
-                    None => inner.1.remove(&key),
+                    Some(value) => inner.keys.insert(key, value),
+                    None => inner.keys.remove(&key),
                 };
             }
             Ok(())

@@ -3,6 +3,8 @@
 use std::{
     io::{Read as _, Write as _},
     net::TcpStream,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -11,7 +13,7 @@ use mezz_tests::{PATIENCE, http_get};
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::fixture::{Dispatched, SPARK_4, example, program, text, waiting_program};
+use crate::fixture::{Dispatched, SPARK_4, program, text, waiting_program};
 
 /// The shortest that etcd gives.
 const LEASE: Duration = Duration::from_secs(2);
@@ -38,11 +40,32 @@ fn post(address: &str) -> Result<TcpStream> {
     Ok(stream)
 }
 
+/// What stands for Spark where only the dispatchers matter: runs the Python program.
+fn plain_home(all: &Dispatched) -> Result<String> {
+    let home = all.cluster.folder().join("plain");
+    std::fs::create_dir_all(home.join("bin"))?;
+    let script = home.join("bin/spark-submit");
+    let lines = "#!/bin/sh\nfor a; do case $a in *.py) exec python3 \"$a\";; esac; done\n";
+    std::fs::write(&script, lines)?;
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755))?;
+    Ok(format!("spark.mezz.driver.home={}", home.display()))
+}
+
+/// Kills the leader and waits until the other one leads.
+fn kill_the_first(all: &mut Dispatched) -> Result<()> {
+    let killed = Instant::now();
+    all.dispatcher(0)?.kill_9()?;
+    all.wait_for_page(1, "ok")?;
+    let took = killed.elapsed();
+    eprintln!("the standby led {:.2} s after kill -9", took.as_secs_f64());
+    ensure!(took < LEASE + Duration::from_secs(1) + BUSY, "{took:?}");
+    Ok(())
+}
+
 #[test]
-fn whichever_dispatcher_leads_drivers_go_on() -> Result<()> {
+fn drivers_of_a_killed_dispatcher_go_on_and_stock_clients_find_the_next() -> Result<()> {
     let mut all = Dispatched::start_two(&format!("{}s", LEASE.as_secs()))?;
     let (first, second) = (all.addresses[0].clone(), all.addresses[1].clone());
-
     // A stock client asks the standby, which passes it on.
     let app = format!("file:{}", waiting_program(&all)?.display());
     let runner = [
@@ -57,11 +80,49 @@ fn whichever_dispatcher_leads_drivers_go_on() -> Result<()> {
     let running = all.spark_submit(SPARK_4, &[], &runner)?;
     all.wait_for_log(&running, "first 45")?;
     // No room for it beside the other and its executor. Its file is uploaded.
-    let queued = all.submit(&[], &example("pi.py"), &["2"])?;
+    let queued = all.submit(&[&plain_home(&all)?], &quick(&all)?, &[])?;
     let waits = all.driver(&queued)?;
     ensure!(waits["state"] == "SUBMITTED", "{waits}");
+    kill_the_first(&mut all)?;
+    // A stock client finds the other in its list.
+    let status = all.spark(SPARK_4)?.args(["--status", &running]).output()?;
+    ensure!(text(&status.stderr).contains("RUNNING"), "{}", text(&status.stderr));
+    std::fs::write(all.cluster.folder().join("go"), "")?;
+    for id in [&running, &queued] {
+        let end = all.wait_for(id, "FINISHED")?;
+        ensure!(end["launches"] == 1, "{end}");
+    }
+    ensure!(all.logs(&running)?.contains("second 4950"), "{}", all.logs(&running)?);
+    all.nothing_is_left()?;
+    all.stop()
+}
+
+fn quick(all: &Dispatched) -> Result<PathBuf> {
+    program(all, "quick.py", "print('quick', flush=True)\n")
+}
+
+#[test]
+fn whichever_dispatcher_leads_nothing_is_lost_or_done_twice() -> Result<()> {
+    let mut all = Dispatched::start_two(&format!("{}s", LEASE.as_secs()))?;
+    let (first, second) = (all.addresses[0].clone(), all.addresses[1].clone());
+    let go = all.cluster.folder().join("go");
+    let lines = format!(
+        "import os, time\nprint('it runs', flush=True)\n\
+         while not os.path.exists({go:?}):\n    time.sleep(0.05)\n"
+    );
+    let waiting = program(&all, "waiting.py", &lines)?;
+    let quick = quick(&all)?;
+    let home = plain_home(&all)?;
+    // One at a time.
+    let submit = |all: &Dispatched, program: &Path| {
+        all.submit(&[&home, "spark.driver.cores=2"], program, &[])
+    };
+    let running = submit(&all, &waiting)?;
+    all.wait_for_log(&running, "it runs")?;
+    let queued = submit(&all, &quick)?;
+    let waits = all.driver(&queued)?;
     let uploaded = waits["resource"].as_str().context("a resource")?;
-    ensure!(uploaded.contains(&first), "{waits}");
+    ensure!(waits["state"] == "SUBMITTED" && uploaded.contains(&first), "{waits}");
     let (_, page) = http_get(&format!("http://{second}/metrics"))?;
     ensure!(page.contains("mezz_dispatcher_leading 0"), "{page}");
     let (_, page) = http_get(&format!("http://{first}/metrics"))?;
@@ -69,40 +130,40 @@ fn whichever_dispatcher_leads_drivers_go_on() -> Result<()> {
         ensure!(page.contains(line), "no `{line}` in {page}");
     }
 
-    let killed = Instant::now();
-    all.dispatcher(0)?.kill_9()?;
-    all.wait_for_page(1, "ok")?;
-    let took = killed.elapsed();
-    eprintln!("the standby led {:.2} s after kill -9", took.as_secs_f64());
-    ensure!(took < LEASE + Duration::from_secs(1) + BUSY, "{took:?}");
-    // A stock client finds it in its list.
-    let status = all.spark(SPARK_4)?.args(["--status", &running]).output()?;
-    ensure!(text(&status.stderr).contains("RUNNING"), "{}", text(&status.stderr));
-    std::fs::write(all.cluster.folder().join("go"), "")?;
-    let end = all.wait_for(&running, "FINISHED")?;
-    ensure!(end["launches"] == 1, "{end}");
-    ensure!(all.logs(&running)?.contains("second 4950"), "{}", all.logs(&running)?);
-    // It has its file from the one that leads now.
-    let end = all.wait_for(&queued, "FINISHED")?;
-    ensure!(end["launches"] == 1, "{end}");
-
+    kill_the_first(&mut all)?;
+    std::fs::write(&go, "")?;
+    // The second has its file from the one that leads now.
+    for id in [&running, &queued] {
+        let end = all.wait_for(id, "FINISHED")?;
+        ensure!(end["launches"] == 1, "{end}");
+    }
+    std::fs::remove_file(&go)?;
     all.spawn_dispatcher(0)?;
     all.wait_for_page(0, &format!("the leader is {second}"))?;
-    let lines = "import time\nprint('it sleeps', flush=True)\ntime.sleep(3600)\n";
-    let sleeping = program(&all, "sleeping.py", lines)?;
-    let sleeping = all.submit(&["spark.driver.supervise=true"], &sleeping, &[])?;
-    all.wait_for_log(&sleeping, "it sleeps")?;
+    let sleeping = submit(&all, &waiting)?;
+    all.wait_for_log(&sleeping, "it runs")?;
+    let hopeless = program(&all, "hopeless.py", "print('never')\n")?;
+    let hopeless = submit(&all, &hopeless)?;
+    let uploaded = all.driver(&hopeless)?["resource"].as_str().unwrap_or_default().to_owned();
+    let token = uploaded.rsplit('/').nth(1).context("a token")?;
+
     all.dispatcher(1)?.signal(Signal::STOP)?;
     // It finds this in its socket when it goes on.
     let mut late = post(&second)?;
+    // Its file is lost, with a disk.
+    std::fs::remove_file(all.cluster.folder().join("uploads").join(token))?;
     all.wait_for_page(0, "ok")?;
+    let list = |address: &str| http_get(&format!("http://{address}/mezz/v1/submissions"));
+    let tells = |what: &str| {
+        mezz_tests::eventually(PATIENCE, &format!("the new leader tells of {what}"), || {
+            let page = list(&first)?.1;
+            Ok(if page.contains(what) { Ok(()) } else { Err(page) })
+        })
+    };
+    tells("submit it again")?;
     let kill = all.command(&["kill", &sleeping]).env("MEZZ_DISPATCHER", &first).output()?;
     ensure!(kill.status.success(), "{}", text(&kill.stderr));
-    let list = |address: &str| http_get(&format!("http://{address}/mezz/v1/submissions"));
-    mezz_tests::eventually(PATIENCE, "the driver is killed", || {
-        let page = list(&first)?.1;
-        Ok(if page.contains("KILLED") { Ok(()) } else { Err(page) })
-    })?;
+    tells("KILLED")?;
     all.dispatcher(1)?.signal(Signal::CONT)?;
     all.dispatcher(1)?.wait_for_output("this dispatcher leads no more", PATIENCE)?;
     all.wait_for_page(1, &format!("the leader is {first}"))?;
@@ -111,11 +172,14 @@ fn whichever_dispatcher_leads_drivers_go_on() -> Result<()> {
     late.read_to_string(&mut answer)?;
     let passed_on = answer.contains("\"success\":true");
     let drivers = all.drivers()?;
-    ensure!(drivers.len() == 3 + usize::from(passed_on), "{answer}\n{drivers:?}");
+    ensure!(drivers.len() == 4 + usize::from(passed_on), "{answer}\n{drivers:?}");
     ensure!(list(&first)? == list(&second)?, "they tell different things");
-    let end = all.driver(&sleeping)?;
-    ensure!(end["state"] == "KILLED" && end["launches"] == 1, "{end}");
-    ensure!(all.logs(&running)?.contains("second 4950"), "{}", all.logs(&running)?);
+    for (id, state, launches) in
+        [(&sleeping, "KILLED", 1), (&hopeless, "FAILED", 0), (&running, "FINISHED", 1)]
+    {
+        let end = all.driver(id)?;
+        ensure!(end["state"] == state && end["launches"] == launches, "{end}");
+    }
     all.nothing_is_left()?;
     all.stop()
 }
