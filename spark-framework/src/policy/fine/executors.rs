@@ -7,7 +7,7 @@ use super::{
     REMINDED_FOR, Reminder, Seen, Task, TaskNo,
 };
 use crate::policy::{
-    ExecutorNo, Exit,
+    ExecutorNo, Exit, ExitKind,
     doubt::NOT_BACK,
     failures::{self, Ended, MAX_LAUNCH_FAILURES},
 };
