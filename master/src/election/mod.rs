@@ -2,7 +2,7 @@
 //!
 //! `machine` is pure: it says what to ask etcd next, and whether this master leads.
 //! [`Candidate`] asks; [`Tenure`] is how everybody else knows; [`Fenced`] is what the
-//! leader writes. [`stand`] is all of it for a process, whatever it does when it leads.
+//! leader writes. [`stand()`] is all of it for a process, whatever it does when it leads.
 
 mod fenced;
 mod keeper;

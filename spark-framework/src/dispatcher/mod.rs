@@ -68,7 +68,7 @@ pub struct DispatcherOptions {
 #[derive(Debug, Error)]
 pub enum DispatcherError {
     /// The store failed; what was decided since is not done.
-    #[error("the submissions cannot be stored")]
+    #[error("the submissions cannot be read or stored")]
     Store(#[from] StoreError),
     /// Uploaded files cannot be kept.
     #[error("{}: uploaded files cannot be kept there", folder.display())]
