@@ -68,7 +68,6 @@ impl Dispatcher {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let options = DispatcherOptions {
-            address: address.to_string(),
             name: "d".into(),
             user: "ann".into(),
             files: folder.join("files"),
@@ -83,6 +82,7 @@ impl Dispatcher {
                 bridge_jar: "/j".into(),
                 max_queued: 3,
                 max_ended: 10,
+                address: address.to_string(),
             },
         };
         let path = folder.join("dispatcher.redb");

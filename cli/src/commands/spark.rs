@@ -160,8 +160,8 @@ also the driver, under `mezz spark dispatcher`. Mezz' own options:
           Where Spark is installed [env: SPARK_HOME] [default: the PySpark of python3]
   --bridge-jar FILE
           mezz-spark-bridge.jar [env: MEZZ_SPARK_BRIDGE] [default: beside this program]
-  --dispatcher HOST:PORT, --wait, --priority N
-          With --deploy-mode cluster: the dispatcher [env: MEZZ_DISPATCHER]
+  --dispatcher HOST:PORT[,HOST:PORT...], --wait, --priority N
+          With --deploy-mode cluster: the dispatchers [env: MEZZ_DISPATCHER]
           [default: 127.0.0.1:7077]; wait for the driver's end; its place in the queue
 ";
 

@@ -16,6 +16,11 @@ impl Keys {
         Self { root: format!("{prefix}/{VERSION}") }
     }
 
+    /// What all of them begin with; no `/` at the end.
+    pub fn root(&self) -> &str {
+        &self.root
+    }
+
     /// Held by the leader, with its lease. Its create revision is the leader's fence.
     pub fn leader(&self) -> String {
         format!("{}/leader", self.root)
@@ -26,18 +31,23 @@ impl Keys {
         format!("{}/writer", self.root)
     }
 
+    /// Where the keys of this folder begin.
+    pub fn folder(&self, name: &str) -> String {
+        format!("{}/{name}/", self.root)
+    }
+
     /// Where the agents' records begin.
     pub fn agents(&self) -> String {
-        format!("{}/agents/", self.root)
+        self.folder("agents")
     }
 
     /// Where the frameworks' records begin.
     pub fn frameworks(&self) -> String {
-        format!("{}/frameworks/", self.root)
+        self.folder("frameworks")
     }
 
     /// Where the roles' weights begin.
     pub fn weights(&self) -> String {
-        format!("{}/weights/", self.root)
+        self.folder("weights")
     }
 }

@@ -1,62 +1,41 @@
-//! The registry in etcd: every write is fenced by the leader's key, so that a master
-//! that leads no more can change nothing, and numbered, so that one that is repeated
-//! is done once.
+//! The registry in etcd: what the leading master writes, fenced and numbered.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
-use etcd_client::{Compare, CompareOp, GetOptions, KeyValue, Txn, TxnOp, TxnOpResponse};
-use mezz_proto::error::chain;
+use etcd_client::KeyValue;
 use prost::Message;
-use tracing::{info, warn};
 
 use super::{Registry, RegistryError, RegistryOp, RegistrySnapshot, agent_key, framework_key};
 use crate::{
     core::is_weight,
-    election::Tenure,
-    etcd::{Etcd, EtcdError},
+    election::{Change, Fenced, FencedError, Tenure},
+    etcd::Etcd,
 };
-
-/// Operations in one transaction: etcd allows 128 unless told otherwise
-/// (`--max-txn-ops`), and one is the writer's own.
-const MAX_OPS: usize = 127;
-
-/// Bytes of keys and values in one transaction. etcd takes 1.5 MiB unless told
-/// otherwise (`--max-request-bytes`); a record has at most
-/// [`MAX_RECORD_BYTES`](crate::core::MAX_RECORD_BYTES).
-const MAX_BYTES: usize = 1280 << 10;
-
-/// Records that are read at once.
-const PAGE: i64 = 500;
-
-/// Between attempts, from the first to the longest.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
-
-/// How often reading is begun anew because etcd was compacted meanwhile.
-const READINGS: usize = 10;
 
 /// The registry of the master that leads.
 #[derive(Debug)]
 pub struct EtcdRegistry {
-    etcd: Etcd,
-    tenure: Tenure,
-    /// The create revision of the leader's key.
-    fence: i64,
-    /// The last write that is done, once this leader has begun to write.
-    written: Option<u64>,
+    fenced: Fenced,
 }
 
-/// One key and what is to become of it.
-type Change = (String, Option<Vec<u8>>);
+impl From<FencedError> for RegistryError {
+    fn from(error: FencedError) -> Self {
+        match error {
+            FencedError::Deposed { place } => Self::Deposed { place },
+            FencedError::Etcd(error) => Self::Etcd(error),
+        }
+    }
+}
 
 impl EtcdRegistry {
     /// For the leader whose key was created at revision `fence`. It tries as long as
     /// the tenure holds.
     pub fn new(etcd: Etcd, fence: i64, tenure: Tenure) -> Self {
-        Self { etcd, tenure, fence, written: None }
+        Self { fenced: Fenced::new(etcd, fence, tenure) }
     }
 
     fn change(&self, op: RegistryOp) -> Change {
-        let keys = self.etcd.keys();
+        let keys = self.fenced.keys();
         match op {
             RegistryOp::PutAgent(record) => {
                 (keys.agents() + agent_key(&record), Some(record.encode_to_vec()))
@@ -68,174 +47,6 @@ impl EtcdRegistry {
             RegistryOp::RemoveFramework(id) => (keys.frameworks() + id.as_str(), None),
             RegistryOp::PutWeight(role, weight) => {
                 (keys.weights() + &role, Some(weight.to_string().into_bytes()))
-            }
-        }
-    }
-
-    fn number(&self, written: u64) -> String {
-        format!("{}:{written}", self.fence)
-    }
-
-    fn is_leader(&self) -> Compare {
-        Compare::create_revision(self.etcd.keys().leader(), CompareOp::Equal, self.fence)
-    }
-
-    /// The first write of a leader, from which its own are numbered. A predecessor's last
-    /// write is older than the fence: an attempt that arrives late finds a newer one, and
-    /// changes nothing.
-    async fn begin(&mut self) -> Result<u64, RegistryError> {
-        let writer = self.etcd.keys().writer();
-        let put = TxnOp::put(writer.as_str(), self.number(0), None);
-        let of_others = Compare::mod_revision(writer, CompareOp::Less, self.fence);
-        self.write("beginning to write the registry", of_others, vec![put], 0).await
-    }
-
-    /// Writes all of `changes` at once.
-    async fn commit(&mut self, changes: &[Change]) -> Result<(), RegistryError> {
-        let last = match self.written {
-            Some(last) => last,
-            None => self.begin().await?,
-        };
-        let writer = self.etcd.keys().writer();
-        let mut ops: Vec<TxnOp> = changes
-            .iter()
-            .map(|(key, value)| match value {
-                Some(value) => TxnOp::put(key.as_str(), value.as_slice(), None),
-                None => TxnOp::delete(key.as_str(), None),
-            })
-            .collect();
-        ops.push(TxnOp::put(writer.as_str(), self.number(last + 1), None));
-        let follows = Compare::value(writer, CompareOp::Equal, self.number(last));
-        self.write("writing the registry", follows, ops, last + 1).await?;
-        Ok(())
-    }
-
-    /// One transaction, by which the writer's number becomes `number`.
-    async fn write(
-        &mut self,
-        doing: &'static str,
-        follows: Compare,
-        ops: Vec<TxnOp>,
-        number: u64,
-    ) -> Result<u64, RegistryError> {
-        let keys = self.etcd.keys();
-        let txn = Txn::new()
-            .when([self.is_leader(), follows])
-            .and_then(ops)
-            .or_else([TxnOp::get(keys.leader(), None), TxnOp::get(keys.writer(), None)]);
-        let answer = self.persist(doing, &txn).await?;
-        if !answer.succeeded() {
-            let mut found = answer.op_responses().into_iter().map(|response| match response {
-                TxnOpResponse::Get(mut got) => got.take_kvs().pop(),
-                _ => None,
-            });
-            let (leader, writer) = (found.next().flatten(), found.next().flatten());
-            // An attempt whose answer was lost has done it.
-            let done_before = writer.is_some_and(|kv| kv.value() == self.number(number).as_bytes());
-            if leader.is_none_or(|kv| kv.create_revision() != self.fence) || !done_before {
-                return Err(self.deposed());
-            }
-        }
-        self.written = Some(number);
-        Ok(number)
-    }
-
-    /// Makes the transaction, again and again while this may help and the tenure holds.
-    async fn persist(
-        &self,
-        doing: &'static str,
-        txn: &Txn,
-    ) -> Result<etcd_client::TxnResponse, RegistryError> {
-        self.retry(|| {
-            self.etcd.ask(doing, |client| {
-                let txn = txn.clone();
-                async move { client.kv_client().txn(txn).await }
-            })
-        })
-        .await
-    }
-
-    async fn retry<T, F>(&self, mut attempt: impl FnMut() -> F) -> Result<T, RegistryError>
-    where
-        F: Future<Output = Result<T, EtcdError>>,
-    {
-        let mut pause = BACKOFF.0;
-        let mut failures = 0u32;
-        loop {
-            // Also the first: what is not asked in time is not asked.
-            if !self.tenure.holds() {
-                return Err(self.deposed());
-            }
-            match attempt().await {
-                Ok(done) => {
-                    if failures > 0 {
-                        info!(failures, "{} answers again", self.etcd.place());
-                    }
-                    return Ok(done);
-                }
-                Err(error) if error.may_pass() => {
-                    failures += 1;
-                    // Once at first, then about every ten seconds.
-                    if failures % 10 == 1 {
-                        let error = chain(&error);
-                        warn!(failures, %error, "the registry waits for etcd");
-                    }
-                }
-                Err(error) => return Err(error.into()),
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(BACKOFF.1);
-        }
-    }
-
-    fn deposed(&self) -> RegistryError {
-        RegistryError::Deposed { place: self.etcd.place().to_owned() }
-    }
-
-    async fn read(&self) -> Result<RegistrySnapshot, RegistryError> {
-        let keys = self.etcd.keys();
-        let (agents, revision) = self.range(&keys.agents(), None).await?;
-        // All of it as it was at one moment.
-        let (frameworks, _) = self.range(&keys.frameworks(), Some(revision)).await?;
-        let (weights, _) = self.range(&keys.weights(), Some(revision)).await?;
-        Ok(RegistrySnapshot {
-            agents: self.records(&agents, &keys.agents(), agent_key)?,
-            frameworks: self.records(&frameworks, &keys.frameworks(), framework_key)?,
-            weights: self.weights(&weights)?,
-        })
-    }
-
-    /// All keys with this prefix, in order, and the revision that was read.
-    async fn range(
-        &self,
-        prefix: &str,
-        mut revision: Option<i64>,
-    ) -> Result<(Vec<KeyValue>, i64), RegistryError> {
-        let end = range_end(prefix);
-        let mut from = prefix.as_bytes().to_vec();
-        let mut all = Vec::new();
-        loop {
-            let options = GetOptions::new()
-                .with_range(end.clone())
-                .with_limit(PAGE)
-                .with_revision(revision.unwrap_or(0));
-            let mut page = self
-                .etcd
-                .ask("reading the registry", |client| {
-                    let (from, options) = (from.clone(), options.clone());
-                    async move { Etcd::reader(&client).get(from, Some(options)).await }
-                })
-                .await?;
-            let at = page.header().map_or(0, etcd_client::ResponseHeader::revision);
-            let revision = *revision.get_or_insert(at);
-            let more = page.more();
-            all.append(&mut page.take_kvs());
-            match all.last() {
-                Some(last) if more => {
-                    from = last.key().to_vec();
-                    from.push(0);
-                }
-                _ => return Ok((all, revision)),
             }
         }
     }
@@ -259,7 +70,7 @@ impl EtcdRegistry {
     }
 
     fn weights(&self, kvs: &[KeyValue]) -> Result<Vec<(String, f64)>, RegistryError> {
-        let prefix = self.etcd.keys().weights();
+        let prefix = self.fenced.keys().weights();
         let mut weights = BTreeMap::new();
         for kv in kvs {
             let key = kv.key_str().map_err(|e| self.corrupt(kv, e))?;
@@ -279,7 +90,7 @@ impl EtcdRegistry {
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> RegistryError {
         RegistryError::Corrupt {
-            place: self.etcd.place().to_owned(),
+            place: self.fenced.place().to_owned(),
             record: String::from_utf8_lossy(kv.key()).into_owned(),
             source: source.into(),
         }
@@ -288,77 +99,23 @@ impl EtcdRegistry {
 
 impl Registry for EtcdRegistry {
     async fn load(&mut self) -> Result<RegistrySnapshot, RegistryError> {
-        // Only the leader's own view is worth anything.
-        self.commit(&[]).await?;
-        let mut readings = 0;
-        let mut pause = BACKOFF.0;
-        loop {
-            readings += 1;
-            match self.read().await {
-                Err(RegistryError::Etcd(error))
-                    if error.may_pass()
-                        && self.tenure.holds()
-                        && (readings < READINGS
-                            || !matches!(error, EtcdError::Compacted { .. })) =>
-                {
-                    let error = chain(&error);
-                    warn!(%error, "the registry is read anew");
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(BACKOFF.1);
-                }
-                read => return read,
-            }
-        }
+        let keys = self.fenced.keys();
+        let prefixes = [keys.agents(), keys.frameworks(), keys.weights()];
+        let found = self.fenced.read(&prefixes).await?;
+        let [agents, frameworks, weights] = &found[..] else {
+            return Ok(RegistrySnapshot::default());
+        };
+        Ok(RegistrySnapshot {
+            agents: self.records(agents, &prefixes[0], agent_key)?,
+            frameworks: self.records(frameworks, &prefixes[1], framework_key)?,
+            weights: self.weights(weights)?,
+        })
     }
 
     /// The last operation on each record counts; transactions are made in the order
     /// of the rest. When this fails, a part may be written: whole records, in order.
     async fn apply(&mut self, ops: Vec<RegistryOp>) -> Result<(), RegistryError> {
         let changes = ops.into_iter().map(|op| self.change(op)).collect();
-        let changes = last_of_each(changes);
-        for batch in batches(&changes) {
-            self.commit(batch).await?;
-        }
-        Ok(())
+        Ok(self.fenced.apply(changes).await?)
     }
 }
-
-/// etcd refuses a transaction that changes a key twice.
-fn last_of_each(changes: Vec<Change>) -> Vec<Change> {
-    let last: BTreeMap<String, usize> =
-        changes.iter().enumerate().map(|(n, (key, _))| (key.clone(), n)).collect();
-    let keep = |n: usize, key: &String| last.get(key) == Some(&n);
-    changes.into_iter().enumerate().filter(|(n, (key, _))| keep(*n, key)).map(|(_, c)| c).collect()
-}
-
-/// Cuts into what one transaction takes.
-fn batches(changes: &[Change]) -> Vec<&[Change]> {
-    let mut batches = Vec::new();
-    let (mut first, mut bytes) = (0, 0);
-    for (n, (key, value)) in changes.iter().enumerate() {
-        let size = key.len() + value.as_ref().map_or(0, Vec::len);
-        if n > first && (n - first == MAX_OPS || bytes + size > MAX_BYTES) {
-            batches.push(&changes[first..n]);
-            (first, bytes) = (n, 0);
-        }
-        bytes += size;
-    }
-    if first < changes.len() {
-        batches.push(&changes[first..]);
-    }
-    batches
-}
-
-/// The first key after all that begin with this. Ours end with `/`, which has a
-/// successor.
-fn range_end(prefix: &str) -> Vec<u8> {
-    let mut end = prefix.as_bytes().to_vec();
-    if let Some(last) = end.last_mut() {
-        *last += 1;
-    }
-    end
-}
-
-#[cfg(test)]
-#[path = "etcd_tests.rs"]
-mod tests;

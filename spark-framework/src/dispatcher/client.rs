@@ -1,11 +1,17 @@
 //! A client of a dispatcher.
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
-use reqwest::{Method, RequestBuilder};
+use reqwest::{Method, RequestBuilder, StatusCode};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::json;
 use thiserror::Error;
+use tokio::time::{Instant, sleep};
 use tokio_util::io::ReaderStream;
 
 use super::{DriverView, files};
@@ -15,6 +21,13 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A dispatcher that sends nothing for so long is given up.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// While dispatchers are there and none of them leads, they are asked again for so long:
+/// twice the default of their lease.
+const NOBODY_LEADS: Duration = Duration::from_secs(20);
+
+/// Between those attempts.
+const AGAIN: Duration = Duration::from_millis(500);
 
 /// Why a dispatcher could not be asked, or refused.
 #[derive(Debug, Error)]
@@ -33,6 +46,17 @@ pub enum ClientError {
     /// It refuses.
     #[error("the dispatcher refuses: {0}")]
     Refused(String),
+    /// Several are there, and none of them leads.
+    #[error("the dispatcher at {address} cannot do it now: {why}")]
+    NobodyLeads {
+        /// Which said so.
+        address: String,
+        /// In its words.
+        why: String,
+    },
+    /// What was uploaded is not there any more.
+    #[error("the dispatcher refuses: {0}")]
+    FilesGone(String),
     /// What answers is none.
     #[error("what answers at {address} is no dispatcher of this version of mezz: {why}")]
     NoDispatcher {
@@ -52,11 +76,22 @@ pub enum ClientError {
     },
 }
 
-/// Asks one dispatcher.
-#[derive(Clone, Debug)]
+/// Asks a dispatcher, or one of several that share their store.
+#[derive(Debug)]
 pub struct Client {
-    address: String,
+    addresses: Vec<String>,
+    /// Index of the one that answered last.
+    last: AtomicUsize,
     http: reqwest::Client,
+}
+
+/// What came of a request to one of them.
+enum Failure {
+    /// Another one may do it: it was not done here, or may be done again.
+    Elsewhere(ClientError),
+    /// Soon another one may lead.
+    Soon(ClientError),
+    Last(ClientError),
 }
 
 #[derive(Deserialize)]
@@ -91,14 +126,16 @@ pub struct NewSubmission {
     pub properties: BTreeMap<String, String>,
     /// Its environment.
     pub environment: BTreeMap<String, String>,
+    /// Addresses of what was uploaded for it.
+    pub uploaded: Vec<String>,
 }
 
 impl Client {
-    /// Of the dispatcher at this host:port. Connects when it is asked.
+    /// Of the dispatchers at these host:port, at least one. Connects when it is asked.
     ///
     /// # Errors
     /// [`ClientError::Unreachable`] when this machine has no means to.
-    pub fn new(address: &str) -> Result<Self, ClientError> {
+    pub fn new(addresses: &[String]) -> Result<Self, ClientError> {
         // Fails where the process has one already, which then is used.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder()
@@ -109,8 +146,8 @@ impl Client {
             .tls_certs_only([])
             .user_agent(concat!("mezz/", env!("CARGO_PKG_VERSION")))
             .build()
-            .map_err(|error| unreachable(address, &error))?;
-        Ok(Self { address: address.to_owned(), http })
+            .map_err(|error| unreachable(&addresses.join(","), &error))?;
+        Ok(Self { addresses: addresses.to_vec(), last: AtomicUsize::new(0), http })
     }
 
     /// Submits a driver; returns its id.
@@ -126,12 +163,14 @@ impl Client {
             "sparkProperties": new.properties,
             "environmentVariables": new.environment,
             "clientSparkVersion": concat!("mezz-", env!("CARGO_PKG_VERSION")),
+            "uploadedFiles": new.uploaded,
         });
-        let request = self
-            .request(Method::POST, "/v1/submissions/create")
-            .header("content-type", "application/json")
-            .body(body.to_string());
-        let answer: Answer = self.ask(request).await?;
+        let body = body.to_string();
+        let create = async |at: &str| {
+            let request = self.request(at, Method::POST, "/v1/submissions/create");
+            Ok(request.header("content-type", "application/json").body(body.clone()))
+        };
+        let answer: Answer = self.ask(create).await?;
         match answer.submission_id.filter(|_| answer.success) {
             Some(id) => Ok(id),
             None => Err(ClientError::Refused(answer.message.unwrap_or_default())),
@@ -143,7 +182,8 @@ impl Client {
     /// # Errors
     /// [`ClientError`]; also when there is none of this id.
     pub async fn get(&self, id: &str) -> Result<DriverView, ClientError> {
-        self.ask(self.request(Method::GET, &format!("/mezz/v1/submissions/{id}"))).await
+        let path = format!("/mezz/v1/submissions/{id}");
+        self.ask(async |at: &str| Ok(self.request(at, Method::GET, &path))).await
     }
 
     /// All drivers, oldest first.
@@ -151,7 +191,8 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub async fn list(&self) -> Result<Vec<DriverView>, ClientError> {
-        let list: List = self.ask(self.request(Method::GET, "/mezz/v1/submissions")).await?;
+        let path = "/mezz/v1/submissions";
+        let list: List = self.ask(async |at: &str| Ok(self.request(at, Method::GET, path))).await?;
         Ok(list.submissions)
     }
 
@@ -161,8 +202,9 @@ impl Client {
     /// # Errors
     /// [`ClientError`]; also when it has ended, or there is none of this id.
     pub async fn kill(&self, id: &str) -> Result<String, ClientError> {
-        let request = self.request(Method::POST, &format!("/v1/submissions/kill/{id}"));
-        let answer: Answer = self.ask(request).await?;
+        let path = format!("/v1/submissions/kill/{id}");
+        let answer: Answer =
+            self.ask(async |at: &str| Ok(self.request(at, Method::POST, &path))).await?;
         let message = answer.message.unwrap_or_default();
         if answer.success { Ok(message) } else { Err(ClientError::Refused(message)) }
     }
@@ -172,37 +214,96 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub async fn upload(&self, path: &Path) -> Result<String, ClientError> {
-        let unread = |source| ClientError::File { path: path.display().to_string(), source };
-        let file = tokio::fs::File::open(path).await.map_err(unread)?;
-        let length = file.metadata().await.map_err(unread)?.len();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let plain = |c: char| if c.is_ascii_alphanumeric() || "._-+".contains(c) { c } else { '_' };
         let name: String = name.chars().map(plain).collect();
-        let request = self
-            .request(Method::PUT, &format!("{}/{name}", files::PATH))
-            .header("content-length", length)
-            .body(reqwest::Body::wrap_stream(ReaderStream::new(file)));
-        let uploaded: Uploaded = self.ask(request).await?;
+        let put = async |at: &str| {
+            let unread = |source| ClientError::File { path: path.display().to_string(), source };
+            let file = tokio::fs::File::open(path).await.map_err(unread)?;
+            let length = file.metadata().await.map_err(unread)?.len();
+            Ok(self
+                .request(at, Method::PUT, &format!("{}/{name}", files::PATH))
+                .header("content-length", length)
+                .body(reqwest::Body::wrap_stream(ReaderStream::new(file))))
+        };
+        let uploaded: Uploaded = self.ask(put).await?;
         Ok(uploaded.url)
     }
 
-    fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.http.request(method, format!("http://{}{path}", self.address))
+    fn request(&self, address: &str, method: Method, path: &str) -> RequestBuilder {
+        self.http.request(method, format!("http://{address}{path}"))
     }
 
-    async fn ask<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, ClientError> {
-        let response = request.send().await.map_err(|error| unreachable(&self.address, &error))?;
-        let status = response.status();
-        let body = response.bytes().await.map_err(|error| unreachable(&self.address, &error))?;
-        let no_dispatcher =
-            |why: String| ClientError::NoDispatcher { address: self.address.clone(), why };
-        if !status.is_success() {
-            return Err(match serde_json::from_slice::<Answer>(&body) {
-                Ok(answer) => ClientError::Refused(answer.message.unwrap_or_default()),
-                Err(_) => no_dispatcher(format!("it answers with status {status}")),
-            });
+    /// Asks one after the other, the one that answered last first; all again while some
+    /// are there and none leads.
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        request: impl AsyncFn(&str) -> Result<RequestBuilder, ClientError>,
+    ) -> Result<T, ClientError> {
+        let end = Instant::now() + NOBODY_LEADS;
+        let first = self.last.load(Ordering::Relaxed);
+        loop {
+            let (mut soon, mut elsewhere) = (None, None);
+            for n in 0..self.addresses.len() {
+                let at = (first + n) % self.addresses.len();
+                let address = &self.addresses[at];
+                match self.ask_at(address, request(address).await?).await {
+                    Ok(answer) => {
+                        self.last.store(at, Ordering::Relaxed);
+                        return Ok(answer);
+                    }
+                    Err(Failure::Last(error)) => return Err(error),
+                    Err(Failure::Soon(error)) => soon = Some(error),
+                    Err(Failure::Elsewhere(error)) => elsewhere = Some(error),
+                }
+            }
+            match soon {
+                Some(_) if Instant::now() < end => sleep(AGAIN).await,
+                _ => {
+                    let all = || ClientError::Unreachable {
+                        address: self.addresses.join(","),
+                        why: "no address is given".to_owned(),
+                    };
+                    return Err(soon.or(elsewhere).unwrap_or_else(all));
+                }
+            }
         }
-        serde_json::from_slice(&body).map_err(|error| no_dispatcher(error.to_string()))
+    }
+
+    async fn ask_at<T: DeserializeOwned>(
+        &self,
+        address: &str,
+        request: RequestBuilder,
+    ) -> Result<T, Failure> {
+        let (http, request) = request.build_split();
+        let request = request.map_err(|error| Failure::Last(unreachable(address, &error)))?;
+        // What is done twice has the same end, but for a submission.
+        let again = request.method().is_idempotent();
+        let lost = |error: reqwest::Error| {
+            let elsewhere = again || error.is_connect();
+            let error = unreachable(address, &error);
+            if elsewhere { Failure::Elsewhere(error) } else { Failure::Last(error) }
+        };
+        let response = http.execute(request).await.map_err(lost)?;
+        let status = response.status();
+        let body = response.bytes().await.map_err(lost)?;
+        let no_dispatcher = |why: String| {
+            Failure::Last(ClientError::NoDispatcher { address: address.to_owned(), why })
+        };
+        if status.is_success() {
+            return serde_json::from_slice(&body).map_err(|error| no_dispatcher(error.to_string()));
+        }
+        let Ok(answer) = serde_json::from_slice::<Answer>(&body) else {
+            return Err(no_dispatcher(format!("it answers with status {status}")));
+        };
+        let why = answer.message.unwrap_or_default();
+        Err(match status {
+            StatusCode::SERVICE_UNAVAILABLE => {
+                Failure::Soon(ClientError::NobodyLeads { address: address.to_owned(), why })
+            }
+            StatusCode::GONE => Failure::Last(ClientError::FilesGone(why)),
+            _ => Failure::Last(ClientError::Refused(why)),
+        })
     }
 }
 

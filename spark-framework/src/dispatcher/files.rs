@@ -7,7 +7,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -25,6 +25,10 @@ pub(super) const PATH: &str = "/mezz/v1/files";
 
 /// A file that no driver names is kept this long: its driver may be on its way.
 const UNUSED: Duration = Duration::from_secs(3600);
+
+/// An upload to a folder that several dispatchers share, to which nothing was added for so
+/// long, was given up: far longer than [`STALL`].
+const ABANDONED: Duration = Duration::from_secs(3600);
 
 /// A client that sends nothing for so long is given up.
 const STALL: Duration = Duration::from_secs(60);
@@ -78,18 +82,28 @@ pub(super) struct Uploaded {
 }
 
 impl Files {
-    /// Makes the folder.
-    pub(super) async fn open(folder: PathBuf, key: String, limits: Limits) -> io::Result<Self> {
+    /// Makes the folder. With `shared`, other dispatchers may be writing to it.
+    pub(super) async fn open(
+        folder: PathBuf,
+        key: String,
+        limits: Limits,
+        shared: bool,
+    ) -> io::Result<Self> {
         fs::create_dir_all(&folder).await?;
         let mut stored = 0;
-        // What a former run did not finish.
         let mut entries = fs::read_dir(&folder).await?;
         while let Some(entry) = entries.next_entry().await? {
-            if !is_token(&entry.file_name().to_string_lossy()) {
-                fs::remove_file(entry.path()).await?;
+            // Another dispatcher may have taken it away just now.
+            let Ok(metadata) = entry.metadata().await else { continue };
+            if is_token(&entry.file_name().to_string_lossy()) {
+                stored += metadata.len();
                 continue;
             }
-            stored += entry.metadata().await?.len();
+            // What a former run did not finish.
+            let age = metadata.modified()?.elapsed().unwrap_or_default();
+            if metadata.is_file() && (!shared || age > ABANDONED) {
+                fs::remove_file(entry.path()).await?;
+            }
         }
         let (stored, moves) = (Arc::new(AtomicU64::new(stored)), Arc::default());
         Ok(Self { folder, key, limits, stored, moves })
@@ -138,7 +152,17 @@ impl Files {
 
     /// Where the file of a token is, if the token is one.
     pub(super) fn path(&self, token: &str) -> Option<PathBuf> {
-        is_token(token).then(|| self.folder.join(token))
+        path(&self.folder, token)
+    }
+
+    /// Of the uploaded files.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Those of these tokens whose files are here.
+    pub(super) fn held(&self, tokens: BTreeSet<String>) -> BTreeSet<String> {
+        tokens.into_iter().filter(|t| self.path(t).is_some_and(|path| path.is_file())).collect()
     }
 
     /// Removes what is not in `used` and older than an hour; those of `forgotten`, which
@@ -190,6 +214,20 @@ impl Drop for Part<'_> {
     }
 }
 
+/// Where the file of a token is in this folder, if the token is one.
+pub(super) fn path(folder: &Path, token: &str) -> Option<PathBuf> {
+    is_token(token).then(|| folder.join(token))
+}
+
+/// The address of a file, with that of another dispatcher at its front: files that
+/// several share are fetched from the one that leads.
+pub(super) fn at(uri: &str, address: &str) -> String {
+    match uri.find(PATH) {
+        Some(at) => format!("http://{address}{}", &uri[at..]),
+        None => uri.to_owned(),
+    }
+}
+
 /// The tokens of our files in these texts.
 pub(super) fn tokens<'a>(texts: impl Iterator<Item = &'a str>) -> BTreeSet<String> {
     let mut tokens = BTreeSet::new();
@@ -212,8 +250,6 @@ fn hex(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     type Piece = Result<Vec<u8>, String>;
@@ -224,7 +260,9 @@ mod tests {
     }
 
     async fn files(dir: &Path, key: &str) -> Files {
-        Files::open(dir.join("files"), key.to_owned(), Limits { file: 10, all: 25 }).await.unwrap()
+        Files::open(dir.join("files"), key.to_owned(), Limits { file: 10, all: 25 }, false)
+            .await
+            .unwrap()
     }
 
     fn names(dir: &Path) -> Vec<String> {
@@ -304,6 +342,32 @@ mod tests {
         let forgotten = names(dir.path()).into_iter().map(|name| (name, later)).collect();
         ours.sweep(&BTreeSet::new(), &forgotten).await.unwrap();
         ours.store("1", pieces(&["f"])).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn in_a_shared_folder_uploads_of_others_go_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("files");
+        std::fs::create_dir(&folder).unwrap();
+        for part in ["part-1", "part-2"] {
+            std::fs::write(folder.join(part), "half").unwrap();
+        }
+        let old = std::fs::File::options().write(true).open(folder.join("part-2")).unwrap();
+        old.set_modified(SystemTime::now() - 2 * ABANDONED).unwrap();
+        let limits = Limits { file: 10, all: 25 };
+        let files = Files::open(folder, "key".to_owned(), limits, true).await.unwrap();
+        assert_eq!(names(dir.path()), ["part-1"]);
+        let token = files.store("3", pieces(&["a"])).await.unwrap().token;
+        let asked = BTreeSet::from([token.clone(), "0".repeat(TOKEN)]);
+        assert_eq!(files.held(asked), BTreeSet::from([token]));
+    }
+
+    #[test]
+    fn a_file_is_fetched_from_whoever_leads() {
+        let t = "0123456789abcdef0123456789abcdef";
+        let there = format!("http://old:7077{PATH}/{t}/a.jar#b");
+        assert_eq!(at(&there, "new:7078"), format!("http://new:7078{PATH}/{t}/a.jar#b"));
+        assert_eq!(at("hdfs://a/b", "new:7078"), "hdfs://a/b");
     }
 
     #[test]

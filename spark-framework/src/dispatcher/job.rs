@@ -1,11 +1,14 @@
 //! What a submission asks for, read from Spark's own `CreateSubmissionRequest`.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::properties;
+use super::{files, properties};
 use crate::{
     docker::{Docker, DockerError},
     labels::{self, Label},
@@ -24,6 +27,10 @@ pub const NO_RESOURCE: &str = "spark-internal";
 /// Longest text of a job's settings, in bytes: they travel in one variable of the
 /// environment, of which Linux takes 128 KiB.
 const MAX_PROPERTIES: usize = 112 << 10;
+
+/// Longest record of a job, in bytes: what keeps it takes 1 MiB, with all that is known
+/// of its runs. Linux takes no command line of more than 128 KiB anyway.
+const MAX_JOB: usize = 512 << 10;
 
 /// What the settings of the driver's container begin with.
 const DOCKER: &str = "spark.mezz.driver.docker.";
@@ -55,6 +62,8 @@ pub struct CreateRequest {
     pub client_spark_version: Option<String>,
     /// Free text, which nothing reads.
     pub message: Option<String>,
+    /// Of our own client: what it has uploaded for this submission.
+    pub uploaded_files: Vec<String>,
     /// Names that are not of the protocol.
     #[serde(flatten)]
     pub unknown: BTreeMap<String, serde_json::Value>,
@@ -88,6 +97,12 @@ pub enum JobError {
          values into a file of the application"
     )]
     TooLong(usize),
+    /// Too much of everything.
+    #[error(
+        "arguments, settings and environment have {0} bytes, and at most {MAX_JOB} are taken; put \
+         what is long into a file of the application"
+    )]
+    TooLarge(usize),
 }
 
 /// A driver to be run.
@@ -129,6 +144,10 @@ pub struct Job {
     /// Whether the agent keeps those for others.
     #[serde(default)]
     pub cache: bool,
+    /// Tokens of the files that were uploaded for it and that its dispatcher had when it
+    /// was submitted.
+    #[serde(default)]
+    pub uploads: BTreeSet<String>,
 }
 
 impl fmt::Debug for Job {
@@ -196,11 +215,22 @@ impl Job {
             constraints,
             environment,
             properties,
+            uploads: BTreeSet::new(),
         };
-        match properties::write(&job.properties).len() {
-            long if long > MAX_PROPERTIES => Err(JobError::TooLong(long)),
+        let long = properties::write(&job.properties).len();
+        if long > MAX_PROPERTIES {
+            return Err(JobError::TooLong(long));
+        }
+        match serde_json::to_vec(&job).map_or(usize::MAX, |record| record.len()) {
+            large if large > MAX_JOB => Err(JobError::TooLarge(large)),
             _ => Ok(job),
         }
+    }
+
+    /// Tokens of the uploaded files that it names, of whatever dispatcher.
+    pub(super) fn tokens(&self) -> BTreeSet<String> {
+        let texts = self.properties.values().chain([&self.resource]);
+        files::tokens(texts.map(String::as_str))
     }
 }
 

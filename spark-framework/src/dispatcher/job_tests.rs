@@ -75,6 +75,9 @@ fn what_is_wrong_is_named_with_what_would_do() {
     assert!(read(volumes).unwrap_err().to_string().contains("is `c:/d`: write [HOST_PATH:]"));
     let long = json!({"spark.x": "x".repeat(200 << 10)});
     assert!(matches!(read(long), Err(JobError::TooLong(_))));
+    let mut large = request(json!({}));
+    large.app_args = Some(vec!["x".repeat(600 << 10)]);
+    assert!(matches!(Job::read(large), Err(JobError::TooLarge(_))));
     assert_eq!(
         Job::read(CreateRequest::default()).unwrap_err().to_string(),
         "appResource is missing"

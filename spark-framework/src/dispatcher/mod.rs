@@ -5,11 +5,18 @@
 //! addresses of our own (`/mezz/v1`), which [`Client`] knows. It is a framework of its
 //! own: [`core`] decides which driver runs where, and everything it decides is in a
 //! [`store`] before it is said or done.
+//!
+//! Several [`Dispatcher`]s may share a [store of keys](keyed), which only the one that
+//! leads may write; the others pass on to it what they are asked. Who leads is not decided
+//! here: `mezz` has the election.
 
 mod client;
 pub mod core;
 mod files;
+mod front;
 pub mod job;
+pub mod keyed;
+mod metrics;
 mod owner;
 pub mod properties;
 mod rest;
@@ -23,6 +30,7 @@ use mezz_sdk::scheduler::OptionsError;
 use thiserror::Error;
 use tokio::{net::TcpListener, sync::mpsc};
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 pub use client::{Client, ClientError, NewSubmission};
 pub use submit::{ArgumentError, ClusterSubmit};
@@ -31,7 +39,8 @@ pub use view::DriverView;
 use self::{
     core::CoreOptions,
     files::{Files, Limits},
-    owner::Owner,
+    front::Front,
+    owner::{Owner, Request},
     store::{StoreError, StoreOp, SubmissionStore},
 };
 
@@ -41,13 +50,11 @@ const MAX_REQUESTS: usize = 256;
 /// What a dispatcher is told.
 #[derive(Clone, Debug)]
 pub struct DispatcherOptions {
-    /// host:port by which agents and clients reach it.
-    pub address: String,
     /// Its name among the frameworks.
     pub name: String,
     /// The user that drivers run as.
     pub user: String,
-    /// Folder of uploaded files.
+    /// Folder of uploaded files. Dispatchers with one store should have one folder, too.
     pub files: PathBuf,
     /// Largest file that is taken, in bytes.
     pub max_file_bytes: u64,
@@ -61,7 +68,7 @@ pub struct DispatcherOptions {
 #[derive(Debug, Error)]
 pub enum DispatcherError {
     /// The store failed; what was decided since is not done.
-    #[error("the submissions cannot be stored")]
+    #[error("the submissions cannot be read or stored")]
     Store(#[from] StoreError),
     /// Uploaded files cannot be kept.
     #[error("{}: uploaded files cannot be kept there", folder.display())]
@@ -83,36 +90,109 @@ pub enum DispatcherError {
     Http(#[source] std::io::Error),
 }
 
-/// Runs a dispatcher until `shutdown`. Its drivers go on then, for a week: it finds
-/// them again when it is started with the same store.
+/// A dispatcher's process, from its start to its end, however often it leads.
+#[derive(Debug)]
+pub struct Dispatcher {
+    options: DispatcherOptions,
+    front: Front,
+}
+
+impl Dispatcher {
+    /// A standby that knows nobody yet.
+    ///
+    /// # Errors
+    /// [`DispatcherError::Http`] when this machine has no means to ask others.
+    pub fn new(options: DispatcherOptions) -> Result<Self, DispatcherError> {
+        let front = Front::new(options.files.clone())?;
+        Ok(Self { options, front })
+    }
+
+    /// From now on requests are passed on to the leader at this host:port, if there is
+    /// one.
+    pub fn stand_by(&self, leader: Option<String>) {
+        self.front.stand_by(leader);
+    }
+
+    /// Leads until `over` is cancelled, or until the store says that another dispatcher
+    /// leads. Drivers go on, for a week: whoever leads next finds them in the store.
+    ///
+    /// # Errors
+    /// [`DispatcherError`].
+    pub async fn lead(
+        &self,
+        store: impl SubmissionStore,
+        over: CancellationToken,
+    ) -> Result<(), DispatcherError> {
+        let led = over.run_until_cancelled(self.begin(store)).await.transpose();
+        let led = match led {
+            Ok(Some((owner, inbox))) => owner.run(inbox, over).await,
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        };
+        self.stand_by(None);
+        match led {
+            Err(DispatcherError::Store(error)) if error.is_anothers_turn() => {
+                let error = mezz_proto::error::chain(&error);
+                warn!(error, "this dispatcher leads no more");
+                Ok(())
+            }
+            led => led,
+        }
+    }
+
+    async fn begin<S: SubmissionStore>(
+        &self,
+        mut store: S,
+    ) -> Result<(Owner<S>, mpsc::Receiver<Request>), DispatcherError> {
+        let options = &self.options;
+        let snapshot = store.load().await?;
+        let key = match &snapshot.file_key {
+            Some(key) => key.clone(),
+            None => {
+                let random = || uuid::Uuid::new_v4().simple().to_string();
+                let key = random() + &random();
+                store.apply(vec![StoreOp::FileKey(key.clone())]).await?;
+                key
+            }
+        };
+        let limits = Limits { file: options.max_file_bytes, all: options.max_files_bytes };
+        let files = Files::open(options.files.clone(), key, limits, store.is_shared())
+            .await
+            .map_err(|source| DispatcherError::Files { folder: options.files.clone(), source })?;
+        let (requests, inbox) = mpsc::channel(MAX_REQUESTS);
+        let address = options.core.address.clone();
+        let owner = Owner::new(options.clone(), store, files.clone(), snapshot);
+        self.front.lead(rest::routes(requests, files, address));
+        Ok((owner, inbox))
+    }
+
+    /// Serves the socket until `work` is done.
+    ///
+    /// # Errors
+    /// Those of `work`, and [`DispatcherError::Http`].
+    pub async fn serve_while<E: From<DispatcherError>>(
+        &self,
+        listener: TcpListener,
+        work: impl Future<Output = Result<(), E>>,
+    ) -> Result<(), E> {
+        let serving = axum::serve(listener, self.front.clone().router());
+        tokio::select! {
+            result = work => result,
+            result = serving => Ok(result.map_err(DispatcherError::Http)?),
+        }
+    }
+}
+
+/// Runs a dispatcher that shares its store with nobody until `shutdown`.
 ///
 /// # Errors
 /// [`DispatcherError`].
 pub async fn serve(
     options: DispatcherOptions,
-    mut store: impl SubmissionStore,
+    store: impl SubmissionStore,
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> Result<(), DispatcherError> {
-    let snapshot = store.load().await?;
-    let key = match &snapshot.file_key {
-        Some(key) => key.clone(),
-        None => {
-            let key = format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple());
-            store.apply(vec![StoreOp::FileKey(key.clone())]).await?;
-            key
-        }
-    };
-    let limits = Limits { file: options.max_file_bytes, all: options.max_files_bytes };
-    let files = Files::open(options.files.clone(), key, limits)
-        .await
-        .map_err(|source| DispatcherError::Files { folder: options.files.clone(), source })?;
-    let (requests, inbox) = mpsc::channel(MAX_REQUESTS);
-    let routes = rest::routes(requests, files.clone(), options.address.clone());
-    let serving = axum::serve(listener, routes);
-    let owner = Owner::new(options, store, files, snapshot);
-    tokio::select! {
-        result = owner.run(inbox, shutdown) => result,
-        result = serving => result.map_err(DispatcherError::Http),
-    }
+    let dispatcher = Dispatcher::new(options)?;
+    dispatcher.serve_while(listener, dispatcher.lead(store, shutdown)).await
 }

@@ -20,7 +20,7 @@ use tracing::{info, warn};
 use super::{
     DispatcherError, DispatcherOptions, DriverView,
     core::{Core, Event, KillAnswer, Output, QueueFull, Submission},
-    files::{self, Files},
+    files::Files,
     job::Job,
     store::{Snapshot, StoreOp, SubmissionStore},
 };
@@ -30,6 +30,13 @@ const FAILOVER_TIMEOUT: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// How the master says that it has ended a framework, or forgotten it.
 const FORGOTTEN: &str = "Framework has been removed";
+
+/// How the master says that another process has subscribed as this framework.
+const TAKEN_OVER: &str = "Framework failed over";
+
+/// Before a leader that was pushed aside by a former one subscribes again: the other
+/// notices meanwhile that it leads no more.
+const PUSHED_ASIDE: Duration = Duration::from_millis(500);
 
 /// How long the last calls may take on their way to the master.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
@@ -54,6 +61,8 @@ enum End {
     Told,
     /// The master has ended the framework; there is to be a new one.
     Forgotten,
+    /// Another process has subscribed in this one's place.
+    PushedAside,
 }
 
 pub(super) struct Owner<S> {
@@ -76,7 +85,18 @@ impl<S: SubmissionStore> Owner<S> {
         let clock = Clock::new();
         let stored = snapshot.submissions;
         info!(submissions = stored.len(), framework = snapshot.framework, "read what was stored");
-        let core = Core::new(options.core.clone(), stored, snapshot.next, clock.now());
+        let mut core = Core::new(options.core.clone(), stored, snapshot.next, clock.now());
+        let wanted = core.uploads();
+        let held = files.held(wanted.clone());
+        let lost: BTreeSet<String> = wanted.difference(&held).cloned().collect();
+        if !lost.is_empty() {
+            warn!(
+                files = lost.len(),
+                folder = %files.folder().display(),
+                "uploaded files are not in the folder; drivers that wait for them end"
+            );
+            core.lose(lost);
+        }
         let framework = snapshot.framework;
         Self { options, core, store, files, framework, clock, subscribed: false }
     }
@@ -105,6 +125,11 @@ impl<S: SubmissionStore> Owner<S> {
                     ops.extend(out.iter().filter_map(to_store));
                     self.store.apply(ops).await?;
                 }
+                End::PushedAside => {
+                    warn!("another process has subscribed as this framework; subscribing again");
+                    tokio::time::sleep(PUSHED_ASIDE).await;
+                    self.store.check()?;
+                }
             }
         }
     }
@@ -118,7 +143,7 @@ impl<S: SubmissionStore> Owner<S> {
             .checkpoint(true)
             // For drivers that need some; others go there only where no other place is.
             .capability(Capability::GpuResources)
-            .webui_url(format!("http://{}/mezz/v1/submissions", o.address));
+            .webui_url(format!("http://{}/mezz/v1/submissions", o.core.address));
         if let Some(id) = &self.framework {
             framework = framework.id(v1::FrameworkId { value: id.clone() });
         }
@@ -144,6 +169,7 @@ impl<S: SubmissionStore> Owner<S> {
                 () = shutdown.cancelled() => return Ok(End::Told),
                 event = events.next() => match event {
                     Some(event) => {
+                        self.store.check()?;
                         if let Some(end) = self.event(event, scheduler).await? {
                             return Ok(end);
                         }
@@ -153,9 +179,16 @@ impl<S: SubmissionStore> Owner<S> {
                         return Err(DispatcherError::Refused(message));
                     }
                 },
-                Some(request) = inbox.recv() => self.request(request, scheduler).await?,
-                _ = sweep.tick() => self.sweep(&BTreeMap::new()).await,
+                Some(request) = inbox.recv() => {
+                    self.store.check()?;
+                    self.request(request, scheduler).await?;
+                }
+                _ = sweep.tick() => {
+                    self.store.check()?;
+                    self.sweep(&BTreeMap::new()).await;
+                }
                 () = tokio::time::sleep(deadline.unwrap_or_default()), if deadline.is_some() => {
+                    self.store.check()?;
                     let mut out = Vec::new();
                     self.core.on_deadline(self.clock.now(), &mut out);
                     self.settle(out, scheduler).await?;
@@ -189,6 +222,11 @@ impl<S: SubmissionStore> Owner<S> {
             }
             scheduler::Event::Error(message) if message.contains(FORGOTTEN) => {
                 return Ok(Some(End::Forgotten));
+            }
+            scheduler::Event::Error(message)
+                if self.store.is_shared() && message.contains(TAKEN_OVER) =>
+            {
+                return Ok(Some(End::PushedAside));
             }
             scheduler::Event::Error(message) => return Err(DispatcherError::Refused(message)),
             // Launching on a dead offer comes back as a dropped task.
@@ -257,6 +295,8 @@ impl<S: SubmissionStore> Owner<S> {
         let ops: Vec<StoreOp> = out.iter().filter_map(to_store).collect();
         if !ops.is_empty() {
             self.store.apply(ops).await?;
+            // It may have taken long.
+            self.store.check()?;
         }
         let roles = std::slice::from_ref(&self.options.core.role);
         let mut forgotten = BTreeMap::new();
@@ -268,7 +308,7 @@ impl<S: SubmissionStore> Owner<S> {
                 }
                 Output::Remove(submission) => {
                     let submitted = UNIX_EPOCH + Duration::from_nanos(submission.submitted);
-                    for token in tokens(&submission) {
+                    for token in submission.job.tokens() {
                         let last = forgotten.entry(token).or_insert(submitted);
                         *last = submitted.max(*last);
                     }
@@ -300,7 +340,7 @@ impl<S: SubmissionStore> Owner<S> {
 
     /// Removes files that no driver names any more.
     async fn sweep(&self, forgotten: &BTreeMap<String, SystemTime>) {
-        let used = self.core.list().into_iter().flat_map(tokens).collect();
+        let used = self.core.list().into_iter().flat_map(|s| s.job.tokens()).collect();
         if let Err(error) = self.files.sweep(&used, forgotten).await {
             warn!(%error, "files that nobody uses any more cannot be removed");
         }
@@ -319,13 +359,6 @@ fn to_store(output: &Output) -> Option<StoreOp> {
         Output::Remove(submission) => Some(StoreOp::Remove(submission.id.clone())),
         _ => None,
     }
-}
-
-/// Of the uploaded files that it names.
-fn tokens(submission: &Submission) -> BTreeSet<String> {
-    let job = &submission.job;
-    let texts = job.properties.values().chain([&job.resource]);
-    files::tokens(texts.map(String::as_str))
 }
 
 /// Time that does not go back.

@@ -23,14 +23,20 @@ use super::{
     core::KillAnswer,
     files::{self, Files, UploadError},
     job::{CreateRequest, Job},
+    metrics,
     owner::Request,
 };
 
 /// Largest `CreateSubmissionRequest`, in bytes.
-const MAX_REQUEST: usize = 1 << 20;
+pub(super) const MAX_REQUEST: usize = 1 << 20;
 
 /// A client that takes longer to send its request is given up.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// To a client whose uploads another dispatcher has taken.
+const FILES_GONE: &str = "Files that were uploaded for this submission are not here any more: \
+    another dispatcher took them, or that was long ago. Upload them again; dispatchers whose \
+    --upload-dir is on storage that they share have the same files.";
 
 /// Version of the protocol.
 const VERSION: &str = "v1";
@@ -62,6 +68,8 @@ pub(super) fn routes(requests: mpsc::Sender<Request>, files: Files, address: Str
         .route("/v1/submissions/killall", post(kill_all))
         .route("/v1/submissions/clear", post(clear))
         .route("/v1/submissions/readyz", get(ready))
+        .route("/health", get(|| async { "ok\n" }))
+        .route("/metrics", get(page))
         .route("/mezz/v1/submissions", get(list))
         .route("/mezz/v1/submissions/{id}", get(one))
         .route(&format!("{}/{{name}}", files::PATH), put(upload))
@@ -97,7 +105,8 @@ fn answer(action: &str, success: bool, fields: &[(&str, Option<&str>)]) -> Map<S
     map
 }
 
-fn error(status: StatusCode, message: &str) -> Response {
+/// As Spark's server says what went wrong.
+pub(super) fn error(status: StatusCode, message: &str) -> Response {
     let body = json!({
         "action": "ErrorResponse",
         "message": message,
@@ -120,7 +129,12 @@ async fn create(State(api): State<Api>, body: Body) -> Result<Response, Response
     let request: CreateRequest =
         serde_json::from_slice(&bytes).map_err(|why| malformed(why.to_string()))?;
     let unknown: Vec<String> = request.unknown.keys().cloned().collect();
-    let job = Job::read(request).map_err(|why| malformed(why.to_string()))?;
+    let uploaded = files::tokens(request.uploaded_files.iter().map(String::as_str));
+    let mut job = Job::read(request).map_err(|why| malformed(why.to_string()))?;
+    job.uploads = api.files.held(job.tokens());
+    if !uploaded.is_subset(&job.uploads) {
+        return Err(error(StatusCode::GONE, FILES_GONE));
+    }
     let result = api.ask(|reply| Request::Create(Box::new(job), reply)).await?;
     let message = match &result {
         Ok(id) => format!("Driver successfully submitted as {id}"),
@@ -259,13 +273,23 @@ async fn download(
     Path((token, name)): Path<(String, String)>,
 ) -> Result<Response, Response> {
     let none = || error(StatusCode::NOT_FOUND, &format!("There is no file {name} here."));
-    let path = api.files.path(&token).ok_or_else(none)?;
-    let file = tokio::fs::File::open(path).await.map_err(|_| none())?;
-    let length = file.metadata().await.map_err(|_| none())?.len();
+    serve_file(api.files.folder(), &token).await.ok_or_else(none)
+}
+
+/// The file of this token, if it is in this folder.
+pub(super) async fn serve_file(folder: &std::path::Path, token: &str) -> Option<Response> {
+    let file = tokio::fs::File::open(files::path(folder, token)?).await.ok()?;
+    let length = file.metadata().await.ok()?.len();
     let mut response = Body::from_stream(ReaderStream::new(file)).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     let octets = HeaderValue::from_static("application/octet-stream");
     headers.insert(header::CONTENT_TYPE, octets);
-    Ok(response)
+    Some(response)
+}
+
+async fn page(State(api): State<Api>) -> Result<String, Response> {
+    let subscribed = api.ask(Request::Ready).await?;
+    let all = api.ask(Request::List).await?;
+    Ok(metrics::page(Some((subscribed, &all))))
 }

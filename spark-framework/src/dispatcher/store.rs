@@ -58,14 +58,29 @@ pub trait SubmissionStore: Send + 'static {
     /// [`StoreError`] when it cannot be read.
     fn load(&mut self) -> impl Future<Output = Result<Snapshot, StoreError>> + Send;
 
-    /// Makes these changes, all or none, and returns when they are durable.
+    /// Makes these changes and returns when they are durable.
     ///
     /// # Errors
-    /// [`StoreError`]; then it is not known whether they were made.
+    /// [`StoreError`]; then it is not known which of them were made: each record wholly
+    /// or not at all.
     fn apply(&mut self, ops: Vec<StoreOp>) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Whether this dispatcher may still act on what is stored.
+    ///
+    /// # Errors
+    /// [`StoreError::Deposed`] when another one may have taken over.
+    fn check(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// Whether other dispatchers take over what is stored.
+    fn is_shared(&self) -> bool {
+        false
+    }
 }
 
-type Source = Box<dyn StdError + Send + Sync>;
+/// What is behind an error.
+pub type Source = Box<dyn StdError + Send + Sync>;
 
 /// Why something could not be stored or read.
 #[derive(Debug, Error)]
@@ -79,11 +94,28 @@ pub enum StoreError {
         /// The file.
         path: PathBuf,
     },
+    /// This dispatcher leads no more, so it may not write.
+    #[error("this dispatcher leads no more; what is in {place} is another one's to write")]
+    Deposed {
+        /// An address.
+        place: String,
+    },
+    /// What is shared with other dispatchers cannot be read or written.
+    #[error("the submissions in {place}")]
+    Shared {
+        /// An address.
+        place: String,
+        /// Whether the same may succeed later.
+        may_pass: bool,
+        /// Why.
+        #[source]
+        source: Source,
+    },
     /// A record makes no sense.
-    #[error("{}: {record} makes no sense", path.display())]
+    #[error("{place}: {record} makes no sense")]
     Corrupt {
-        /// The file.
-        path: PathBuf,
+        /// A file or an address.
+        place: String,
         /// Which record.
         record: String,
         /// Why.
@@ -101,6 +133,13 @@ pub enum StoreError {
         #[source]
         source: Source,
     },
+}
+
+impl StoreError {
+    /// Whether it is for another dispatcher to go on, or for this one when it leads again.
+    pub(super) fn is_anothers_turn(&self) -> bool {
+        matches!(self, Self::Deposed { .. } | Self::Shared { may_pass: true, .. })
+    }
 }
 
 /// A store in one file, which only its owner can read: settings may be secret.
@@ -188,7 +227,7 @@ fn read(database: &Database, path: &Path) -> Result<Snapshot, StoreError> {
         if let Some(next) = get(NEXT)? {
             snapshot.next =
                 next.parse().map_err(|e: std::num::ParseIntError| StoreError::Corrupt {
-                    path: path.to_owned(),
+                    place: path.display().to_string(),
                     record: NEXT.to_owned(),
                     source: e.into(),
                 })?;
@@ -201,7 +240,7 @@ fn read(database: &Database, path: &Path) -> Result<Snapshot, StoreError> {
         let (key, value) = entry.map_err(|e| failed(e.into()))?;
         let submission =
             serde_json::from_slice(value.value()).map_err(|e| StoreError::Corrupt {
-                path: path.to_owned(),
+                place: path.display().to_string(),
                 record: key.value().to_owned(),
                 source: e.into(),
             })?;
@@ -256,76 +295,5 @@ fn write(database: &Database, ops: &[StoreOp]) -> Result<(), Source> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
-    use mezz_proto::time::Time;
-
-    use super::*;
-    use crate::dispatcher::{
-        core::{Core, Output},
-        job::{Job, tests::request},
-    };
-
-    fn submission() -> Submission {
-        let options = crate::dispatcher::core::CoreOptions {
-            masters: vec!["m:1".into()],
-            role: "*".into(),
-            spark_home: "/s".into(),
-            mezz: "/m".into(),
-            bridge_jar: "/j".into(),
-            max_queued: 9,
-            max_ended: 9,
-        };
-        let mut core = Core::new(options, Vec::new(), 7, Time::ZERO);
-        let mut out = Vec::new();
-        let job = Job::read(request(serde_json::json!({"spark.ünï": "x"}))).unwrap();
-        core.submit(Time::ZERO, job, &mut out).unwrap();
-        match out.remove(0) {
-            Output::Put(submission) => *submission,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[tokio::test]
-    async fn what_was_stored_is_read_after_a_restart() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("dispatcher.redb");
-        let mut store = FileStore::open(&path).unwrap();
-        assert_eq!(store.load().await.unwrap(), Snapshot::default());
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert!(matches!(FileStore::open(&path), Err(StoreError::Locked { .. })));
-        let submission = submission();
-        let ops = vec![
-            StoreOp::Put(Box::new(submission.clone())),
-            StoreOp::Framework(Some("f".into())),
-            StoreOp::FileKey("k".into()),
-        ];
-        store.apply(ops).await.unwrap();
-        drop(store);
-        let mut store = FileStore::open(&path).unwrap();
-        let wanted = Snapshot {
-            framework: Some("f".into()),
-            next: 8,
-            file_key: Some("k".into()),
-            submissions: vec![submission.clone()],
-        };
-        assert_eq!(store.load().await.unwrap(), wanted);
-        let ops = vec![StoreOp::Remove(submission.id), StoreOp::Framework(None)];
-        store.apply(ops).await.unwrap();
-        let snapshot = store.load().await.unwrap();
-        assert_eq!((snapshot.next, snapshot.framework, snapshot.submissions.len()), (8, None, 0));
-    }
-
-    #[tokio::test]
-    async fn a_record_that_makes_no_sense_is_named() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("dispatcher.redb");
-        let mut store = FileStore::open(&path).unwrap();
-        let tx = store.database.begin_write().unwrap();
-        tx.open_table(SUBMISSIONS).unwrap().insert("driver-1", b"{".as_slice()).unwrap();
-        tx.commit().unwrap();
-        let error = store.load().await.unwrap_err().to_string();
-        assert!(error.ends_with("dispatcher.redb: driver-1 makes no sense"), "{error}");
-    }
-}
+#[path = "store_tests.rs"]
+pub(super) mod tests;

@@ -39,6 +39,9 @@ const SETTINGS: [(&str, &str); 20] = [
 const FILE_LISTS: [&str; 4] =
     ["spark.jars", "spark.files", "spark.submit.pyFiles", "spark.archives"];
 
+/// How often files are uploaded when dispatchers lose what they have taken.
+const TRIES: u32 = 3;
+
 /// Arguments that cannot be followed.
 #[derive(Debug, Error)]
 pub enum ArgumentError {
@@ -169,7 +172,14 @@ impl ClusterSubmit {
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .filter(|(name, _)| name.starts_with("SPARK_") && !name.starts_with("SPARK_LOCAL_"))
             .collect();
-        let new = NewSubmission { resource, main_class, args, properties: all, environment };
+        let new = NewSubmission {
+            resource,
+            main_class,
+            args,
+            properties: all,
+            environment,
+            uploaded: Vec::new(),
+        };
         Ok(Self { new, wait })
     }
 
@@ -198,20 +208,33 @@ impl ClusterSubmit {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn send(mut self, client: &Client, files: &[PathBuf]) -> Result<String, ClientError> {
-        let mut urls: BTreeMap<&Path, String> = BTreeMap::new();
-        for path in files {
-            urls.insert(path, client.upload(path).await?);
+    pub async fn send(self, client: &Client, files: &[PathBuf]) -> Result<String, ClientError> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let mut urls: BTreeMap<&Path, String> = BTreeMap::new();
+            for path in files {
+                urls.insert(path, client.upload(path).await?);
+            }
+            match client.submit(&self.with(&urls)).await {
+                // Another dispatcher leads since.
+                Err(ClientError::FilesGone(_)) if tries < TRIES => {}
+                done => return done,
+            }
         }
+    }
+
+    /// The submission with these addresses in place of the files of this machine.
+    fn with(&self, urls: &BTreeMap<&Path, String>) -> NewSubmission {
         let there = |name: &str| {
             let url = local(name).and_then(|path| urls.get(path.as_path()).cloned());
             let fragment = name.split_once('#').map(|(_, f)| format!("#{f}")).unwrap_or_default();
             url.map_or_else(|| name.to_owned(), |url| url + &fragment)
         };
-        let resource = there(&self.new.resource);
-        self.new.resource = resource;
+        let mut new = self.new.clone();
+        new.resource = there(&new.resource);
         for key in FILE_LISTS {
-            if let Some(list) = self.new.properties.get_mut(key) {
+            if let Some(list) = new.properties.get_mut(key) {
                 let names: Vec<String> = list
                     .split(',')
                     .map(str::trim)
@@ -221,7 +244,8 @@ impl ClusterSubmit {
                 *list = names.join(",");
             }
         }
-        client.submit(&self.new).await
+        new.uploaded = urls.values().cloned().collect();
+        new
     }
 }
 

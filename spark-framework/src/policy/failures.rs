@@ -84,7 +84,7 @@ impl Failures {
         let worked = done || registered.is_some_and(|since| worked(now, since));
         let stable = registered.is_some_and(|since| now.since(since) >= STABLE);
         let failed = match kind {
-            ExitKind::Failed | ExitKind::OutOfMemory => true,
+            ExitKind::Failed | ExitKind::OutOfMemory | ExitKind::Silent => true,
             ExitKind::Finished => registered.is_none(),
             ExitKind::Killed | ExitKind::Lost | ExitKind::Unsuited => false,
         };

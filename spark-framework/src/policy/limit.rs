@@ -1,6 +1,11 @@
 //! How many executors may fail before the application does, where it says so. The
 //! pauses between attempts, and giving up what never comes up, are in
 //! [`failures`](super::failures).
+//!
+//! What counts is what counts on YARN, in both modes: executors that crashed, were killed
+//! for their memory or could not be started. Those that the driver had ended do not, also
+//! when that was because their heartbeats had stopped; nor do those that were lost with an
+//! agent or an offer.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -75,7 +80,13 @@ mod tests {
     fn one_more_than_allowed_ends_the_application() {
         let mut limit = Limit::new(FailureLimit { max: Some(2), within: None });
         assert_eq!(failed(&mut limit, 1, ExitKind::Failed), None);
-        for harmless in [ExitKind::Lost, ExitKind::Killed, ExitKind::Finished, ExitKind::Unsuited] {
+        for harmless in [
+            ExitKind::Lost,
+            ExitKind::Killed,
+            ExitKind::Silent,
+            ExitKind::Finished,
+            ExitKind::Unsuited,
+        ] {
             assert_eq!(failed(&mut limit, 1, harmless), None);
         }
         assert_eq!(failed(&mut limit, 90_000, ExitKind::OutOfMemory), None);

@@ -77,6 +77,8 @@ pub enum ExitKind {
     OutOfMemory,
     /// Because we said so.
     Killed,
+    /// Because the driver had it ended: its heartbeats had stopped.
+    Silent,
     /// Its agent or the offer went away, or an operator ended it.
     Lost,
     /// It never began: its agent cannot run such executors, and others may.

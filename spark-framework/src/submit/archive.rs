@@ -53,6 +53,17 @@ pub enum ArchiveError {
         #[source]
         source: io::Error,
     },
+    /// The path of Spark or of the plugin has a character that has a meaning in Spark's
+    /// scripts or in class paths.
+    #[error(
+        "{}: an archive cannot be made for a path with blanks, quotes, backslashes or colons: \
+         Spark's scripts split the options of its JVMs there. Move it, or name it by a link \
+         whose path has none (--spark-home, --bridge-jar)", path.display()
+    )]
+    Path {
+        /// The path.
+        path: PathBuf,
+    },
     /// Spark did not run.
     #[error("Spark could not be run to see which classes it loads: {status}\n{said}")]
     Training {
@@ -70,6 +81,15 @@ pub enum ArchiveError {
         /// The end of what it said.
         said: String,
     },
+}
+
+/// What no path may have that is among the options of a JVM.
+const UNFIT: [char; 6] = [' ', '"', '\'', '\\', '\t', '\n'];
+
+/// Whether an archive can be made for this path, and be used.
+fn fit(path: &Path) -> Result<(), ArchiveError> {
+    let fits = path.to_str().is_some_and(|p| !p.contains(UNFIT) && !p.contains(':'));
+    if fits { Ok(()) } else { Err(ArchiveError::Path { path: path.to_owned() }) }
 }
 
 /// The archive of the Spark in this folder, where there is one.
@@ -95,7 +115,7 @@ pub(super) fn class_path(home: &Path, jar: &Path) -> OsString {
 /// that the user gives there wins.
 pub(super) fn submit_options(archive: &Path, theirs: Option<&OsStr>) -> Option<OsString> {
     // It is split at blanks, and quotes have their meaning.
-    let path = archive.to_str().filter(|p| !p.contains([' ', '"', '\'', '\\', '\t']))?;
+    let path = archive.to_str().filter(|p| !p.contains(UNFIT))?;
     let mut all = OsString::from(format!("-XX:SharedArchiveFile={path} {QUIET}"));
     if let Some(theirs) = theirs {
         all.push(" ");
@@ -123,6 +143,8 @@ pub fn make_archive(options: &SparkOptions) -> Result<Made, ArchiveError> {
     let home = locate::spark_home(options, &environment, "spark-submit")?;
     let home = std::path::absolute(&home).unwrap_or(home);
     let jar = locate::bridge_jar(options, &environment)?;
+    fit(&home)?;
+    fit(&jar)?;
     let path = home.join(ARCHIVE);
     let new = home.join(format!(".{ARCHIVE}.{}", std::process::id()));
     let work = home.join(format!(".{ARCHIVE}.work.{}", std::process::id()));
@@ -200,4 +222,19 @@ fn last_lines(said: &[u8]) -> String {
         text.push('\n');
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_that_spark_s_scripts_would_split_is_named() {
+        fit(Path::new("/opt/spark-4.3/x_y")).unwrap();
+        for path in ["/opt/my spark", "/opt/it's", "/opt/a:b", "/opt/a\\b"] {
+            let error = fit(Path::new(path)).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("{path}: an archive cannot be made")), "{error}");
+            assert_eq!(submit_options(Path::new(path), None).is_some(), path.contains(':'));
+        }
+    }
 }

@@ -32,7 +32,7 @@ pub struct EtcdArgs {
     /// whom this machine trusts]
     #[arg(long, env = "MEZZ_ETCD_CA_FILE", value_name = "FILE")]
     pub etcd_ca_file: Option<PathBuf>,
-    /// Certificate of this master for etcd, as PEM; goes with --etcd-key-file
+    /// Certificate of this process for etcd, as PEM; goes with --etcd-key-file
     /// [default: none]
     #[arg(long, env = "MEZZ_ETCD_CERT_FILE", value_name = "FILE")]
     pub etcd_cert_file: Option<PathBuf>,

@@ -33,21 +33,26 @@ const DISPATCHER_BACK_WITHIN: Duration = Duration::from_secs(60);
 /// Which dispatcher.
 #[derive(Clone, Debug, Args)]
 pub struct DispatcherClientArgs {
-    /// The dispatcher
+    /// The dispatcher, or several that share their store, between commas
     #[arg(
         long,
         env = "MEZZ_DISPATCHER",
         value_name = "HOST:PORT",
+        value_delimiter = ',',
         default_value = DEFAULT_DISPATCHER
     )]
-    pub dispatcher: String,
+    pub dispatcher: Vec<String>,
 }
 
 impl DispatcherClientArgs {
     fn client(&self) -> anyhow::Result<Client> {
-        let address = units::peer_address(&self.dispatcher)
+        let addresses: Vec<String> = self
+            .dispatcher
+            .iter()
+            .map(|address| units::peer_address(address))
+            .collect::<Result<_, _>>()
             .map_err(|problem| usage(format!("--dispatcher: {problem}")))?;
-        Ok(Client::new(&address)?)
+        Ok(Client::new(&addresses)?)
     }
 }
 
@@ -260,7 +265,7 @@ async fn get(client: &Client, id: &str) -> anyhow::Result<DriverView> {
     loop {
         match client.get(id).await {
             Ok(view) => return Ok(view),
-            Err(error @ ClientError::Unreachable { .. }) => {
+            Err(error @ (ClientError::Unreachable { .. } | ClientError::NobodyLeads { .. })) => {
                 if start.elapsed() > DISPATCHER_BACK_WITHIN {
                     return Err(error.into());
                 }
@@ -356,8 +361,9 @@ pub async fn submit(arguments: &[OsString]) -> anyhow::Result<ExitCode> {
     let wrong = |error: ArgumentError| usage(error.to_string());
     let submit = ClusterSubmit::read(&rest, defaults().as_deref()).map_err(wrong)?;
     let files = submit.local_files().map_err(wrong)?;
-    let address = dispatcher.unwrap_or_else(|| DEFAULT_DISPATCHER.to_owned());
-    let client = DispatcherClientArgs { dispatcher: address }.client()?;
+    let addresses = dispatcher.as_deref().unwrap_or(DEFAULT_DISPATCHER);
+    let dispatcher = addresses.split(',').map(str::to_owned).collect();
+    let client = DispatcherClientArgs { dispatcher }.client()?;
     let wait = submit.wait;
     let id = submit.send(&client, &files).await?;
     output::write(&format!("{id}\n"))?;

@@ -67,18 +67,20 @@ pub(super) fn task(
     part: &Part,
     host: &str,
 ) -> v1::TaskInfo {
-    let mut fetched = Fetched::default();
+    let mut fetched = Fetched::new(job, &options.address);
     let get = |key: &str, default: &str| {
         job.properties.get(key).map_or(default, String::as_str).to_owned()
     };
     let home = get("spark.mezz.driver.home", &options.spark_home);
     let resource = fetched.path(&job.resource);
     let mut settings = settings(options, job, host, &mut fetched);
-    fetched.uris.extend(job.uris.iter().map(|uri| v1::command_info::Uri {
-        value: uri.clone(),
+    let given = job.uris.iter().map(|uri| v1::command_info::Uri {
+        value: fetched.address(uri),
         cache: Some(job.cache),
         ..Default::default()
-    }));
+    });
+    let given: Vec<_> = given.collect();
+    fetched.uris.extend(given);
     let allocated = resources::allocations("spark.driver", &job.resources, &part.addresses);
     if allocated.is_some() {
         settings.insert("spark.driver.resourcesFile".to_owned(), resources::FILE.to_owned());
@@ -160,7 +162,7 @@ fn settings(
     options: &CoreOptions,
     job: &Job,
     host: &str,
-    fetched: &mut Fetched,
+    fetched: &mut Fetched<'_>,
 ) -> BTreeMap<String, String> {
     let own = |key: &str, default: &str| {
         job.properties.get(key).map_or(default, String::as_str).to_owned()
@@ -206,13 +208,26 @@ fn settings(
 }
 
 /// What the agent fetches before the driver starts; each URI once.
-#[derive(Default)]
-struct Fetched {
+struct Fetched<'a> {
+    job: &'a Job,
+    /// Of this dispatcher.
+    here: &'a str,
     uris: Vec<v1::command_info::Uri>,
     paths: BTreeMap<String, String>,
 }
 
-impl Fetched {
+impl<'a> Fetched<'a> {
+    fn new(job: &'a Job, here: &'a str) -> Self {
+        Self { job, here, uris: Vec::new(), paths: BTreeMap::new() }
+    }
+
+    /// Where to fetch it from: what was uploaded for this driver, from this dispatcher,
+    /// whichever took it then.
+    fn address(&self, uri: &str) -> String {
+        let uploaded = !files::tokens(iter::once(uri)).is_disjoint(&self.job.uploads);
+        if uploaded { files::at(uri, self.here) } else { uri.to_owned() }
+    }
+
     /// Where the driver finds it: in the sandbox if it comes by http, which the
     /// agent fetches once for all drivers; Spark itself knows what to do with other
     /// schemes. A fragment (`#name`) is Spark's.
@@ -231,10 +246,11 @@ impl Fetched {
             _ => "file",
         };
         let next = self.uris.len();
+        let value = self.address(plain);
         let path = self.paths.entry(plain.to_owned()).or_insert_with(|| {
             let path = format!("mezz-files/{next}/{name}");
             self.uris.push(v1::command_info::Uri {
-                value: plain.to_owned(),
+                value,
                 extract: Some(false),
                 // What we serve never changes; who knows of others.
                 cache: Some(!files::tokens(iter::once(plain)).is_empty()),

@@ -43,6 +43,13 @@ const ASK_AGAIN: Duration = Duration::from_secs(5);
 /// How long offers that fit nobody are refused. A new driver takes that back, and
 /// it does not cover an offer that is larger.
 const REFUSAL: Duration = Duration::from_secs(600);
+/// Longest message of a driver that is kept, in bytes.
+const MAX_MESSAGE: usize = 4096;
+/// Most agents without an engine that are kept of one driver.
+const MAX_AVOIDED: usize = 4096;
+/// Of a driver whose uploaded files are gone.
+const FILES_LOST: &str = "files that were uploaded for it went with the dispatcher that took \
+    them: submit it again. Dispatchers whose --upload-dir is on storage that they share lose none";
 
 /// All drivers. See the [module](self).
 #[derive(Debug)]
@@ -57,6 +64,8 @@ pub struct Core {
     next: u64,
     /// Those for which offers were asked for.
     ready: BTreeSet<String>,
+    /// Tokens of uploaded files that are gone.
+    lost: BTreeSet<String>,
 }
 
 impl Core {
@@ -74,9 +83,22 @@ impl Core {
             unknown: BTreeMap::new(),
             next: next.max(above),
             ready: BTreeSet::new(),
+            lost: BTreeSet::new(),
         };
         core.ready = core.ready_at(now);
         core
+    }
+
+    /// Tokens of the uploaded files that drivers may still be launched with.
+    pub fn uploads(&self) -> BTreeSet<String> {
+        let open = self.submissions.values().filter(|s| !s.state.is_final());
+        open.flat_map(|s| s.job.uploads.iter().cloned()).collect()
+    }
+
+    /// These uploaded files are gone: drivers that would need them end rather than start,
+    /// from the next [`handle`](Self::handle) on.
+    pub fn lose(&mut self, tokens: BTreeSet<String>) {
+        self.lost.extend(tokens);
     }
 
     /// Whether offers are wanted: what to subscribe with.
@@ -242,9 +264,25 @@ impl Core {
         self.submissions.values().filter(|s| s.ready(now)).map(|s| s.id.clone()).collect()
     }
 
+    fn end_without_files(&mut self, now: Time, out: &mut Vec<Output>) {
+        if self.lost.is_empty() {
+            return;
+        }
+        let hopeless: Vec<String> = self
+            .submissions
+            .values()
+            .filter(|s| s.waits() && !s.job.uploads.is_disjoint(&self.lost))
+            .map(|s| s.id.clone())
+            .collect();
+        for id in hopeless {
+            self.end(now, &id, DriverState::Failed, FILES_LOST, out);
+        }
+    }
+
     /// Offers are wanted only while a driver is ready for them; and anew for each one
     /// that becomes ready, since what was refused for others may do for it.
     fn say_what_is_wanted(&mut self, now: Time, out: &mut Vec<Output>) {
+        self.end_without_files(now, out);
         let ready = self.ready_at(now);
         if !ready.is_subset(&self.ready) {
             out.push(Output::Revive);
@@ -267,7 +305,7 @@ impl Core {
         submission.state = state;
         submission.ended = Some(now.as_nanos());
         submission.not_before = None;
-        submission.message = Some(message.to_owned()).filter(|m| !m.is_empty());
+        submission.message = Some(short(message)).filter(|m| !m.is_empty());
         if let Some(attempt) = &mut submission.attempt {
             attempt.live = false;
             self.tasks.remove(&attempt.task);
@@ -332,6 +370,12 @@ impl Core {
         }
         Ok(())
     }
+}
+
+/// What is kept of a message.
+fn short(text: &str) -> String {
+    let end = text.floor_char_boundary(MAX_MESSAGE);
+    text[..end].to_owned()
 }
 
 /// `20260131120000`, in UTC.

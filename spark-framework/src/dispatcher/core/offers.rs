@@ -85,6 +85,7 @@ impl Core {
             agent_address,
             launched: now.as_nanos(),
             running: None,
+            by: self.options.address.clone(),
             live: true,
         });
         let info = launch::task(&self.options, &submission.job, &task, part, &host);

@@ -1,3 +1,5 @@
+mod uploads;
+
 use mezz_proto::{
     resources::{Dialect, Resources},
     v1::{TaskState, task_status::Reason},
@@ -17,6 +19,7 @@ pub(super) fn options() -> CoreOptions {
         bridge_jar: "/usr/share/mezz/bridge.jar".into(),
         max_queued: 5,
         max_ended: 3,
+        address: "d:7077".into(),
     }
 }
 

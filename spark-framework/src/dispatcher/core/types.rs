@@ -30,6 +30,18 @@ pub enum DriverState {
 }
 
 impl DriverState {
+    /// Every one.
+    pub const ALL: [Self; 8] = [
+        Self::Submitted,
+        Self::Running,
+        Self::Relaunching,
+        Self::Unknown,
+        Self::Finished,
+        Self::Failed,
+        Self::Killed,
+        Self::Error,
+    ];
+
     /// Whether nothing more comes.
     pub fn is_final(self) -> bool {
         matches!(self, Self::Finished | Self::Failed | Self::Killed | Self::Error)
@@ -65,6 +77,9 @@ pub struct Attempt {
     pub launched: u64,
     /// When it was first heard to run.
     pub running: Option<u64>,
+    /// host:port of the dispatcher that launched it, which serves its uploaded files.
+    #[serde(default)]
+    pub by: String,
     /// Whether it has not ended.
     pub live: bool,
 }
@@ -135,6 +150,8 @@ pub struct CoreOptions {
     pub max_queued: usize,
     /// Ended drivers that are remembered.
     pub max_ended: usize,
+    /// host:port by which agents reach this dispatcher.
+    pub address: String,
 }
 
 /// From the cluster.

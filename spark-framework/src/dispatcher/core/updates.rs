@@ -8,8 +8,8 @@ use mezz_proto::{
 };
 
 use super::{
-    ASK_AGAIN, Core, DriverState, FIRST_PAUSE, GOOD_RUN, LONGEST_PAUSE, Output, Submission,
-    UNKNOWN_FOR,
+    ASK_AGAIN, Attempt, Core, DriverState, FIRST_PAUSE, GOOD_RUN, LONGEST_PAUSE, MAX_AVOIDED,
+    Output, Submission, UNKNOWN_FOR, short,
 };
 use crate::{docker, policy::DOUBT};
 
@@ -96,10 +96,19 @@ impl Core {
         if submission.job.docker.is_some()
             && docker::has_no_engine(reason, text)
             && let Some(attempt) = &submission.attempt
+            && submission.avoid.len() < MAX_AVOIDED
         {
             submission.avoid.insert(attempt.agent.clone());
             let message = "the agents that it was sent to have no Docker engine";
             return self.requeue(id, message, out);
+        }
+        // The dispatcher that served its files has gone meanwhile.
+        let elsewhere = |a: &Attempt| a.running.is_none() && a.by != self.options.address;
+        if reason == Some(Reason::ContainerLaunchFailed)
+            && !submission.job.uploads.is_empty()
+            && submission.attempt.as_ref().is_some_and(elsewhere)
+        {
+            return self.requeue(id, text, out);
         }
         let host = submission.attempt.as_ref().map_or("", |a| a.host.as_str());
         let mut message = format!(
@@ -124,7 +133,7 @@ impl Core {
         }
         if submission.state != DriverState::Unknown {
             submission.state = DriverState::Unknown;
-            submission.message = Some(message);
+            submission.message = Some(short(&message));
             out.push(Output::Put(Box::new(submission.clone())));
         }
     }
@@ -158,7 +167,7 @@ impl Core {
         }
         if submission.state != DriverState::Unknown {
             submission.state = DriverState::Unknown;
-            submission.message = Some(message.to_owned());
+            submission.message = Some(short(message));
             out.push(Output::Put(Box::new(submission.clone())));
         }
     }
@@ -179,7 +188,7 @@ impl Core {
     fn requeue(&mut self, id: &str, message: &str, out: &mut Vec<Output>) {
         let Some(submission) = self.submissions.get_mut(id) else { return };
         submission.state = starting(submission);
-        submission.message = Some(message.to_owned());
+        submission.message = Some(short(message));
         if let Some(attempt) = &mut submission.attempt {
             attempt.live = false;
             self.tasks.remove(&attempt.task);

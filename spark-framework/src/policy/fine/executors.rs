@@ -7,7 +7,7 @@ use super::{
     REMINDED_FOR, Reminder, Seen, Task, TaskNo,
 };
 use crate::policy::{
-    ExecutorNo, Exit,
+    ExecutorNo, Exit, ExitKind,
     doubt::NOT_BACK,
     failures::{self, Ended, MAX_LAUNCH_FAILURES},
 };
@@ -107,7 +107,11 @@ impl FinePolicy {
         if began || self.tasks.values().any(|t| t.executor == executor) {
             out.push(FineAction::Undone { tasks: vec![task], executor, by_app, reason });
         } else {
-            let exit = Exit { by_app, ..Exit::lost(reason) };
+            let mut exit = Exit { by_app, ..Exit::lost(reason) };
+            if by_app {
+                // It could not be started, and nobody but the application is to blame.
+                exit.kind = ExitKind::Failed;
+            }
             let tasks = vec![task];
             let reason = exit.reason.clone();
             out.push(FineAction::Undone { tasks, executor, by_app, reason });

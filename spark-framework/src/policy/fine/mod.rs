@@ -249,7 +249,7 @@ impl FinePolicy {
             FineEvent::Kill(executors) => {
                 for no in executors {
                     let exit = Exit {
-                        kind: ExitKind::Failed,
+                        kind: ExitKind::Silent,
                         code: -1,
                         by_app: true,
                         reason: "its heartbeats to the driver have stopped".to_owned(),

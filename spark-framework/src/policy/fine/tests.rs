@@ -411,6 +411,20 @@ fn more_failed_executors_than_allowed_end_the_application() {
     let out = env.send(FineEvent::LostWith { task: TaskNo(1), exit: failed() });
     let gives_up = |a: &FineAction| matches!(a, FineAction::GiveUp { message } if message.contains("maxNumFailures is 0"));
     assert!(out.iter().any(gives_up), "{out:?}");
+
+    // One that the master refuses to start counts, and one that went silent does not.
+    let mut env = Env::busy(FineOptions { failures, ..options() });
+    env.offers(&[("a", 1.0)]);
+    env.answer(1, &[1], true);
+    let reason = "the master refused it".to_owned();
+    let out = env.send(FineEvent::Undone { task: TaskNo(1), by_app: true, reason });
+    assert!(out.iter().any(gives_up), "{out:?}");
+    let mut env = Env::busy(FineOptions { failures, ..options() });
+    env.offers(&[("a", 1.0)]);
+    env.answer(1, &[1], true);
+    let out = env.send(FineEvent::Kill(vec![ExecutorNo(1)]));
+    assert!(out.iter().any(|a| matches!(a, FineAction::Ended { .. })), "{out:?}");
+    assert!(!out.iter().any(gives_up), "{out:?}");
 }
 
 /// While it is not known whether executors can be started at all.

@@ -1,234 +1,22 @@
 //! Spark's drivers on a real cluster, by `mezz spark dispatcher`. `./test.sh`
 //! installs Spark.
 
+mod failover;
+mod fixture;
+
 use std::{
     path::{Path, PathBuf},
     process::Command,
 };
 
 use anyhow::{Context, Result, ensure};
+use fixture::{Dispatched, SPARK_3, SPARK_4, example, program, small, text, waiting_program};
 use mezz_tests::{
-    Cluster, ClusterOptions, PATIENCE, Process, clean_command, eventually, executors, mezz_program,
-    places_of, prepared, prepared_value, processes_of, sidecar, volumes_of_this_machine,
+    ClusterOptions, PATIENCE, Process, eventually, executors, mezz_program, places_of, prepared,
+    prepared_value, processes_of, sidecar, volumes_of_this_machine,
 };
 use rustix::process::Signal;
 use serde_json::Value;
-
-const SPARK_4: &str = "MEZZ_TEST_SPARK_HOME";
-const SPARK_3: &str = "MEZZ_TEST_SPARK_3_HOME";
-
-/// Everything, to standard error; a client mutes what is not named.
-const LOG: &str = "rootLogger.level = info\n\
-                   rootLogger.appenderRef.console.ref = console\n\
-                   logger.rest.name = org.apache.spark.deploy.rest\n\
-                   logger.rest.level = debug\n\
-                   appender.console.type = Console\n\
-                   appender.console.name = console\n\
-                   appender.console.target = SYSTEM_ERR\n\
-                   appender.console.layout.type = PatternLayout\n\
-                   appender.console.layout.pattern = %m%n\n";
-
-/// A cluster of one agent and a dispatcher; a driver and an executor fit.
-struct Dispatched {
-    // Before the cluster, whose folder it is in.
-    dispatcher: Option<Process>,
-    address: String,
-    cluster: Cluster,
-}
-
-impl Dispatched {
-    fn start() -> Result<Self> {
-        Self::start_with(Vec::new())
-    }
-
-    fn start_with(master_args: Vec<String>) -> Result<Self> {
-        Self::start_on(ClusterOptions {
-            agents: 1,
-            resources: "cpus:2;mem:1900;disk:1000".to_owned(),
-            master_args,
-            ..Default::default()
-        })
-    }
-
-    fn start_on(options: ClusterOptions) -> Result<Self> {
-        let cluster = Cluster::start(options)?;
-        let address = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
-        let mut all = Self { dispatcher: None, address, cluster };
-        all.start_dispatcher()?;
-        Ok(all)
-    }
-
-    /// Starts it (again), where it was.
-    fn start_dispatcher(&mut self) -> Result<()> {
-        let mut command = self.cluster.client(["spark", "dispatcher", "--listen", &self.address]);
-        command
-            .arg("--work-dir")
-            .arg(self.cluster.folder().join("dispatcher"))
-            .arg("--spark-home")
-            .arg(prepared(SPARK_4)?)
-            .arg("--agent-mezz")
-            .arg(mezz_program()?)
-            .arg("--agent-bridge-jar")
-            .arg(prepared("MEZZ_SPARK_BRIDGE")?);
-        self.dispatcher = Some(Process::start("dispatcher", self.cluster.folder(), command)?);
-        eventually(PATIENCE, "the dispatcher answers", || {
-            let list = self.mezz(&["list"])?;
-            Ok(if list.status.success() { Ok(()) } else { Err(text(&list.stderr)) })
-        })
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = self.cluster.client(["spark"]);
-        command.args(args).env("MEZZ_DISPATCHER", &self.address);
-        command
-    }
-
-    fn mezz(&self, args: &[&str]) -> Result<std::process::Output> {
-        Ok(self.command(args).output()?)
-    }
-
-    fn drivers(&self) -> Result<Vec<Value>> {
-        let output = self.mezz(&["list", "--output", "json"])?;
-        ensure!(output.status.success(), "{}", text(&output.stderr));
-        Ok(serde_json::from_slice(&output.stdout)?)
-    }
-
-    fn driver(&self, id: &str) -> Result<Value> {
-        let all = self.drivers()?;
-        all.into_iter().find(|d| d["id"] == id).with_context(|| format!("no driver {id}"))
-    }
-
-    /// Waits for a state, and fails when another is the last.
-    fn wait_for(&self, id: &str, state: &str) -> Result<Value> {
-        eventually(PATIENCE * 3, &format!("{id} is {state}"), || {
-            let driver = self.driver(id)?;
-            if driver["state"] == state {
-                return Ok(Ok(driver));
-            }
-            ensure!(driver["ended"] == false, "it has ended: {driver}\n{}", self.logs(id)?);
-            Ok(Err(driver.to_string()))
-        })
-    }
-
-    /// All that the driver wrote.
-    fn logs(&self, id: &str) -> Result<String> {
-        let mut all = String::new();
-        for args in [vec!["logs", id], vec!["logs", id, "--stderr"]] {
-            let output = self.mezz(&args)?;
-            all += &(text(&output.stdout) + &text(&output.stderr));
-        }
-        Ok(all)
-    }
-
-    fn wait_for_log(&self, id: &str, what: &str) -> Result<()> {
-        eventually(PATIENCE * 3, &format!("{id} writes {what}"), || {
-            let logs = self.logs(id)?;
-            Ok(if logs.contains(what) { Ok(()) } else { Err(logs) })
-        })
-    }
-
-    /// By `mezz spark submit`; returns the driver's id.
-    fn submit(&self, conf: &[&str], program: &Path, args: &[&str]) -> Result<String> {
-        let mut command = self.command(&["submit", "--deploy-mode", "cluster"]);
-        for pair in small()?.iter().map(String::as_str).chain(conf.iter().copied()) {
-            command.args(["--conf", pair]);
-        }
-        let output = command.arg(program).args(args).output()?;
-        ensure!(output.status.success(), "{}", text(&output.stderr));
-        Ok(text(&output.stdout).trim().to_owned())
-    }
-
-    /// By Spark's own program; returns the driver's id.
-    fn spark_submit(&self, spark: &str, conf: &[&str], args: &[&str]) -> Result<String> {
-        let mut command = self.spark(spark)?;
-        command.args(["--deploy-mode", "cluster"]);
-        for pair in small()?.iter().map(String::as_str).chain(conf.iter().copied()) {
-            command.args(["--conf", pair]);
-        }
-        let output = command.args(args).output()?;
-        let said = text(&output.stderr) + &text(&output.stdout);
-        ensure!(output.status.success(), "{said}");
-        let id = said.split(|c: char| !(c.is_alphanumeric() || c == '-'));
-        let id = id.into_iter().find(|word| word.starts_with("driver-"));
-        Ok(id.with_context(|| format!("no id: {said}"))?.to_owned())
-    }
-
-    fn spark(&self, spark: &str) -> Result<Command> {
-        let home = prepared(spark)?;
-        // Without it, the client says nothing of a driver's status.
-        let conf = self.cluster.folder().join("conf");
-        std::fs::create_dir_all(&conf)?;
-        std::fs::write(conf.join("log4j2.properties"), LOG)?;
-        let mut command = clean_command(home.join("bin/spark-submit"));
-        command
-            .env("SPARK_HOME", home)
-            .env("SPARK_CONF_DIR", conf)
-            .args(["--master", &format!("spark://{}", self.address)])
-            .args(["--conf", "spark.master.rest.enabled=true"])
-            .current_dir(self.cluster.folder());
-        Ok(command)
-    }
-
-    fn nothing_is_left(&self) -> Result<()> {
-        eventually(PATIENCE, "only the dispatcher's framework is left", || {
-            let tasks = self.cluster.list("tasks", &[])?;
-            let frameworks = self.cluster.list("frameworks", &[])?;
-            let alone = tasks.is_empty() && frameworks.len() == 1;
-            Ok(if alone { Ok(()) } else { Err(format!("{tasks:?} {frameworks:?}")) })
-        })
-    }
-
-    fn stop(mut self) -> Result<()> {
-        let mut dispatcher = self.dispatcher.take().context("no dispatcher")?;
-        dispatcher.signal(Signal::TERM)?;
-        let end = dispatcher.wait(PATIENCE)?;
-        ensure!(end.code == Some(0), "after SIGTERM: {:?}\n{end}", end.code);
-        self.cluster.stop()
-    }
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// Settings for a small machine.
-fn small() -> Result<Vec<String>> {
-    Ok(vec![
-        "spark.driver.memory=512m".to_owned(),
-        "spark.executor.memory=512m".to_owned(),
-        "spark.cores.max=1".to_owned(),
-        "spark.ui.enabled=false".to_owned(),
-        format!("spark.pyspark.python={}", prepared("MEZZ_TEST_PYTHON")?.display()),
-    ])
-}
-
-fn example(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../spark-framework/examples").join(name)
-}
-
-/// A program of the test's own.
-fn program(all: &Dispatched, name: &str, lines: &str) -> Result<PathBuf> {
-    let path = all.cluster.folder().join(name);
-    std::fs::write(&path, lines)?;
-    Ok(path)
-}
-
-/// Says that it runs, and goes on until there is a file `go`.
-fn waiting_program(all: &Dispatched) -> Result<PathBuf> {
-    let go = all.cluster.folder().join("go");
-    program(
-        all,
-        "waiting.py",
-        &format!(
-            "import os, time\n\
-             from pyspark.sql import SparkSession\n\
-             sc = SparkSession.builder.getOrCreate().sparkContext\n\
-             print('first', sc.parallelize(range(10), 2).sum(), flush=True)\n\
-             while not os.path.exists({go:?}):\n    time.sleep(0.05)\n\
-             print('second', sc.parallelize(range(100), 2).sum(), flush=True)\n"
-        ),
-    )
-}
 
 /// A jar with a class that counts by Spark.
 fn jar(all: &Dispatched) -> Result<PathBuf> {
@@ -381,8 +169,8 @@ fn a_killed_dispatcher_loses_neither_what_runs_nor_what_waits() -> Result<()> {
     // No room for it beside the other and its executor.
     let queued = all.submit(&[], &example("pi.py"), &["2"])?;
     ensure!(all.driver(&queued)?["state"] == "SUBMITTED", "{:?}", all.drivers()?);
-    all.dispatcher.as_mut().context("a dispatcher")?.kill_9()?;
-    all.start_dispatcher()?;
+    all.dispatcher(0)?.kill_9()?;
+    all.start_dispatcher(0)?;
     all.wait_for(&running, "RUNNING")?;
     std::fs::write(all.cluster.folder().join("go"), "")?;
     let first = all.wait_for(&running, "FINISHED")?;
