@@ -25,7 +25,7 @@ use tokio::{net::TcpListener, sync::mpsc};
 use tokio_util::sync::CancellationToken;
 
 pub use client::{Client, ClientError, NewSubmission};
-pub use submit::{ArgumentError, ClusterSubmit};
+pub use submit::{ArgumentError, ClusterSubmit, dispatcher_of};
 pub use view::DriverView;
 
 use self::{

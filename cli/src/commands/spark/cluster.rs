@@ -6,7 +6,7 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
 use anyhow::{anyhow, bail};
 use clap::Args;
 use mezz_spark::{
-    dispatcher::{ArgumentError, Client, ClientError, ClusterSubmit, DriverView},
+    dispatcher::{ArgumentError, Client, ClientError, ClusterSubmit, DriverView, dispatcher_of},
     submit::Mode,
 };
 use serde::Serialize;
@@ -24,6 +24,9 @@ use crate::{
 /// Where a dispatcher is unless somebody says otherwise.
 const DEFAULT_DISPATCHER: &str = "127.0.0.1:7077";
 
+/// The setting that names it.
+const DISPATCHER: &str = "spark.mezz.dispatcher";
+
 /// How often a driver that is waited for is looked at.
 const POLL: Duration = Duration::from_millis(500);
 
@@ -33,19 +36,18 @@ const DISPATCHER_BACK_WITHIN: Duration = Duration::from_secs(60);
 /// Which dispatcher.
 #[derive(Clone, Debug, Args)]
 pub struct DispatcherClientArgs {
-    /// The dispatcher
-    #[arg(
-        long,
-        env = "MEZZ_DISPATCHER",
-        value_name = "HOST:PORT",
-        default_value = DEFAULT_DISPATCHER
-    )]
-    pub dispatcher: String,
+    /// The dispatcher [default: spark.mezz.dispatcher of spark-defaults.conf, else 127.0.0.1:7077]
+    #[arg(long, env = "MEZZ_DISPATCHER", value_name = "HOST:PORT")]
+    pub dispatcher: Option<String>,
 }
 
 impl DispatcherClientArgs {
     fn client(&self) -> anyhow::Result<Client> {
-        let address = units::peer_address(&self.dispatcher)
+        let named = match &self.dispatcher {
+            Some(named) => Some(named.clone()),
+            None => defaults().map(|file| dispatcher_of(&file)).transpose()?.flatten(),
+        };
+        let address = units::peer_address(named.as_deref().unwrap_or(DEFAULT_DISPATCHER))
             .map_err(|problem| usage(format!("--dispatcher: {problem}")))?;
         Ok(Client::new(&address)?)
     }
@@ -317,7 +319,7 @@ fn deploy_mode(setting: &str) -> Option<String> {
 /// # Errors
 /// What is wrong with the arguments, or why the dispatcher does not take it.
 pub async fn submit(arguments: &[OsString]) -> anyhow::Result<ExitCode> {
-    let mut dispatcher = std::env::var("MEZZ_DISPATCHER").ok().filter(|d| !d.is_empty());
+    let mut dispatcher = None;
     let mut rest: Vec<String> = Vec::new();
     let mut arguments = arguments.iter().map(|a| a.to_string_lossy().into_owned());
     while let Some(arg) = arguments.next() {
@@ -346,18 +348,23 @@ pub async fn submit(arguments: &[OsString]) -> anyhow::Result<ExitCode> {
             }
             name => {
                 let alone = inline.is_some() || super::SWITCHES.contains(&name) || name == "--wait";
-                rest.push(arg);
-                if !alone {
-                    rest.extend(arguments.next());
+                let value = if alone { None } else { arguments.next() };
+                let set = inline.as_deref().or(value.as_deref()).unwrap_or_default();
+                if let ("--conf" | "-c", Some((DISPATCHER, named))) = (name, set.split_once('=')) {
+                    dispatcher = dispatcher.or_else(|| Some(named.to_owned()));
                 }
+                rest.push(arg);
+                rest.extend(value);
             }
         }
     }
     let wrong = |error: ArgumentError| usage(error.to_string());
     let submit = ClusterSubmit::read(&rest, defaults().as_deref()).map_err(wrong)?;
     let files = submit.local_files().map_err(wrong)?;
-    let address = dispatcher.unwrap_or_else(|| DEFAULT_DISPATCHER.to_owned());
-    let client = DispatcherClientArgs { dispatcher: address }.client()?;
+    let of_environment = || std::env::var("MEZZ_DISPATCHER").ok().filter(|d| !d.is_empty());
+    let of_files = || submit.dispatcher().map(str::to_owned);
+    let dispatcher = dispatcher.or_else(of_environment).or_else(of_files);
+    let client = DispatcherClientArgs { dispatcher }.client()?;
     let wait = submit.wait;
     let id = submit.send(&client, &files).await?;
     output::write(&format!("{id}\n"))?;

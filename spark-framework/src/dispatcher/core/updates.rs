@@ -94,12 +94,12 @@ impl Core {
             return self.end(now, id, DriverState::Killed, &message, out);
         }
         if submission.job.docker.is_some()
-            && docker::has_no_engine(reason, text)
+            && let Some(why) = docker::lacks_engine(reason, text)
             && let Some(attempt) = &submission.attempt
         {
-            submission.avoid.insert(attempt.agent.clone());
-            let message = "the agents that it was sent to have no Docker engine";
-            return self.requeue(id, message, out);
+            let message = format!("{} {why}", attempt.host);
+            self.unable.learn(now, attempt.agent.as_str().into(), why.to_owned());
+            return self.requeue(id, &message, out);
         }
         let host = submission.attempt.as_ref().map_or("", |a| a.host.as_str());
         let mut message = format!(
