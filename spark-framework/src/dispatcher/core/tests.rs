@@ -585,6 +585,26 @@ fn launch_of(mut request: job::CreateRequest) -> (v1::CommandInfo, BTreeMap<Stri
 }
 
 #[test]
+fn an_image_has_what_a_driver_needs_where_executors_have_it() {
+    let image = ("spark.mezz.driver.docker.image", "i");
+    let (command, settings) = launch_of(request(json!({image.0: image.1})));
+    let line = command.value.unwrap();
+    assert!(line.contains(" exec \"${SPARK_HOME:?"), "{line}");
+    let variables = command.environment.unwrap().variables;
+    assert!(variables.iter().all(|v| v.name != "SPARK_HOME"));
+    assert_eq!(settings["spark.mezz.bin"], "/opt/mezz/mezz");
+    assert_eq!(settings["spark.driver.extraClassPath"], "/opt/mezz/mezz-spark-bridge.jar");
+    let (command, settings) = launch_of(request(json!({
+        image.0: image.1, "spark.mezz.driver.home": "/s", "spark.mezz.driver.bin": "/m",
+        "spark.mezz.driver.bridgeJar": "/b.jar",
+    })));
+    assert!(command.value.unwrap().contains(" exec /s/bin/spark-submit "));
+    assert!(command.environment.unwrap().variables.iter().any(|v| v.name == "SPARK_HOME"));
+    assert_eq!(settings["spark.mezz.bin"], "/m");
+    assert_eq!(settings["spark.driver.extraClassPath"], "/b.jar");
+}
+
+#[test]
 fn the_command_has_no_secret_and_the_settings_are_the_driver_s() {
     let mut r = request(json!({
         "spark.authenticate.secret": "hush",
