@@ -598,7 +598,7 @@ fn an_image_has_what_a_driver_needs_where_executors_have_it() {
         image.0: image.1, "spark.mezz.driver.home": "/s", "spark.mezz.driver.bin": "/m",
         "spark.mezz.driver.bridgeJar": "/b.jar",
     })));
-    assert!(command.value.unwrap().contains(" exec /s/bin/spark-submit "));
+    assert!(command.value.unwrap().contains(" exec '/s/bin/spark-submit' "));
     assert!(command.environment.unwrap().variables.iter().any(|v| v.name == "SPARK_HOME"));
     assert_eq!(settings["spark.mezz.bin"], "/m");
     assert_eq!(settings["spark.driver.extraClassPath"], "/b.jar");
