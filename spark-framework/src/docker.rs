@@ -168,14 +168,32 @@ impl DockerVolume {
     }
 }
 
-/// Whether the agent that failed a launch with these words was started without an
-/// engine.
-pub(crate) fn has_no_engine(reason: Option<Reason>, text: &str) -> bool {
+/// Where an image has `mezz`, unless it is said: `deploy/spark.Dockerfile` puts it there. The
+/// plugin says the same of executors.
+pub(crate) const MEZZ_IN_IMAGE: &str = "/opt/mezz/mezz";
+
+/// Where an image has the plugin.
+pub(crate) const BRIDGE_IN_IMAGE: &str = "/opt/mezz/mezz-spark-bridge.jar";
+
+/// What the agent lacks that failed a launch with these words for want of an engine, which
+/// may come back.
+pub(crate) fn lacks_engine(reason: Option<Reason>, text: &str) -> Option<&'static str> {
+    if has_no_engine(reason, text) {
+        Some("has no Docker engine")
+    } else if cannot_reach_engine(reason, text) {
+        Some("cannot reach its Docker engine")
+    } else {
+        None
+    }
+}
+
+/// Whether it was started without one.
+fn has_no_engine(reason: Option<Reason>, text: &str) -> bool {
     reason == Some(Reason::ContainerLaunchFailed) && text.contains(NO_ENGINE)
 }
 
-/// Whether it cannot reach its engine, which may come back.
-pub(crate) fn cannot_reach_engine(reason: Option<Reason>, text: &str) -> bool {
+/// Whether it cannot reach its own.
+fn cannot_reach_engine(reason: Option<Reason>, text: &str) -> bool {
     reason == Some(Reason::ContainerLaunchFailed) && text.contains(ENGINE_AWAY)
 }
 

@@ -16,7 +16,7 @@ use Here::{Nothing, Use};
 
 /// Every setting that Spark 3.5 reads for Mesos. A name that ends with a dot stands for
 /// all that begin with it.
-pub const MESOS: [(&str, Here); 46] = [
+pub const MESOS: [(&str, Here); 52] = [
     (
         "spark.mesos.appJar.local.resolution.mode",
         Nothing("`file:` and `local:` are paths of the agent, or of the image in Docker"),
@@ -42,7 +42,10 @@ pub const MESOS: [(&str, Here); 46] = [
     ),
     ("spark.mesos.driver.labels", Use("spark.mezz.driver.labels")),
     ("spark.mesos.driver.memoryOverhead", Use("spark.driver.memoryOverhead")),
-    ("spark.mesos.driver.secret.", Use("spark.mezz.driverEnv.")),
+    ("spark.mesos.driver.secret.envkeys", Use("spark.mezz.driverEnv.")),
+    ("spark.mesos.driver.secret.filenames", Use("spark.mezz.driverEnv.")),
+    ("spark.mesos.driver.secret.names", Use("spark.mezz.driverEnv.")),
+    ("spark.mesos.driver.secret.values", Use("spark.mezz.driverEnv.")),
     ("spark.mesos.driver.webui.url", Use("spark.mezz.driver.webui.url")),
     ("spark.mesos.driverEnv.", Use("spark.mezz.driverEnv.")),
     (
@@ -58,7 +61,10 @@ pub const MESOS: [(&str, Here); 46] = [
     ("spark.mesos.executor.docker.volumes", Use("spark.mezz.executor.docker.volumes")),
     ("spark.mesos.executor.home", Use("spark.mezz.executor.home")),
     ("spark.mesos.executor.memoryOverhead", Use("spark.executor.memoryOverhead")),
-    ("spark.mesos.executor.secret.", Use("spark.executorEnv.")),
+    ("spark.mesos.executor.secret.envkeys", Use("spark.executorEnv.")),
+    ("spark.mesos.executor.secret.filenames", Use("spark.executorEnv.")),
+    ("spark.mesos.executor.secret.names", Use("spark.executorEnv.")),
+    ("spark.mesos.executor.secret.values", Use("spark.executorEnv.")),
     (
         "spark.mesos.extra.cores",
         Nothing("executors run as many tasks as they have cores; set spark.task.cpus instead"),

@@ -288,10 +288,6 @@ impl Calls<'_> {
             Output::Decline { offers, refuse } => s.decline(offers, Some(refuse)).await,
             Output::Suppress => s.suppress(self.roles).await,
             Output::Revive => s.revive(self.roles).await,
-            Output::Update { framework, suppressed } => {
-                let roles = if suppressed { self.roles } else { &[] };
-                s.update_framework(*framework, roles).await
-            }
             Output::Kill { task, agent } => {
                 s.kill(task.into(), Some(agent.into()), Some(kill_policy())).await
             }

@@ -139,10 +139,10 @@ impl Luggage {
     fn options(&self) -> Result<Vec<String>> {
         let python = prepared("MEZZ_TEST_PYTHON")?;
         let mut all = vec![
-            format!("--files={}", self.text("words.txt")),
+            format!("--files=file://{}", self.text("words.txt")),
             format!("--py-files={}", self.text("modules.zip")),
             format!("--archives={}#env", self.text("env.tar.gz")),
-            format!("--jars={}", self.text("twice.jar")),
+            format!("--jars=local:{}", self.text("twice.jar")),
             "--packages=org.example:thrice:1.0".to_owned(),
         ];
         for setting in [

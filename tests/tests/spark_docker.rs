@@ -324,8 +324,9 @@ print("executors", len({f[0] for f in found}), {f[1:] for f in found})
 "#,
     )?;
     let jars = prepared("MEZZ_TEST_SPARK_HOME")?.join("jars");
+    let archive = format!("http://{address}/spark.tgz");
+    let in_settings = format!("spark.executor.uri={archive}");
     let conf = [
-        format!("spark.executor.uri=http://{address}/spark.tgz"),
         format!("spark.mezz.uris=http://{address}/words.txt"),
         format!("spark.executor.extraClassPath={}/*", jars.display()),
         // Four of them on two processors: no time for the second compiler.
@@ -335,13 +336,17 @@ print("executors", len({f[0] for f in found}), {f[1:] for f in found})
         "spark.scheduler.maxRegisteredResourcesWaitingTime=60s".to_owned(),
     ];
     let conf: Vec<&str> = conf.iter().map(String::as_str).collect();
-    for (mode, executors) in [("spark.mezz.coarse=true", 4), ("spark.mezz.coarse=false", 1)] {
-        let mut command = submit(&cluster, &[conf.as_slice(), &[mode]].concat())?;
+    let fine = "spark.mezz.coarse=false";
+    for (mode, executors) in [(&[in_settings.as_str()], 4), (&[fine], 1)] {
+        let mut command = submit(&cluster, &[conf.as_slice(), mode].concat())?;
         command.arg(&program);
+        if mode == &[fine] {
+            command.env("SPARK_EXECUTOR_URI", &archive);
+        }
         let mut job = Process::start(&format!("spark{executors}"), cluster.folder(), command)?;
         let end = job.wait(PATIENCE * 3)?.success()?;
         let found = "{('spark-to-be-fetched', 'to be or not to be')}";
-        ensure!(end.stdout.contains(&format!("executors {executors} {found}")), "{mode}: {end}");
+        ensure!(end.stdout.contains(&format!("executors {executors} {found}")), "{mode:?}: {end}");
     }
     let mut asked = asked.lock().map(|asked| asked.clone()).unwrap_or_default();
     asked.sort();

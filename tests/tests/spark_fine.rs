@@ -345,8 +345,14 @@ fn executors_that_cannot_start_fail_the_job_after_a_few_attempts() -> Result<()>
     let conf = ["spark.mezz.executor.bridge=/no/such/bridge.jar"];
     let mut job = submit(&cluster, Fine, "MEZZ_TEST_SPARK_HOME", &conf, &example("pi.py"), &["2"])?;
     let end = job.wait(PATIENCE * 3)?;
-    let said = "5 attempts in a row to start executors failed";
-    ensure!(end.code != Some(0) && end.stderr.contains(said), "{end}");
+    for said in [
+        "5 attempts in a row to start executors failed",
+        "(agent ",
+        "last words: ",
+        "/no/such/bridge",
+    ] {
+        ensure!(end.code != Some(0) && end.stderr.contains(said), "{said}: {end}");
+    }
     nothing_is_left(&cluster)?;
     cluster.stop()
 }

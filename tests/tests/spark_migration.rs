@@ -131,8 +131,8 @@ const MESOS: &[(&str, Trial)] = &[
     ("spark.mesos.executor.docker.image", Test(IN_IMAGE)),
     ("spark.mesos.executor.docker.forcePullImage", Test(IMAGE_3_5)),
     ("spark.mesos.network.name", Test(IMAGE_3_5)),
-    ("spark.mesos.executor.secret.NAME", Coarse(Seen::secret_variable)),
-    ("spark.mesos.driver.secret.NAME", Test(DRIVER_GPU)),
+    ("spark.mesos.executor.secret.names", Coarse(Seen::secret_variable)),
+    ("spark.mesos.driver.secret.names", Test(DRIVER_GPU)),
     ("spark.mesos.gpus.max", Test(GPUS)),
     ("spark.mesos.driver.constraints", Test(DRIVER_GPU)),
     ("spark.mesos.driver.labels", Test(DRIVER_GPU)),
@@ -218,7 +218,7 @@ const YARN: &[(&str, Trial)] = &[
     ("spark.yarn.driver.resource.NAME.amount", Test(DRIVER_GPU)),
     ("spark.yarn.dist.files", Coarse(|seen| seen.says("file", "to be"))),
     ("spark.yarn.dist.archives", Coarse(|seen| seen.says("archive", "or not to be"))),
-    ("spark.yarn.dist.jars", Test("our_own_submit_brings_its_files_and_keeps_its_secrets")),
+    ("spark.yarn.dist.jars", Test("an_application_brings_its_files_and_speaks_tls_in_coarse_mode")),
     ("spark.yarn.jars", Test(FETCHED)),
     ("spark.yarn.appMasterEnv.NAME", Test(DRIVER_GPU)),
     ("YARN_CONTAINER_RUNTIME_DOCKER_IMAGE", Test(IN_IMAGE)),
@@ -329,12 +329,12 @@ fn tried(seen: &Seen, by: impl Fn(&Trial) -> Option<fn(&Seen) -> Result<()>>) ->
     Ok(())
 }
 
-/// Agents in racks a, b and c.
+/// Agents in racks a, b and c; plain executors go to those with GPUs, if there are no others.
 fn cluster() -> Result<Cluster> {
     let rack = |name: &str| vec!["--attributes".to_owned(), format!("rack:{name}")];
     Cluster::start(ClusterOptions {
         agents: 3,
-        resources: "cpus:2;mem:2000;disk:1000".to_owned(),
+        resources: "cpus:2;mem:2000;disk:1000;gpus:1".to_owned(),
         args_of_agents: ["a", "b", "c"].map(rack).to_vec(),
         hostnames: ["127.0.0.2", "127.0.0.3", "127.0.0.4"].map(str::to_owned).to_vec(),
         ..Default::default()
@@ -474,6 +474,7 @@ fn settings_of_a_fine_grained_application_do_what_the_page_says() -> Result<()> 
     ];
     let job = start(&cluster, &conf, &[], &program(&cluster, true)?)?;
     let seen = see(&cluster, &job, 1)?;
+    ensure!(seen.agents() == [&Value::from("127.0.0.3")], "rack b: {:?}", seen.tasks);
     tried(&seen, |trial| if let Fine(trial) = trial { Some(*trial) } else { None })?;
     finish(cluster, job)
 }

@@ -55,8 +55,9 @@ pub(super) fn files(served: &Served, framework: &str, task: &str) -> Option<(Tas
 
 pub(super) fn no_files(framework: &str, task: &str) -> String {
     format!(
-        "this agent has no files of task {task} of framework {framework}: it never ran here, or \
-         its sandbox was collected"
+        "this agent has no files of task {task} of framework {framework}: it never ran here, \
+         its sandbox was collected, or its executor has run many tasks since (those that it began \
+         with show its files)"
     )
 }
 

@@ -137,7 +137,7 @@ fn agent() -> Agent {
     };
     let index = Index::new(None, vec![record], Vec::new(), Vec::new());
     let task = TaskKey { framework: "f".into(), task: "t".into() };
-    index.apply(Change::TaskAdded { task, container: "c".into() });
+    index.apply(Change::TaskAdded { task, container: "c".into(), passing: false });
     let (inputs, _) = mpsc::channel(1);
     let served = Served {
         index: Arc::new(index),

@@ -2,7 +2,7 @@
 //! for a decision.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
     path::{Path, PathBuf},
     sync::{PoisonError, RwLock},
     time::Duration,
@@ -20,6 +20,10 @@ use crate::core::{Change, SandboxRecord, TaskKey, Token};
 /// nor disk.
 const MAX_ENDED: usize = 20_000;
 
+/// Tasks of one executor that are remembered after their end, beside those that it
+/// began with: one executor may run millions.
+const MAX_PASSED: usize = 1000;
+
 /// A container and its sandbox, alive or not yet collected.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
@@ -27,7 +31,15 @@ pub(crate) struct Entry {
     pub(crate) pid: Option<u32>,
     /// When it was last measured.
     pub(crate) disk: Option<DiskUse>,
-    tasks: Vec<TaskKey>,
+}
+
+/// Whose files a container's sandbox holds.
+#[derive(Debug, Default)]
+struct Inhabitants {
+    /// Remembered for as long as the sandbox is.
+    lasting: HashSet<TaskKey>,
+    /// Of the others those that have ended, the oldest first.
+    passed: VecDeque<TaskKey>,
 }
 
 /// What a sandbox holds, in bytes.
@@ -50,6 +62,7 @@ struct State {
     agent_id: Option<AgentId>,
     master: Option<String>,
     containers: BTreeMap<ContainerId, Entry>,
+    inhabitants: HashMap<ContainerId, Inhabitants>,
     /// Ended ones by their end.
     ended: BTreeSet<(u64, ContainerId)>,
     tasks: HashMap<TaskKey, ContainerId>,
@@ -76,7 +89,7 @@ impl Index {
             state.add(record);
         }
         for (container, task) in tasks {
-            state.place(task, container);
+            state.place(task, container, false);
         }
         Self(RwLock::new(state))
     }
@@ -110,13 +123,13 @@ impl Index {
                     state.ended.insert((at.as_nanos(), container));
                 }
             }
-            Change::TaskAdded { task, container } => {
+            Change::TaskAdded { task, container, passing } => {
                 state.live.insert(task.clone());
-                state.place(task, container);
+                state.place(task, container, passing);
             }
             Change::TaskUpdated { task, state: new } => {
-                if new.is_terminal() {
-                    state.live.remove(&task);
+                if new.is_terminal() && state.live.remove(&task) {
+                    state.pass(task);
                 }
             }
         }
@@ -207,11 +220,9 @@ impl Index {
         if let Some(ended) = entry.record.ended_at {
             state.ended.remove(&(ended, container.clone()));
         }
-        for task in entry.tasks {
-            // The same id may have been used again, in another container.
-            if state.tasks.get(&task) == Some(container) {
-                state.tasks.remove(&task);
-            }
+        let Some(inhabitants) = state.inhabitants.remove(container) else { return };
+        for task in inhabitants.lasting.into_iter().chain(inhabitants.passed) {
+            state.leave(&task, container);
         }
     }
 }
@@ -225,17 +236,18 @@ impl State {
         match self.containers.get_mut(&container) {
             Some(known) => known.record = record,
             None => {
-                let entry = Entry { record, pid: None, disk: None, tasks: Vec::new() };
+                let entry = Entry { record, pid: None, disk: None };
                 self.containers.insert(container, entry);
             }
         }
     }
 
-    fn place(&mut self, task: TaskKey, container: ContainerId) {
-        if let Some(entry) = self.containers.get_mut(&container)
-            && !entry.tasks.contains(&task)
-        {
-            entry.tasks.push(task.clone());
+    fn place(&mut self, task: TaskKey, container: ContainerId, passing: bool) {
+        if self.containers.contains_key(&container) {
+            let inhabitants = self.inhabitants.entry(container.clone()).or_default();
+            if !passing {
+                inhabitants.lasting.insert(task.clone());
+            }
         }
         let newer = self.tasks.get(&task).is_none_or(|known| {
             let ended = |id| self.containers.get(id).and_then(|entry| entry.record.ended_at);
@@ -247,6 +259,34 @@ impl State {
         });
         if newer {
             self.tasks.insert(task, container);
+        }
+    }
+
+    /// A task has ended.
+    fn pass(&mut self, task: TaskKey) {
+        let Some(container) = self.tasks.get(&task).cloned() else { return };
+        let Some(inhabitants) = self.inhabitants.get_mut(&container) else {
+            self.tasks.remove(&task);
+            return;
+        };
+        if inhabitants.lasting.contains(&task) {
+            return;
+        }
+        inhabitants.passed.push_back(task);
+        if inhabitants.passed.len() > MAX_PASSED
+            && let Some(oldest) = inhabitants.passed.pop_front()
+            // Its id may be in use again.
+            && !self.live.contains(&oldest)
+        {
+            self.leave(&oldest, &container);
+        }
+    }
+
+    /// Forgets that a task was in this container.
+    fn leave(&mut self, task: &TaskKey, container: &ContainerId) {
+        // The same id may have been used again, in another container.
+        if self.tasks.get(task) == Some(container) {
+            self.tasks.remove(task);
         }
     }
 }
@@ -274,7 +314,7 @@ mod tests {
         let tasks = vec![("a".into(), task())];
         let index = Index::new(None, vec![record("a", None)], tasks, Vec::new());
         assert_eq!(index.container(&task()), None, "it is not known to be alive");
-        let added = Change::TaskAdded { task: task(), container: "a".into() };
+        let added = Change::TaskAdded { task: task(), container: "a".into(), passing: false };
         index.apply(added);
         assert_eq!(index.container(&task()), Some("a".into()));
         let state = mezz_proto::v1::TaskState::TaskKilled;
@@ -292,6 +332,28 @@ mod tests {
         assert_eq!(index.files(&task()).unwrap().sandbox, PathBuf::from("/b"));
         index.forget(&"b".into());
         assert!(index.files(&task()).is_none());
+    }
+
+    /// Each costs the same, however many there were.
+    #[test]
+    fn an_executor_of_many_tasks_is_found_by_the_first_and_the_latest() {
+        const MANY: usize = 100_000;
+        let named = |n: usize| TaskKey { framework: "f".into(), task: format!("{n}").into() };
+        let index = Index::new(None, vec![record("a", None)], Vec::new(), Vec::new());
+        for n in 0..MANY {
+            let (task, container) = (named(n), "a".into());
+            index.apply(Change::TaskAdded { task, container, passing: n > 0 });
+            assert!(index.files(&named(n)).is_some_and(|files| files.live));
+            let state = mezz_proto::v1::TaskState::TaskFinished;
+            index.apply(Change::TaskUpdated { task: named(n), state });
+        }
+        for known in [0, MANY - MAX_PASSED, MANY - 1] {
+            assert!(index.files(&named(known)).is_some_and(|files| !files.live), "{known}");
+        }
+        assert!(index.files(&named(MANY - MAX_PASSED - 1)).is_none());
+        assert_eq!(index.read(|state| state.tasks.len()), MAX_PASSED + 1);
+        index.forget(&"a".into());
+        assert_eq!(index.read(|state| (state.tasks.len(), state.inhabitants.len())), (0, 0));
     }
 
     #[test]

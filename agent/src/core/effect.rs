@@ -182,6 +182,9 @@ pub enum Change {
         task: TaskKey,
         /// Where it runs.
         container: ContainerId,
+        /// One of many of its executor: where it was is known for a while after its end,
+        /// and not for as long as the sandbox is there.
+        passing: bool,
     },
     /// A task's newest state.
     TaskUpdated {

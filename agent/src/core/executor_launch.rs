@@ -56,7 +56,8 @@ impl Core {
                 format!("executor {id} is ending"),
             ));
         }
-        let launch = match self.executors.contains_key(&key) {
+        let new = !self.executors.contains_key(&key);
+        let launch = match !new {
             true => None,
             false => Some(self.prepare_executor(&key, &executor, &tasks)?),
         };
@@ -84,9 +85,17 @@ impl Core {
         if let Some(executor) = self.executors.get_mut(&key) {
             let container = executor.container.clone();
             executor.pending.push_back(Pending { group, tasks: ids.clone() });
-            // A member gets a sandbox of its own.
-            for task in ids.iter().filter(|_| !pod) {
-                self.place(&key.task(task), &container, out);
+            // A member gets a sandbox of its own. An executor may run any number of tasks,
+            // and is found by those that it began with.
+            for task in ids.iter().filter(|_| !pod).map(|id| key.task(id)) {
+                match new {
+                    true => self.place(&task, &container, out),
+                    false => out.now.push(Effect::Change(Change::TaskAdded {
+                        task,
+                        container: container.clone(),
+                        passing: true,
+                    })),
+                }
             }
         }
         self.update_limits(&key, out);

@@ -211,10 +211,10 @@ impl Core {
         out.now.push(Effect::Change(Change::ContainerAdded(record)));
     }
 
-    /// Tells where a task's files are.
+    /// Tells where a task's files are, for as long as the sandbox is there.
     pub(super) fn place(&self, key: &TaskKey, container: &ContainerId, out: &mut Effects) {
         out.persist.push(StoreOp::PutSandboxTask(container.clone(), key.clone()));
-        let change = Change::TaskAdded { task: key.clone(), container: container.clone() };
-        out.now.push(Effect::Change(change));
+        let (task, container) = (key.clone(), container.clone());
+        out.now.push(Effect::Change(Change::TaskAdded { task, container, passing: false }));
     }
 }

@@ -306,7 +306,10 @@ impl Core {
                 Home::None => None,
             };
             if let Some(container) = container.cloned() {
-                out.now.push(Effect::Change(Change::TaskAdded { task: key.clone(), container }));
+                // What the store says of its sandbox is known.
+                let passing = matches!(task.home, Home::Executor(_));
+                let task = key.clone();
+                out.now.push(Effect::Change(Change::TaskAdded { task, container, passing }));
             }
         }
     }

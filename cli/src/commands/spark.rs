@@ -162,7 +162,8 @@ also the driver, under `mezz spark dispatcher`. Mezz' own options:
           mezz-spark-bridge.jar [env: MEZZ_SPARK_BRIDGE] [default: beside this program]
   --dispatcher HOST:PORT[,HOST:PORT...], --wait, --priority N
           With --deploy-mode cluster: the dispatchers [env: MEZZ_DISPATCHER]
-          [default: 127.0.0.1:7077]; wait for the driver's end; its place in the queue
+          [default: spark.mezz.dispatcher of spark-defaults.conf, else 127.0.0.1:7077]; wait
+          for the driver's end; its place in the queue
 ";
 
 /// Returns only when it could not.

@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 pub use client::{Client, ClientError, NewSubmission};
-pub use submit::{ArgumentError, ClusterSubmit};
+pub use submit::{ArgumentError, ClusterSubmit, dispatcher_of};
 pub use view::DriverView;
 
 use self::{

@@ -41,6 +41,8 @@ const FILE_LISTS: [&str; 4] =
 
 /// How often files are uploaded when dispatchers lose what they have taken.
 const TRIES: u32 = 3;
+/// The setting that names the dispatcher for clients.
+const DISPATCHER: &str = "spark.mezz.dispatcher";
 
 /// Arguments that cannot be followed.
 #[derive(Debug, Error)]
@@ -54,10 +56,10 @@ pub enum ArgumentError {
         why: &'static str,
     },
     /// No application.
-    #[error("give the application: a .py file, or --class CLASS and a .jar file")]
+    #[error("give the application: a .py file, or a .jar file and its --class")]
     NoApplication,
-    /// A jar without its class.
-    #[error("--class is missing: the class with `main` in {0}")]
+    /// Neither Python nor a jar, and no class.
+    #[error("--class is missing: {0} is neither a .py nor a .jar file, so say what is to be run")]
     NoClass(String),
     /// A file of settings that cannot be read.
     #[error("cannot read {}", path.display())]
@@ -157,7 +159,8 @@ impl ClusterSubmit {
         all.extend(conf);
         all.extend(given);
         let python = resource.ends_with(".py") || resource.ends_with(".R");
-        if !python && main_class.is_none() && resource != NO_RESOURCE {
+        // A jar's manifest may name it, which Spark reads where the driver starts.
+        if !python && main_class.is_none() && !resource.ends_with(".jar") {
             return Err(ArgumentError::NoClass(resource));
         }
         if !python && resource != NO_RESOURCE {
@@ -181,6 +184,11 @@ impl ClusterSubmit {
             uploaded: Vec::new(),
         };
         Ok(Self { new, wait })
+    }
+
+    /// The dispatcher that its settings name.
+    pub fn dispatcher(&self) -> Option<&str> {
+        self.new.properties.get(DISPATCHER).map(|v| v.trim()).filter(|v| !v.is_empty())
     }
 
     /// The files of this machine that it names, each once.
@@ -247,6 +255,15 @@ impl ClusterSubmit {
         new.uploaded = urls.values().cloned().collect();
         new
     }
+}
+
+/// The dispatcher that this file of settings names, if the file is there.
+///
+/// # Errors
+/// [`ArgumentError::Properties`].
+pub fn dispatcher_of(defaults: &Path) -> Result<Option<String>, ArgumentError> {
+    let value = file(None, Some(defaults))?.remove(DISPATCHER);
+    Ok(value.map(|v| v.trim().to_owned()).filter(|v| !v.is_empty()))
 }
 
 fn file(
@@ -324,6 +341,9 @@ mod tests {
             assert_eq!(get(&submit, key), Some(value), "{key}");
         }
         assert!(!submit.wait);
+        let named_by_the_jar = read("app.jar").unwrap();
+        assert_eq!(named_by_the_jar.new.main_class, None);
+        assert_eq!(get(&named_by_the_jar, "spark.app.name"), Some("app.jar"));
     }
 
     #[test]
@@ -340,11 +360,14 @@ mod tests {
     fn files_of_settings() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("spark-defaults.conf");
-        std::fs::write(&path, "spark.a 1\nspark.b 2\nother 3\n").unwrap();
+        std::fs::write(&path, "spark.a 1\nspark.b 2\nother 3\nspark.mezz.dispatcher d:7\n")
+            .unwrap();
+        assert_eq!(dispatcher_of(&path).unwrap().as_deref(), Some("d:7"));
+        assert_eq!(dispatcher_of(&dir.path().join("none")).unwrap(), None);
         let args = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
         let submit = ClusterSubmit::read(&args("--conf spark.b=9 a.py"), Some(&path)).unwrap();
         assert_eq!((get(&submit, "spark.a"), get(&submit, "spark.b")), (Some("1"), Some("9")));
-        assert_eq!(get(&submit, "other"), None);
+        assert_eq!((get(&submit, "other"), submit.dispatcher()), (None, Some("d:7")));
         let theirs = dir.path().join("theirs");
         std::fs::write(&theirs, "spark.b 3\n").unwrap();
         let named = format!("--properties-file {} --load-spark-defaults a.py", theirs.display());
@@ -360,7 +383,7 @@ mod tests {
     fn mistakes_are_named() {
         for (line, said) in [
             ("--deploy-mode cluster", "give the application"),
-            ("app.jar", "--class is missing: the class with `main` in app.jar"),
+            ("spark-internal", "--class is missing: spark-internal is neither"),
             ("--nonsense x a.py", "--nonsense: no option"),
             ("--conf x a.py", "--conf: write it as KEY=VALUE"),
             ("--name", "--name: its value is missing"),

@@ -61,7 +61,7 @@ impl DriverView {
             name: submission.job.name.clone(),
             state: submission.state.name().to_owned(),
             ended: submission.state.is_final(),
-            message: submission.message.clone(),
+            message: message(submission),
             priority: submission.job.priority,
             supervise: submission.job.supervise,
             launches: submission.launches,
@@ -79,5 +79,20 @@ impl DriverView {
             started_time: attempt.and_then(|a| a.running).map(secs),
             ended_time: submission.ended.map(secs),
         }
+    }
+}
+
+/// What is known of its state, and what it waits for.
+fn message(submission: &Submission) -> Option<String> {
+    let lacking = submission.lacking.as_ref().filter(|_| submission.waits());
+    let waits = lacking.map(|lacking| {
+        format!(
+            "no agent that is offered has room for it (cpus:{}; mem:{}): {lacking}",
+            submission.job.cpus, submission.job.mem_mib
+        )
+    });
+    match (&submission.message, waits) {
+        (Some(message), Some(waits)) => Some(format!("{message}; {waits}")),
+        (message, waits) => waits.or_else(|| message.clone()),
     }
 }

@@ -124,6 +124,7 @@ fn what_the_log_says() {
             "spark.mesos.role is of Mesos and does nothing here: use spark.mezz.role;",
         ),
         ("spark.mesos.driverEnv.X", "use spark.mezz.driverEnv.NAME;"),
+        ("spark.mesos.executor.secret.values", "use spark.executorEnv.NAME;"),
         ("spark.mesos.containerizer", "nothing like it here: an image is run by Docker"),
         ("spark.mesos.dispatcher.queue", "use spark.mezz.dispatcher.priority;"),
         ("spark.mesos.unheard.of", "does nothing here; see docs/spark-migration.md"),

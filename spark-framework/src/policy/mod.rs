@@ -49,9 +49,12 @@ use self::{
     doubt::{Doubts, NOT_BACK},
     failures::{Ended, Failures},
     limit::Limit,
-    notice::{Notice, Unable},
     place::Candidates,
     shuffle::Services,
+};
+pub(crate) use self::{
+    notice::{Notice, Unable},
+    place::{has_only, lacking},
 };
 
 /// How long an offer that is of no use stays refused. A revive lifts it, and so
@@ -224,11 +227,6 @@ impl Policy {
     /// The executors that are alive or being started or ended.
     pub fn live(&self) -> usize {
         self.executors.len()
-    }
-
-    /// Whether the master has been told to send no offers.
-    pub fn suppresses(&self) -> bool {
-        self.interest == Interest::Suppressed
     }
 
     /// Checks what must always hold.

@@ -27,7 +27,7 @@ struct Lack {
 
 /// What is lacking on each agent, while nothing can be placed.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Notice {
+pub(crate) struct Notice {
     lacking: BTreeMap<AgentId, Lack>,
     /// Nothing is said before.
     next: Option<Time>,
@@ -35,23 +35,32 @@ pub(super) struct Notice {
 
 impl Notice {
     /// An agent that is offered is of no use.
-    pub(super) fn lacks(&mut self, now: Time, agent: &AgentId, hostname: &str, why: String) {
+    pub(crate) fn lacks(&mut self, now: Time, agent: &AgentId, hostname: &str, why: String) {
         let lack = Lack { hostname: hostname.to_owned(), why, since: now };
         self.lacking.insert(agent.clone(), lack);
     }
 
     /// Something can be placed, or nothing is to be.
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.lacking.clear();
     }
 
     /// What is lacking where, if it is time to say so.
     pub(super) fn due(&mut self, now: Time) -> Option<String> {
-        self.lacking.retain(|_, lack| now.since(lack.since) < STALE);
-        if self.lacking.is_empty() || self.next.is_some_and(|next| now < next) {
+        if self.next.is_some_and(|next| now < next) {
             return None;
         }
+        let said = self.said(now)?;
         self.next = Some(now + NOTICE_INTERVAL);
+        Some(said)
+    }
+
+    /// What is lacking where; `None` if nothing is known of it.
+    pub(crate) fn said(&mut self, now: Time) -> Option<String> {
+        self.lacking.retain(|_, lack| now.since(lack.since) < STALE);
+        if self.lacking.is_empty() {
+            return None;
+        }
         let named = self.lacking.values().take(NAMED);
         let named: Vec<String> =
             named.map(|lack| format!("{} {}", lack.hostname, lack.why)).collect();
@@ -70,17 +79,17 @@ impl Notice {
 /// say so: it is learned from the first refusal, and believed for a while, because a
 /// Docker engine may be installed or come back.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Unable(BTreeMap<AgentId, (Time, String)>);
+pub(crate) struct Unable(BTreeMap<AgentId, (Time, String)>);
 
 impl Unable {
     /// Takes note of a refusal.
-    pub(super) fn learn(&mut self, now: Time, agent: AgentId, why: String) {
+    pub(crate) fn learn(&mut self, now: Time, agent: AgentId, why: String) {
         self.0.retain(|_, (until, _)| *until > now);
         self.0.insert(agent, (now + LONG_REFUSAL, why));
     }
 
     /// Why an agent is of no use, and for how long it is to be refused.
-    pub(super) fn why(&self, now: Time, agent: &AgentId) -> Option<(&str, Duration)> {
+    pub(crate) fn why(&self, now: Time, agent: &AgentId) -> Option<(&str, Duration)> {
         let (until, why) = self.0.get(agent).filter(|(until, _)| *until > now)?;
         Some((why, until.since(now)))
     }

@@ -10,11 +10,11 @@ use mezz_proto::{
 
 use super::{
     Action, ExecutorNo, LONG_REFUSAL, LaunchSpec, Placement, PolicyOffer, PolicyOptions,
-    ProfileTarget, custom, shuffle::Services,
+    ProfileTarget, custom, custom::CustomNeeds, shuffle::Services,
 };
 
 /// The cluster's name of a resource that agents are sought out for.
-const GPUS: &str = "gpus";
+pub(super) const GPUS: &str = "gpus";
 
 /// Said of an agent with other attributes than those that are asked for.
 pub(super) const UNMET: &str = "does not meet spark.mezz.constraints";
@@ -23,7 +23,7 @@ pub(super) const UNMET: &str = "does not meet spark.mezz.constraints";
 pub(super) const NO_SERVICE: &str = "has no cores, memory or port for a shuffle service";
 
 /// Said of an agent with too little of these.
-pub(super) fn has_only(lacking: &[String]) -> String {
+pub(crate) fn has_only(lacking: &[String]) -> String {
     format!("has only {}", lacking.join(", "))
 }
 
@@ -212,7 +212,7 @@ impl Candidates {
             let Some(left) = self.services.leaves(&c.agent, &c.free) else {
                 return Some(NO_SERVICE.to_owned());
             };
-            let lacking = lacking(&left, target);
+            let lacking = lacking(&left, size(target), &target.custom);
             if !lacking.is_empty() {
                 return Some(has_only(&lacking));
             }
@@ -260,12 +260,15 @@ fn reserved_holds(free: &Resources, target: &ProfileTarget) -> bool {
     free.iter().any(reserved) && holds(&free.filter(reserved), target)
 }
 
-/// What there is of each thing that is too little for an executor of this profile.
-fn lacking(free: &Resources, target: &ProfileTarget) -> Vec<String> {
-    let (cpus, mem) = size(target);
+/// What there is of each thing that is too little for cores and memory of this size and
+/// these other resources.
+pub(crate) fn lacking(
+    free: &Resources,
+    (cpus, mem): (Scalar, Scalar),
+    needs: &CustomNeeds,
+) -> Vec<String> {
     let scalars = too_little(free, [("cpus", cpus), ("mem", mem)]);
-    let custom = target
-        .custom
+    let custom = needs
         .iter()
         .map(|(name, wanted)| (name, custom::units(free, name), *wanted))
         .filter(|(_, there, wanted)| there < wanted)

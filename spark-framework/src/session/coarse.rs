@@ -37,8 +37,6 @@ pub struct CoarseSession {
     app_id: Option<String>,
     profiles: BTreeMap<ProfileId, Profile>,
     executors: BTreeMap<ExecutorNo, Launched>,
-    /// Whether some profile has ever needed GPUs.
-    gpus: bool,
 }
 
 impl CoarseSession {
@@ -67,18 +65,13 @@ impl CoarseSession {
             app_id: None,
             profiles: BTreeMap::new(),
             executors: BTreeMap::new(),
-            gpus: false,
         })
     }
 
     /// What to subscribe as.
     pub(super) fn framework(&self) -> v1::FrameworkInfo {
         // By TASK_KILLING it hears that an agent is drained while executors move away.
-        let mut more = vec![Capability::TaskKillingState];
-        if self.gpus {
-            more.push(Capability::GpuResources);
-        }
-        framework(&self.register, &more)
+        framework(&self.register, &[Capability::TaskKillingState])
     }
 
     pub(super) fn register(&self) -> &Register {
@@ -136,15 +129,7 @@ impl CoarseSession {
             FromDriver::Target { profiles } => {
                 let event = Event::Targets(profiles.iter().map(target).collect());
                 debug!(?event, "executors wanted");
-                let gpus = profiles.iter().any(|p| resources::with_gpus(&p.resources));
                 self.profiles.extend(profiles.into_iter().map(|p| (ProfileId(p.rp), p)));
-                if gpus && !self.gpus {
-                    self.gpus = true;
-                    out.push(Output::Update {
-                        framework: Box::new(self.framework()),
-                        suppressed: self.policy.suppresses(),
-                    });
-                }
                 event
             }
             FromDriver::KillExecutors { ids } => {

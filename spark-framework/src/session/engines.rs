@@ -12,13 +12,7 @@ use crate::{docker, policy::LONG_REFUSAL};
 pub(super) fn refusal(status: &v1::TaskStatus) -> Option<(AgentId, &'static str)> {
     let reason = status.reason.and_then(|r| Reason::try_from(r).ok());
     let text = status.message.as_deref().unwrap_or_default();
-    let why = if docker::has_no_engine(reason, text) {
-        "has no Docker engine"
-    } else if docker::cannot_reach_engine(reason, text) {
-        "cannot reach its Docker engine"
-    } else {
-        return None;
-    };
+    let why = docker::lacks_engine(reason, text)?;
     let agent = status.agent_id.as_ref()?;
     info!(
         agent = agent.value,

@@ -97,9 +97,7 @@ fn failed(reason: Option<Reason>, text: &str, mem_mib: Option<u64>) -> Exit {
         Some(Reason::ContainerPreempted | Reason::AgentDraining) => {
             Exit::lost(or(text, "its agent takes its resources back"))
         }
-        Some(Reason::ContainerLaunchFailed)
-            if docker::has_no_engine(reason, text) || docker::cannot_reach_engine(reason, text) =>
-        {
+        Some(Reason::ContainerLaunchFailed) if docker::lacks_engine(reason, text).is_some() => {
             Exit {
                 kind: ExitKind::Unsuited,
                 code: -1,

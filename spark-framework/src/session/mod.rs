@@ -94,13 +94,6 @@ pub enum Output {
     Suppress,
     /// Offers again.
     Revive,
-    /// Subscribe as this from now on; its roles and id stay.
-    Update {
-        /// What the framework is now.
-        framework: Box<v1::FrameworkInfo>,
-        /// Whether no offers are wanted.
-        suppressed: bool,
-    },
     /// Kill a task, within five seconds, whatever the task says itself.
     Kill {
         /// Which.
@@ -284,8 +277,13 @@ impl Session {
 /// The application as a framework, with these capabilities beside those that all
 /// have.
 fn framework(r: &Register, more: &[Capability]) -> v1::FrameworkInfo {
-    let all =
-        [Capability::MultiRole, Capability::PartitionAware, Capability::ReservationRefinement];
+    let all = [
+        Capability::MultiRole,
+        Capability::PartitionAware,
+        Capability::ReservationRefinement,
+        // Agents with GPUs are used last by those who need none, and not left idle.
+        Capability::GpuResources,
+    ];
     let capability = |t: &Capability| v1::framework_info::Capability { r#type: Some(*t as i32) };
     v1::FrameworkInfo {
         user: r.user.clone(),

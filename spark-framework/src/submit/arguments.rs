@@ -82,6 +82,11 @@ impl Arguments {
             .or_else(|| self.setting("spark.submit.deployMode"))
     }
 
+    /// `--num-executors`.
+    pub(super) fn executors(&self) -> Option<String> {
+        self.option("--num-executors").map(|v| v.to_string_lossy().into_owned())
+    }
+
     /// `--driver-class-path`.
     pub(super) fn driver_class_path(&self) -> Option<OsString> {
         self.option("--driver-class-path").filter(|v| !v.is_empty()).map(OsStr::to_owned)

@@ -360,6 +360,10 @@ fn arguments(
     if let Some(mode) = options.mode {
         all.extend(["--conf".into(), mode.setting().into()]);
     }
+    // Spark forgets the option of clusters other than its own three.
+    if let Some(number) = user.executors() {
+        all.extend(["--conf".into(), format!("spark.executor.instances={number}").into()]);
+    }
     if settings::lack_secret(&user, &text) {
         // In the place of the user's, whose settings it has: of two the last one wins.
         all.extend(["--properties-file".into(), with_secret(&text)?.into()]);

@@ -101,6 +101,18 @@ fn a_mode_becomes_a_setting_after_the_users() {
 }
 
 #[test]
+fn so_many_executors_are_a_setting() {
+    let said = Env::new().arguments("--num-executors 9 --conf spark.executor.instances=3 app.py");
+    assert_eq!(
+        said.unwrap(),
+        format!(
+            "{BIN} --num-executors 9 --conf spark.executor.instances=3 {MASTER} --conf \
+             spark.executor.instances=9 --driver-class-path {JAR} app.py"
+        )
+    );
+}
+
+#[test]
 fn takes_the_users_class_path_in() {
     let env = Env::new();
     let merged = |user: &str, theirs: &str| {

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 use fixture::{Dispatched, SPARK_3, SPARK_4, example, program, small, text, waiting_program};
 use mezz_tests::{
     ClusterOptions, PATIENCE, Process, eventually, executors, mezz_program, places_of, prepared,
-    prepared_value, processes_of, sidecar, volumes_of_this_machine,
+    prepared_value, processes_of, sidecar,
 };
 use rustix::process::Signal;
 use serde_json::Value;
@@ -53,7 +53,13 @@ fn jar(all: &Dispatched) -> Result<PathBuf> {
         .arg(&classes)
         .arg(source))?;
     let jar = folder.join("app.jar");
-    run(Command::new("jar").arg("cf").arg(&jar).arg("-C").arg(&classes).arg("."))?;
+    run(Command::new("jar")
+        .arg("cfe")
+        .arg(&jar)
+        .arg("org.example.App")
+        .arg("-C")
+        .arg(&classes)
+        .arg("."))?;
     Ok(jar)
 }
 
@@ -69,6 +75,44 @@ fn a_stock_spark_submit_runs_jars_and_python_on_the_cluster() -> Result<()> {
     // Spark's own client asks after it.
     let status = all.spark(SPARK_4)?.args(["--status", &id]).output()?;
     ensure!(text(&status.stderr).contains("FINISHED"), "{}", text(&status.stderr));
+    for operation in ["--status", "--kill"] {
+        let mut command = all.spark(SPARK_4)?;
+        command.args(["--master", &format!("spark-mezz://{}", all.cluster.master_address())]);
+        command.arg("--driver-class-path").arg(prepared("MEZZ_SPARK_BRIDGE")?);
+        let (mezz, dispatcher) = (mezz_program()?, &all.address);
+        command.args(["--conf", &format!("spark.mezz.bin={}", mezz.display())]);
+        command.args(["--conf", &format!("spark.mezz.dispatcher={dispatcher}")]);
+        let output = command.args([operation, &id]).output()?;
+        let said = text(&output.stdout) + &text(&output.stderr);
+        let right = if operation == "--status" { "FINISHED" } else { "already finished" };
+        ensure!(said.contains(right), "{operation}: {said}");
+    }
+
+    // Ours finds the dispatcher in Spark's file of settings, and the class in the jar.
+    let defaults = all.cluster.folder().join("client");
+    std::fs::create_dir(&defaults)?;
+    let named = format!("spark.mezz.dispatcher {}\n", all.address);
+    std::fs::write(defaults.join("spark-defaults.conf"), named)?;
+    let ours = |args: &[&str]| -> Result<String> {
+        let mut command = all.command(args);
+        command.env_remove("MEZZ_DISPATCHER").env("SPARK_CONF_DIR", &defaults);
+        let output = command.output()?;
+        ensure!(output.status.success(), "{}", text(&output.stderr));
+        Ok(text(&output.stdout).trim().to_owned())
+    };
+    let conf = small()?;
+    let conf = conf.iter().flat_map(|pair| ["--conf", pair.as_str()]);
+    let args: Vec<&str> = ["submit", "--deploy-mode", "cluster", "--mode", "fine"]
+        .into_iter()
+        .chain(conf)
+        .chain([jar.as_str(), "10", " by us"])
+        .collect();
+    let id = ours(&args)?;
+    all.wait_for(&id, "FINISHED")?;
+    let logs = all.logs(&id)?;
+    ensure!(logs.contains("the sum is 65 by us"), "{logs}");
+    let status = ours(&["status", &id])?;
+    ensure!(status.contains("FINISHED"), "{status}");
 
     let pi = example("pi.py").canonicalize()?;
     let pi = format!("file:{}", pi.display());
@@ -332,22 +376,16 @@ fn a_master_restart_under_a_driver_changes_nothing() -> Result<()> {
     Ok(())
 }
 
-/// The image has hardly more than a shell: the machine's own Java, Python and Spark
-/// are mounted into it.
+/// With all that is needed in the image, of `deploy/spark.Dockerfile`: nothing is said of where.
 #[test]
-fn a_driver_runs_in_a_docker_container() -> Result<()> {
+fn a_driver_and_its_executors_run_in_docker_containers() -> Result<()> {
     let all = Dispatched::start()?;
-    let volumes = volumes_of_this_machine(&[
-        prepared(SPARK_4)?,
-        prepared("MEZZ_TEST_PYTHON")?,
-        // A virtual environment's is a link.
-        prepared("MEZZ_TEST_PYTHON")?.canonicalize()?,
-        prepared("MEZZ_SPARK_BRIDGE")?,
-        mezz_program()?,
-    ])?;
+    let image = prepared_value("MEZZ_TEST_SPARK_IMAGE")?;
     let conf = [
-        format!("spark.mezz.driver.docker.image={}", prepared_value("MEZZ_TEST_DOCKER_IMAGE")?),
-        format!("spark.mezz.driver.docker.volumes={volumes}"),
+        format!("spark.mezz.driver.docker.image={image}"),
+        format!("spark.mezz.executor.docker.image={image}"),
+        "spark.pyspark.python=python3".to_owned(),
+        "spark.mezz.coarse=false".to_owned(),
         "spark.mezz.driver.docker.parameters=ulimit=nofile=4321:4321".to_owned(),
         "spark.mezz.driverEnv.WHERE=here".to_owned(),
     ];
@@ -357,15 +395,17 @@ fn a_driver_runs_in_a_docker_container() -> Result<()> {
         "import os, resource\n\
          from pyspark.sql import SparkSession\n\
          sc = SparkSession.builder.getOrCreate().sparkContext\n\
-         total = sc.parallelize(range(10), 2).sum()\n\
+         homes = sc.parallelize(range(2), 2).map(\n\
+             lambda _: (os.environ['SPARK_HOME'], os.path.exists('/.dockerenv'))).collect()\n\
          files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]\n\
-         print('in', os.getcwd(), os.environ['WHERE'], total, os.path.exists('/.dockerenv'), files)\n",
+         print('in', os.getcwd(), os.environ['WHERE'], set(homes), os.environ['SPARK_HOME'], files)\n",
     )?;
     let conf: Vec<&str> = conf.iter().map(String::as_str).collect();
     let id = all.submit(&conf, &app, &[])?;
     all.wait_for(&id, "FINISHED")?;
     let logs = all.logs(&id)?;
-    ensure!(logs.contains("in /mnt/mesos/sandbox here 45 True 4321"), "{logs}");
+    let right = "in /mnt/mesos/sandbox here {('/opt/spark', True)} /opt/spark 4321";
+    ensure!(logs.contains(right), "{logs}");
     all.nothing_is_left()?;
     all.stop()
 }
@@ -384,6 +424,15 @@ fn of_drivers_that_wait_the_higher_goes_first_and_killed_ones_go_nowhere() -> Re
         let priority = format!("spark.mezz.dispatcher.priority={priority}");
         all.submit(&[&["spark.driver.cores=2", priority.as_str()], more].concat(), program, &[])
     };
+    // One that has no room anywhere says so.
+    let large = all.submit(&["spark.driver.cores=9"], &quick, &[])?;
+    eventually(PATIENCE, "it is known why a driver waits", || {
+        let driver = all.driver(&large)?;
+        let why = driver["message"].as_str().is_some_and(|m| m.contains("has only cpus:2"));
+        Ok(if why { Ok(()) } else { Err(driver.to_string()) })
+    })?;
+    let kill = all.mezz(&["kill", &large])?;
+    ensure!(kill.status.success(), "{}", text(&kill.stderr));
     let again = submit(9, &["spark.driver.supervise=true"], &failing)?;
     let blocking = submit(0, &[], &blocking)?;
 

@@ -6,7 +6,7 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
 use anyhow::{anyhow, bail};
 use clap::Args;
 use mezz_spark::{
-    dispatcher::{ArgumentError, Client, ClientError, ClusterSubmit, DriverView},
+    dispatcher::{ArgumentError, Client, ClientError, ClusterSubmit, DriverView, dispatcher_of},
     submit::Mode,
 };
 use serde::Serialize;
@@ -24,6 +24,9 @@ use crate::{
 /// Where a dispatcher is unless somebody says otherwise.
 const DEFAULT_DISPATCHER: &str = "127.0.0.1:7077";
 
+/// The setting that names it.
+const DISPATCHER: &str = "spark.mezz.dispatcher";
+
 /// How often a driver that is waited for is looked at.
 const POLL: Duration = Duration::from_millis(500);
 
@@ -33,23 +36,25 @@ const DISPATCHER_BACK_WITHIN: Duration = Duration::from_secs(60);
 /// Which dispatcher.
 #[derive(Clone, Debug, Args)]
 pub struct DispatcherClientArgs {
-    /// The dispatcher, or several that share their store, between commas
-    #[arg(
-        long,
-        env = "MEZZ_DISPATCHER",
-        value_name = "HOST:PORT",
-        value_delimiter = ',',
-        default_value = DEFAULT_DISPATCHER
-    )]
+    /// The dispatcher, or several that share their store, between commas [default:
+    /// spark.mezz.dispatcher of spark-defaults.conf, else 127.0.0.1:7077]
+    #[arg(long, env = "MEZZ_DISPATCHER", value_name = "HOST:PORT", value_delimiter = ',')]
     pub dispatcher: Vec<String>,
 }
 
 impl DispatcherClientArgs {
     fn client(&self) -> anyhow::Result<Client> {
-        let addresses: Vec<String> = self
-            .dispatcher
-            .iter()
-            .map(|address| units::peer_address(address))
+        let named = match self.dispatcher.is_empty() {
+            false => self.dispatcher.join(","),
+            true => defaults()
+                .map(|file| dispatcher_of(&file))
+                .transpose()?
+                .flatten()
+                .unwrap_or_else(|| DEFAULT_DISPATCHER.to_owned()),
+        };
+        let addresses: Vec<String> = named
+            .split(',')
+            .map(|address| units::peer_address(address.trim()))
             .collect::<Result<_, _>>()
             .map_err(|problem| usage(format!("--dispatcher: {problem}")))?;
         Ok(Client::new(&addresses)?)
@@ -322,7 +327,7 @@ fn deploy_mode(setting: &str) -> Option<String> {
 /// # Errors
 /// What is wrong with the arguments, or why the dispatcher does not take it.
 pub async fn submit(arguments: &[OsString]) -> anyhow::Result<ExitCode> {
-    let mut dispatcher = std::env::var("MEZZ_DISPATCHER").ok().filter(|d| !d.is_empty());
+    let mut dispatcher = None;
     let mut rest: Vec<String> = Vec::new();
     let mut arguments = arguments.iter().map(|a| a.to_string_lossy().into_owned());
     while let Some(arg) = arguments.next() {
@@ -351,18 +356,24 @@ pub async fn submit(arguments: &[OsString]) -> anyhow::Result<ExitCode> {
             }
             name => {
                 let alone = inline.is_some() || super::SWITCHES.contains(&name) || name == "--wait";
-                rest.push(arg);
-                if !alone {
-                    rest.extend(arguments.next());
+                let value = if alone { None } else { arguments.next() };
+                let set = inline.as_deref().or(value.as_deref()).unwrap_or_default();
+                if let ("--conf" | "-c", Some((DISPATCHER, named))) = (name, set.split_once('=')) {
+                    dispatcher = dispatcher.or_else(|| Some(named.to_owned()));
                 }
+                rest.push(arg);
+                rest.extend(value);
             }
         }
     }
     let wrong = |error: ArgumentError| usage(error.to_string());
     let submit = ClusterSubmit::read(&rest, defaults().as_deref()).map_err(wrong)?;
     let files = submit.local_files().map_err(wrong)?;
-    let addresses = dispatcher.as_deref().unwrap_or(DEFAULT_DISPATCHER);
-    let dispatcher = addresses.split(',').map(str::to_owned).collect();
+    let of_environment = || std::env::var("MEZZ_DISPATCHER").ok().filter(|d| !d.is_empty());
+    let of_files = || submit.dispatcher().map(str::to_owned);
+    let dispatcher = dispatcher.or_else(of_environment).or_else(of_files);
+    let dispatcher = dispatcher.map(|all| all.split(',').map(str::to_owned).collect());
+    let dispatcher = dispatcher.unwrap_or_default();
     let client = DispatcherClientArgs { dispatcher }.client()?;
     let wait = submit.wait;
     let id = submit.send(&client, &files).await?;

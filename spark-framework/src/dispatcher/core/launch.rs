@@ -7,7 +7,7 @@ use mezz_proto::v1::{self, environment::variable};
 use super::{CoreOptions, offers::Part};
 use crate::{
     dispatcher::{files, job::Job, properties},
-    docker::Docker,
+    docker::{self, Docker},
     labels, secret,
     session::resources,
     shell::quote,
@@ -32,6 +32,10 @@ const WRITE: &str = "cd \"$MESOS_SANDBOX\" && \
 /// nor dispatcher has it.
 const ADD_SECRET: &str = "s=$(od -An -vtx1 -N32 /dev/urandom | tr -d ' \\n') && \
     test ${#s} -eq 64 && printf 'spark.authenticate.secret=%s\\n' \"$s\" >>\"$f\"";
+
+/// Of an image, unless it is said where it is.
+const IN_IMAGE: &str =
+    "\"${SPARK_HOME:?is not set in the image: set spark.mezz.driver.home}\"/bin/spark-submit";
 
 const START: &str = "exec 3<\"$f\" && rm \"$f\" && unset MEZZ_SPARK_PROPERTIES s && exec";
 
@@ -68,10 +72,9 @@ pub(super) fn task(
     host: &str,
 ) -> v1::TaskInfo {
     let mut fetched = Fetched::new(job, &options.address);
-    let get = |key: &str, default: &str| {
-        job.properties.get(key).map_or(default, String::as_str).to_owned()
-    };
-    let home = get("spark.mezz.driver.home", &options.spark_home);
+    // An image brings its own Spark.
+    let here = job.docker.is_none().then_some(&options.spark_home);
+    let home = job.properties.get("spark.mezz.driver.home").or(here);
     let resource = fetched.path(&job.resource);
     let mut settings = settings(options, job, host, &mut fetched);
     let given = job.uris.iter().map(|uri| v1::command_info::Uri {
@@ -86,7 +89,6 @@ pub(super) fn task(
         settings.insert("spark.driver.resourcesFile".to_owned(), resources::FILE.to_owned());
     }
     let mut line = vec![
-        format!("{home}/bin/spark-submit"),
         "--master".to_owned(),
         format!("{MASTER_SCHEME}{}", options.masters.join(",")),
         "--deploy-mode".to_owned(),
@@ -99,7 +101,11 @@ pub(super) fn task(
     }
     line.push(resource);
     line.extend(job.args.iter().cloned());
-    let words: Vec<String> = line.iter().map(|word| quote(word)).collect();
+    let mut words = vec![match home {
+        Some(home) => quote(&format!("{home}/bin/spark-submit")),
+        None => IN_IMAGE.to_owned(),
+    }];
+    words.extend(line.iter().map(|word| quote(word)));
     // Spark's own default is /tmp, where nobody counts or removes what is left.
     let local = job.properties.contains_key("spark.local.dir")
         || job.environment.contains_key("SPARK_LOCAL_DIRS");
@@ -122,7 +128,7 @@ pub(super) fn task(
         }
     }
     environment.extend(allocated.map(|json| (resources::VARIABLE.to_owned(), json)));
-    environment.insert("SPARK_HOME".to_owned(), home);
+    environment.extend(home.map(|home| ("SPARK_HOME".to_owned(), home.clone())));
     environment.insert(PROPERTIES.to_owned(), properties::write(&settings));
     let variables = environment.into_iter().map(|(name, value)| hidden(name, value)).collect();
     let mut task = v1::TaskInfo {
@@ -186,8 +192,12 @@ fn settings(
             *list = paths.join(",");
         }
     }
-    settings.insert("spark.mezz.bin".to_owned(), own("spark.mezz.driver.bin", &options.mezz));
-    let jar = own("spark.mezz.driver.bridgeJar", &options.bridge_jar);
+    let (mezz, bridge_jar) = match job.docker.is_some() {
+        true => (docker::MEZZ_IN_IMAGE, docker::BRIDGE_IN_IMAGE),
+        false => (&*options.mezz, &*options.bridge_jar),
+    };
+    settings.insert("spark.mezz.bin".to_owned(), own("spark.mezz.driver.bin", mezz));
+    let jar = own("spark.mezz.driver.bridgeJar", bridge_jar);
     let path = settings.entry("spark.driver.extraClassPath".to_owned()).or_default();
     if !path.is_empty() {
         path.push(':');

@@ -28,6 +28,7 @@ pub use types::{
 };
 
 use super::job::Job;
+use crate::policy::{Notice, Unable};
 
 /// The pause before a supervised driver that failed is started again; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -40,6 +41,8 @@ const GOOD_RUN: Duration = Duration::from_secs(60);
 const UNKNOWN_FOR: Duration = Duration::from_secs(600);
 /// How often it is asked after meanwhile.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
+/// Drivers of which it is known what they wait for: the first in the queue.
+const EXPLAINED: usize = 20;
 /// How long offers that fit nobody are refused. A new driver takes that back, and
 /// it does not cover an offer that is larger.
 const REFUSAL: Duration = Duration::from_secs(600);
@@ -66,6 +69,10 @@ pub struct Core {
     ready: BTreeSet<String>,
     /// Tokens of uploaded files that are gone.
     lost: BTreeSet<String>,
+    /// Agents that cannot run drivers in containers.
+    unable: Unable,
+    /// What keeps the first of those that wait from the agents that were offered.
+    notices: BTreeMap<String, Notice>,
 }
 
 impl Core {
@@ -84,6 +91,8 @@ impl Core {
             next: next.max(above),
             ready: BTreeSet::new(),
             lost: BTreeSet::new(),
+            unable: Unable::default(),
+            notices: BTreeMap::new(),
         };
         core.ready = core.ready_at(now);
         core
@@ -148,7 +157,7 @@ impl Core {
             kill: false,
             ended: None,
             message: None,
-            avoid: Default::default(),
+            lacking: None,
         };
         out.push(Output::Put(Box::new(submission.clone())));
         self.submissions.insert(id.clone(), submission);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use mezz_proto::{
+    ids::AgentId,
     resources::{Dialect, Resources},
     time::Time,
     v1,
@@ -10,11 +11,14 @@ use mezz_proto::{
 use mezz_sdk::matcher::{self, Want};
 use tracing::warn;
 
-use super::{Attempt, Core, Output, REFUSAL, Submission, launch};
+use super::{Attempt, Core, EXPLAINED, Output, REFUSAL, Submission, launch};
 use crate::{
-    policy::{Addresses, AttributeValue, Constraints, custom},
+    policy::{Addresses, AttributeValue, Constraints, custom, has_only, lacking},
     session::resources,
 };
+
+/// Said of an agent with other attributes than those that are asked for.
+const UNMET: &str = "does not meet spark.mezz.driver.constraints";
 
 /// The offers of one agent and role.
 struct Group<'a> {
@@ -23,6 +27,13 @@ struct Group<'a> {
     attributes: Vec<(String, AttributeValue)>,
     free: Resources,
     used: bool,
+}
+
+/// What an agent that is offered has too little of.
+struct Lack {
+    agent: AgentId,
+    host: String,
+    why: String,
 }
 
 /// A driver's part of an offer.
@@ -37,9 +48,18 @@ impl Core {
     pub(super) fn offers(&mut self, now: Time, offers: &[v1::Offer], out: &mut Vec<Output>) {
         let mut groups = groups(offers, out);
         let mut launches = Vec::new();
-        for id in self.queue(now) {
+        for (place, id) in self.queue(now).into_iter().enumerate() {
             let Some(submission) = self.submissions.get(&id) else { continue };
-            let Some((group, part)) = find(&mut groups, submission) else { continue };
+            let unable = |agent: &AgentId| Some(self.unable.why(now, agent)?.0.to_owned());
+            let (group, part) = match find(&mut groups, submission, unable) {
+                Ok(found) => found,
+                Err(lacks) => {
+                    if place < EXPLAINED {
+                        self.explain(now, &id, lacks);
+                    }
+                    continue;
+                }
+            };
             group.used = true;
             let (offers, address) = (ids(&group.offers), launch::agent_address(group.first));
             let host = group.first.hostname.clone();
@@ -47,11 +67,23 @@ impl Core {
             launches.extend(task.map(|task| Output::Launch { offers, task: Box::new(task) }));
         }
         out.extend(launches);
+        let submissions = &self.submissions;
+        self.notices.retain(|id, _| submissions.get(id).is_some_and(Submission::waits));
         let unused: Vec<_> =
             groups.iter().filter(|g| !g.used).flat_map(|g| ids(&g.offers)).collect();
         if !unused.is_empty() {
             out.push(Output::Decline { offers: unused, refuse: REFUSAL });
         }
+    }
+
+    /// Notes why a driver was not placed.
+    fn explain(&mut self, now: Time, id: &str, lacks: Vec<Lack>) {
+        let Some(submission) = self.submissions.get_mut(id) else { return };
+        let notice = self.notices.entry(id.to_owned()).or_default();
+        for Lack { agent, host, why } in lacks {
+            notice.lacks(now, &agent, &host, why);
+        }
+        submission.lacking = notice.said(now);
     }
 
     /// What is ready, in order.
@@ -78,6 +110,7 @@ impl Core {
         };
         submission.launches = submission.launches.saturating_add(1);
         submission.not_before = None;
+        submission.lacking = None;
         submission.attempt = Some(Attempt {
             task: task.clone(),
             agent: part.agent.value.clone(),
@@ -134,27 +167,34 @@ fn groups<'a>(offers: &'a [v1::Offer], out: &mut Vec<Output>) -> Vec<Group<'a>> 
 }
 
 /// The first group that has room for the driver and will do. Drivers without GPUs leave
-/// those of agents that have some to the others, if they can.
+/// those of agents that have some to the others, if they can. Otherwise what keeps it from
+/// each; `unable` says why an agent can run no driver in a container.
 fn find<'g, 'a>(
     groups: &'g mut [Group<'a>],
     submission: &Submission,
-) -> Option<(&'g mut Group<'a>, Part)> {
+    unable: impl Fn(&AgentId) -> Option<String>,
+) -> Result<(&'g mut Group<'a>, Part), Vec<Lack>> {
     let job = &submission.job;
     let (cpus, mem) = (job.cpus, job.mem_mib as f64);
     let want = Want { resources: Resources::cpus_mem(cpus, mem), count: 1, ..Want::default() };
-    let constraints = Constraints::parse(&job.constraints).ok()?;
+    // What is wrong was refused when it was submitted.
+    let Ok(constraints) = Constraints::parse(&job.constraints) else { return Err(Vec::new()) };
     let needs = resources::needs(&job.resources);
     let gpus = resources::with_gpus(&job.resources);
     let mut order: Vec<usize> = (0..groups.len()).filter(|at| !groups[*at].used).collect();
     order.sort_by_key(|at| !gpus && custom::has_any(&groups[*at].free, resources::GPUS));
+    let size = (want.resources.scalar("cpus"), want.resources.scalar("mem"));
+    let mut lacks = Vec::new();
     for at in order {
         let group = &groups[at];
+        let agent = AgentId::from(&group.first.agent_id);
         // What the matcher would find out, sooner.
-        let room = group.free.scalar("cpus").to_f64() + 1e-9 >= cpus
-            && group.free.scalar("mem").to_f64() + 1e-9 >= mem
-            && custom::has(&group.free, &needs);
-        let avoided = submission.avoid.contains(&group.first.agent_id.value);
-        if !room || avoided || !constraints.met_by(&group.attributes) {
+        let lacking = lacking(&group.free, size, &needs);
+        let unable = unable(&agent).filter(|_| job.docker.is_some());
+        let unmet = || (!constraints.met_by(&group.attributes)).then(|| UNMET.to_owned());
+        let small = || (!lacking.is_empty()).then(|| has_only(&lacking));
+        if let Some(why) = unable.or_else(unmet).or_else(small) {
+            lacks.push(Lack { agent, host: group.first.hostname.clone(), why });
             continue;
         }
         let placed = matcher::place(&group.offers, std::slice::from_ref(&want)).ok();
@@ -164,8 +204,10 @@ fn find<'g, 'a>(
             let mut resources = placed.resources;
             resources.extend(taken.to_proto(Dialect::Refined, role(group.first).as_deref()));
             let part = Part { agent: placed.agent_id, resources, addresses };
-            return Some((&mut groups[at], part));
+            return Ok((&mut groups[at], part));
         }
+        let why = "has what it needs only as resources of a kind that drivers do not use";
+        lacks.push(Lack { agent, host: group.first.hostname.clone(), why: why.to_owned() });
     }
-    None
+    Err(lacks)
 }

@@ -371,7 +371,7 @@ fn agents_without_an_engine_are_not_tried_twice() {
         "container.type: DOCKER needs a Docker engine, and this agent has none (its --docker)"
             .into(),
     );
-    w.event(Event::Update(Box::new(failed)));
+    w.event(Event::Update(Box::new(failed.clone())));
     assert_eq!(w.state(&id), DriverState::Submitted);
     let offers = || vec![offer("o", "s1", "cpus:1;mem:2048"), offer("p", "s2", "cpus:1;mem:2048")];
     assert!(w.launched(offers()[..1].to_vec()).is_empty());
@@ -379,6 +379,62 @@ fn agents_without_an_engine_are_not_tried_twice() {
     assert_eq!(launched[0].0, "p");
     let container = launched[0].1.container.as_ref().unwrap();
     assert_eq!(container.docker.as_ref().unwrap().image, "i");
+    // One that does not answer is no fault of the driver's either.
+    failed.task_id = launched[0].1.task_id.clone();
+    let agent = || w.core.get(&id).unwrap().attempt.as_ref().unwrap().agent.clone();
+    assert_eq!(agent(), "s2");
+    failed.message =
+        Some("getting its image: the Docker engine does not answer at unix:///x".to_owned());
+    w.event(Event::Update(Box::new(failed)));
+    assert_eq!(w.state(&id), DriverState::Submitted);
+    assert!(w.launched(offers()).is_empty());
+    let said = crate::dispatcher::view::DriverView::of(w.core.get(&id).unwrap(), None).message;
+    let said = said.unwrap();
+    assert!(said.starts_with("s2.example cannot reach its Docker engine; no agent"), "{said}");
+    assert!(
+        said.ends_with(
+            "s1.example has no Docker engine; s2.example cannot reach its Docker engine"
+        ),
+        "{said}"
+    );
+    // Others do not care, and engines may come back.
+    let plain = w.submit(json!({"spark.mezz.dispatcher.priority": "1"}));
+    assert_eq!(w.launched(offers()[..1].to_vec())[0].1.task_id.value, plain);
+    w.now = w.now + REFUSAL;
+    assert_eq!(w.launched(offers()).len(), 1);
+}
+
+#[test]
+fn a_driver_that_waits_says_what_agents_lack() {
+    let mut w = World::new();
+    let id = w.submit(json!({
+        "spark.driver.cores": "2", "spark.driver.resource.gpu.amount": "1",
+        "spark.mezz.driver.constraints": "rack:a",
+    }));
+    let said =
+        |w: &World| crate::dispatcher::view::DriverView::of(w.core.get(&id).unwrap(), None).message;
+    assert_eq!(said(&w), None, "nothing was offered");
+    w.offers(vec![offer("o", "s1", "cpus:9;mem:9999;gpus:9")]);
+    let mut small = offer("p", "s2", "cpus:1;mem:9999");
+    let rack = |value: &str| v1::Attribute {
+        name: "rack".into(),
+        r#type: v1::value::Type::Text as i32,
+        text: Some(v1::value::Text { value: value.into() }),
+        ..Default::default()
+    };
+    small.attributes = vec![rack("a")];
+    w.offers(vec![small.clone()]);
+    assert_eq!(
+        said(&w).as_deref(),
+        Some(
+            "no agent that is offered has room for it (cpus:2; mem:1408): s1.example does not \
+             meet spark.mezz.driver.constraints; s2.example has only cpus:1, gpus:0"
+        )
+    );
+    assert!(w.core.notices.contains_key(&id));
+    small.resources = offer("p", "s2", "cpus:2;mem:2048;gpus:1").resources;
+    assert_eq!(w.launched(vec![small]).len(), 1);
+    assert_eq!((said(&w), w.core.notices.len()), (None, 0));
 }
 
 #[test]
@@ -529,6 +585,26 @@ fn launch_of(mut request: job::CreateRequest) -> (v1::CommandInfo, BTreeMap<Stri
     let text = text.secret.as_ref().unwrap().value.as_ref().unwrap().data.clone();
     let settings = crate::dispatcher::properties::read(std::str::from_utf8(&text).unwrap());
     (command, settings)
+}
+
+#[test]
+fn an_image_has_what_a_driver_needs_where_executors_have_it() {
+    let image = ("spark.mezz.driver.docker.image", "i");
+    let (command, settings) = launch_of(request(json!({image.0: image.1})));
+    let line = command.value.unwrap();
+    assert!(line.contains(" exec \"${SPARK_HOME:?"), "{line}");
+    let variables = command.environment.unwrap().variables;
+    assert!(variables.iter().all(|v| v.name != "SPARK_HOME"));
+    assert_eq!(settings["spark.mezz.bin"], "/opt/mezz/mezz");
+    assert_eq!(settings["spark.driver.extraClassPath"], "/opt/mezz/mezz-spark-bridge.jar");
+    let (command, settings) = launch_of(request(json!({
+        image.0: image.1, "spark.mezz.driver.home": "/s", "spark.mezz.driver.bin": "/m",
+        "spark.mezz.driver.bridgeJar": "/b.jar",
+    })));
+    assert!(command.value.unwrap().contains(" exec '/s/bin/spark-submit' "));
+    assert!(command.environment.unwrap().variables.iter().any(|v| v.name == "SPARK_HOME"));
+    assert_eq!(settings["spark.mezz.bin"], "/m");
+    assert_eq!(settings["spark.driver.extraClassPath"], "/b.jar");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What the dispatcher knows of a driver, and what it does.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use mezz_proto::{time::Time, v1};
 use serde::{Deserialize, Serialize};
@@ -112,9 +112,9 @@ pub struct Submission {
     pub ended: Option<u64>,
     /// What there is to say about its state.
     pub message: Option<String>,
-    /// Agents that cannot run it: they have no Docker engine.
-    #[serde(default)]
-    pub avoid: BTreeSet<String>,
+    /// What the agents lack that were offered to it, while it waits; not stored.
+    #[serde(skip)]
+    pub lacking: Option<String>,
 }
 
 impl Submission {
@@ -124,7 +124,7 @@ impl Submission {
     }
 
     /// Whether it wants an agent, now or later.
-    pub(super) fn waits(&self) -> bool {
+    pub(in crate::dispatcher) fn waits(&self) -> bool {
         !self.state.is_final() && self.live().is_none()
     }
 

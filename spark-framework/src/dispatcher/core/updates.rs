@@ -94,13 +94,13 @@ impl Core {
             return self.end(now, id, DriverState::Killed, &message, out);
         }
         if submission.job.docker.is_some()
-            && docker::has_no_engine(reason, text)
+            && let Some(why) = docker::lacks_engine(reason, text)
             && let Some(attempt) = &submission.attempt
             && submission.avoid.len() < MAX_AVOIDED
         {
-            submission.avoid.insert(attempt.agent.clone());
-            let message = "the agents that it was sent to have no Docker engine";
-            return self.requeue(id, message, out);
+            let message = format!("{} {why}", attempt.host);
+            self.unable.learn(now, attempt.agent.as_str().into(), why.to_owned());
+            return self.requeue(id, &message, out);
         }
         // The dispatcher that served its files has gone meanwhile.
         let elsewhere = |a: &Attempt| a.running.is_none() && a.by != self.options.address;

@@ -16,8 +16,8 @@ use super::{
     SHORT_REFUSAL, Shown,
 };
 use crate::policy::{
-    ExecutorNo, LONG_REFUSAL, PolicyOffer,
-    place::{NO_SERVICE, UNMET, has_only, too_little, usable},
+    ExecutorNo, LONG_REFUSAL, PolicyOffer, custom,
+    place::{GPUS, NO_SERVICE, UNMET, has_only, too_little, usable},
 };
 
 /// Why an offer is not shown.
@@ -48,19 +48,21 @@ impl FinePolicy {
         offers: Vec<PolicyOffer>,
         out: &mut Vec<FineAction>,
     ) {
-        // Agents that have an executor come first.
-        let mut grouped: BTreeMap<(bool, AgentId, Option<String>), Vec<PolicyOffer>> =
+        // Agents that have an executor come first, those with GPUs last.
+        let mut grouped: BTreeMap<((bool, bool), AgentId, Option<String>), Vec<PolicyOffer>> =
             BTreeMap::new();
         for offer in offers {
-            let key = (self.has_none(&offer.agent), offer.agent.clone(), offer.role.clone());
+            let none_there = self.has_none(&offer.agent);
+            let wasted = none_there && custom::has_any(&offer.resources, GPUS);
+            let key = ((none_there, wasted), offer.agent.clone(), offer.role.clone());
             grouped.entry(key).or_default().push(offer);
         }
         let any = !grouped.is_empty();
-        let (mut first, mut later) = (Look::default(), Look::default());
+        let (mut first, mut later, mut last) = (Look::default(), Look::default(), Look::default());
         let mut agents = Vec::new();
         let mut room = self.room();
         let mut useless = true;
-        for ((none_there, agent, role), offers) in grouped {
+        for (((none_there, wasted), agent, role), offers) in grouped {
             self.turn_out_returned(&agent, out);
             let ids = offers.iter().map(|o| o.id.clone()).collect();
             let mut free = Resources::new();
@@ -88,7 +90,11 @@ impl FinePolicy {
                     let hostname = offer.hostname.clone();
                     agents.push(agent.clone());
                     let wait = none_there && !self.preferred.contains(&hostname);
-                    let look = if wait { &mut later } else { &mut first };
+                    let look = match (wait, wasted) {
+                        (false, _) => &mut first,
+                        (true, false) => &mut later,
+                        (true, true) => &mut last,
+                    };
                     look.shown.push(Shown { executor, agent: agent.clone(), hostname, cpus });
                     look.groups.push(Group { offers: ids, agent, role, executor, free, cpus });
                 }
@@ -102,6 +108,7 @@ impl FinePolicy {
         }
         self.show(now, first, out);
         self.show(now, later, out);
+        self.show(now, last, out);
     }
 
     /// Spark takes offers that it sees together in any order: those on which tasks start at

@@ -107,6 +107,23 @@ impl Env {
     }
 }
 
+/// Spark takes what it is shown together in any order.
+#[test]
+fn agents_with_gpus_are_shown_last() {
+    let mut env = Env::busy(options());
+    let mut gpus = env.offer("a", 1.0, 4000.0);
+    gpus.resources = Resources::parse("cpus:1;mem:4000;gpus:1").unwrap();
+    let plain = env.offer("b", 1.0, 4000.0);
+    let out = env.send(FineEvent::Offers(vec![gpus, plain]));
+    let batches = out.iter().filter_map(|action| match action {
+        FineAction::Show { offers, .. } => Some(offers),
+        _ => None,
+    });
+    let agents: Vec<Vec<&str>> =
+        batches.map(|offers| offers.iter().map(|o| o.agent.as_str()).collect()).collect();
+    assert_eq!(agents, [["b"], ["a"]]);
+}
+
 pub(super) fn ask(task: u64) -> TaskAsk {
     TaskAsk { task: TaskNo(task), cpus: Scalar::from_units(1), bytes: 100 }
 }

@@ -7,6 +7,7 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
+import java.util.Objects;
 import java.util.OptionalInt;
 import java.util.regex.Pattern;
 
@@ -168,9 +169,15 @@ final class Settings {
     return all;
   }
 
-  /** An archive with Spark, which agents fetch for executors; null for an installed Spark. */
+  /**
+   * An archive with Spark, which agents fetch for executors; null for an installed Spark. The variable
+   * is that of Spark on Mesos.
+   */
   String executorUri() {
     String uri = conf.get("spark.executor.uri", "").trim();
+    if (uri.isEmpty()) {
+      uri = Objects.requireNonNullElse(System.getenv("SPARK_EXECUTOR_URI"), "").trim();
+    }
     return uri.isEmpty() ? null : uri;
   }
 
