@@ -127,8 +127,7 @@ impl World {
                 continue;
             }
             let view = job.view;
-            let over =
-                view.is_some_and(|s| s.is_terminal() || s == TaskState::TaskUnknown);
+            let over = view.is_some_and(|s| s.is_terminal() || s == TaskState::TaskUnknown);
             if !over || job.ended != job.reported {
                 wrong = Some(format!(
                     "in the end {task} of framework{}, asked for at {:?}, is {view:?} to it, told \

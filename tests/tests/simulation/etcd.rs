@@ -197,12 +197,11 @@ mod tests {
     fn a_key_ends_with_its_lease_and_is_another_one_afterwards() {
         let mut etcd = Etcd::default();
         let at = Time::from_secs;
-        let grant = |etcd: &mut Etcd, now| match etcd
-            .apply(now, Request::Grant(Duration::from_secs(2)))
-        {
-            Reply::Granted(lease) => lease,
-            other => panic!("{other:?}"),
-        };
+        let grant =
+            |etcd: &mut Etcd, now| match etcd.apply(now, Request::Grant(Duration::from_secs(2))) {
+                Reply::Granted(lease) => lease,
+                other => panic!("{other:?}"),
+            };
         let first = grant(&mut etcd, at(0));
         let Reply::Done(created) = take(&mut etcd, at(0), first) else { panic!() };
         assert!(matches!(etcd.apply(at(1), Request::KeepAlive(first)), Reply::Alive));

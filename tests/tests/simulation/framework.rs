@@ -116,11 +116,7 @@ impl Framework {
     }
 
     fn call(&self, kind: call::Type) -> Call {
-        Call {
-            framework_id: self.info.id.clone(),
-            r#type: Some(kind as i32),
-            ..Default::default()
-        }
+        Call { framework_id: self.info.id.clone(), r#type: Some(kind as i32), ..Default::default() }
     }
 }
 

@@ -77,9 +77,8 @@ impl Machine {
     /// A new agent takes up those that it knows and that were started; the others are
     /// ended.
     pub fn recover(&mut self, known: &[ContainerId]) -> BTreeSet<ContainerId> {
-        self.containers.retain(|id, container| {
-            container.state != State::Starting && known.contains(id)
-        });
+        self.containers
+            .retain(|id, container| container.state != State::Starting && known.contains(id));
         self.containers.keys().cloned().collect()
     }
 }

@@ -110,8 +110,7 @@ impl World {
     /// Time on the way: mostly little.
     pub fn delay(&mut self) -> Duration {
         let most = if self.rng.random_ratio(1, 100) { 2_000 } else { 8 };
-        Duration::from_micros(self.rng.random_range(100..most * 1_000))
-            * self.net.slowness.max(1)
+        Duration::from_micros(self.rng.random_range(100..most * 1_000)) * self.net.slowness.max(1)
     }
 
     pub fn is_blocked(&self, from: Node, to: Node) -> bool {
@@ -125,9 +124,7 @@ impl World {
 
     pub fn unblock(&mut self, from: Node, to: Node) {
         if self.net.blocked.remove(&(from, to)).is_some() {
-            self.move_on(|open, index| {
-                open.ends[1 - index] == from && open.ends[index] == to
-            });
+            self.move_on(|open, index| open.ends[1 - index] == from && open.ends[index] == to);
         }
     }
 

@@ -32,7 +32,8 @@ pub struct Plan {
 
 impl Plan {
     pub fn draw(rng: &mut StdRng) -> Self {
-        let secs = |rng: &mut StdRng, from: u64, to| Duration::from_secs(rng.random_range(from..to));
+        let secs =
+            |rng: &mut StdRng, from: u64, to| Duration::from_secs(rng.random_range(from..to));
         let master = CoreOptions {
             ping_interval: secs(rng, 4, 16),
             max_missed_pings: rng.random_range(2..6),

@@ -69,12 +69,25 @@ pub enum What {
     Arrives(Stream, End),
     Cut(Stream, End),
     /// A question of this process of a master is at etcd.
-    EtcdAsked { master: usize, epoch: u64, id: u64, request: Request },
-    EtcdAnswers { id: u64, reply: Reply },
+    EtcdAsked {
+        master: usize,
+        epoch: u64,
+        id: u64,
+        request: Request,
+    },
+    EtcdAnswers {
+        id: u64,
+        reply: Reply,
+    },
     /// An agent's store has written what was handed to it.
     Stored,
     /// Of the machine of an agent, as it was booted.
-    Machine { agent: usize, boot: u64, container: ContainerId, step: machine::Step },
+    Machine {
+        agent: usize,
+        boot: u64,
+        container: ContainerId,
+        step: machine::Step,
+    },
     /// A container's news for its agent.
     Container(mezz_agent::core::Event),
     /// A framework has made up its mind on an offer.
@@ -292,7 +305,8 @@ impl World {
     pub fn started(&mut self, node: Node) {
         // Set right at the start, and then as good as it is.
         let off = self.rng.random_range(0..1_000_000_000);
-        let speed = self.rng.random_range(1_000_000 - self.plan.drift..=1_000_000 + self.plan.drift);
+        let speed =
+            self.rng.random_range(1_000_000 - self.plan.drift..=1_000_000 + self.plan.drift);
         let now = self.now;
         let status = self.status_mut(node);
         status.epoch += 1;

@@ -31,7 +31,9 @@ enum Step {
     Look,
     RevokeOwn,
     Grant,
-    Stand { lease: i64 },
+    Stand {
+        lease: i64,
+    },
     /// Another one was faster.
     RevokeLost(Answer),
     KeepAlive,

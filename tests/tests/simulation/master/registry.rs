@@ -90,7 +90,10 @@ enum Work {
     Begin,
     Read,
     /// Transactions, and the write that is durable after the last.
-    Commit { upto: u64, left: VecDeque<Vec<Change>> },
+    Commit {
+        upto: u64,
+        left: VecDeque<Vec<Change>>,
+    },
 }
 
 /// The registry of a leader: one piece of work at a time.
