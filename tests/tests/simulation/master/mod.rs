@@ -9,6 +9,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use mezz_master::{core::ConnectionId, simulation::Lost};
 use mezz_proto::time::Time;
+use rand::RngExt as _;
 
 use crate::{
     etcd::{Reply, Request},
@@ -42,9 +43,9 @@ pub enum Served {
     Led { opened: bool },
 }
 
-/// One process; all but the number begins anew with each start.
+/// One process; all but the count of terms begins anew with each start.
+#[derive(Default)]
 pub struct Master {
-    pub number: usize,
     pub candidate: Option<Candidate>,
     pub term: Option<Term>,
     /// Whom this standby names.
@@ -58,19 +59,6 @@ pub struct Master {
 }
 
 impl Master {
-    pub fn new(number: usize) -> Self {
-        Self {
-            number,
-            candidate: None,
-            term: None,
-            leader: None,
-            served: BTreeMap::new(),
-            stopping: false,
-            asked: 0,
-            terms: 0,
-        }
-    }
-
     /// Its core decides.
     pub fn leads(&self) -> bool {
         self.term.as_ref().is_some_and(Term::decides)
@@ -83,8 +71,7 @@ impl World {
         self.started(node);
         let epoch = self.status(node).epoch;
         let terms = self.masters[n].terms;
-        let fresh = Master { terms, ..Master::new(n) };
-        self.masters[n] = fresh;
+        self.masters[n] = Master { terms, ..Master::default() };
         let id = format!("{node}.{epoch}");
         self.masters[n].candidate = Some(Candidate::new(self.plan.lease, id, address(n)));
         self.reset_streams_of(node);
@@ -170,14 +157,12 @@ impl World {
     }
 
     fn lost(&mut self) -> bool {
-        use rand::RngExt as _;
         let lost = self.plan.lost;
         lost > 0 && self.rng.random_ratio(lost, 1_000)
     }
 
     /// Now and then etcd's disk takes its time.
     fn etcd_delay(&mut self) -> Duration {
-        use rand::RngExt as _;
         let slow = self.rng.random_ratio(self.plan.slow, 1_000);
         let more = if slow { self.rng.random_range(0..15_000) } else { 0 };
         self.delay() + Duration::from_millis(more)
@@ -186,12 +171,15 @@ impl World {
     // --- who comes --------------------------------------------------------
 
     pub fn master_heard(&mut self, n: usize, stream: Stream, packet: Packet) {
-        match (packet, self.masters[n].served.get_mut(&stream)) {
-            (Packet::Request(tried), None) => self.requested(n, stream, tried),
-            (packet, Some(Served::Held { came, .. })) => came.push(packet),
-            (packet, Some(Served::Led { .. })) => self.led_heard(n, stream, packet),
-            // Its answer was that another one leads.
-            (_, None) => {}
+        match self.masters[n].served.get_mut(&stream) {
+            Some(Served::Held { came, .. }) => came.push(packet),
+            Some(Served::Led { .. }) => self.led_heard(n, stream, packet),
+            None => {
+                // Else its answer was that another one leads.
+                if let Packet::Request(tried) = packet {
+                    self.requested(n, stream, tried);
+                }
+            }
         }
         self.master_woken(n);
     }

@@ -271,14 +271,16 @@ impl World {
         }
         writer.request = None;
         writer.pause = BACKOFF.0;
-        match (writer.work.as_mut(), reply) {
-            (Some(Work::Begin), Reply::Done(_)) => writer.work = Some(Work::Read),
-            (Some(Work::Read), Reply::Range(all)) => {
+        match reply {
+            Reply::Done(_) if matches!(writer.work, Some(Work::Begin)) => {
+                writer.work = Some(Work::Read);
+            }
+            Reply::Range(all) if matches!(writer.work, Some(Work::Read)) => {
                 writer.work = None;
                 let snapshot = snapshot(&all);
                 self.term_begins(n, snapshot);
             }
-            (Some(Work::Commit { .. }), reply) => {
+            reply if matches!(writer.work, Some(Work::Commit { .. })) => {
                 let made = match &reply {
                     Reply::Done(_) => true,
                     Reply::Refused(read) => writer.made_before(read),
