@@ -1,10 +1,16 @@
 //! What must hold at the end: everything is mended, and everything has come to rest.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use mezz_proto::{mezz::v1 as mezz, v1::TaskState};
 
-use crate::world::{Node, World};
+use crate::{
+    agent::Agent,
+    world::{Node, World},
+};
 
 /// Everybody has found the leader, and all that was lost is known to be.
 pub const SETTLE: Duration = Duration::from_secs(240);
@@ -56,6 +62,7 @@ impl World {
                 *running.entry(key).or_default() += 1;
             }
         }
+        let there = self.agent_ids();
         let none = BTreeMap::new();
         let known = self.masters[leader].term.as_ref().map_or(&none, |term| &term.tasks);
         let mut wrong = None;
@@ -72,6 +79,9 @@ impl World {
             let view = job.view.filter(|state| !state.is_terminal());
             // Of a task that may be on an agent that nobody knows any more.
             let view = view.filter(|state| *state != TaskState::TaskUnknown);
+            // Or on one that was admitted and never heard of it: to all it is away.
+            let view = view.filter(|_| there.contains(&job.agent));
+            let leaders = leaders.filter(|_| there.contains(&job.agent));
             let agree = match runs {
                 0 => leaders.is_none() && view.is_none() && job.view.is_some(),
                 1 => leaders.is_some() && leaders == view,
@@ -91,6 +101,11 @@ impl World {
         if let Some(rule) = wrong {
             self.broken_rule(rule);
         }
+    }
+
+    /// Those that the agents have now.
+    fn agent_ids(&self) -> BTreeSet<String> {
+        self.agents.iter().filter_map(Agent::core_id).collect()
     }
 
     /// What runs ends.
@@ -116,8 +131,10 @@ impl World {
         }
         let leader = self.masters.iter().position(|master| master.leads());
         let term = leader.and_then(|n| self.masters[n].term.as_ref());
+        let there = self.agent_ids();
         let live = term.map_or(0, |term| {
-            term.tasks.values().filter(|task| !task.state().is_terminal()).count()
+            let live = term.tasks.values().filter(|task| !task.state().is_terminal());
+            live.filter(|task| there.contains(&task.agent_id.value)).count()
         });
         if live > 0 {
             wrong = Some(format!("in the end the leader has {live} live tasks"));
@@ -127,7 +144,12 @@ impl World {
                 continue;
             }
             let view = job.view;
-            let over = view.is_some_and(|s| s.is_terminal() || s == TaskState::TaskUnknown);
+            let away = |s| match s {
+                TaskState::TaskUnknown => true,
+                TaskState::TaskUnreachable => !there.contains(&job.agent),
+                _ => false,
+            };
+            let over = view.is_some_and(|s| s.is_terminal() || away(s));
             if !over || job.ended != job.reported {
                 wrong = Some(format!(
                     "in the end {task} of framework{}, asked for at {:?}, is {view:?} to it, told \
