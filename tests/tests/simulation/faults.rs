@@ -255,10 +255,22 @@ impl World {
         if !status.up || status.paused.is_some() {
             return;
         }
-        let weight = 1.0 + f64::from(self.rng.random_range(0..3u32));
-        let weights = vec![mezz::RoleWeight { role: "ads".to_owned(), weight }];
-        let command = OperatorCommand::UpdateWeights(mezz::UpdateWeightsRequest { weights });
-        self.say(|| format!("an operator changes a weight at master{n}"));
+        let agent = self.rng.random_range(0..self.plan.agents);
+        let agent_id = self.agents[agent].core_id().unwrap_or_default();
+        let command = match self.rng.random_range(0..7) {
+            0 => {
+                let weight = 1.0 + f64::from(self.rng.random_range(0..3u32));
+                let weights = vec![mezz::RoleWeight { role: "ads".to_owned(), weight }];
+                OperatorCommand::UpdateWeights(mezz::UpdateWeightsRequest { weights })
+            }
+            1 => OperatorCommand::DrainAgent(mezz::DrainAgentRequest {
+                agent_id,
+                ..Default::default()
+            }),
+            2 => OperatorCommand::DeactivateAgent(mezz::DeactivateAgentRequest { agent_id }),
+            _ => OperatorCommand::ReactivateAgent(mezz::ReactivateAgentRequest { agent_id }),
+        };
+        self.say(|| format!("an operator asks master{n}: {command:?}"));
         self.operate(n, Event::Operator { request: RequestId(0), command });
     }
 }

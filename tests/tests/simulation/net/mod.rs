@@ -134,9 +134,12 @@ impl World {
     }
 
     /// The handshake is over, or nothing answered.
-    pub fn dialed(&mut self, stream: Stream) {
-        let Some(open) = self.net.streams.get(&stream) else { return };
-        let [client, master] = open.ends;
+    pub fn dialed(&mut self, client: Node, stream: Stream) {
+        let Some(open) = self.net.streams.get(&stream) else {
+            // The master ended meanwhile.
+            return self.dial_failed(client, stream);
+        };
+        let master = open.ends[1];
         let current = self.status(master).epoch == open.epochs[1];
         let silent = self.is_blocked(client, master)
             || self.is_blocked(master, client)

@@ -172,7 +172,11 @@ impl World {
                     self.woken(node);
                 }
             }
-            What::Dialed(stream) => self.dialed(stream),
+            What::Dialed(stream) => {
+                if let Some(client) = to {
+                    self.dialed(client, stream);
+                }
+            }
             What::DialFailed(stream) => {
                 if let Some(client) = to {
                     self.dial_failed(client, stream);
