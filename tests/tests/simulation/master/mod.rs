@@ -282,6 +282,7 @@ impl World {
         }
         if over || (stopping && self.masters[n].term.is_none()) {
             self.resign(n);
+            self.candidate_turn(n);
         }
     }
 }

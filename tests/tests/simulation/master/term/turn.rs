@@ -156,6 +156,7 @@ impl World {
             self.core_call(n, |core, now, out| core.handle(now, event, out));
             self.core_turn_ends(n);
         }
+        self.master_woken(n);
     }
 
     /// Everything up to this write is durable.
