@@ -86,7 +86,7 @@ impl Machine {
 impl World {
     pub fn launch(&mut self, n: usize, launch: Launch) {
         let spec = launch.spec;
-        let task = TaskId::new(spec.environment.get("MESOS_TASK_ID").map_or("", |id| id));
+        let task = TaskId::new(spec.environment.get("MESOS_TASK_ID").map_or("", String::as_str));
         let container = Container {
             framework: launch.framework,
             task,

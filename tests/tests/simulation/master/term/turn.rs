@@ -202,7 +202,13 @@ impl World {
         let Some(term) = self.masters[n].term.as_mut() else { return };
         let Stage::Deciding(core) = &mut term.stage else { return };
         call(core, now, &mut term.out);
-        let held = core.check_invariants();
+        let held = core.check_invariants().map_err(|violation| violation.to_string());
+        let counters = core.counters();
+        let refused = counters.invalid_calls + counters.invalid_agent_messages;
+        let held = match held {
+            Ok(()) if refused > 0 => Err("a peer has broken the protocol".to_owned()),
+            held => held,
+        };
         let after = std::mem::take(&mut term.out.after_persist);
         let ops = std::mem::take(&mut term.out.persist);
         for op in &ops {
