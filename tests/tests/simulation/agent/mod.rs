@@ -292,7 +292,7 @@ impl World {
             Effect::Alarm { message } => self.broken_rule(format!("agent{n}: {message}")),
             Effect::Launch(launch) => self.launch(n, *launch),
             Effect::Watch { container, .. } => self.watch(n, &container),
-            Effect::Signal { container, signal } => self.signal(n, &container, signal),
+            Effect::Signal { container, signal, .. } => self.signal(n, &container, signal),
             Effect::Destroy { container } => self.destroy(n, &container),
             Effect::Remove { container } => self.forget_container(n, &container),
             // There are no executors and no checks here, and nobody reads.
