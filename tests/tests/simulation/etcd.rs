@@ -14,6 +14,8 @@ pub struct Kv {
     pub value: Vec<u8>,
     /// The revision that made the key.
     pub created: i64,
+    /// The revision that wrote it last.
+    pub modified: i64,
     /// 0: none.
     pub lease: i64,
 }
@@ -23,6 +25,8 @@ pub struct Kv {
 pub enum Compare {
     /// The key was made at this revision; 0: there is none.
     Created(String, i64),
+    /// The key was written last before this revision, or there is none.
+    ModifiedBefore(String, i64),
     /// Its value; false where there is no key.
     Value(String, Vec<u8>),
 }
@@ -142,6 +146,9 @@ impl Etcd {
                 let created = self.keys.get(key).map_or(0, |kv| kv.created);
                 created == *revision || (self.careless && *revision != 0)
             }
+            Compare::ModifiedBefore(key, revision) => {
+                self.careless || self.keys.get(key).is_none_or(|kv| kv.modified < *revision)
+            }
             Compare::Value(key, value) => {
                 self.careless || self.keys.get(key).is_some_and(|kv| kv.value == *value)
             }
@@ -165,9 +172,10 @@ impl Etcd {
         for op in txn.then {
             match op {
                 Op::Put(key, value, lease) => {
-                    let created = self.keys.get(&key).map_or(self.revision, |kv| kv.created);
+                    let modified = self.revision;
+                    let created = self.keys.get(&key).map_or(modified, |kv| kv.created);
                     self.ever.insert(key.clone());
-                    self.keys.insert(key, Kv { value, created, lease });
+                    self.keys.insert(key, Kv { value, created, modified, lease });
                 }
                 Op::Delete(key) => {
                     self.keys.remove(&key);

@@ -59,6 +59,8 @@ pub struct Candidate {
     id: String,
     address: String,
     held: Option<Held>,
+    /// A lease that was asked for with the leadership, and is not known to be of use.
+    granted: Option<i64>,
     asked: Option<Asked>,
     /// The request that gives the lease back, and how long that may take.
     resigning: Option<(u64, Time)>,
@@ -74,6 +76,7 @@ impl Candidate {
             id,
             address,
             held: None,
+            granted: None,
             asked: None,
             resigning: None,
             wakes: None,
@@ -197,6 +200,7 @@ impl World {
             }
             (Step::RevokeOwn, _) => self.answered(n, Answer::Vacant),
             (Step::Grant, Reply::Granted(lease)) => {
+                candidate.granted = Some(*lease);
                 let txn = Txn {
                     when: vec![Compare::Created(LEADER.to_owned(), 0)],
                     then: vec![Op::Put(LEADER.to_owned(), candidate.value(), *lease)],
@@ -206,6 +210,7 @@ impl World {
             }
             (Step::Stand { lease }, Reply::Done(fence)) => {
                 candidate.held = Some(Held { lease, fence: *fence });
+                candidate.granted = None;
                 let length = candidate.lease;
                 self.answered(n, Answer::Won(length));
             }
@@ -214,7 +219,10 @@ impl World {
                 let answer = holder.map_or(Answer::Vacant, |kv| Answer::Leads(read(kv).1));
                 self.candidate_step(n, Step::RevokeLost(answer), Request::Revoke(lease));
             }
-            (Step::RevokeLost(answer), _) => self.answered(n, answer),
+            (Step::RevokeLost(answer), _) => {
+                candidate.granted = None;
+                self.answered(n, answer);
+            }
             (Step::KeepAlive, Reply::Alive) => {
                 self.candidate_step(n, Step::Check, Request::Get(LEADER.to_owned()));
             }
@@ -269,9 +277,11 @@ impl World {
         }
         candidate.election.stand_by(now);
         candidate.wait();
-        match candidate.held.take() {
-            Some(held) => {
-                let id = self.ask_etcd(n, Request::Revoke(held.lease));
+        // Of a campaign that was broken off it is not known whether it was won.
+        let lease = candidate.held.take().map(|held| held.lease).or(candidate.granted.take());
+        match lease {
+            Some(lease) => {
+                let id = self.ask_etcd(n, Request::Revoke(lease));
                 if let Some(candidate) = &mut self.masters[n].candidate {
                     candidate.resigning = Some((id, now + RESIGN_TIMEOUT));
                 }

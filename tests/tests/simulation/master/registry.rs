@@ -166,9 +166,13 @@ impl Writer {
     fn request(&self) -> Option<Request> {
         Some(match self.work.as_ref()? {
             Work::Begin => Request::Txn(Txn {
-                when: vec![self.is_leader()],
+                // An attempt that arrives late must not begin the count again.
+                when: vec![
+                    self.is_leader(),
+                    Compare::ModifiedBefore(WRITER.to_owned(), self.fence),
+                ],
                 then: vec![Op::Put(WRITER.to_owned(), self.number(0), 0)],
-                otherwise: Vec::new(),
+                otherwise: vec![LEADER.to_owned(), WRITER.to_owned()],
             }),
             Work::Read => Request::Range(ROOT.to_owned()),
             Work::Commit { left, .. } => {
@@ -190,12 +194,17 @@ impl Writer {
         })
     }
 
-    /// Whether a commit that was refused has been made before: an attempt whose answer
-    /// was lost.
-    fn made_before(&self, read: &[Option<Kv>]) -> bool {
-        let [leader, writer] = read else { return false };
-        leader.as_ref().is_some_and(|kv| kv.created == self.fence)
-            && writer.as_ref().is_some_and(|kv| kv.value == self.number(self.done + 1))
+    /// Whether a write is made, now or by an attempt whose answer was lost.
+    fn is_made(&self, reply: &Reply, number: u64) -> bool {
+        match reply {
+            Reply::Done(_) => true,
+            Reply::Refused(read) => {
+                let [leader, writer] = &read[..] else { return false };
+                leader.as_ref().is_some_and(|kv| kv.created == self.fence)
+                    && writer.as_ref().is_some_and(|kv| kv.value == self.number(number))
+            }
+            _ => false,
+        }
     }
 }
 
@@ -272,7 +281,7 @@ impl World {
         writer.request = None;
         writer.pause = BACKOFF.0;
         match reply {
-            Reply::Done(_) if matches!(writer.work, Some(Work::Begin)) => {
+            reply if matches!(writer.work, Some(Work::Begin)) && writer.is_made(&reply, 0) => {
                 writer.work = Some(Work::Read);
             }
             Reply::Range(all) if matches!(writer.work, Some(Work::Read)) => {
@@ -281,12 +290,7 @@ impl World {
                 self.term_begins(n, snapshot);
             }
             reply if matches!(writer.work, Some(Work::Commit { .. })) => {
-                let made = match &reply {
-                    Reply::Done(_) => true,
-                    Reply::Refused(read) => writer.made_before(read),
-                    _ => false,
-                };
-                if made {
+                if writer.is_made(&reply, writer.done + 1) {
                     self.committed(n);
                 } else {
                     self.registry_deposed(n);
