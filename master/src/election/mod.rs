@@ -4,7 +4,7 @@
 //! [`Candidate`] asks; [`Tenure`] is how everybody else knows.
 
 mod keeper;
-mod machine;
+pub(crate) mod machine;
 mod tenure;
 
 pub use keeper::{Candidate, Won};
