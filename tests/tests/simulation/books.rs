@@ -105,6 +105,12 @@ impl Books {
         of.take_while(move |((id, _), _)| id == framework).map(|((_, task), job)| (task, job))
     }
 
+    /// Whose task this is: the last framework that asked for it.
+    pub fn framework_of(&self, task: &str) -> Option<String> {
+        let mut of = self.jobs.keys().rev().filter(|(_, name)| name == task);
+        of.next().map(|(framework, _)| framework.clone())
+    }
+
     /// How many tasks a framework thinks that it has.
     pub fn live(&self, framework: &str) -> usize {
         self.of(framework).filter(|(_, job)| job.may_run()).count()

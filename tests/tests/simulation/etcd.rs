@@ -86,8 +86,10 @@ pub struct Etcd {
     last_lease: i64,
     /// Every key that there ever was.
     pub ever: BTreeSet<String>,
-    /// A fault, to see that it is found: it compares only whether a key is there.
+    /// Faults, to see that they are found: it compares only whether a key is there, and
+    /// not when it was written.
     pub careless: bool,
+    pub careless_of_time: bool,
 }
 
 impl Etcd {
@@ -147,7 +149,8 @@ impl Etcd {
                 created == *revision || (self.careless && *revision != 0)
             }
             Compare::ModifiedBefore(key, revision) => {
-                self.careless || self.keys.get(key).is_none_or(|kv| kv.modified < *revision)
+                self.careless_of_time
+                    || self.keys.get(key).is_none_or(|kv| kv.modified < *revision)
             }
             Compare::Value(key, value) => {
                 self.careless || self.keys.get(key).is_some_and(|kv| kv.value == *value)

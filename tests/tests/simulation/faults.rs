@@ -7,7 +7,6 @@ use mezz_proto::mezz::v1 as mezz;
 use rand::RngExt as _;
 
 use crate::{
-    run::Sabotage,
     world::{Node, What, World},
 };
 
@@ -27,19 +26,6 @@ pub enum Fault {
 }
 
 impl World {
-    /// Makes the world worse than what it is to bear.
-    pub fn sabotage(&mut self, sabotage: Sabotage) {
-        match sabotage {
-            Sabotage::None => {}
-            Sabotage::NoFence => {
-                self.etcd.careless = true;
-                self.plan.slow = 150;
-            }
-            Sabotage::SlowClock => self.plan.drift = 400_000,
-            Sabotage::Forgetful => self.plan.forgetful = true,
-        }
-    }
-
     /// Faults come from now on.
     pub fn begin_faults(&mut self) {
         self.later(Duration::from_secs(15), None, What::Fault(Fault::Next));

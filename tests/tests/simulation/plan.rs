@@ -26,8 +26,6 @@ pub struct Plan {
     /// Clocks are so many millionths too fast or too slow at most. The lease allows for
     /// an eighth.
     pub drift: u64,
-    /// Agents' disks lose some of what they have confirmed.
-    pub forgetful: bool,
 }
 
 impl Plan {
@@ -54,7 +52,6 @@ impl Plan {
             lost: if rng.random_bool(0.5) { 0 } else { rng.random_range(1..40) },
             slow: [1, 5, 60][rng.random_range(0..3)],
             drift: if rng.random_bool(0.5) { 1_000 } else { 80_000 },
-            forgetful: false,
         }
     }
 }

@@ -9,20 +9,9 @@ use std::{
 use crate::{
     end::{SETTLE, WIND_UP},
     log::Log,
+    sabotage::Sabotage,
     world::{BEGIN, World},
 };
-
-/// Something that is made wrong, to see that it is found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sabotage {
-    None,
-    /// etcd does not compare what the leader wants to have compared.
-    NoFence,
-    /// Clocks are slower than the lease allows for.
-    SlowClock,
-    /// Agents' disks lose what they have confirmed.
-    Forgetful,
-}
 
 /// What came of a seed.
 #[derive(Debug)]

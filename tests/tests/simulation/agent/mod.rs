@@ -20,6 +20,7 @@ use crate::{
     machine::Machine,
     master::address,
     net::{End, Packet, Stream},
+    sabotage::Sabotage,
     store::Store,
     world::{Node, What, World},
 };
@@ -77,12 +78,6 @@ impl Agent {
             due: None,
             closed: None,
         }
-    }
-
-    /// Its id, once a master gave one and the disk has it.
-    pub fn id(&self) -> Option<&str> {
-        let id = self.store.agent.as_ref()?.id.as_ref()?;
-        Some(&id.value)
     }
 
     /// Its id, as its core has it.
@@ -248,7 +243,7 @@ impl World {
     }
 
     pub fn stored(&mut self, n: usize) {
-        let forgets = self.plan.forgetful && self.rng.random_ratio(1, 10);
+        let forgets = self.sabotage == Sabotage::Forgetful && self.rng.random_ratio(1, 10);
         let agent = &mut self.agents[n];
         let Some(upto) = agent.writing.take() else { return };
         if forgets {

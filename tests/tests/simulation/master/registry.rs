@@ -88,6 +88,8 @@ pub fn ended_frameworks(request: &Request) -> Vec<String> {
 enum Work {
     /// From now on the writes of this leader are numbered.
     Begin,
+    /// A write of nothing: who reads must be the leader still.
+    Claim,
     Read,
     /// Transactions, and the write that is durable after the last.
     Commit {
@@ -174,23 +176,26 @@ impl Writer {
                 then: vec![Op::Put(WRITER.to_owned(), self.number(0), 0)],
                 otherwise: vec![LEADER.to_owned(), WRITER.to_owned()],
             }),
+            Work::Claim => self.write(&[]),
             Work::Read => Request::Range(ROOT.to_owned()),
-            Work::Commit { left, .. } => {
-                let changes = left.front()?.iter().cloned();
-                let mut then: Vec<Op> = changes
-                    .map(|(key, value)| match value {
-                        Some(value) => Op::Put(key, value, 0),
-                        None => Op::Delete(key),
-                    })
-                    .collect();
-                then.push(Op::Put(WRITER.to_owned(), self.number(self.done + 1), 0));
-                let last = Compare::Value(WRITER.to_owned(), self.number(self.done));
-                Request::Txn(Txn {
-                    when: vec![self.is_leader(), last],
-                    then,
-                    otherwise: vec![LEADER.to_owned(), WRITER.to_owned()],
-                })
-            }
+            Work::Commit { left, .. } => self.write(left.front()?),
+        })
+    }
+
+    fn write(&self, changes: &[Change]) -> Request {
+        let changes = changes.iter().cloned();
+        let mut then: Vec<Op> = changes
+            .map(|(key, value)| match value {
+                Some(value) => Op::Put(key, value, 0),
+                None => Op::Delete(key),
+            })
+            .collect();
+        then.push(Op::Put(WRITER.to_owned(), self.number(self.done + 1), 0));
+        let last = Compare::Value(WRITER.to_owned(), self.number(self.done));
+        Request::Txn(Txn {
+            when: vec![self.is_leader(), last],
+            then,
+            otherwise: vec![LEADER.to_owned(), WRITER.to_owned()],
         })
     }
 
@@ -282,6 +287,13 @@ impl World {
         writer.pause = BACKOFF.0;
         match reply {
             reply if matches!(writer.work, Some(Work::Begin)) && writer.is_made(&reply, 0) => {
+                writer.work = Some(Work::Claim);
+            }
+            reply
+                if matches!(writer.work, Some(Work::Claim))
+                    && writer.is_made(&reply, writer.done + 1) =>
+            {
+                writer.done += 1;
                 writer.work = Some(Work::Read);
             }
             Reply::Range(all) if matches!(writer.work, Some(Work::Read)) => {

@@ -18,6 +18,7 @@ use crate::{
     master::Master,
     net::{Net, Packet, Stream},
     plan::Plan,
+    sabotage::Sabotage,
 };
 
 pub use node::{Node, Status, What};
@@ -39,6 +40,7 @@ pub struct World {
     pub agents: Vec<Agent>,
     pub frameworks: Vec<Framework>,
     pub books: Books,
+    pub sabotage: Sabotage,
     /// The first rule that was broken.
     pub wrong: Option<String>,
     pub events: u64,
@@ -64,6 +66,7 @@ impl World {
             agents: Vec::new(),
             frameworks: Vec::new(),
             books: Books::default(),
+            sabotage: Sabotage::None,
             wrong: None,
             events: 0,
             statuses: BTreeMap::new(),

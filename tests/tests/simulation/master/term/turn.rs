@@ -19,6 +19,7 @@ use super::{Outgoing, Stage};
 use crate::{
     master::{Served, address},
     net::{End, Packet, Stream},
+    sabotage::Sabotage,
     world::{Node, World},
 };
 
@@ -113,7 +114,12 @@ impl World {
         if !self.may_send(n) {
             return;
         }
+        let sabotage = self.sabotage;
         let Some(term) = self.masters[n].term.as_mut() else { return };
+        let mut event = event;
+        if let (Sabotage::OldOffers, Event::SchedulerCall { call, .. }) = (sabotage, &mut event) {
+            term.take_old_offers(call);
+        }
         if first {
             let peer = match &event {
                 Event::AgentMessage { .. } => {
@@ -199,6 +205,7 @@ impl World {
     /// One call of the core, and its effects in the order of the real loop.
     fn core_call(&mut self, n: usize, call: impl FnOnce(&mut Core, Time, &mut Effects)) {
         let now = self.local(Node::Master(n));
+        let sabotage = self.sabotage;
         let Some(term) = self.masters[n].term.as_mut() else { return };
         let Stage::Deciding(core) = &mut term.stage else { return };
         call(core, now, &mut term.out);
@@ -220,7 +227,12 @@ impl World {
             }
         } else {
             term.last_write += 1;
-            term.dispatch.hold(term.last_write, after);
+            if sabotage == Sabotage::EarlyWord {
+                term.dispatch.hold(term.last_write, Vec::new());
+                after.into_iter().for_each(|effect| term.dispatch.send(effect));
+            } else {
+                term.dispatch.hold(term.last_write, after);
+            }
             term.writer.put(term.last_write, ops);
         }
         for effect in term.out.now.drain(..) {
@@ -258,6 +270,9 @@ impl World {
         }
         for (stream, packet) in sent {
             self.check_sent(n, &id, &packet);
+            if let Some(event) = self.eager_word(stream, &packet) {
+                self.core_call(n, |core, now, out| core.handle(now, event, out));
+            }
             self.send(stream, End::Master, packet);
         }
         for stream in ended {
