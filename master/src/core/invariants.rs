@@ -43,6 +43,8 @@ impl Core {
 
     fn check_agents(&self) -> Result<(), Violation> {
         ensure!(self.agents.len() == self.agent_ids.len(), "agent_ids has strangers");
+        let places: BTreeSet<_> = self.agents.iter().filter_map(|(k, a)| a.place(k)).collect();
+        ensure!(places == self.agent_places, "agent_places has strangers");
         let mut linked = 0;
         for (key, agent) in self.agents.iter() {
             let id = &agent.id;

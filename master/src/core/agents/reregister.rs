@@ -14,7 +14,7 @@ use crate::{
     core::{
         Change, ConnectionId, Core, Effect, Effects,
         effect::{master, shutdown_framework},
-        state::{Agent, AgentLink, Charge, Duty, Executor, Task, TaskKey},
+        state::{AgentLink, Charge, Duty, Executor, Task, TaskKey},
         tasks::MasterStatus,
         validate::{
             agent::{Described, Refusal, described},
@@ -132,7 +132,7 @@ impl Core {
         let key = match known {
             Some(key) => {
                 self.unlink(now, key, out);
-                describe(&mut self.agents[key], described);
+                self.describe_agent(key, described);
                 key
             }
             None => self.insert_described(id, described),
@@ -147,6 +147,7 @@ impl Core {
         let agent = &mut self.agents[key];
         agent.registered.get_or_insert(now);
         agent.reregistered = Some(now);
+        agent.heard = true;
         let spec = agent.spec();
         if was_allocated {
             self.allocator.update_agent(key, spec);
@@ -166,6 +167,10 @@ impl Core {
             .collect();
         let record = self.agents[key].record();
         let put = (before.as_ref() != Some(&record)).then_some(RegistryOp::PutAgent(record));
+        // It ends their tasks, so the next leader has to know: the first write of it may
+        // still be under way.
+        let fresh = ended.iter().filter_map(|id| self.completed.get(id)).filter(|f| !f.recovered);
+        out.persist.extend(fresh.map(|f| RegistryOp::PutFramework(f.record())));
         let registered = self.registered(key, ended.iter().map(Into::into).collect());
         let message = Box::new(master(Message::Registered(registered)));
         out.admit(connection, put, vec![Effect::SendAgent { connection, message }]);
@@ -375,14 +380,6 @@ impl Core {
             None => framework.roles.first().cloned().unwrap_or_else(|| Arc::from("*")),
         }
     }
-}
-
-fn describe(agent: &mut Agent, described: Described) {
-    agent.info = described.info;
-    agent.info.id = Some((&agent.id).into());
-    agent.total = described.total;
-    agent.version = described.version;
-    agent.api_address = described.api_address;
 }
 
 /// What an agent is told that an operator has given up.

@@ -343,6 +343,39 @@ fn a_new_agent_at_the_address_of_one_that_is_away_replaces_it() {
     assert_eq!(env.registry.agents.len(), 2);
 }
 
+/// It was admitted and has not heard so: it registers as new, with the same master or with
+/// the next.
+#[test]
+fn an_agent_that_never_heard_of_its_admission_leaves_nothing_behind() {
+    let lost = |change: fn(&mut Env)| {
+        let mut env = Env::new();
+        env.framework("f1", "ads").agent("a1", "cpus:4;mem:1024").agent("b1", "cpus:1;mem:64");
+        let offer = env.offers("f1").into_iter().find(|o| o.hostname == "a1.example").unwrap();
+        env.launch("f1", &offer, vec![command_task("t1", &offer, "cpus:1;mem:64")]);
+        let former = env.agents["a1"].connection;
+        change(&mut env);
+        env.agent("a1", "cpus:4;mem:1024");
+        let agents: Vec<_> = env.registry.agents.iter().map(|a| &a.agent.hostname).collect();
+        assert_eq!(agents.iter().filter(|host| **host == "a1.example").count(), 1);
+        assert_eq!(agents.len(), 2);
+        (env, former)
+    };
+    // Its link is broken, and that is not known yet.
+    let (mut env, _) = lost(|_| {});
+    assert_eq!(env.update("f1").state(), TaskState::TaskLost);
+    // One that has answered is there, whoever has the same name.
+    env.agent_says("b1", agent_message::Message::Pong(mezz::Pong { number: 0 }));
+    env.agent("b1", "cpus:1;mem:64");
+    assert_eq!(env.core.counters().agents_active, 3);
+    // The next master knows it from the registry, and the time to come back may be over.
+    lost(Env::restart_master);
+    lost(|env| {
+        env.restart_master();
+        env.reregister("b1");
+        env.pass(Duration::from_secs(601));
+    });
+}
+
 /// What readers are told is allocated is what the core holds.
 #[test]
 fn executors_are_among_what_is_allocated() {

@@ -4,11 +4,17 @@ use std::time::Duration;
 
 use mezz_proto::{
     mezz::v1::{framework_state::Status, master_message::Message},
-    v1::{self, TaskState, scheduler::call},
+    v1::{
+        self, TaskState,
+        scheduler::{self, call},
+    },
 };
 
 use super::env::{Env, SchedulerEvent, command_task};
-use crate::core::{CallError, Change};
+use crate::{
+    core::{CallError, Change, Effect, Effects, Event},
+    registry::RegistryOp,
+};
 
 fn error_text(env: &mut Env, name: &str) -> String {
     let events = env.inbox(name);
@@ -92,6 +98,53 @@ fn a_framework_comes_back_within_its_timeout_or_not_at_all() {
     assert!(env.live_tasks().is_empty());
     let told = env.agent_inbox("a1");
     assert!(matches!(told[..], [Message::ShutdownFramework(_)]), "{told:?}");
+}
+
+/// A deadline in the registry is by the clock of another machine.
+#[test]
+fn a_former_leaders_deadline_leaves_time_to_return_and_no_more_than_was_agreed() {
+    // What the registry says of the deadline, in seconds from now, and when it is over.
+    for (deadline, until) in [(-5_000.0, 30), (5.0, 30), (700.0, 700), (1e6, 3_600)] {
+        let mut env = Env::new();
+        env.agent("a1", "cpus:4;mem:1024").framework("f1", "ads");
+        env.framework_leaves("f1");
+        let now = env.now.as_nanos() as i64;
+        let at = v1::TimeInfo { nanoseconds: now + (deadline * 1e9) as i64 };
+        env.registry.frameworks[0].failover_deadline = Some(at);
+        env.restart_master();
+        env.pass(Duration::from_secs(until - 1));
+        assert!(env.registry.frameworks[0].completed_time.is_none(), "{deadline}");
+        env.pass(Duration::from_secs(2));
+        assert!(env.registry.frameworks[0].completed_time.is_some(), "{deadline}");
+    }
+}
+
+/// The next leader might not know of it.
+#[test]
+fn agents_hear_of_a_removal_when_it_is_written() {
+    let mut env = Env::new();
+    env.agent("a1", "cpus:4;mem:1024").framework("f1", "ads");
+    env.running("f1", "a1", "t1", "cpus:1;mem:64");
+    let connection = env.frameworks["f1"].connection.unwrap();
+    let call = scheduler::Call {
+        framework_id: Some(v1::FrameworkId { value: env.framework_id("f1") }),
+        r#type: Some(call::Type::Teardown as i32),
+        ..Default::default()
+    };
+    let mut out = Effects::default();
+    let event = Event::SchedulerCall { connection, call: Box::new(call) };
+    env.core.handle(env.now, event, &mut out);
+    let ends = |effects: &[Effect]| {
+        let ends = effects.iter().filter(|effect| match effect {
+            Effect::SendAgent { message, .. } => {
+                matches!(message.message, Some(Message::ShutdownFramework(_)))
+            }
+            _ => false,
+        });
+        ends.count()
+    };
+    assert_eq!((ends(&out.now), ends(&out.after_persist)), (0, 1));
+    assert!(matches!(out.persist[..], [RegistryOp::PutFramework(_)]));
 }
 
 /// Rule 16.
