@@ -55,6 +55,12 @@ impl World {
             Packet::ToAgent(message) => match &message.message {
                 Some(master_message::Message::Registered(registered)) => {
                     self.check_promise(n, &agents_key(&registered.agent_id.value));
+                    for framework in &registered.completed_frameworks {
+                        self.check_over(n, &framework.value);
+                    }
+                }
+                Some(master_message::Message::ShutdownFramework(shutdown)) => {
+                    self.check_over(n, &shutdown.framework_id.value);
                 }
                 Some(master_message::Message::RunTasks(run)) => {
                     let framework = run.framework.id.clone().unwrap_or_default().value;
@@ -71,6 +77,14 @@ impl World {
                 _ => {}
             },
             _ => {}
+        }
+    }
+
+    fn check_over(&mut self, n: usize, framework: &str) {
+        if !self.books.is_removed(framework) {
+            self.broken_rule(format!(
+                "master{n} has tasks of {framework} ended, which lives on in the registry"
+            ));
         }
     }
 

@@ -40,6 +40,13 @@ impl World {
                 return self.broken_rule(format!("at the end agent{n} ({id}) is {status:?}"));
             }
         }
+        let there = self.agent_ids();
+        let known = self.masters[leader].term.as_ref();
+        let known = known.into_iter().flat_map(|term| term.agents.keys());
+        let strangers: Vec<String> = known.filter(|id| !there.contains(*id)).cloned().collect();
+        if !strangers.is_empty() {
+            return self.broken_rule(format!("at the end {strangers:?} are no agents"));
+        }
         for n in 0..self.plan.frameworks {
             let id = self.frameworks[n].id().unwrap_or_default().to_owned();
             if !self.frameworks[n].is_subscribed() {
@@ -62,7 +69,6 @@ impl World {
                 *running.entry(key).or_default() += 1;
             }
         }
-        let there = self.agent_ids();
         let none = BTreeMap::new();
         let known = self.masters[leader].term.as_ref().map_or(&none, |term| &term.tasks);
         let mut wrong = None;
@@ -79,9 +85,6 @@ impl World {
             let view = job.view.filter(|state| !state.is_terminal());
             // Of a task that may be on an agent that nobody knows any more.
             let view = view.filter(|state| *state != TaskState::TaskUnknown);
-            // Or on one that was admitted and never heard of it: to all it is away.
-            let view = view.filter(|_| there.contains(&job.agent));
-            let leaders = leaders.filter(|_| there.contains(&job.agent));
             let agree = match runs {
                 0 => leaders.is_none() && view.is_none() && job.view.is_some(),
                 1 => leaders.is_some() && leaders == view,
@@ -131,10 +134,8 @@ impl World {
         }
         let leader = self.masters.iter().position(|master| master.leads());
         let term = leader.and_then(|n| self.masters[n].term.as_ref());
-        let there = self.agent_ids();
         let live = term.map_or(0, |term| {
-            let live = term.tasks.values().filter(|task| !task.state().is_terminal());
-            live.filter(|task| there.contains(&task.agent_id.value)).count()
+            term.tasks.values().filter(|task| !task.state().is_terminal()).count()
         });
         if live > 0 {
             wrong = Some(format!("in the end the leader has {live} live tasks"));
@@ -144,12 +145,7 @@ impl World {
                 continue;
             }
             let view = job.view;
-            let away = |s| match s {
-                TaskState::TaskUnknown => true,
-                TaskState::TaskUnreachable => !there.contains(&job.agent),
-                _ => false,
-            };
-            let over = view.is_some_and(|s| s.is_terminal() || away(s));
+            let over = view.is_some_and(|s| s.is_terminal() || s == TaskState::TaskUnknown);
             if !over || job.ended != job.reported {
                 wrong = Some(format!(
                     "in the end {task} of framework{}, asked for at {:?}, is {view:?} to it, told \

@@ -149,8 +149,7 @@ impl Etcd {
                 created == *revision || (self.careless && *revision != 0)
             }
             Compare::ModifiedBefore(key, revision) => {
-                self.careless_of_time
-                    || self.keys.get(key).is_none_or(|kv| kv.modified < *revision)
+                self.careless_of_time || self.keys.get(key).is_none_or(|kv| kv.modified < *revision)
             }
             Compare::Value(key, value) => {
                 self.careless || self.keys.get(key).is_some_and(|kv| kv.value == *value)

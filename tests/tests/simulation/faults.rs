@@ -6,9 +6,7 @@ use mezz_master::core::{Event, OperatorCommand, RequestId};
 use mezz_proto::mezz::v1 as mezz;
 use rand::RngExt as _;
 
-use crate::{
-    world::{Node, What, World},
-};
+use crate::world::{Node, What, World};
 
 #[derive(Clone, Debug)]
 pub enum Fault {
