@@ -241,17 +241,22 @@ impl World {
         }
         let agent = self.rng.random_range(0..self.plan.agents);
         let agent_id = self.agents[agent].core_id().unwrap_or_default();
-        let command = match self.rng.random_range(0..7) {
+        let framework = self.rng.random_range(0..self.plan.frameworks);
+        let command = match self.rng.random_range(0..20) {
             0 => {
+                let framework_id = self.frameworks[framework].id().unwrap_or_default().to_owned();
+                OperatorCommand::Teardown(mezz::TeardownRequest { framework_id })
+            }
+            1..4 => {
                 let weight = 1.0 + f64::from(self.rng.random_range(0..3u32));
                 let weights = vec![mezz::RoleWeight { role: "ads".to_owned(), weight }];
                 OperatorCommand::UpdateWeights(mezz::UpdateWeightsRequest { weights })
             }
-            1 => OperatorCommand::DrainAgent(mezz::DrainAgentRequest {
+            4..7 => OperatorCommand::DrainAgent(mezz::DrainAgentRequest {
                 agent_id,
                 ..Default::default()
             }),
-            2 => OperatorCommand::DeactivateAgent(mezz::DeactivateAgentRequest { agent_id }),
+            7..10 => OperatorCommand::DeactivateAgent(mezz::DeactivateAgentRequest { agent_id }),
             _ => OperatorCommand::ReactivateAgent(mezz::ReactivateAgentRequest { agent_id }),
         };
         self.say(|| format!("an operator asks master{n}: {command:?}"));

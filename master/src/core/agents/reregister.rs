@@ -167,10 +167,9 @@ impl Core {
             .collect();
         let record = self.agents[key].record();
         let put = (before.as_ref() != Some(&record)).then_some(RegistryOp::PutAgent(record));
-        // It ends their tasks, so the next leader has to know: the first write of it may
-        // still be under way.
-        let fresh = ended.iter().filter_map(|id| self.completed.get(id)).filter(|f| !f.recovered);
-        out.persist.extend(fresh.map(|f| RegistryOp::PutFramework(f.record())));
+        for framework in &ended {
+            self.confirm_removal(framework, out);
+        }
         let registered = self.registered(key, ended.iter().map(Into::into).collect());
         let message = Box::new(master(Message::Registered(registered)));
         out.admit(connection, put, vec![Effect::SendAgent { connection, message }]);

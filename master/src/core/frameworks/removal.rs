@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use mezz_proto::{
+    ids::FrameworkId,
     time::Time,
     v1::{TaskState, task_status::Reason},
 };
@@ -95,6 +96,15 @@ impl Core {
         self.completed.insert(framework.id.clone(), ended);
         self.completed_order.push_back(framework.id);
         self.forget_completed(out);
+    }
+
+    /// What this call persists is to say, too, that the framework has ended, unless the
+    /// registry said so itself: the first write of it may be under way, and who is told
+    /// now must not know more than the next leader. Whether there is something to wait for.
+    pub(in crate::core) fn confirm_removal(&self, id: &FrameworkId, out: &mut Effects) -> bool {
+        let fresh = self.completed.get(id).filter(|framework| !framework.recovered);
+        out.persist.extend(fresh.map(|framework| RegistryOp::PutFramework(framework.record())));
+        fresh.is_some()
     }
 
     /// Keeps the number of remembered frameworks within its limit.

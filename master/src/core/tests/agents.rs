@@ -8,7 +8,10 @@ use mezz_proto::{
 };
 
 use super::env::{Env, SchedulerEvent, command_task, executor, executor_task, text};
-use crate::{core::Change, shell::read_model::ReadModel};
+use crate::{
+    core::{Change, Effect, Effects},
+    shell::read_model::ReadModel,
+};
 
 fn refusal(env: &mut Env, name: &str) -> mezz::Refused {
     let inbox = env.agent_inbox(name);
@@ -341,6 +344,28 @@ fn a_new_agent_at_the_address_of_one_that_is_away_replaces_it() {
         .collect();
     assert_eq!(gone, [old.as_str()], "and b1, which is elsewhere, is kept");
     assert_eq!(env.registry.agents.len(), 2);
+}
+
+/// The next leader might not know of it, and not say that the task is there after all.
+#[test]
+fn frameworks_hear_of_lost_tasks_when_the_loss_is_written() {
+    let mut env = Env::new();
+    env.agent("a1", "cpus:4;mem:1024").framework("f1", "ads").framework("f2", "web");
+    env.running("f1", "a1", "t1", "cpus:1;mem:64");
+    env.agent_link_breaks("a1");
+    let mut out = Effects::default();
+    while out.persist.is_empty() {
+        env.now = env.core.next_deadline().unwrap();
+        env.core.on_deadline(env.now, &mut out);
+    }
+    let updates = |effects: &[Effect]| {
+        let updates = effects.iter().filter(|effect| match effect {
+            Effect::SendScheduler { event, .. } => event.update.is_some(),
+            _ => false,
+        });
+        updates.count()
+    };
+    assert_eq!((updates(&out.now), updates(&out.after_persist)), (0, 1));
 }
 
 /// It was admitted and has not heard so: it registers as new, with the same master or with

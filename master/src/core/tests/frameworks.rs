@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use mezz_proto::{
-    mezz::v1::{framework_state::Status, master_message::Message},
+    mezz::v1::{self as mezz, agent_message, framework_state::Status, master_message::Message},
     v1::{
         self, TaskState,
         scheduler::{self, call},
@@ -12,7 +12,7 @@ use mezz_proto::{
 
 use super::env::{Env, SchedulerEvent, command_task};
 use crate::{
-    core::{CallError, Change, Effect, Effects, Event},
+    core::{CallError, Change, ConnectionId, Effect, Effects, Event},
     registry::RegistryOp,
 };
 
@@ -134,17 +134,44 @@ fn agents_hear_of_a_removal_when_it_is_written() {
     let mut out = Effects::default();
     let event = Event::SchedulerCall { connection, call: Box::new(call) };
     env.core.handle(env.now, event, &mut out);
-    let ends = |effects: &[Effect]| {
-        let ends = effects.iter().filter(|effect| match effect {
-            Effect::SendAgent { message, .. } => {
-                matches!(message.message, Some(Message::ShutdownFramework(_)))
-            }
-            _ => false,
-        });
-        ends.count()
+    let told = |effects: &[Effect]| {
+        effects.iter().filter(|effect| !matches!(effect, Effect::Change(_))).count()
     };
-    assert_eq!((ends(&out.now), ends(&out.after_persist)), (0, 1));
+    // The agent, and the end of the framework's connection.
+    assert_eq!((told(&out.now), told(&out.after_persist)), (0, 2), "{out:?}");
     assert!(matches!(out.persist[..], [RegistryOp::PutFramework(_)]));
+
+    // An agent that comes back with its tasks, and the framework itself, before that is
+    // known to be written.
+    let mut again = |env: &mut Env, event: Event| {
+        let mut out = Effects::default();
+        env.core.handle(env.now, event, &mut out);
+        assert_eq!(told(&out.now), 0, "{out:?}");
+        assert!(told(&out.after_persist) >= 2, "{out:?}");
+        assert!(matches!(out.persist[..], [RegistryOp::PutFramework(_)]), "{out:?}");
+    };
+    let agent = &env.agents["a1"];
+    let message = agent_message::Message::Reregister(mezz::Reregister {
+        description: env.description("a1"),
+        tasks: agent.tasks.values().cloned().collect(),
+        frameworks: agent.frameworks.values().cloned().collect(),
+        executors: Vec::new(),
+    });
+    let connection = agent.connection.unwrap();
+    env.core.handle(env.now, Event::AgentDisconnected { connection }, &mut Effects::default());
+    let message = Box::new(mezz::AgentMessage { message: Some(message) });
+    again(&mut env, Event::AgentMessage { connection: ConnectionId(98), message });
+    let framework_id = Some(v1::FrameworkId { value: env.framework_id("f1") });
+    let framework_info =
+        v1::FrameworkInfo { id: framework_id.clone(), ..env.frameworks["f1"].info.clone() };
+    let call = scheduler::Call {
+        framework_id,
+        r#type: Some(call::Type::Subscribe as i32),
+        subscribe: Some(call::Subscribe { framework_info, ..Default::default() }),
+        ..Default::default()
+    };
+    let call = Box::new(call);
+    again(&mut env, Event::SchedulerCall { connection: ConnectionId(99), call });
 }
 
 /// Rule 16.
