@@ -44,6 +44,8 @@ pub struct Books {
     ending: BTreeSet<String>,
     /// Frameworks that are ended for good: their tasks are nobody's.
     removed: BTreeSet<String>,
+    /// Agents that the registry has known to be unreachable.
+    pub lost_agents: BTreeSet<String>,
     /// Frameworks start tasks, and kill some.
     pub launching: bool,
     /// Terms that began to decide.
@@ -59,6 +61,7 @@ impl Default for Books {
             jobs: BTreeMap::new(),
             ending: BTreeSet::new(),
             removed: BTreeSet::new(),
+            lost_agents: BTreeSet::new(),
             launching: true,
             terms: 0,
             faults: 0,

@@ -4,6 +4,7 @@ use mezz_proto::{
     ids::{FrameworkId, TaskId},
     mezz::v1::{AgentMessage, agent_message, master_message},
     resources::Resources,
+    v1,
 };
 
 use crate::{
@@ -51,6 +52,9 @@ impl World {
                 if let Some(subscribed) = &event.subscribed {
                     self.check_promise(n, &frameworks_key(&subscribed.framework_id.value));
                 }
+                if let Some(update) = &event.update {
+                    self.check_lost(n, &update.status);
+                }
             }
             Packet::ToAgent(message) => match &message.message {
                 Some(master_message::Message::Registered(registered)) => {
@@ -77,6 +81,19 @@ impl World {
                 _ => {}
             },
             _ => {}
+        }
+    }
+
+    /// Nobody hears of an unreachable agent that the next leader does not know to be one.
+    fn check_lost(&mut self, n: usize, status: &v1::TaskStatus) {
+        let agent = status.agent_id.as_ref().filter(|_| status.unreachable_time.is_some());
+        if let Some(agent) = agent
+            && !self.books.lost_agents.contains(&agent.value)
+        {
+            let (task, agent) = (&status.task_id.value, &agent.value);
+            self.broken_rule(format!(
+                "master{n} tells that {task} is unreachable, but not the registry that {agent} is"
+            ));
         }
     }
 

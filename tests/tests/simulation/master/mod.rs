@@ -136,11 +136,13 @@ impl World {
         }
         let number = registry::number(&request);
         let ended = registry::ended_frameworks(&request);
+        let lost = registry::lost_agents(&request);
         let reply = self.etcd.apply(self.now, request);
         if let (Some((fence, number)), Reply::Done(_)) = (number, &reply) {
             for framework in ended {
                 self.books.removed(&framework);
             }
+            self.books.lost_agents.extend(lost);
             self.check_written(n, fence, number);
         }
         if !self.lost() && !self.is_blocked(Node::Etcd, node) {

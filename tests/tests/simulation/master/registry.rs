@@ -83,6 +83,20 @@ pub fn ended_frameworks(request: &Request) -> Vec<String> {
     ended.collect()
 }
 
+/// The agents that a request gives up for now.
+pub fn lost_agents(request: &Request) -> Vec<String> {
+    let Request::Txn(txn) = request else { return Vec::new() };
+    let lost = txn.then.iter().filter_map(|op| match op {
+        Op::Put(key, value, _) => {
+            let id = key.strip_prefix(&agents_key(""))?;
+            let record = mezz::AgentRecord::decode(&**value).ok()?;
+            record.unreachable_time.map(|_| id.to_owned())
+        }
+        Op::Delete(_) => None,
+    });
+    lost.collect()
+}
+
 /// What is done with etcd.
 #[derive(Debug)]
 enum Work {
