@@ -65,7 +65,9 @@ impl World {
 
     pub fn agent_heard(&mut self, n: usize, from: Stream, packet: Packet) {
         let agent = &mut self.agents[n];
-        let Link::Up { stream, link, answered, registered, .. } = &mut agent.link else { return };
+        let Link::Up { stream, link, answered, registered, master } = &mut agent.link else {
+            return;
+        };
         if *stream != from {
             return;
         }
@@ -76,9 +78,12 @@ impl World {
             }
             Packet::NotLeading(leader) => self.agent_link_over(n, Some(leader)),
             Packet::ToAgent(message) => {
-                *registered |=
-                    matches!(message.message, Some(master_message::Message::Registered(_)));
-                let link = *link;
+                let (master, link) = (*master, *link);
+                if let Some(master_message::Message::Registered(told)) = &message.message {
+                    *registered = true;
+                    let id = told.agent_id.value.clone();
+                    self.say(|| format!("agent{n}: registered with master{master} as {id}"));
+                }
                 self.agent_event(n, Event::Master { link, message });
             }
             other => self.broken_rule(format!("agent{n} hears {other:?}")),
@@ -100,7 +105,9 @@ impl World {
         agent.due = None;
         if registered {
             agent.wait = Duration::ZERO;
+            self.say(|| format!("agent{n}: has lost master{master}"));
         }
+        let agent = &mut self.agents[n];
         match not_leading {
             Some(leader) => agent.search.not_leading(&leader),
             None => agent.search.failed(address(master)),

@@ -83,13 +83,16 @@ impl World {
 
     pub(super) fn framework_link_over(&mut self, n: usize, not_leading: Option<String>) {
         let framework = &mut self.frameworks[n];
-        let Link::Up { master, .. } = framework.link else { return };
+        let Link::Up { master, subscribed, .. } = framework.link else { return };
         framework.link = Link::None;
         framework.due = None;
         framework.silence = None;
         match not_leading {
             Some(leader) => framework.search.not_leading(&leader),
             None => framework.search.failed(address(master)),
+        }
+        if subscribed {
+            self.say(|| format!("framework{n}: has lost master{master}"));
         }
         self.framework_searches(n);
         self.framework_wakes(n);

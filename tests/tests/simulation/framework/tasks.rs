@@ -107,6 +107,8 @@ impl World {
         let acknowledge = call::Acknowledge { agent_id, task_id: status.task_id.clone(), uuid };
         let Some(own) = self.frameworks[n].id().map(str::to_owned) else { return };
         if self.call(n, call::Type::Acknowledge, |call| call.acknowledge = Some(acknowledge)) {
+            let (task, state) = (&status.task_id.value, status.state().as_str_name());
+            self.say(|| format!("framework{n}: acknowledges {task}, {state}"));
             self.books.acknowledged(&own, status);
         }
     }

@@ -111,7 +111,8 @@ fn connect_timeout(node: Node) -> Duration {
 impl World {
     /// Time on the way: mostly little.
     pub fn delay(&mut self) -> Duration {
-        let most = if self.rng.random_ratio(1, 100) { 2_000 } else { 8 };
+        let slow = self.rng.random_ratio(1, 100) && self.books.launching;
+        let most = if slow { 2_000 } else { 8 };
         Duration::from_micros(self.rng.random_range(100..most * 1_000)) * self.net.slowness.max(1)
     }
 

@@ -137,7 +137,17 @@ impl World {
             };
             term.dispatch.open(connection, peer);
         }
-        if term.dispatch.is_open(connection) {
+        let torn_down = match &event {
+            Event::SchedulerCall { call, .. } => {
+                call.framework_id.as_ref().is_some_and(|id| self.books.is_ending(&id.value))
+            }
+            _ => false,
+        };
+        if !term.dispatch.is_open(connection) {
+        } else if torn_down {
+            // Its connection is ended when that is written.
+            self.core_decides(n, |core, now, out| core.handle(now, event, out));
+        } else {
             self.core_call(n, |core, now, out| core.handle(now, event, out));
         }
         self.core_turn_ends(n);
@@ -204,18 +214,31 @@ impl World {
 
     /// One call of the core, and its effects in the order of the real loop.
     fn core_call(&mut self, n: usize, call: impl FnOnce(&mut Core, Time, &mut Effects)) {
+        let refused = self.refused(n);
+        self.core_decides(n, call);
+        if self.refused(n) > refused {
+            self.broken_rule(format!("master{n}: a peer has broken the protocol"));
+        }
+    }
+
+    /// Calls and messages that this term has refused.
+    fn refused(&self, n: usize) -> u64 {
+        match self.masters[n].term.as_ref().map(|term| &term.stage) {
+            Some(Stage::Deciding(core)) => {
+                let counters = core.counters();
+                counters.invalid_calls + counters.invalid_agent_messages
+            }
+            _ => 0,
+        }
+    }
+
+    fn core_decides(&mut self, n: usize, call: impl FnOnce(&mut Core, Time, &mut Effects)) {
         let now = self.local(Node::Master(n));
         let sabotage = self.sabotage;
         let Some(term) = self.masters[n].term.as_mut() else { return };
         let Stage::Deciding(core) = &mut term.stage else { return };
         call(core, now, &mut term.out);
         let held = core.check_invariants().map_err(|violation| violation.to_string());
-        let counters = core.counters();
-        let refused = counters.invalid_calls + counters.invalid_agent_messages;
-        let held = match held {
-            Ok(()) if refused > 0 => Err("a peer has broken the protocol".to_owned()),
-            held => held,
-        };
         let after = std::mem::take(&mut term.out.after_persist);
         let ops = std::mem::take(&mut term.out.persist);
         for op in &ops {
