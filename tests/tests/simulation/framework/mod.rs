@@ -52,6 +52,8 @@ pub struct Framework {
     /// When it reconciles, and when it kills something.
     reconciles: Time,
     kills: Time,
+    /// It has not asked yet for all that this master knows.
+    asks_all: bool,
     /// Offers that it knows to be gone.
     gone: BTreeSet<String>,
 }
@@ -90,6 +92,7 @@ impl Framework {
             interval: Duration::from_secs(15),
             reconciles: Time::ZERO,
             kills: Time::ZERO,
+            asks_all: false,
             gone: BTreeSet::new(),
         }
     }
@@ -212,6 +215,7 @@ impl World {
                 let id = told.framework_id.value.clone();
                 framework.info.id = Some(told.framework_id);
                 framework.reconciles = now;
+                framework.asks_all = true;
                 self.say(|| format!("framework{n}: subscribed as {id}"));
             }
             event::Type::Offers => {
@@ -250,8 +254,8 @@ impl World {
         let (task, state) = (status.task_id.value.clone(), status.state());
         self.say(|| {
             let (name, reason) = (state.as_str_name(), status.reason().as_str_name());
-            let whose = if status.uuid.is_some() { "" } else { ", of the master" };
-            format!("framework{n}: {task} is {name} ({reason}{whose})")
+            let whose = if status.uuid.is_some() { "agent" } else { "master" };
+            format!("framework{n}: {task} is {name} ({reason}, {whose}: {})", status.message())
         });
         if let Err(rule) = self.books.updated(&own, &status) {
             self.broken_rule(rule);

@@ -81,14 +81,21 @@ impl World {
         }
     }
 
-    /// Asks for everything, or for what it thinks alive.
+    /// Asks for what it thinks alive, or for everything: a task that was lost may be there
+    /// again, and only the master at that time has said so.
     pub(super) fn reconcile(&mut self, n: usize) {
         let Some(own) = self.frameworks[n].id().map(str::to_owned) else { return };
-        let explicit = !self.books.launching || self.rng.random_ratio(2, 3);
-        let live = if explicit { self.books.not_ended(&own) } else { Vec::new() };
-        if explicit && live.is_empty() {
-            return;
+        let all = std::mem::take(&mut self.frameworks[n].asks_all);
+        if all || !self.books.launching || self.rng.random_ratio(1, 3) {
+            self.reconcile_with(n, Vec::new());
         }
+        let live = self.books.not_ended(&own);
+        if !live.is_empty() {
+            self.reconcile_with(n, live);
+        }
+    }
+
+    fn reconcile_with(&mut self, n: usize, live: Vec<(String, String)>) {
         let tasks = live
             .into_iter()
             .map(|(task, agent)| call::reconcile::Task {
