@@ -269,6 +269,19 @@ impl Core {
             }
         }
         for task in missing {
+            let known = &self.tasks[task];
+            if known.recovered && !known.state.is_terminal() {
+                // A former master has seen its end, and its framework has acknowledged it:
+                // what this one had heard before came late. For one that asks all the same
+                // it is gone.
+                let gone = MasterStatus::new(
+                    self.lost_state(known.framework, TaskState::TaskGone),
+                    Reason::Reconciliation,
+                    "the agent does not have this task",
+                );
+                self.end_task_silently(now, task, gone, out);
+                continue;
+            }
             // Rule 48; but the master itself says it, so there is no uuid and
             // nothing to acknowledge.
             let status = MasterStatus::new(
@@ -343,6 +356,7 @@ impl Core {
             executor: reported.executor,
             state: reported.state,
             charge: Charge::Free,
+            recovered: true,
             pending: reported.pending,
             kill_asked: None,
             statuses: Vec::new(),

@@ -135,6 +135,26 @@ fn a_broken_link_rescinds_offers_and_leaves_tasks_alone() {
     assert_eq!(env.update("f1").state(), TaskState::TaskUnreachable);
 }
 
+/// The agent's first word to a new master was sent long before, to another link: since then
+/// the task has ended, and its framework has acknowledged that to another master.
+#[test]
+fn tasks_known_only_from_a_late_report_are_no_news() {
+    let mut env = Env::new();
+    env.agent("a1", "cpus:4;mem:1024").framework("f1", "ads");
+    env.running("f1", "a1", "t1", "cpus:1;mem:64");
+    env.restart_master();
+    env.reregister("a1");
+    env.subscribe("f1");
+    env.inbox("f1");
+    env.agents.get_mut("a1").unwrap().tasks.clear();
+    env.reregister("a1");
+    assert!(env.updates("f1").is_empty());
+    assert!(env.live_tasks().is_empty());
+    let agent = env.agent_id("a1");
+    env.reconcile("f1", &[("t1", Some(&agent))]);
+    assert_eq!(env.update("f1").state(), TaskState::TaskGone);
+}
+
 /// Scenario 50, rule 48.
 #[test]
 fn tasks_that_the_agent_no_longer_has_are_dropped() {

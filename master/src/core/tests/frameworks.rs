@@ -143,7 +143,7 @@ fn agents_hear_of_a_removal_when_it_is_written() {
 
     // An agent that comes back with its tasks, and the framework itself, before that is
     // known to be written.
-    let mut again = |env: &mut Env, event: Event| {
+    let again = |env: &mut Env, event: Event| {
         let mut out = Effects::default();
         env.core.handle(env.now, event, &mut out);
         assert_eq!(told(&out.now), 0, "{out:?}");
