@@ -2,7 +2,8 @@
 # Sets up everything that the tests need, and runs all of them. `.ci/run` is this and nothing else.
 #
 #   ./test.sh            everything
-#   ./test.sh --fast     without the tests that start real processes, Spark or containers
+#   ./test.sh --fast     without the tests that start real processes, Spark or containers; the
+#                        simulation of whole clusters is among them
 set -euo pipefail
 cd "$(dirname "$0")"
 . scripts/lib.sh
@@ -62,7 +63,7 @@ cargo test --workspace --doc --locked --quiet
 
 if $fast; then
   step "tests"
-  cargo nextest run --workspace --locked --lib
+  cargo nextest run --workspace --locked --lib --test simulation
 else
   # Of the version that all but a few tests use.
   step "the archive of Spark's classes"

@@ -13,6 +13,8 @@ mod link;
 mod metrics;
 pub mod options;
 mod shell;
+#[doc(hidden)]
+pub mod simulation;
 pub mod store;
 
 pub use shell::{AgentError, cleanup, serve};

@@ -9,5 +9,7 @@ pub mod etcd;
 pub mod options;
 pub mod registry;
 mod shell;
+#[doc(hidden)]
+pub mod simulation;
 
 pub use shell::{MasterError, serve};

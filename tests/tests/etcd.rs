@@ -23,7 +23,13 @@ use mezz_proto::{
     v1,
 };
 use mezz_tests::{Etcd, PATIENCE};
-use tokio::time::timeout;
+use prost::Message as _;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
 
 const LEASE: Duration = Duration::from_secs(60);
 
@@ -119,6 +125,116 @@ async fn elect(options: &EtcdOptions) -> Result<Leader> {
     Ok(Leader { candidate, registry, tenure: won.tenure })
 }
 
+/// What cannot be right is told with its key, and nobody leads with it.
+#[tokio::test]
+async fn what_no_master_has_written_is_told() -> Result<()> {
+    let etcd = Etcd::start(&[])?;
+    let mut leader = elect(&options(&etcd, "/mezz")).await?;
+    let mut client = raw(&etcd).await?;
+    let record = agent("a", "h").encode_to_vec();
+    let wrong: [(&str, &[u8]); 7] = [
+        ("weights/ads", b"0"),
+        ("weights/ads", b"-1"),
+        ("weights/ads", b"NaN"),
+        ("weights/ads", b"inf"),
+        ("weights/ads", b"much"),
+        ("agents/b", &record),
+        ("frameworks/f", b"\xff"),
+    ];
+    for (key, value) in wrong {
+        let key = format!("/mezz/v1/{key}");
+        client.put(key.as_str(), value, None).await?;
+        let error =
+            leader.registry.load().await.err().with_context(|| format!("{key} is taken"))?;
+        let corrupt = matches!(&error, RegistryError::Corrupt { record, .. } if *record == key);
+        ensure!(corrupt, "{error:?}");
+        client.delete(key, None).await?;
+    }
+    ensure!(leader.registry.load().await? == RegistrySnapshot::default());
+    Ok(())
+}
+
+/// Between a candidate and etcd. Once the bytes of `mark` have passed to etcd, its answers
+/// wait until `open`.
+struct Relay {
+    address: String,
+    /// The mark has passed.
+    marked: CancellationToken,
+    open: CancellationToken,
+}
+
+impl Relay {
+    async fn start(etcd: String, mark: &'static [u8]) -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?.to_string();
+        let (marked, open) = (CancellationToken::new(), CancellationToken::new());
+        let relay = Self { address, marked: marked.clone(), open: open.clone() };
+        tokio::spawn(async move {
+            while let Ok((near, _)) = listener.accept().await {
+                let Ok(far) = TcpStream::connect(&etcd).await else { return };
+                let ((mut from_near, mut to_near), (mut from_far, mut to_far)) =
+                    (near.into_split(), far.into_split());
+                let (marked, open) = (marked.clone(), open.clone());
+                let passed = marked.clone();
+                tokio::spawn(async move {
+                    let mut buffer = vec![0; 1 << 16];
+                    while let Ok(n @ 1..) = from_near.read(&mut buffer).await {
+                        if buffer[..n].windows(mark.len()).any(|bytes| bytes == mark) {
+                            marked.cancel();
+                        }
+                        if to_far.write_all(&buffer[..n]).await.is_err() {
+                            return;
+                        }
+                    }
+                });
+                tokio::spawn(async move {
+                    let mut buffer = vec![0; 1 << 16];
+                    while let Ok(n @ 1..) = from_far.read(&mut buffer).await {
+                        if passed.is_cancelled() {
+                            open.cancelled().await;
+                        }
+                        if to_near.write_all(&buffer[..n]).await.is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+        });
+        Ok(relay)
+    }
+}
+
+/// A master is stopped while it asks for the leadership, and does not know that it has won:
+/// the others need not wait for the end of a lease that nobody holds.
+#[tokio::test]
+async fn the_lease_of_a_campaign_that_is_broken_off_is_given_back() -> Result<()> {
+    let etcd = Etcd::start(&[])?;
+    let relay = Relay::start(etcd.address().to_owned(), b"here:5050").await?;
+    let through = EtcdOptions {
+        endpoints: vec![format!("http://{}", relay.address)],
+        ..options(&etcd, "/mezz")
+    };
+    let connection = Connection::connect(&through).await?;
+    let mut candidate = Candidate::new(connection, LEASE, "here:5050".to_owned());
+    let mut client = raw(&etcd).await?;
+    let won = async {
+        relay.marked.cancelled().await;
+        while client.get("/mezz/v1/leader", None).await?.kvs().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        anyhow::Ok(())
+    };
+    tokio::select! {
+        won = candidate.campaign(|_| {}) => panic!("it has heard the answer: {won:?}"),
+        done = timeout(PATIENCE, won) => done??,
+    }
+    relay.open.cancel();
+    candidate.resign().await;
+    ensure!(client.get("/mezz/v1/leader", None).await?.kvs().is_empty());
+    ensure!(client.lease_client().leases().await?.leases().is_empty());
+    Ok(())
+}
+
 async fn raw(etcd: &Etcd) -> Result<Client> {
     Ok(Client::connect([etcd.address()], None).await?)
 }
@@ -188,6 +304,25 @@ async fn a_deposed_leader_can_write_nothing() -> Result<()> {
     // Its keeper notices as well.
     let lost = timeout(PATIENCE, old.candidate.keep(&old.tenure)).await?;
     ensure!(lost == mezz_master::election::Lost::Deposed && !old.tenure.holds(), "{lost:?}");
+    Ok(())
+}
+
+/// An attempt at it whose answer was lost may reach etcd long after the next.
+#[tokio::test]
+async fn a_leaders_first_write_that_arrives_late_changes_nothing() -> Result<()> {
+    let etcd = Etcd::start(&[])?;
+    let options = options(&etcd, "/mezz");
+    let mut leader = elect(&options).await?;
+    leader.registry.load().await?;
+    leader.registry.apply(vec![RegistryOp::PutAgent(agent("a", "h"))]).await?;
+    let leaders = raw(&etcd).await?.get("/mezz/v1/leader", None).await?;
+    let fence = leaders.kvs()[0].create_revision();
+    let connection = Connection::connect(&options).await?;
+    let mut late = EtcdRegistry::new(connection, fence, leader.tenure.clone());
+    let error = late.load().await.unwrap_err();
+    ensure!(matches!(error, RegistryError::Deposed { .. }), "{error:?}");
+    leader.registry.apply(vec![RegistryOp::PutAgent(agent("b", "h"))]).await?;
+    ensure!(leader.registry.load().await?.agents == [agent("a", "h"), agent("b", "h")]);
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Only bytes and waiting; what is said is the core's business.
 
-mod search;
+pub(crate) mod search;
 
 use std::{sync::Arc, time::Duration};
 

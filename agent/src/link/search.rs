@@ -6,7 +6,7 @@ const MAX_REDIRECTS: u32 = 3;
 /// Goes through the list of masters, round by round, and to the leaders that
 /// standbys name in between.
 #[derive(Debug)]
-pub(super) struct Search {
+pub struct Search {
     masters: Vec<String>,
     next: usize,
     /// Named by a standby, and not tried yet.
@@ -14,16 +14,17 @@ pub(super) struct Search {
     redirects: u32,
     /// Where the agent failed last. A standby that knows of no other leader waits
     /// for one.
-    pub(super) tried: Option<String>,
+    pub tried: Option<String>,
 }
 
 impl Search {
-    pub(super) fn new(masters: Vec<String>) -> Self {
+    /// With nothing tried yet.
+    pub fn new(masters: Vec<String>) -> Self {
         Self { masters, next: 0, leader: None, redirects: 0, tried: None }
     }
 
     /// The next address; `None` when a round is over, and the next one begins.
-    pub(super) fn target(&mut self) -> Option<String> {
+    pub fn target(&mut self) -> Option<String> {
         if let Some(leader) = self.leader.take() {
             self.redirects += 1;
             return Some(leader);
@@ -35,14 +36,14 @@ impl Search {
     }
 
     /// The last target is a standby; `leader` is empty when it knows of none.
-    pub(super) fn not_leading(&mut self, leader: &str) {
+    pub fn not_leading(&mut self, leader: &str) {
         if !leader.is_empty() && self.redirects < MAX_REDIRECTS {
             self.leader = Some(leader.to_owned());
         }
     }
 
     /// There is no link to this master (any more).
-    pub(super) fn failed(&mut self, master: String) {
+    pub fn failed(&mut self, master: String) {
         self.tried = Some(master);
     }
 }

@@ -5,7 +5,7 @@ mod check;
 mod collect;
 mod container;
 mod monitor;
-mod outgoing;
+pub(crate) mod outgoing;
 mod owner;
 mod registry;
 mod start;

@@ -23,7 +23,7 @@ fn peer(effect: &Effect) -> Option<Peer> {
 
 /// Effects that wait, in order.
 #[derive(Default)]
-pub(super) struct Outgoing {
+pub struct Outgoing {
     waiting: VecDeque<(u64, Effect)>,
     /// How many of them wait for each peer.
     peers: HashMap<Peer, usize>,
@@ -31,7 +31,7 @@ pub(super) struct Outgoing {
 
 impl Outgoing {
     /// Holds `effect` until batch `number` is written.
-    pub(super) fn hold(&mut self, number: u64, effect: Effect) {
+    pub fn hold(&mut self, number: u64, effect: Effect) {
         if let Some(peer) = peer(&effect) {
             *self.peers.entry(peer).or_default() += 1;
         }
@@ -40,7 +40,7 @@ impl Outgoing {
 
     /// Gives `effect` back if it may go out at once; holds it if others to the
     /// same peer wait, so that it does not overtake them.
-    pub(super) fn pass(&mut self, effect: Effect) -> Option<Effect> {
+    pub fn pass(&mut self, effect: Effect) -> Option<Effect> {
         let held = peer(&effect).is_some_and(|peer| self.peers.contains_key(&peer));
         match self.waiting.back() {
             Some((number, _)) if held => {
@@ -52,7 +52,7 @@ impl Outgoing {
     }
 
     /// The next effect that rests on nothing unwritten.
-    pub(super) fn pop(&mut self, written: u64) -> Option<Effect> {
+    pub fn pop(&mut self, written: u64) -> Option<Effect> {
         if self.waiting.front()?.0 > written {
             return None;
         }

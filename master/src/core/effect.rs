@@ -1,5 +1,7 @@
 //! What the core wants done.
 
+use std::collections::BTreeSet;
+
 use mezz_proto::{ids::FrameworkId, mezz::v1 as mezz, v1};
 use thiserror::Error;
 
@@ -67,7 +69,7 @@ pub struct Effects {
     /// May go out once `persist` is written.
     pub after_persist: Vec<Effect>,
     /// Connections whose part of this call is in `after_persist`.
-    late: Vec<ConnectionId>,
+    late: BTreeSet<ConnectionId>,
 }
 
 impl Effects {
@@ -79,7 +81,7 @@ impl Effects {
     /// From now on what this call sends on the connection waits until what the
     /// call persists is written.
     pub(super) fn after_persist_on(&mut self, connection: ConnectionId) {
-        self.late.push(connection);
+        self.late.insert(connection);
     }
 
     /// An answer confirms, so it waits for what this call persists.

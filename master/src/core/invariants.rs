@@ -43,12 +43,16 @@ impl Core {
 
     fn check_agents(&self) -> Result<(), Violation> {
         ensure!(self.agents.len() == self.agent_ids.len(), "agent_ids has strangers");
-        let mut linked = 0;
+        let (mut linked, mut placed) = (0, 0);
         for (key, agent) in self.agents.iter() {
             let id = &agent.id;
             ensure!(self.agent_ids.get(id) == Some(&key), "agent {id} is not found by its id");
             let info = agent.info.id.as_ref().map(|i| i.value.as_str());
             ensure!(info == Some(id.as_str()), "agent {id} has the info of {info:?}");
+            if let Some(place) = agent.place(key) {
+                placed += 1;
+                ensure!(self.agent_places.contains(&place), "agent {id} is not found by its place");
+            }
             if let Some(connection) = agent.connection() {
                 linked += 1;
                 let found = self.agent_links.get(&connection);
@@ -74,6 +78,7 @@ impl Core {
             self.check_agent_resources(key, agent)?;
         }
         ensure!(linked == self.agent_links.len(), "agent_links has strangers");
+        ensure!(placed == self.agent_places.len(), "agent_places has strangers");
         ensure!(self.perhaps_drained.is_empty(), "a drain was not looked at");
         Ok(())
     }

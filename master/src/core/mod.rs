@@ -39,7 +39,7 @@ mod validate;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use mezz_proto::{
     ids::{AgentId, FrameworkId},
@@ -75,6 +75,8 @@ pub struct Core {
     agents: Slab<AgentKey, Agent>,
     agent_ids: BTreeMap<AgentId, AgentKey>,
     agent_links: BTreeMap<ConnectionId, AgentKey>,
+    /// Agents by hostname and port, those that tell both.
+    agent_places: BTreeSet<(String, i32, AgentKey)>,
     /// Agents that operators have given up, and when: none of them may come back.
     gone: BTreeMap<AgentId, Time>,
     /// What operators want of agents that were away too long and are forgotten,

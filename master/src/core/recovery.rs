@@ -41,6 +41,7 @@ impl Core {
             agents: Slab::default(),
             agent_ids: Default::default(),
             agent_links: Default::default(),
+            agent_places: Default::default(),
             gone: Default::default(),
             kept_duties: Default::default(),
             perhaps_drained: Vec::new(),
@@ -118,6 +119,7 @@ impl Core {
             duty,
             drain_order: 0,
             emptied: false,
+            heard: false,
             overcommitted: false,
             tasks: Default::default(),
             executors: Default::default(),
@@ -130,8 +132,12 @@ impl Core {
         for record in records {
             let Some(id) = record.framework.id.as_ref().map(FrameworkId::from) else { continue };
             let at = record.completed_time.as_ref().map_or(Time::ZERO, Time::from_proto);
-            let ended =
-                CompletedFramework { info: record.framework, at, tasks: Default::default() };
+            let ended = CompletedFramework {
+                info: record.framework,
+                at,
+                recovered: true,
+                tasks: Default::default(),
+            };
             if self.completed.insert(id.clone(), ended).is_none() {
                 self.completed_order.push_back(id);
             }

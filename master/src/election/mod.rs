@@ -6,7 +6,7 @@
 
 mod fenced;
 mod keeper;
-mod machine;
+pub(crate) mod machine;
 mod stand;
 mod tenure;
 

@@ -99,7 +99,7 @@ fn key(effect: &Effect) -> Option<Key> {
 pub struct Dispatch {
     metrics: Arc<Metrics>,
     peers: HashMap<ConnectionId, Peer>,
-    /// Frameworks that have heard nothing yet.
+    /// Those who have heard nothing yet.
     fresh: HashSet<ConnectionId>,
     requests: HashMap<RequestId, oneshot::Sender<Answer>>,
     last_request: u64,
@@ -137,9 +137,7 @@ impl Dispatch {
     /// A connection is there.
     pub fn open(&mut self, connection: ConnectionId, peer: Peer) {
         self.gauge(&peer, 1.0);
-        if matches!(peer, Peer::Scheduler(_)) {
-            self.fresh.insert(connection);
-        }
+        self.fresh.insert(connection);
         self.peers.insert(connection, peer);
     }
 
@@ -166,8 +164,9 @@ impl Dispatch {
         id
     }
 
-    /// Sends an effect, or holds it back behind an earlier one of its key. Heartbeats
-    /// overtake: a registry that is slow must not look like a master that is dead.
+    /// Sends an effect, or holds it back behind an earlier one of its key. Heartbeats and
+    /// pings overtake: a registry that is slow must not look like a master that is dead, or
+    /// make agents look so.
     pub fn send(&mut self, effect: Effect) {
         self.metrics.hot.effect(effect_kind(&effect));
         let waits_for = if self.held_keys.is_empty() || self.overtakes(&effect) {
@@ -187,6 +186,10 @@ impl Dispatch {
         match effect {
             Effect::SendScheduler { connection, event } => {
                 event.r#type() == v1::scheduler::event::Type::Heartbeat
+                    && !self.fresh.contains(connection)
+            }
+            Effect::SendAgent { connection, message } => {
+                matches!(message.message, Some(mezz::master_message::Message::Ping(_)))
                     && !self.fresh.contains(connection)
             }
             _ => false,
@@ -270,6 +273,9 @@ impl Dispatch {
             }
             Effect::SendAgent { connection, message } => {
                 let Some(Peer::Agent(outbox)) = self.peers.get(&connection) else { return };
+                if !self.fresh.is_empty() {
+                    self.fresh.remove(&connection);
+                }
                 match outbox.push(message) {
                     Ok(()) => self.dirty.push(Peer::Agent(outbox.clone())),
                     Err(Overflow) => self.overflowed(connection),

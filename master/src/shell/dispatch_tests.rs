@@ -98,6 +98,39 @@ fn heartbeats_do_not_wait_for_the_registry_but_for_the_first_event() {
 }
 
 #[test]
+fn pings_do_not_wait_for_the_registry_but_for_the_answer_to_the_registration() {
+    let mut w = world(1 << 20);
+    let registered = || {
+        let message = mezz::master_message::Message::Reactivate(mezz::Reactivate {});
+        let message = Box::new(mezz::MasterMessage { message: Some(message) });
+        Effect::SendAgent { connection: B, message }
+    };
+    w.dispatch.hold(1, vec![registered()]);
+    w.dispatch.send(ping(1));
+    assert_eq!(w.pings(), 0);
+    w.dispatch.release(1);
+    assert_eq!(w.pings(), 2);
+    w.dispatch.hold(2, vec![registered()]);
+    w.dispatch.send(ping(2));
+    assert_eq!(w.pings(), 1);
+}
+
+/// What a deposed leader has decided and nobody has read yet.
+#[test]
+fn what_is_queued_goes_out_at_the_end_only_while_the_master_leads() {
+    for may_send in [true, false] {
+        let mut w = world(1 << 20);
+        w.dispatch.send(message("1"));
+        w.dispatch.hold(1, vec![message("never")]);
+        w.dispatch.close_all(may_send);
+        let texts = w.texts();
+        assert_eq!(texts.len(), if may_send { 2 } else { 1 }, "{texts:?}");
+        assert!(texts.last().unwrap().starts_with("Unavailable: the master is stopping"));
+        assert_eq!(texts[0] == "1", may_send, "{texts:?}");
+    }
+}
+
+#[test]
 fn one_release_may_cover_many_writes() {
     let mut w = world(1 << 20);
     for number in 1..=100 {

@@ -8,6 +8,7 @@ use crate::{
     core::{
         Change, ConnectionId, Core, Effects,
         state::{Agent, AgentLink, Ping, Timer},
+        validate::agent::Described,
     },
 };
 
@@ -17,6 +18,7 @@ impl Core {
         let id = agent.id.clone();
         let key = self.agents.insert_with(|_| agent);
         self.agent_ids.insert(id, key);
+        self.agent_places.extend(self.agents[key].place(key));
         self.enter_agent_link(key);
         key
     }
@@ -24,9 +26,28 @@ impl Core {
     /// Forgets an agent that has no tasks, executors or offers left.
     pub(super) fn forget_agent(&mut self, key: AgentKey, out: &mut Effects) {
         self.leave_agent_link(key);
+        self.leave_place(key);
         if let Some(agent) = self.agents.remove(key) {
             self.agent_ids.remove(&agent.id);
             out.change(Change::AgentRemoved(agent.id));
+        }
+    }
+
+    /// Takes a known agent's new description.
+    pub(super) fn describe_agent(&mut self, key: AgentKey, described: Described) {
+        self.leave_place(key);
+        let agent = &mut self.agents[key];
+        agent.info = described.info;
+        agent.info.id = Some((&agent.id).into());
+        agent.total = described.total;
+        agent.version = described.version;
+        agent.api_address = described.api_address;
+        self.agent_places.extend(self.agents[key].place(key));
+    }
+
+    fn leave_place(&mut self, key: AgentKey) {
+        if let Some(place) = self.agents[key].place(key) {
+            self.agent_places.remove(&place);
         }
     }
 

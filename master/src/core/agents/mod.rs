@@ -27,6 +27,9 @@ impl Core {
         out: &mut Effects,
     ) {
         let agent = self.agent_links.get(&connection).copied();
+        if let Some(agent) = agent {
+            self.agents[agent].heard = true;
+        }
         let valid = match (agent, message.message) {
             (None, Some(Message::Register(m))) => {
                 self.register(now, connection, m, out);

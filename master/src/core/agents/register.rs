@@ -54,18 +54,21 @@ impl Core {
 
     /// Rule 47: an agent that is away and whose address a new one has will not
     /// come back; its state was wiped. Its tasks are lost.
+    ///
+    /// Or it never had a state: it was admitted, and the answer was lost with its link or
+    /// with its master. Its link may still look whole, but nothing was said on it.
     fn remove_former(&mut self, now: Time, info: &v1::AgentInfo, out: &mut Effects) {
-        // So that a search costs nothing where all are there.
-        if self.counters.agents_disconnected == 0 {
-            return;
-        }
-        let former = self.agents.iter().find(|(_, agent)| {
-            matches!(agent.link, AgentLink::Disconnected { .. })
-                && agent.info.hostname == info.hostname
-                && agent.info.port.is_some()
-                && agent.info.port == info.port
+        let Some(port) = info.port else { return };
+        let place = |key| (info.hostname.clone(), port, AgentKey(key));
+        let there = self.agent_places.range(place(0)..=place(u32::MAX));
+        let former = there.map(|(_, _, key)| *key).filter(|key| {
+            let agent = &self.agents[*key];
+            agent.connection().is_none() || !agent.heard
         });
-        if let Some((key, _)) = former {
+        for key in former.collect::<Vec<_>>() {
+            if let Some(connection) = self.agents[key].connection() {
+                out.close_agent(connection);
+            }
             self.remove_agent(now, key, out);
         }
     }
@@ -116,6 +119,7 @@ impl Core {
             duty,
             drain_order: 0,
             emptied: false,
+            heard: false,
             overcommitted: false,
             tasks: Default::default(),
             executors: Default::default(),

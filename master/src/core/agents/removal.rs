@@ -22,6 +22,9 @@ impl Core {
     /// Rule 47. Its tasks are kept and reported unreachable, or lost to
     /// frameworks that do not know the difference; ended ones whose last update
     /// is not acknowledged stay as they are.
+    ///
+    /// Who has tasks there hears of it when it is written: a leader that did not know
+    /// would not say, when the agent comes back, that they run after all.
     pub(super) fn mark_unreachable(&mut self, now: Time, key: AgentKey, out: &mut Effects) {
         self.detach_agent(now, key, out);
         self.set_agent_link(key, AgentLink::Unreachable { since: now });
@@ -35,7 +38,11 @@ impl Core {
             }
             self.set_task_state(now, task, TaskState::TaskUnreachable);
             self.tasks[task].pending = None;
-            let shown = self.unreachable_state(self.tasks[task].framework);
+            let framework = self.tasks[task].framework;
+            let shown = self.unreachable_state(framework);
+            if let Some(connection) = self.frameworks[framework].connection() {
+                out.after_persist_on(connection);
+            }
             self.tell_status(
                 now,
                 task,

@@ -14,7 +14,7 @@ use crate::{
     core::{
         Change, ConnectionId, Core, Effect, Effects,
         effect::{master, shutdown_framework},
-        state::{Agent, AgentLink, Charge, Duty, Executor, Task, TaskKey},
+        state::{AgentLink, Charge, Duty, Executor, Task, TaskKey},
         tasks::MasterStatus,
         validate::{
             agent::{Described, Refusal, described},
@@ -132,7 +132,7 @@ impl Core {
         let key = match known {
             Some(key) => {
                 self.unlink(now, key, out);
-                describe(&mut self.agents[key], described);
+                self.describe_agent(key, described);
                 key
             }
             None => self.insert_described(id, described),
@@ -147,6 +147,7 @@ impl Core {
         let agent = &mut self.agents[key];
         agent.registered.get_or_insert(now);
         agent.reregistered = Some(now);
+        agent.heard = true;
         let spec = agent.spec();
         if was_allocated {
             self.allocator.update_agent(key, spec);
@@ -166,6 +167,9 @@ impl Core {
             .collect();
         let record = self.agents[key].record();
         let put = (before.as_ref() != Some(&record)).then_some(RegistryOp::PutAgent(record));
+        for framework in &ended {
+            self.confirm_removal(framework, out);
+        }
         let registered = self.registered(key, ended.iter().map(Into::into).collect());
         let message = Box::new(master(Message::Registered(registered)));
         out.admit(connection, put, vec![Effect::SendAgent { connection, message }]);
@@ -265,6 +269,19 @@ impl Core {
             }
         }
         for task in missing {
+            let known = &self.tasks[task];
+            if known.recovered && !known.state.is_terminal() {
+                // A former master has seen its end, and its framework has acknowledged it:
+                // what this one had heard before came late. For one that asks all the same
+                // it is gone.
+                let gone = MasterStatus::new(
+                    self.lost_state(known.framework, TaskState::TaskGone),
+                    Reason::Reconciliation,
+                    "the agent does not have this task",
+                );
+                self.end_task_silently(now, task, gone, out);
+                continue;
+            }
             // Rule 48; but the master itself says it, so there is no uuid and
             // nothing to acknowledge.
             let status = MasterStatus::new(
@@ -339,6 +356,7 @@ impl Core {
             executor: reported.executor,
             state: reported.state,
             charge: Charge::Free,
+            recovered: true,
             pending: reported.pending,
             kill_asked: None,
             statuses: Vec::new(),
@@ -375,14 +393,6 @@ impl Core {
             None => framework.roles.first().cloned().unwrap_or_else(|| Arc::from("*")),
         }
     }
-}
-
-fn describe(agent: &mut Agent, described: Described) {
-    agent.info = described.info;
-    agent.info.id = Some((&agent.id).into());
-    agent.total = described.total;
-    agent.version = described.version;
-    agent.api_address = described.api_address;
 }
 
 /// What an agent is told that an operator has given up.

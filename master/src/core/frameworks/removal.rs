@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use mezz_proto::{
+    ids::FrameworkId,
     time::Time,
     v1::{TaskState, task_status::Reason},
 };
@@ -11,7 +12,9 @@ use super::events;
 use crate::{
     allocator::{AgentKey, FrameworkKey},
     core::{
-        Change, Core, Effects, effect::shutdown_framework, state::CompletedFramework,
+        Change, Core, Effect, Effects,
+        effect::{master, shutdown_framework},
+        state::CompletedFramework,
         tasks::MasterStatus,
     },
     registry::RegistryOp,
@@ -53,9 +56,11 @@ impl Core {
         let mut agents: BTreeSet<AgentKey> =
             framework.tasks.values().map(|task| self.tasks[*task].agent).collect();
         agents.extend(framework.executors.iter().map(|(agent, _)| *agent));
-        // One that is away hears of it when it comes back.
+        // One that is away hears of it when it comes back. None hears of it before it is
+        // written: the next leader might not know, and the framework come back to nothing.
         for connection in agents.iter().filter_map(|agent| self.agents[*agent].connection()) {
-            out.agent(connection, shutdown_framework(&framework.id));
+            let message = Box::new(master(shutdown_framework(&framework.id)));
+            out.after_persist.push(Effect::SendAgent { connection, message });
         }
         for (agent, executor) in std::mem::take(&mut self.frameworks[key].executors) {
             self.forget_executor(now, agent, key, &executor, out);
@@ -75,23 +80,31 @@ impl Core {
         }
         self.wake_allocator(now);
 
-        let record = self.frameworks[key].record();
         let mut state = self.frameworks[key].state();
         let Some(framework) = self.take_framework(key) else { return };
         state.status = mezz_proto::mezz::v1::framework_state::Status::Completed as i32;
         state.unregistered_time = Some(now.as_secs_f64());
         out.change(Change::Framework(state));
-        out.persist.push(RegistryOp::PutFramework(mezz_proto::mezz::v1::FrameworkRecord {
-            completed_time: Some(now.to_proto()),
-            failover_deadline: None,
-            ..record
-        }));
         self.counters.frameworks_completed += 1;
-        let ended =
-            CompletedFramework { info: framework.info, at: now, tasks: framework.completed };
+        let ended = CompletedFramework {
+            info: framework.info,
+            at: now,
+            recovered: false,
+            tasks: framework.completed,
+        };
+        out.persist.push(RegistryOp::PutFramework(ended.record()));
         self.completed.insert(framework.id.clone(), ended);
         self.completed_order.push_back(framework.id);
         self.forget_completed(out);
+    }
+
+    /// What this call persists is to say, too, that the framework has ended, unless the
+    /// registry said so itself: the first write of it may be under way, and who is told
+    /// now must not know more than the next leader. Whether there is something to wait for.
+    pub(in crate::core) fn confirm_removal(&self, id: &FrameworkId, out: &mut Effects) -> bool {
+        let fresh = self.completed.get(id).filter(|framework| !framework.recovered);
+        out.persist.extend(fresh.map(|framework| RegistryOp::PutFramework(framework.record())));
+        fresh.is_some()
     }
 
     /// Keeps the number of remembered frameworks within its limit.

@@ -204,6 +204,7 @@ impl Core {
             executor: executor_id,
             state: TaskState::TaskStaging,
             charge: Charge::Held,
+            recovered: false,
             pending: None,
             kill_asked: None,
             statuses: Vec::new(),

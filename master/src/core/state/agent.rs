@@ -15,7 +15,7 @@ use mezz_proto::{
 
 use super::{OfferKey, TaskKey};
 use crate::{
-    allocator::{AgentSpec, FrameworkKey},
+    allocator::{AgentKey, AgentSpec, FrameworkKey},
     core::ConnectionId,
 };
 
@@ -45,6 +45,8 @@ pub(in crate::core) struct Agent {
     /// It has said that nothing is left on it since that order. Until then tasks
     /// may run that nobody here knows any more: those of removed frameworks.
     pub emptied: bool,
+    /// It has said something under its id: it knows it.
+    pub heard: bool,
     /// At its last return it had more in use than it has. That happens when the
     /// resources of a torn down framework were offered before its tasks had
     /// ended, and the master restarted; or when an agent came back smaller.
@@ -160,6 +162,11 @@ impl Agent {
             AgentLink::Connected { connection, .. } => Some(connection),
             _ => None,
         }
+    }
+
+    /// Its entry among the places, if it has one.
+    pub fn place(&self, key: AgentKey) -> Option<(String, i32, AgentKey)> {
+        Some((self.info.hostname.clone(), self.info.port?, key))
     }
 
     /// A new order to drain, if it is to.

@@ -119,11 +119,22 @@ pub(in crate::core) struct CompletedFramework {
     pub info: v1::FrameworkInfo,
     /// When it ended.
     pub at: Time,
+    /// The registry brought it, so it has this for certain.
+    pub recovered: bool,
     /// Its remembered tasks.
     pub tasks: BTreeMap<TaskId, CompletedTask>,
 }
 
 impl CompletedFramework {
+    /// For the registry.
+    pub fn record(&self) -> mezz::FrameworkRecord {
+        mezz::FrameworkRecord {
+            framework: self.info.clone(),
+            completed_time: Some(self.at.to_proto()),
+            failover_deadline: None,
+        }
+    }
+
     /// For readers, when the registry brought it.
     pub fn state(&self) -> mezz::FrameworkState {
         mezz::FrameworkState {

@@ -58,6 +58,8 @@ pub(in crate::core) struct Task {
     pub state: v1::TaskState,
     /// Whether the allocator counts its resources as held.
     pub charge: Charge,
+    /// Another master launched it; this one knows of it from its agent.
+    pub recovered: bool,
     /// State and uuid of the oldest update that is not acknowledged; what
     /// reconciliation answers (rule 38).
     pub pending: Option<(v1::TaskState, [u8; 16])>,

@@ -8,7 +8,10 @@ use mezz_proto::{
 };
 
 use super::env::{Env, SchedulerEvent, command_task, executor, executor_task, text};
-use crate::{core::Change, shell::read_model::ReadModel};
+use crate::{
+    core::{Change, Effect, Effects},
+    shell::read_model::ReadModel,
+};
 
 fn refusal(env: &mut Env, name: &str) -> mezz::Refused {
     let inbox = env.agent_inbox(name);
@@ -130,6 +133,26 @@ fn a_broken_link_rescinds_offers_and_leaves_tasks_alone() {
     env.agent_link_breaks("a1");
     env.pass(Duration::from_secs(601));
     assert_eq!(env.update("f1").state(), TaskState::TaskUnreachable);
+}
+
+/// The agent's first word to a new master was sent long before, to another link: since then
+/// the task has ended, and its framework has acknowledged that to another master.
+#[test]
+fn tasks_known_only_from_a_late_report_are_no_news() {
+    let mut env = Env::new();
+    env.agent("a1", "cpus:4;mem:1024").framework("f1", "ads");
+    env.running("f1", "a1", "t1", "cpus:1;mem:64");
+    env.restart_master();
+    env.reregister("a1");
+    env.subscribe("f1");
+    env.inbox("f1");
+    env.agents.get_mut("a1").unwrap().tasks.clear();
+    env.reregister("a1");
+    assert!(env.updates("f1").is_empty());
+    assert!(env.live_tasks().is_empty());
+    let agent = env.agent_id("a1");
+    env.reconcile("f1", &[("t1", Some(&agent))]);
+    assert_eq!(env.update("f1").state(), TaskState::TaskGone);
 }
 
 /// Scenario 50, rule 48.
@@ -341,6 +364,61 @@ fn a_new_agent_at_the_address_of_one_that_is_away_replaces_it() {
         .collect();
     assert_eq!(gone, [old.as_str()], "and b1, which is elsewhere, is kept");
     assert_eq!(env.registry.agents.len(), 2);
+}
+
+/// The next leader might not know of it, and not say that the task is there after all.
+#[test]
+fn frameworks_hear_of_lost_tasks_when_the_loss_is_written() {
+    let mut env = Env::new();
+    env.agent("a1", "cpus:4;mem:1024").framework("f1", "ads").framework("f2", "web");
+    env.running("f1", "a1", "t1", "cpus:1;mem:64");
+    env.agent_link_breaks("a1");
+    let mut out = Effects::default();
+    while out.persist.is_empty() {
+        env.now = env.core.next_deadline().unwrap();
+        env.core.on_deadline(env.now, &mut out);
+    }
+    let updates = |effects: &[Effect]| {
+        let updates = effects.iter().filter(|effect| match effect {
+            Effect::SendScheduler { event, .. } => event.update.is_some(),
+            _ => false,
+        });
+        updates.count()
+    };
+    assert_eq!((updates(&out.now), updates(&out.after_persist)), (0, 1));
+}
+
+/// It was admitted and has not heard so: it registers as new, with the same master or with
+/// the next.
+#[test]
+fn an_agent_that_never_heard_of_its_admission_leaves_nothing_behind() {
+    let lost = |change: fn(&mut Env)| {
+        let mut env = Env::new();
+        env.framework("f1", "ads").agent("a1", "cpus:4;mem:1024").agent("b1", "cpus:1;mem:64");
+        let offer = env.offers("f1").into_iter().find(|o| o.hostname == "a1.example").unwrap();
+        env.launch("f1", &offer, vec![command_task("t1", &offer, "cpus:1;mem:64")]);
+        let former = env.agents["a1"].connection;
+        change(&mut env);
+        env.agent("a1", "cpus:4;mem:1024");
+        let agents: Vec<_> = env.registry.agents.iter().map(|a| &a.agent.hostname).collect();
+        assert_eq!(agents.iter().filter(|host| **host == "a1.example").count(), 1);
+        assert_eq!(agents.len(), 2);
+        (env, former)
+    };
+    // Its link is broken, and that is not known yet.
+    let (mut env, _) = lost(|_| {});
+    assert_eq!(env.update("f1").state(), TaskState::TaskLost);
+    // One that has answered is there, whoever has the same name.
+    env.agent_says("b1", agent_message::Message::Pong(mezz::Pong { number: 0 }));
+    env.agent("b1", "cpus:1;mem:64");
+    assert_eq!(env.core.counters().agents_active, 3);
+    // The next master knows it from the registry, and the time to come back may be over.
+    lost(Env::restart_master);
+    lost(|env| {
+        env.restart_master();
+        env.reregister("b1");
+        env.pass(Duration::from_secs(601));
+    });
 }
 
 /// What readers are told is allocated is what the core holds.

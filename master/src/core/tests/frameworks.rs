@@ -3,12 +3,18 @@
 use std::time::Duration;
 
 use mezz_proto::{
-    mezz::v1::{framework_state::Status, master_message::Message},
-    v1::{self, TaskState, scheduler::call},
+    mezz::v1::{self as mezz, agent_message, framework_state::Status, master_message::Message},
+    v1::{
+        self, TaskState,
+        scheduler::{self, call},
+    },
 };
 
 use super::env::{Env, SchedulerEvent, command_task};
-use crate::core::{CallError, Change};
+use crate::{
+    core::{CallError, Change, ConnectionId, Effect, Effects, Event},
+    registry::RegistryOp,
+};
 
 fn error_text(env: &mut Env, name: &str) -> String {
     let events = env.inbox(name);
@@ -92,6 +98,80 @@ fn a_framework_comes_back_within_its_timeout_or_not_at_all() {
     assert!(env.live_tasks().is_empty());
     let told = env.agent_inbox("a1");
     assert!(matches!(told[..], [Message::ShutdownFramework(_)]), "{told:?}");
+}
+
+/// A deadline in the registry is by the clock of another machine.
+#[test]
+fn a_former_leaders_deadline_leaves_time_to_return_and_no_more_than_was_agreed() {
+    // What the registry says of the deadline, in seconds from now, and when it is over.
+    for (deadline, until) in [(-5_000.0, 30), (5.0, 30), (700.0, 700), (1e6, 3_600)] {
+        let mut env = Env::new();
+        env.agent("a1", "cpus:4;mem:1024").framework("f1", "ads");
+        env.framework_leaves("f1");
+        let now = env.now.as_nanos() as i64;
+        let at = v1::TimeInfo { nanoseconds: now + (deadline * 1e9) as i64 };
+        env.registry.frameworks[0].failover_deadline = Some(at);
+        env.restart_master();
+        env.pass(Duration::from_secs(until - 1));
+        assert!(env.registry.frameworks[0].completed_time.is_none(), "{deadline}");
+        env.pass(Duration::from_secs(2));
+        assert!(env.registry.frameworks[0].completed_time.is_some(), "{deadline}");
+    }
+}
+
+/// The next leader might not know of it.
+#[test]
+fn agents_hear_of_a_removal_when_it_is_written() {
+    let mut env = Env::new();
+    env.agent("a1", "cpus:4;mem:1024").framework("f1", "ads");
+    env.running("f1", "a1", "t1", "cpus:1;mem:64");
+    let connection = env.frameworks["f1"].connection.unwrap();
+    let call = scheduler::Call {
+        framework_id: Some(v1::FrameworkId { value: env.framework_id("f1") }),
+        r#type: Some(call::Type::Teardown as i32),
+        ..Default::default()
+    };
+    let mut out = Effects::default();
+    let event = Event::SchedulerCall { connection, call: Box::new(call) };
+    env.core.handle(env.now, event, &mut out);
+    let told = |effects: &[Effect]| {
+        effects.iter().filter(|effect| !matches!(effect, Effect::Change(_))).count()
+    };
+    // The agent, and the end of the framework's connection.
+    assert_eq!((told(&out.now), told(&out.after_persist)), (0, 2), "{out:?}");
+    assert!(matches!(out.persist[..], [RegistryOp::PutFramework(_)]));
+
+    // An agent that comes back with its tasks, and the framework itself, before that is
+    // known to be written.
+    let again = |env: &mut Env, event: Event| {
+        let mut out = Effects::default();
+        env.core.handle(env.now, event, &mut out);
+        assert_eq!(told(&out.now), 0, "{out:?}");
+        assert!(told(&out.after_persist) >= 2, "{out:?}");
+        assert!(matches!(out.persist[..], [RegistryOp::PutFramework(_)]), "{out:?}");
+    };
+    let agent = &env.agents["a1"];
+    let message = agent_message::Message::Reregister(mezz::Reregister {
+        description: env.description("a1"),
+        tasks: agent.tasks.values().cloned().collect(),
+        frameworks: agent.frameworks.values().cloned().collect(),
+        executors: Vec::new(),
+    });
+    let connection = agent.connection.unwrap();
+    env.core.handle(env.now, Event::AgentDisconnected { connection }, &mut Effects::default());
+    let message = Box::new(mezz::AgentMessage { message: Some(message) });
+    again(&mut env, Event::AgentMessage { connection: ConnectionId(98), message });
+    let framework_id = Some(v1::FrameworkId { value: env.framework_id("f1") });
+    let framework_info =
+        v1::FrameworkInfo { id: framework_id.clone(), ..env.frameworks["f1"].info.clone() };
+    let call = scheduler::Call {
+        framework_id,
+        r#type: Some(call::Type::Subscribe as i32),
+        subscribe: Some(call::Subscribe { framework_info, ..Default::default() }),
+        ..Default::default()
+    };
+    let call = Box::new(call);
+    again(&mut env, Event::SchedulerCall { connection: ConnectionId(99), call });
 }
 
 /// Rule 16.
