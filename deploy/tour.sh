@@ -39,7 +39,8 @@ tour() { # name, arguments of mezz spark submit...
   log=$DEPLOY_HOME/tour-$name.log
   in_client rm -rf "$folder"
   in_client mkdir -p "$folder"
-  timeout 300 docker exec "$CLIENT" mezz spark submit "${small[@]}" "$@" --py-files pi.py tour.py "$folder" \
+  timeout 300 docker exec "$CLIENT" mezz spark submit "${small[@]}" "$@" --py-files examples/pi.py \
+    examples/tour.py "$folder" \
     >"$log" 2>&1 </dev/null &
   job=$!
   within 120 "$name is under way" under_way "$folder"
@@ -68,7 +69,7 @@ tour fine-docker --mode fine "${docker[@]}"
 
 step "cluster: a driver on the cluster"
 driver=$(timeout 180 docker exec "$CLIENT" mezz spark submit --deploy-mode cluster --wait \
-  "${small[@]}" --conf spark.cores.max=1 --conf spark.driver.memory=512m pi.py | head -n 1)
+  "${small[@]}" --conf spark.cores.max=1 --conf spark.driver.memory=512m examples/pi.py | head -n 1)
 in_client mezz spark logs "$driver" | grep '^pi is roughly 3\.1[34]' >&2 ||
   die "driver $driver gave no answer: docker exec $CLIENT mezz spark logs $driver --stderr"
 

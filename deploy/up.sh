@@ -146,16 +146,16 @@ cat <<EOF
                and /metrics; as the containers know them: $(in_client printenv MEZZ_MASTER)
   dispatcher   spark://$(port dispatcher 7077)
 
-To try (from $CLIENT, whose folder holds the examples):
+To try (in $CLIENT, where executors reach the driver):
 
   docker exec -it $CLIENT mezz agents
   docker exec -it $CLIENT mezz run --instances 3 -- sh -c 'echo hello from \$(hostname)'
-  docker exec -it $CLIENT mezz spark submit --conf spark.cores.max=3 --conf spark.executor.memory=512m pi.py
-  docker exec -it $CLIENT mezz spark submit --mode fine --conf spark.executor.memory=512m pi.py
+  docker exec -it $CLIENT mezz spark submit --conf spark.cores.max=3 --conf spark.executor.memory=512m examples/pi.py
+  docker exec -it $CLIENT mezz spark submit --mode fine --conf spark.executor.memory=512m examples/pi.py
   docker exec -it $CLIENT mezz spark submit --conf spark.cores.max=2 --conf spark.executor.memory=512m \\
     --conf spark.mezz.executor.docker.image=mezz-node:compose --conf spark.mezz.executor.docker.network=mezz \\
-    --conf spark.mezz.constraints=engine:docker pi.py
-  docker exec -it $CLIENT mezz spark submit --deploy-mode cluster --wait pi.py
+    --conf spark.mezz.constraints=engine:docker examples/pi.py
+  docker exec -it $CLIENT mezz spark submit --deploy-mode cluster --wait examples/pi.py
 
 deploy/tour.sh does all that while masters are killed; deploy/down.sh removes the cluster.
 EOF
