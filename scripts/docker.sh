@@ -105,16 +105,16 @@ ensure_debian_image() {
   rm -rf "$root"
 }
 
-# With the Spark that the tests use anyway, which saves a download. The engine keeps all steps but
-# those that have changed.
-ensure_spark_image() { # mezz, jar, spark's home
+# With the Spark that the tests use anyway, which saves a download; without one the image's build
+# fetches it. The engine keeps all steps but those that have changed.
+ensure_spark_image() { # mezz, jar, spark's home or nothing
   local context="$MEZZ_HOME/spark-image" package
   export MEZZ_TEST_SPARK_IMAGE
   ensure_debian_image
   note "making an image of Spark"
   rm -rf "$context"
   mkdir -p "$context/site"
-  for package in pyspark py4j; do
+  for package in ${3:+pyspark py4j}; do
     # Links, where the file system has them.
     cp -al "$(dirname "$3")/$package" "$context/site" 2>/dev/null || cp -a "$(dirname "$3")/$package" "$context/site"
   done

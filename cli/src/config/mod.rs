@@ -2,6 +2,8 @@
 //! then defaults.
 
 mod check;
+#[cfg(test)]
+mod deploy_tests;
 mod file;
 
 use std::{
