@@ -24,23 +24,24 @@ ensure_compose
 step "stopping the cluster"
 # The agents first, or they would take their containers' removal for a failure and start others;
 # then their containers, which hold the network.
-compose stop -t 10 "${AGENTS[@]}" || true
+quietly "$DEPLOY_HOME/down.log" compose stop -t 10 "${AGENTS[@]}"
 left=$(siblings)
 if [ -n "$left" ]; then
   # One may go by itself meanwhile.
   docker rm -f -v $left >/dev/null 2>&1 || true
   [ -z "$(siblings)" ] || die "these containers of agent-3 cannot be removed: $(siblings | tr '\n' ' ')"
 fi
+step "removing it"
 arguments=(--remove-orphans -t 10)
 if $volumes; then arguments+=(--volumes); fi
-compose down "${arguments[@]}"
+quietly "$DEPLOY_HOME/down.log" compose down "${arguments[@]}"
 if $volumes; then
   as_root rm -rf --one-file-system "$MEZZ_COMPOSE_DIR/agent-3"
   as_root rmdir --ignore-fail-on-non-empty "$MEZZ_COMPOSE_DIR" 2>/dev/null || true
 fi
 if $images; then
   for image in etcd master node spark; do
-    docker rmi "mezz-$image:compose" >/dev/null 2>&1 || true
+    docker rmi "$MEZZ_COMPOSE_PROJECT-$image:compose" >/dev/null 2>&1 || true
   done
 fi
 if [ -e "$ENGINE_PID" ]; then
@@ -53,4 +54,8 @@ if [ -e "$ENGINE_PID" ]; then
   fi
   rm -f "$ENGINE_PID"
 fi
-step "done"
+if $volumes; then
+  step "done: the cluster and its data are gone"
+else
+  step "done: the data are kept, for the next deploy/up.sh; deploy/down.sh --volumes removes them"
+fi

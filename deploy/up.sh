@@ -7,13 +7,17 @@
 #
 # What it can be told by the environment:
 #   MEZZ_BASE_IMAGE        Debian or Ubuntu, not older than what compiles [this machine's release]
-#   MEZZ_DEPLOY_MEZZ, MEZZ_DEPLOY_BRIDGE, MEZZ_DEPLOY_SPARK_HOME
-#                          mezz, mezz-spark-bridge.jar and a pip-installed pyspark that are there
-#                          already (all three); nothing is compiled then
+#   MEZZ_DEPLOY_MEZZ, MEZZ_DEPLOY_SPARK_IMAGE
+#                          a `mezz` that is there already, and an image that deploy/spark.Dockerfile
+#                          has made with it; nothing is compiled then
 #   MEZZ_AGENT_RESOURCES   what each agent offers
 #   MEZZ_PORT_1, _2, _3, MEZZ_DISPATCHER_PORT
 #                          ports on 127.0.0.1 [15051, 15052, 15053, 17077]
 #   MEZZ_COMPOSE_DIR       folder of the agent with the engine [/var/lib/mezz-compose]
+#   MEZZ_COMPOSE_PROJECT   begins the names of containers, volumes and images [mezz]; a second
+#                          cluster beside this one needs another, and other ports and folder;
+#                          down.sh and tour.sh have to be told this and the folder too
+#   MEZZ_COMPOSE_LEASE     how long after a leader's sudden death the next one leads [10s]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
@@ -60,11 +64,7 @@ base_image() {
 
 # mezz, the plugin, and Spark (none: the image's build fetches it).
 compile() {
-  if [ -n "${MEZZ_DEPLOY_MEZZ:-}" ]; then
-    MEZZ=$MEZZ_DEPLOY_MEZZ
-    JAR=${MEZZ_DEPLOY_BRIDGE:?goes with MEZZ_DEPLOY_MEZZ}
-    SPARK_HOME_HERE=${MEZZ_DEPLOY_SPARK_HOME:?goes with MEZZ_DEPLOY_MEZZ}
-  elif $in_docker; then
+  if $in_docker; then
     step "compiling in a container (some minutes)"
     quietly "$MEZZ_HOME/log/compile.log" docker build -f deploy/build.Dockerfile \
       --build-arg "SPARK_VERSION=$SPARK_4" -t mezz-build:compose .
@@ -76,6 +76,8 @@ compile() {
     docker rm "$id" >/dev/null
     MEZZ=$DEPLOY_HOME/built/mezz JAR=$DEPLOY_HOME/built/mezz-spark-bridge.jar SPARK_HOME_HERE=
   else
+    command -v cargo >/dev/null ||
+      die "Rust is missing: install it from https://rustup.rs, or run this with --in-docker, which compiles in a container"
     ensure_rust
     ensure_java
     ensure_python
@@ -86,13 +88,24 @@ compile() {
     ensure_bridge "$JAR"
     SPARK_HOME_HERE=$(spark_home $SPARK_4)
   fi
-  command -v strip >/dev/null || apt_install binutils
+}
+
+# Sets MEZZ and SPARK_IMAGE.
+spark_image() {
+  if [ -n "${MEZZ_DEPLOY_MEZZ:-}" ]; then
+    MEZZ=$MEZZ_DEPLOY_MEZZ
+    SPARK_IMAGE=${MEZZ_DEPLOY_SPARK_IMAGE:?goes with MEZZ_DEPLOY_MEZZ}
+    return
+  fi
+  compile
+  SPARK_IMAGE=$MEZZ_COMPOSE_PROJECT-spark:compose
+  step "making the images, from $BASE"
+  MEZZ_TEST_SPARK_IMAGE=$SPARK_IMAGE MEZZ_DEBIAN_IMAGE=$BASE \
+    ensure_spark_image "$MEZZ" "$JAR" "$SPARK_HOME_HERE"
 }
 
 images() {
   local context=$DEPLOY_HOME/context target
-  MEZZ_TEST_SPARK_IMAGE=mezz-spark:compose MEZZ_DEBIAN_IMAGE=$BASE \
-    ensure_spark_image "$MEZZ" "$JAR" "$SPARK_HOME_HERE"
   rm -rf "$context"
   mkdir -p "$context/examples"
   cp deploy/healthy deploy/agent-entrypoint "$context"
@@ -100,9 +113,10 @@ images() {
   strip --strip-debug -o "$context/mezz" "$MEZZ"
   chmod 755 "$context"/{mezz,healthy,agent-entrypoint}
   for target in etcd master node; do
-    note "making the image mezz-$target:compose"
+    note "making the image $MEZZ_COMPOSE_PROJECT-$target:compose"
     quietly "$MEZZ_HOME/log/image-$target.log" docker build -f deploy/Dockerfile --target "$target" \
-      --build-arg "BASE=$BASE" --build-arg SPARK=mezz-spark:compose -t "mezz-$target:compose" "$context"
+      --build-arg "BASE=$BASE" --build-arg "SPARK=$SPARK_IMAGE" \
+      -t "$MEZZ_COMPOSE_PROJECT-$target:compose" "$context"
   done
   rm -rf "$context"
 }
@@ -114,9 +128,10 @@ if [ -n "$MEZZ_DOCKER_PID" ]; then
   echo "$MEZZ_DOCKER_PID" >"$ENGINE_PID"
 fi
 ensure_compose
+command -v strip >/dev/null || apt_install binutils
 base_image
-compile
-step "making the images, from $BASE"
+spark_image
+step "making the images of the cluster"
 images
 if ! $start; then
   step "done"
@@ -125,7 +140,7 @@ fi
 
 step "starting the cluster"
 as_root mkdir -p "$MEZZ_COMPOSE_DIR/agent-3"
-compose up -d --remove-orphans
+quietly "$DEPLOY_HOME/up.log" compose up -d --remove-orphans
 
 leads() { [ -n "$(leader)" ]; }
 agents_are_there() { [ "$(count_of agents active)" = "${#AGENTS[@]}" ]; }
@@ -136,26 +151,30 @@ within 120 "all services are healthy" healthy "${SERVICES[@]}"
 within 60 "a master leads" leads
 within 60 "${#AGENTS[@]} agents are active" agents_are_there
 within 60 "the dispatcher is subscribed" dispatcher_is_there
-in_client mezz agents
 
-port() { compose port "$1" "$2"; }
+port() { docker port "$(container_of "$1")" "$2" | head -n 1; }
 step "the cluster works; $(leader) leads"
+in_client mezz agents
 cat <<EOF
 
-  masters      http://$(port master-1 5050)/health, http://$(port master-2 5050)/health, http://$(port master-3 5050)/health
-               and /metrics; as the containers know them: $(in_client printenv MEZZ_MASTER)
-  dispatcher   spark://$(port dispatcher 7077)
+  master-1     http://$(port master-1 5050)     /health says who leads, /metrics is for Prometheus
+  master-2     http://$(port master-2 5050)
+  master-3     http://$(port master-3 5050)
+  dispatcher   http://$(port dispatcher-1 7077)     Spark's cluster mode: spark://$(port dispatcher-1 7077)
 
-To try (in $CLIENT, where executors reach the driver):
+To try, in $CLIENT, where executors reach the driver:
 
   docker exec -it $CLIENT mezz agents
   docker exec -it $CLIENT mezz run --instances 3 -- sh -c 'echo hello from \$(hostname)'
+
+Spark in coarse and in fine-grained mode, in Docker containers, and with its driver on the cluster:
+
   docker exec -it $CLIENT mezz spark submit --conf spark.cores.max=3 --conf spark.executor.memory=512m examples/pi.py
   docker exec -it $CLIENT mezz spark submit --mode fine --conf spark.executor.memory=512m examples/pi.py
   docker exec -it $CLIENT mezz spark submit --conf spark.cores.max=2 --conf spark.executor.memory=512m \\
-    --conf spark.mezz.executor.docker.image=mezz-node:compose --conf spark.mezz.executor.docker.network=mezz \\
+    --conf spark.mezz.executor.docker.image=$NODE_IMAGE --conf spark.mezz.executor.docker.network=$MEZZ_COMPOSE_PROJECT \\
     --conf spark.mezz.constraints=engine:docker examples/pi.py
-  docker exec -it $CLIENT mezz spark submit --deploy-mode cluster --wait examples/pi.py
+  docker exec -it $CLIENT mezz spark submit --deploy-mode cluster --wait --conf spark.executor.memory=512m examples/pi.py
 
-deploy/tour.sh does all that while masters are killed; deploy/down.sh removes the cluster.
+deploy/tour.sh does all of that while masters are killed; deploy/down.sh removes the cluster.
 EOF
