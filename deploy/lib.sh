@@ -49,9 +49,9 @@ within() { # seconds, what is waited for, command...
   shift 2
   until "$@"; do
     if [ $SECONDS -ge $end ]; then
-      statuses | sort >&2
       compose logs --tail=20 >&2 || true
-      die "$what: not in time; above are the ends of the services' logs"
+      statuses | sort >&2
+      die "$what: not in time; above are the ends of the services' logs, and how they are"
     fi
     sleep 0.5
   done
@@ -65,6 +65,6 @@ count_of() { # list, status
 # Containers that the agent with the engine has there. They are nobody's but that agent's, so
 # compose does not know them.
 siblings() {
-  docker ps -aq --filter label=dev.mezz.agent --format '{{.ID}} {{.Label "dev.mezz.sandbox"}}' |
+  docker ps -a --filter label=dev.mezz.agent --format '{{.ID}} {{.Label "dev.mezz.sandbox"}}' |
     awk -v folder="$MEZZ_COMPOSE_DIR/" 'index($2, folder) == 1 { print $1 }'
 }

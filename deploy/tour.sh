@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# A tour of the cluster that deploy/up.sh has started. Twice, some Spark jobs run at once, the
-# leading master is killed, and the jobs go on under the next one: in coarse and in fine-grained mode, each in
-# cgroups and in Docker containers, and one with its driver on the cluster.
+# A tour of the cluster that deploy/up.sh has started: twice some Spark jobs run at once, the
+# leading master is killed, and the jobs go on under the next one. They are coarse-grained and
+# fine-grained, each in cgroups and in Docker containers, and one has its driver on the cluster.
 #
 # Fails unless every answer is right and nothing is left.
 set -euo pipefail
@@ -15,7 +15,12 @@ in_client true 2>/dev/null || die "the cluster is not up; run deploy/up.sh first
 ensure_compose
 mkdir -p "$DEPLOY_HOME"
 
-small=(--conf spark.executor.memory=512m --conf spark.executor.cores=1 --conf spark.ui.enabled=false)
+# For JVMs that run little code, compiling it well costs more than it gives.
+quick=-XX:TieredStopAtLevel=1
+small=(--conf spark.executor.memory=512m --conf spark.executor.cores=1 --conf spark.ui.enabled=false
+  --conf spark.executor.defaultJavaOptions=$quick)
+# Long, for machines that have other things to do.
+patience=300
 cgroup=(--conf spark.mezz.constraints=engine:none)
 docker=(--conf spark.mezz.constraints=engine:docker
   --conf "spark.mezz.executor.docker.image=$NODE_IMAGE"
@@ -46,7 +51,7 @@ submit() { # name, arguments of mezz spark submit...
   shift
   note "$name: mezz spark submit $* …"
   in_client sh -c "rm -rf $folder && mkdir -p $folder"
-  timeout 300 docker exec "$CLIENT" mezz spark submit "${small[@]}" "$@" --py-files examples/pi.py \
+  timeout 900 docker exec -e SPARK_SUBMIT_OPTS=$quick "$CLIENT" mezz spark submit "${small[@]}" "$@" --py-files examples/pi.py \
     examples/tour.py "$name" "$folder" >"$(log_of "$name")" 2>&1 </dev/null &
   jobs[$name]=$!
 }
@@ -87,7 +92,7 @@ driver_ended() { case "$(driver_state)" in FINISHED | FAILED | KILLED | ERROR) ;
 # While these jobs run the leader is killed.
 round() { # names...
   local name killed killed_at next
-  for name; do within 120 "$name has computed pi once" under_way "$name"; done
+  for name; do within $patience "$name has computed pi once" under_way "$name"; done
   in_client mezz tasks
   killed=$(leader)
   [ -n "$killed" ] || die "no master leads"
@@ -114,7 +119,7 @@ round() { # names...
 answer() { # name
   local said
   if [ "$1" = cluster ]; then
-    within 120 "the driver $driver ends" driver_ended
+    within $patience "the driver $driver ends" driver_ended
     [ "$(driver_state)" = FINISHED ] || driver_failed "has failed"
     said=$(in_client mezz spark logs "$driver" | grep '^pi is roughly 3\.1[34]') ||
       driver_failed "gave no answer"
@@ -133,7 +138,8 @@ submit fine-docker --mode fine "${docker[@]}"
 round coarse fine-docker
 
 step "fine-grained in cgroups, coarse-grained in Docker containers, and a driver on the cluster"
-submit_driver --conf spark.cores.max=1 --conf spark.driver.memory=512m "${cgroup[@]}"
+submit_driver --conf spark.cores.max=1 --conf spark.driver.memory=512m \
+  --conf "spark.driver.defaultJavaOptions=$quick" "${cgroup[@]}"
 submit fine --mode fine "${cgroup[@]}"
 submit coarse-docker --conf spark.cores.max=2 "${docker[@]}"
 round fine coarse-docker cluster

@@ -195,12 +195,10 @@ async fn ask(address: &str) -> Result<(Operator, GetMasterResponse), Failure> {
             OperatorClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
         match operator.get_master(GetMasterRequest {}).await {
             Ok(answer) => Ok((operator, answer.into_inner())),
-            Err(status) if status.code() == Code::Unimplemented => {
-                Err(Failure::Final(anyhow!(
-                    "what listens at {address} is not the master of this version of mezz; is \
+            Err(status) if status.code() == Code::Unimplemented => Err(Failure::Final(anyhow!(
+                "what listens at {address} is not the master of this version of mezz; is \
                      --master right?"
-                )))
-            }
+            ))),
             Err(status) => Err(Failure::Away(plain(&status).to_string())),
         }
     };

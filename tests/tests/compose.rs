@@ -8,12 +8,12 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use mezz_tests::{
-    COMPOSE_PROJECT, Folder, PATIENCE, Process, clean_command, docker, eventually, free_address, mezz_program,
-    prepared_value, processes_of,
+    COMPOSE_PROJECT, Folder, PATIENCE, Process, clean_command, docker, eventually, free_address,
+    mezz_program, prepared_value, processes_of,
 };
 
 /// For each script; they have deadlines of their own for each step.
-const SCRIPT: Duration = Duration::from_secs(240);
+const SCRIPT: Duration = Duration::from_secs(480);
 
 struct World {
     /// Begins the names of all that is made, and is nobody else's.

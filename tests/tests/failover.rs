@@ -160,7 +160,8 @@ fn the_leader_is_killed_and_etcd_is_away() -> Result<()> {
     // Nobody may lead while etcd does not answer for longer than the lease.
     world.etcd.pause()?;
     world.wait_for_page(1, "leader is not known")?;
-    for (patience, text) in [("0", "no master leads: "), ("1200ms", "no master leads, for 1200ms now")]
+    for (patience, text) in
+        [("0", "no master leads: "), ("1200ms", "no master leads, for 1200ms now")]
     {
         let list = world.cluster.mezz(["agents", "--leader-timeout", patience])?;
         ensure!(list.code == Some(1) && list.stderr.contains(text), "{list}");

@@ -242,7 +242,9 @@ mod tests {
         assert!(all.contains("`zzzzzzzzzzzzzzzzz` in [master]; there are advertise, "), "{all}");
         assert!(all.contains("no table `agnet`; did you mean `agent`?"), "{all}");
         assert!(
-            all.contains("unknown key `listen` in [client]; there are leader-timeout, master, output"),
+            all.contains(
+                "unknown key `listen` in [client]; there are leader-timeout, master, output"
+            ),
             "{all}"
         );
     }
