@@ -43,6 +43,8 @@ if $images; then
   for image in etcd master node spark; do
     docker rmi "$MEZZ_COMPOSE_PROJECT-$image:compose" >/dev/null 2>&1 || true
   done
+  # Stages of their builds, and what newer ones have replaced.
+  docker image prune -f --filter label=dev.mezz.compose >/dev/null
 fi
 if [ -e "$ENGINE_PID" ]; then
   note "stopping the Docker engine that up.sh started"
