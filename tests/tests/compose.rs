@@ -13,7 +13,7 @@ use mezz_tests::{
 };
 
 /// For each script; they have deadlines of their own for each step.
-const SCRIPT: Duration = Duration::from_secs(480);
+const SCRIPT: Duration = Duration::from_secs(600);
 
 struct World {
     /// Begins the names of all that is made, and is nobody else's.
