@@ -35,6 +35,7 @@ if ! $fast; then
   trap stop_docker EXIT
   ensure_docker
   ensure_registry
+  ensure_compose
   ensure_test_image
   ensure_bridge "$PWD/target/debug/mezz-spark-bridge.jar"
   MEZZ_TEST_SPARK_HOME=$(spark_home $SPARK_4)

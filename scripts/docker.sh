@@ -1,6 +1,7 @@
 # A Docker engine and an image for the tests. Sourced after scripts/lib.sh, not run.
 #
 #   ensure_docker       starts an engine if none answers; MEZZ_DOCKER_PID is set if it did
+#   ensure_compose      installs docker-compose if there is none, and sets COMPOSE
 #   ensure_test_image   makes MEZZ_TEST_DOCKER_IMAGE from Debian's static busybox, without a registry
 #   ensure_registry     installs the registry that the tests of pulling start
 #   ensure_debian_image makes MEZZ_DEBIAN_IMAGE, this machine's Debian, without a registry
@@ -12,6 +13,7 @@ MEZZ_TEST_DOCKER_IMAGE=mezz-test:latest
 MEZZ_DEBIAN_IMAGE=mezz-debian:$(. /etc/os-release && echo "${VERSION_CODENAME:-none}")
 MEZZ_TEST_SPARK_IMAGE=mezz-spark:latest
 MEZZ_DOCKER_PID=
+COMPOSE=()
 
 docker_answers() {
   timeout 10 docker version --format '{{.Server.Version}}' >/dev/null 2>&1
@@ -22,6 +24,9 @@ ensure_docker() {
     apt_install docker.io
   fi
   if docker_answers; then return; fi
+  if docker version 2>&1 | grep -qi 'permission denied'; then
+    die "you may not use the Docker engine: \`sudo usermod -aG docker $USER\`, log in anew, and run this again"
+  fi
   [ "$(id -u)" = 0 ] || die "no Docker engine answers, and only root can start one"
   mkdir -p "$MEZZ_HOME/log"
   note "starting a Docker engine"
@@ -44,6 +49,16 @@ stop_docker() {
   kill "$MEZZ_DOCKER_PID" 2>/dev/null || true
   wait "$MEZZ_DOCKER_PID" 2>/dev/null || true
   MEZZ_DOCKER_PID=
+}
+
+# The plugin of Docker, or the program of before.
+ensure_compose() {
+  if docker compose version >/dev/null 2>&1; then
+    COMPOSE=(docker compose)
+  else
+    command -v docker-compose >/dev/null || apt_install docker-compose
+    COMPOSE=(docker-compose)
+  fi
 }
 
 # The tests of pulling run a registry of their own.
@@ -105,16 +120,16 @@ ensure_debian_image() {
   rm -rf "$root"
 }
 
-# With the Spark that the tests use anyway, which saves a download. The engine keeps all steps but
-# those that have changed.
-ensure_spark_image() { # mezz, jar, spark's home
+# With the Spark that the tests use anyway, which saves a download; without one the image's build
+# fetches it. The engine keeps all steps but those that have changed.
+ensure_spark_image() { # mezz, jar, spark's home or nothing
   local context="$MEZZ_HOME/spark-image" package
   export MEZZ_TEST_SPARK_IMAGE
   ensure_debian_image
   note "making an image of Spark"
   rm -rf "$context"
   mkdir -p "$context/site"
-  for package in pyspark py4j; do
+  for package in ${3:+pyspark py4j}; do
     # Links, where the file system has them.
     cp -al "$(dirname "$3")/$package" "$context/site" 2>/dev/null || cp -a "$(dirname "$3")/$package" "$context/site"
   done

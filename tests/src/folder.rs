@@ -5,7 +5,6 @@
 //! launchers nor drivers, and means the thread that started a child.
 
 use std::{
-    ffi::OsStr,
     fs::{self, File},
     os::unix::fs::MetadataExt as _,
     path::Path,
@@ -20,6 +19,9 @@ use crate::{processes_of, signal};
 
 /// In each folder, locked for as long as the test lives that made it.
 const OWNER: &str = "owner";
+
+/// The file of a folder that tells the name of a project of docker-compose, which goes with it.
+pub const COMPOSE_PROJECT: &str = "compose.project";
 
 /// What the names of such folders begin with.
 const PREFIX: &str = "mezz-";
@@ -88,21 +90,38 @@ fn sweep(parent: &Path) {
     }
 }
 
-/// Removes the Docker containers of all agents whose work dirs are in this folder.
+/// Removes the Docker containers of all agents whose work dirs are in this folder, and those of
+/// a project of docker-compose with its networks and volumes.
 fn remove_containers(folder: &Path) {
-    for work_dir in fs::read_dir(folder).into_iter().flatten().flatten() {
+    let project = fs::read_to_string(folder.join(COMPOSE_PROJECT)).ok();
+    // Its agent before that one's containers, or it would start others.
+    let mut labels: Vec<String> =
+        project.iter().map(|name| format!("com.docker.compose.project={name}")).collect();
+    let below = |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten();
+    // The agent of the project has its work dir a folder deeper.
+    for work_dir in below(folder).chain(below(&folder.join("compose"))) {
         let known = fs::read(work_dir.path().join("docker.json")).unwrap_or_default();
         let known: serde_json::Value = serde_json::from_slice(&known).unwrap_or_default();
-        let Some(agent) = known["agent"].as_str() else { continue };
-        let ours = format!("label=dev.mezz.agent={agent}");
-        let listed = Command::new("docker").args(["ps", "-aq", "--filter", &ours]).output();
-        let listed = listed.map(|output| output.stdout).unwrap_or_default();
-        let ids = String::from_utf8_lossy(&listed).into_owned();
-        for id in ids.split_whitespace() {
-            let _ = Command::new("docker")
-                .args([OsStr::new("rm"), "-f".as_ref(), id.as_ref()])
-                .output();
+        if let Some(agent) = known["agent"].as_str() {
+            labels.push(format!("dev.mezz.agent={agent}"));
         }
+    }
+    for label in &labels {
+        remove(&["ps", "-aq"], label, &["rm", "-f", "-v"]);
+    }
+    for label in project.iter().map(|name| format!("com.docker.compose.project={name}")) {
+        remove(&["network", "ls", "-q"], &label, &["network", "rm"]);
+        remove(&["volume", "ls", "-q"], &label, &["volume", "rm"]);
+    }
+}
+
+/// Removes what Docker lists with this label.
+fn remove(list: &[&str], label: &str, remove: &[&str]) {
+    let filter = format!("label={label}");
+    let listed = Command::new("docker").args(list).args(["--filter", &filter]).output();
+    let listed = listed.map(|output| output.stdout).unwrap_or_default();
+    for id in String::from_utf8_lossy(&listed).split_whitespace() {
+        let _ = Command::new("docker").args(remove).arg(id).output();
     }
 }
 

@@ -14,7 +14,7 @@ mod spark;
 pub use cluster::{Cluster, ClusterOptions, QUICK_LOSS, free_address};
 pub use docker::{Registry, docker, volumes_of_this_machine};
 pub use etcd::Etcd;
-pub use folder::Folder;
+pub use folder::{COMPOSE_PROJECT, Folder};
 pub use process::{Finished, Process, clean_command, example_program, mezz_program};
 pub use spark::{
     FIRST, Mode, SECOND, SLOW, example, executors, go, http_get, nothing_is_left, places_of,

@@ -134,6 +134,10 @@ fn the_leader_is_killed_and_etcd_is_away() -> Result<()> {
 
     let killed = Instant::now();
     world.cluster.master_of(0)?.kill_9()?;
+    // A command that comes before the next leader waits for it, and says so.
+    let agents = world.cluster.mezz(["agents"])?.success()?;
+    let waited = "for a master to lead: ";
+    ensure!(agents.stderr.contains(waited), "{agents}");
     world.wait_for_leader(1)?;
     eprintln!("the standby led {:.2} s after kill -9", killed.elapsed().as_secs_f64());
     world.all_is_back(&job.framework)?;
@@ -156,6 +160,13 @@ fn the_leader_is_killed_and_etcd_is_away() -> Result<()> {
     // Nobody may lead while etcd does not answer for longer than the lease.
     world.etcd.pause()?;
     world.wait_for_page(1, "leader is not known")?;
+    for (patience, text) in
+        [("0", "no master leads: "), ("1200ms", "no master leads, for 1200ms now")]
+    {
+        let list = world.cluster.mezz(["agents", "--leader-timeout", patience])?;
+        ensure!(list.code == Some(1) && list.stderr.contains(text), "{list}");
+        ensure!(list.stderr.contains("knows of no leader"), "{list}");
+    }
     world.etcd.go_on()?;
     world.all_is_back(&job.framework)?;
     job.ends_as_it_should()?;

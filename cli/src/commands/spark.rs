@@ -18,7 +18,7 @@ use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand};
 use mezz_spark::submit::{self, Kind, MASTER_SCHEME, Mode, SparkOptions};
 
-use crate::{client::ClientArgs, config::Sources, logging};
+use crate::{client::MasterList, config::Sources, logging};
 
 /// Run Spark jobs and shells on the cluster.
 ///
@@ -31,7 +31,7 @@ use crate::{client::ClientArgs, config::Sources, logging};
 pub struct SparkArgs {
     /// Whom to ask.
     #[command(flatten)]
-    client: ClientArgs,
+    masters: MasterList,
     /// What to run.
     #[command(subcommand)]
     command: SparkCommand,
@@ -100,10 +100,10 @@ pub fn run(args: &SparkArgs, sources: &Sources<'_>) -> anyhow::Result<ExitCode> 
         return help(kind, &options);
     }
     let master = match (&own.master, own.url) {
-        (Some(master), _) => ClientArgs { master: split(master) }.masters()?,
+        (Some(master), _) => MasterList { master: split(master) }.checked()?,
         // Theirs says it all.
         (None, true) => Vec::new(),
-        (None, false) => args.client.masters()?,
+        (None, false) => args.masters.checked()?,
     };
     let options = SparkOptions {
         master,

@@ -36,6 +36,10 @@ impl Sources<'_> {
     pub fn effective(&self) -> String {
         let mut out = Vec::new();
         for id in self.matches.ids() {
+            // A group of options, named as the struct that has them.
+            if id.as_str().starts_with(|first: char| first.is_ascii_uppercase()) {
+                continue;
+            }
             let option = id.as_str().replace('_', "-");
             let Ok(Some(values)) = self.matches.try_get_raw(id.as_str()) else { continue };
             let values: Vec<String> =

@@ -141,7 +141,7 @@ fn options_of(section: &str, command: &Command) -> Option<BTreeMap<String, FileO
     if section == CLIENT {
         // Those that all commands that ask a master have.
         let sub = command.find_subcommand("agents")?;
-        let shared = ["master", "output"];
+        let shared = ["leader_timeout", "master", "output"];
         return Some(file_options(sub).filter(|(id, _)| shared.contains(&id.as_str())).collect());
     }
     let above = match section {
@@ -242,7 +242,9 @@ mod tests {
         assert!(all.contains("`zzzzzzzzzzzzzzzzz` in [master]; there are advertise, "), "{all}");
         assert!(all.contains("no table `agnet`; did you mean `agent`?"), "{all}");
         assert!(
-            all.contains("unknown key `listen` in [client]; there are master, output"),
+            all.contains(
+                "unknown key `listen` in [client]; there are leader-timeout, master, output"
+            ),
             "{all}"
         );
     }

@@ -2,6 +2,8 @@
 //! then defaults.
 
 mod check;
+#[cfg(test)]
+mod deploy_tests;
 mod file;
 
 use std::{
@@ -155,7 +157,7 @@ mod tests {
         assert_eq!(agent.master, ["a:5050", "b:5050"]);
         let parsed = parse_ok(&format!("mezz task kill x --config {path}"), None);
         let Command::Task(task) = &parsed.cli.command else { panic!("not a task") };
-        assert_eq!(task.client().master, ["c:5050"]);
+        assert_eq!(task.client().masters.master, ["c:5050"]);
         let parsed = parse_ok(&format!("mezz agent drain x --config {path}"), None);
         let (_, matches) = parsed.subcommand();
         let (_, drain) = matches.subcommand().unwrap();

@@ -201,7 +201,7 @@ mod tests {
         let Command::Agent(args) = parse(line).unwrap() else { panic!() };
         let Some(AgentCommand::Drain(drain)) = &args.command else { panic!("{args:?}") };
         assert_eq!((drain.agent.agent.as_str(), drain.wait, drain.mark_gone), ("S0", true, false));
-        assert_eq!(drain.agent.client.master, ["m:5050"]);
+        assert_eq!(drain.agent.client.masters.master, ["m:5050"]);
         assert!(
             parse("mezz agent reactivate S0").is_ok() && parse("mezz agent deactivate S0").is_ok()
         );

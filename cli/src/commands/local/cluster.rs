@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Local;
 use crate::{
-    client::{self, ClientArgs, Operator},
+    client::{self, Operator},
     commands::{frameworks, launch},
     resources,
     server::{self, Listen},
@@ -165,7 +165,7 @@ async fn failed(servers: &mut JoinSet<(String, anyhow::Result<()>)>) -> anyhow::
 }
 
 async fn connect(address: &str) -> anyhow::Result<Operator> {
-    ClientArgs { master: vec![address.to_owned()] }.operator().await
+    client::operator(&[address.to_owned()], START_DEADLINE).await
 }
 
 async fn all_active(address: &str, agents: usize) -> anyhow::Result<()> {

@@ -152,7 +152,7 @@ pub async fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         .checkpoint(true)
         .build();
     let (scheduler, events) =
-        scheduler::connect(SchedulerOptions::new(args.client.masters()?, info))?;
+        scheduler::connect(SchedulerOptions::new(args.client.masters.checked()?, info))?;
     let mut runner = Runner {
         job: Job::new(&args.name, plan.instances),
         plan,

@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use clap::Args;
 use mezz_spark::submit::{self, DEFAULTS, Mode, SparkOptions};
 
-use crate::{client::ClientArgs, output};
+use crate::{client::MasterList, output};
 
 /// Print the settings by which any Spark program of this machine knows the cluster
 ///
@@ -35,7 +35,7 @@ pub struct EnvArgs {
     bridge_jar: Option<PathBuf>,
     /// The masters.
     #[command(flatten)]
-    client: ClientArgs,
+    masters: MasterList,
 }
 
 /// Prints or writes the settings.
@@ -44,7 +44,7 @@ pub struct EnvArgs {
 /// When the plugin is not found, or the file cannot be read or written.
 pub fn run(args: &EnvArgs) -> anyhow::Result<()> {
     let options = SparkOptions {
-        master: args.client.masters()?,
+        master: args.masters.checked()?,
         bridge_jar: args.bridge_jar.clone(),
         mode: args.mode.as_deref().map(Mode::parse).transpose()?,
         ..super::own_options()?

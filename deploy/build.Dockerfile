@@ -1,0 +1,23 @@
+# Compiles mezz and its plugin for Spark where there is no Rust: `deploy/up.sh --in-docker`. Of
+# the image only two files are used.
+
+# Of Debian 12, like what the programs will run on.
+FROM rust:1.95-bookworm AS rust
+RUN apt-get update && \
+    apt-get install -y --no-install-recommends protobuf-compiler libprotobuf-dev
+WORKDIR /src
+COPY . .
+RUN cargo build --release --locked -p mezz
+
+FROM debian:12-slim AS java
+ARG SPARK_VERSION=4.3.0
+RUN apt-get update && \
+    DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
+      openjdk-17-jdk-headless python3-pip && \
+    pip install --no-cache-dir --target /opt/python "pyspark==${SPARK_VERSION}"
+COPY spark-framework/bridge /bridge
+RUN /bridge/build.sh /opt/python/pyspark /mezz-spark-bridge.jar
+
+FROM scratch
+COPY --from=rust /src/target/release/mezz /mezz
+COPY --from=java /mezz-spark-bridge.jar /mezz-spark-bridge.jar
