@@ -18,6 +18,12 @@ use crate::{
     registry::RegistryOp,
 };
 
+/// Agents that lose their links together come back at this rate, or all within …
+const RETURNS_PER_MS: u32 = 40;
+
+/// … so many milliseconds, whichever is sooner.
+const LONGEST_SPREAD_MS: u32 = 5_000;
+
 impl Core {
     pub(super) fn register(
         &mut self,
@@ -55,18 +61,14 @@ impl Core {
     /// Rule 47: an agent that is away and whose address a new one has will not
     /// come back; its state was wiped. Its tasks are lost.
     fn remove_former(&mut self, now: Time, info: &v1::AgentInfo, out: &mut Effects) {
-        // So that a search costs nothing where all are there.
-        if self.counters.agents_disconnected == 0 {
-            return;
-        }
-        let former = self.agents.iter().find(|(_, agent)| {
-            matches!(agent.link, AgentLink::Disconnected { .. })
-                && agent.info.hostname == info.hostname
-                && agent.info.port.is_some()
-                && agent.info.port == info.port
-        });
-        if let Some((key, _)) = former {
-            self.remove_agent(now, key, out);
+        let Some(port) = info.port else { return };
+        let first = (info.hostname.clone(), port, AgentKey(0));
+        let former = self.disconnected_at.range(first..).next();
+        if let Some((hostname, of, key)) = former
+            && *hostname == info.hostname
+            && *of == port
+        {
+            self.remove_agent(now, *key, out);
         }
     }
 
@@ -82,7 +84,14 @@ impl Core {
             ping_interval_ms: u64::try_from(interval).unwrap_or(u64::MAX),
             completed_frameworks,
             drain: self.agents[key].order_drain(),
+            return_spread_ms: Some(self.return_spread()),
         }
+    }
+
+    /// Milliseconds over which the agents of a cluster of this size are to return.
+    fn return_spread(&self) -> u32 {
+        let agents = u32::try_from(self.agents.len()).unwrap_or(u32::MAX);
+        (agents / RETURNS_PER_MS).min(LONGEST_SPREAD_MS)
     }
 
     pub(super) fn refuse_agent(
@@ -129,19 +138,8 @@ impl Core {
         if self.agents.len() < self.options.max_agents {
             return Ok(());
         }
-        let oldest = if self.counters.agents_unreachable == 0 {
-            None
-        } else {
-            self.agents
-                .iter()
-                .filter_map(|(key, agent)| match agent.link {
-                    AgentLink::Unreachable { since } => Some((since, key)),
-                    _ => None,
-                })
-                .min()
-        };
-        match oldest {
-            Some((_, key)) => {
+        match self.unreachable_since.first() {
+            Some(&(_, key)) => {
                 self.give_up_agent(now, key, out);
                 Ok(())
             }

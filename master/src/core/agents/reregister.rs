@@ -129,13 +129,12 @@ impl Core {
         }
         let known = self.agent_ids.get(&id).copied();
         let before = known.map(|key| self.agents[key].record());
-        let key = match known {
+        let (key, described) = match known {
             Some(key) => {
                 self.unlink(now, key, out);
-                describe(&mut self.agents[key], described);
-                key
+                (key, Some(described))
             }
-            None => self.insert_described(id, described),
+            None => (self.insert_described(id, described), None),
         };
         // Then frameworks were told that its tasks are lost, or may have been: an
         // agent that is not known may be one that was given up.
@@ -145,6 +144,10 @@ impl Core {
         let was_allocated = known.is_some() && self.agents[key].is_allocated();
         self.set_agent_link(key, link);
         let agent = &mut self.agents[key];
+        // Only now, for it was found by its old host and port.
+        if let Some(described) = described {
+            describe(agent, described);
+        }
         agent.registered.get_or_insert(now);
         agent.reregistered = Some(now);
         let spec = agent.spec();

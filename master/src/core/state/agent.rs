@@ -15,7 +15,7 @@ use mezz_proto::{
 
 use super::{OfferKey, TaskKey};
 use crate::{
-    allocator::{AgentSpec, FrameworkKey},
+    allocator::{AgentKey, AgentSpec, FrameworkKey},
     core::ConnectionId,
 };
 
@@ -112,14 +112,14 @@ pub(in crate::core) enum AgentLink {
         /// The state of its pings.
         ping: Ping,
     },
-    /// Its link broke; unreachable from `until` on.
+    /// Its link broke; unreachable from `until` on, or at its turn after it.
     Disconnected {
-        /// Entry in the timers.
+        /// Entry in the timers, or in the removals.
         until: Time,
     },
-    /// Known from the registry and not yet back; unreachable from `until` on.
+    /// Known from the registry and not yet back; unreachable likewise.
     Recovering {
-        /// Entry in the timers.
+        /// Entry in the timers, or in the removals.
         until: Time,
     },
     /// Its time was up. The allocator does not know it.
@@ -160,6 +160,11 @@ impl Agent {
             AgentLink::Connected { connection, .. } => Some(connection),
             _ => None,
         }
+    }
+
+    /// Its place among agents by host and port; `key` is its own.
+    pub fn listens_at(&self, key: AgentKey) -> Option<(String, i32, AgentKey)> {
+        Some((self.info.hostname.clone(), self.info.port?, key))
     }
 
     /// A new order to drain, if it is to.
