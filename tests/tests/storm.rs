@@ -263,7 +263,8 @@ fn a_storm_of_agents_is_admitted_in_few_transactions_and_none_is_lost() -> Resul
     ensure!(transactions <= 4, "{transactions} transactions for agents that only came back");
     let end = world.cluster.master_of(0)?.wait(PATIENCE)?;
     ensure!(end.code == Some(0), "{end}");
-    world.runtime.shutdown_background();
     world.cluster.spawn_master(0)?;
+    world.wait_for(0, "/health", "standby; the leader is 127")?;
+    world.runtime.shutdown_background();
     world.cluster.stop()
 }
