@@ -33,6 +33,9 @@ struct Round {
     admitted: f64,
 }
 
+/// A measurement's name, its unit, and where it is in a round.
+type Figure = (&'static str, &'static str, fn(&Round) -> f64);
+
 pub(super) async fn run(args: &FailoverArgs, report: &mut Report) -> Result<()> {
     for agents in &args.agents {
         raise_file_limit(*agents, args.connections)?;
@@ -40,7 +43,7 @@ pub(super) async fn run(args: &FailoverArgs, report: &mut Report) -> Result<()> 
         for _ in 0..args.rounds {
             rounds.push(round(args, *agents).await?);
         }
-        let figures: [(&str, &str, fn(&Round) -> f64); 7] = [
+        let figures: [Figure; 7] = [
             ("storm.admitted", "s", |r| r.admitted),
             ("storm.registry_read", "s", |r| r.read),
             ("storm.all_back", "s", |r| r.back),
