@@ -12,14 +12,18 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use mezz_proto::{
-    mezz::v1::{self as mezz, agent_link_client::AgentLinkClient, agent_message, master_message},
+    LEADER_KEY,
+    mezz::v1::{self as mezz, agent_message, master_message},
     resources::{Dialect, Resources},
     v1,
 };
+use rand::RngExt;
 use tokio::{sync::mpsc, task::JoinSet};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 use uuid::Uuid;
+
+use crate::encoded::{Encoded, connect};
 
 /// Messages that one simulated agent may have under way to the master.
 const QUEUE: usize = 4096;
@@ -30,11 +34,17 @@ const FIRST_PAUSE: Duration = Duration::from_millis(20);
 /// … to this; then an agent gives up.
 const LAST_PAUSE: Duration = Duration::from_secs(3);
 
+/// For all of them to be registered.
+const LONGEST_WAIT: Duration = Duration::from_secs(300);
+
+/// First and longest pause of an agent that looks for the leader.
+const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
 /// What the simulated agents are.
 #[derive(Clone, Debug)]
 pub struct AgentsOptions {
-    /// host:port.
-    pub master: String,
+    /// host:port of each master.
+    pub masters: Vec<String>,
     /// How many.
     pub agents: usize,
     /// TCP connections that they share; 0 for one each.
@@ -43,6 +53,9 @@ pub struct AgentsOptions {
     pub resources: String,
     /// Whether tasks end as soon as they run, or run for ever.
     pub finish: bool,
+    /// Whether an agent that lost its link looks for the leader, as a real one does;
+    /// else that is an error.
+    pub returns: bool,
 }
 
 /// What they have seen.
@@ -76,14 +89,14 @@ pub struct Agents {
 impl Agents {
     /// Waits until so many are registered.
     pub async fn wait_registered(&self, count: usize) -> Result<()> {
-        let end = Instant::now() + Duration::from_secs(120);
+        let end = Instant::now() + LONGEST_WAIT;
         while (self.seen.registered.load(Ordering::Relaxed) as usize) < count {
             if self.seen.broken.load(Ordering::Relaxed) > 0 {
                 bail!("a simulated agent lost its link");
             }
             if Instant::now() > end {
                 bail!(
-                    "only {:?} of {count} agents are registered after 120 s",
+                    "only {:?} of {count} agents are registered after {LONGEST_WAIT:?}",
                     self.seen.registered
                 );
             }
@@ -109,26 +122,42 @@ pub struct Carried {
 pub fn start(options: &AgentsOptions, carried: Option<Carried>) -> Result<Agents> {
     let resources = Resources::parse(&options.resources).context("--resources")?;
     let seen = Arc::new(Seen::default());
-    let endpoint = Endpoint::from_shared(format!("http://{}", options.master))?
-        .tcp_nodelay(true)
-        .initial_stream_window_size(1 << 20)
-        .initial_connection_window_size(1 << 21);
-    let shared: Vec<Channel> = (0..options.connections).map(|_| endpoint.connect_lazy()).collect();
+    let endpoints = options
+        .masters
+        .iter()
+        .map(|master| {
+            Ok(Endpoint::from_shared(format!("http://{master}"))?
+                .tcp_nodelay(true)
+                .initial_stream_window_size(1 << 20)
+                .initial_connection_window_size(1 << 21))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let shared: Vec<Vec<Channel>> = endpoints
+        .iter()
+        .map(|endpoint| (0..options.connections).map(|_| endpoint.connect_lazy()).collect())
+        .collect();
     let mut tasks = JoinSet::new();
     for n in 0..options.agents {
-        let channel = match shared.len() {
-            0 => endpoint.connect_lazy(),
-            len => shared[n % len].clone(),
-        };
+        let channels: Vec<Channel> = endpoints
+            .iter()
+            .zip(&shared)
+            .map(|(endpoint, shared)| match shared.len() {
+                0 => endpoint.connect_lazy(),
+                len => shared[n % len].clone(),
+            })
+            .collect();
         let agent = Agent {
-            n,
-            resources: resources.clone(),
+            hello: Encoded::new(hello(n, &resources, carried.as_ref())),
             seen: seen.clone(),
             finish: options.finish,
-            carried: carried.clone(),
         };
+        if options.returns {
+            let masters = options.masters.clone();
+            tasks.spawn(async move { agent.run_returning(&masters, &channels).await });
+            continue;
+        }
         tasks.spawn(async move {
-            if let Err(error) = agent.run(channel).await {
+            if let Err(error) = agent.run(&channels[0]).await {
                 agent.seen.broken.fetch_add(1, Ordering::Relaxed);
                 eprintln!("simulated agent {n}: {error:#}");
             }
@@ -138,24 +167,21 @@ pub fn start(options: &AgentsOptions, carried: Option<Carried>) -> Result<Agents
 }
 
 struct Agent {
-    n: usize,
-    resources: Resources,
+    hello: Encoded,
     seen: Arc<Seen>,
     finish: bool,
-    carried: Option<Carried>,
 }
 
 impl Agent {
     /// Tries again until it is linked, for a listener's queue overflows when all
     /// come at once; a link that breaks later is an error.
-    async fn run(&self, channel: Channel) -> Result<()> {
-        let mut client = AgentLinkClient::new(channel);
+    async fn run(&self, channel: &Channel) -> Result<()> {
         let mut pause = FIRST_PAUSE;
         loop {
             let (out, queue) = mpsc::channel(QUEUE);
-            out.send(message(self.hello())).await?;
-            match client.connect(ReceiverStream::new(queue)).await {
-                Ok(response) => return self.serve(response.into_inner(), out).await,
+            out.send(self.hello.clone()).await?;
+            match connect(channel.clone(), ReceiverStream::new(queue), None).await {
+                Ok(stream) => return self.serve(stream, out, &mut None).await,
                 Err(status) if pause > LAST_PAUSE => return Err(status.into()),
                 Err(_) => tokio::time::sleep(pause).await,
             }
@@ -163,10 +189,42 @@ impl Agent {
         }
     }
 
+    /// As a real agent's link: round after round, with what standbys are to know.
+    async fn run_returning(&self, masters: &[String], channels: &[Channel]) {
+        let mut pause = Duration::ZERO;
+        let mut tried = None;
+        loop {
+            for (master, channel) in masters.iter().zip(channels) {
+                let (out, queue) = mpsc::channel(QUEUE);
+                if out.send(self.hello.clone()).await.is_err() {
+                    return;
+                }
+                match connect(channel.clone(), ReceiverStream::new(queue), tried).await {
+                    Ok(stream) => {
+                        tried = Some(master.as_str());
+                        let mut registered = None;
+                        // However it ended: it is gone.
+                        let _ = self.serve(stream, out, &mut registered).await;
+                        if let Some(spread) = registered {
+                            pause = Duration::ZERO;
+                            part_of(spread).await;
+                        }
+                    }
+                    // A standby; the next in the list is the leader, or will be.
+                    Err(status) if status.metadata().contains_key(LEADER_KEY) => {}
+                    Err(_) => tried = Some(master.as_str()),
+                }
+            }
+            pause = (pause * 2).clamp(BACKOFF.0, BACKOFF.1);
+            part_of(pause).await;
+        }
+    }
+
     async fn serve(
         &self,
         mut stream: tonic::Streaming<mezz::MasterMessage>,
-        out: mpsc::Sender<mezz::AgentMessage>,
+        out: mpsc::Sender<Encoded>,
+        spread: &mut Option<Duration>,
     ) -> Result<()> {
         let mut id = String::new();
         // The terminal update of each task, sent once the first is acknowledged.
@@ -174,11 +232,13 @@ impl Agent {
         while let Some(incoming) = stream.message().await? {
             match incoming.message {
                 Some(master_message::Message::Registered(registered)) => {
+                    let millis = registered.return_spread_ms();
+                    *spread = Some(Duration::from_millis(millis.into()));
                     id = registered.agent_id.value;
                     self.seen.registered.fetch_add(1, Ordering::Relaxed);
                 }
                 Some(master_message::Message::Ping(ping)) => {
-                    out.send(message(agent_message::Message::Pong(mezz::Pong {
+                    out.send(Encoded::new(agent_message::Message::Pong(mezz::Pong {
                         number: ping.number,
                     })))
                     .await?;
@@ -195,7 +255,8 @@ impl Agent {
                             );
                         }
                         let running = update(v1::TaskState::TaskRunning);
-                        out.send(message(agent_message::Message::StatusUpdate(running))).await?;
+                        out.send(Encoded::new(agent_message::Message::StatusUpdate(running)))
+                            .await?;
                     }
                 }
                 Some(master_message::Message::Acknowledgement(ack)) => {
@@ -204,7 +265,8 @@ impl Agent {
                             if let Ok(mut at) = self.seen.last_terminal.lock() {
                                 *at = Some(Instant::now());
                             }
-                            out.send(message(agent_message::Message::StatusUpdate(last))).await?;
+                            out.send(Encoded::new(agent_message::Message::StatusUpdate(last)))
+                                .await?;
                         }
                         None if self.finish => {
                             self.seen.finished.fetch_add(1, Ordering::Relaxed);
@@ -217,51 +279,54 @@ impl Agent {
         }
         Ok(())
     }
-
-    fn hello(&self) -> agent_message::Message {
-        let id = format!("00000000-0000-0000-0000-000000000000-S{}", self.n);
-        let agent = v1::AgentInfo {
-            id: self.carried.as_ref().map(|_| v1::AgentId { value: id.clone() }),
-            hostname: format!("sim{}", self.n),
-            port: Some(5051),
-            resources: self.resources.to_proto(Dialect::Refined, None),
-            ..Default::default()
-        };
-        let description = mezz::AgentDescription {
-            agent,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            protocol: 1,
-            api_address: format!("127.0.0.1:{}", 10_000 + self.n % 50_000),
-            ..Default::default()
-        };
-        let Some(carried) = &self.carried else {
-            return agent_message::Message::Register(mezz::Register { description });
-        };
-        let mut task = v1::Task {
-            name: "carried".to_owned(),
-            framework_id: carried.framework.id.clone().unwrap_or_default(),
-            agent_id: v1::AgentId { value: id },
-            resources: carried.resources.to_proto(Dialect::Refined, Some("*")),
-            ..Default::default()
-        };
-        task.set_state(v1::TaskState::TaskRunning);
-        let tasks = (0..carried.tasks)
-            .map(|t| {
-                let task_id = v1::TaskId { value: format!("t{}-{t}", self.n) };
-                v1::Task { task_id, ..task.clone() }
-            })
-            .collect();
-        agent_message::Message::Reregister(mezz::Reregister {
-            description,
-            tasks,
-            frameworks: vec![carried.framework.clone()],
-            executors: Vec::new(),
-        })
-    }
 }
 
-fn message(message: agent_message::Message) -> mezz::AgentMessage {
-    mezz::AgentMessage { message: Some(message) }
+/// Waits for a random part of this time.
+async fn part_of(time: Duration) {
+    let random = time.mul_f64(rand::rng().random_range(0.0..=1.0));
+    tokio::time::sleep(random).await;
+}
+
+/// What agent number `n` says first.
+fn hello(n: usize, resources: &Resources, carried: Option<&Carried>) -> agent_message::Message {
+    let id = format!("00000000-0000-0000-0000-000000000000-S{}", n);
+    let agent = v1::AgentInfo {
+        id: carried.map(|_| v1::AgentId { value: id.clone() }),
+        hostname: format!("sim{}", n),
+        port: Some(5051),
+        resources: resources.to_proto(Dialect::Refined, None),
+        ..Default::default()
+    };
+    let description = mezz::AgentDescription {
+        agent,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        protocol: 1,
+        api_address: format!("127.0.0.1:{}", 10_000 + n % 50_000),
+        ..Default::default()
+    };
+    let Some(carried) = carried else {
+        return agent_message::Message::Register(mezz::Register { description });
+    };
+    let mut task = v1::Task {
+        name: "carried".to_owned(),
+        framework_id: carried.framework.id.clone().unwrap_or_default(),
+        agent_id: v1::AgentId { value: id },
+        resources: carried.resources.to_proto(Dialect::Refined, Some("*")),
+        ..Default::default()
+    };
+    task.set_state(v1::TaskState::TaskRunning);
+    let tasks = (0..carried.tasks)
+        .map(|t| {
+            let task_id = v1::TaskId { value: format!("t{}-{t}", n) };
+            v1::Task { task_id, ..task.clone() }
+        })
+        .collect();
+    agent_message::Message::Reregister(mezz::Reregister {
+        description,
+        tasks,
+        frameworks: vec![carried.framework.clone()],
+        executors: Vec::new(),
+    })
 }
 
 fn update(

@@ -87,6 +87,19 @@ impl Process {
         Ok(Stat::of(self.child.id())?.ended)
     }
 
+    /// Asks it to end, by SIGTERM.
+    pub fn terminate(&self) -> Result<()> {
+        use rustix::process::{Pid, Signal, kill_process};
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("a pid")?;
+        kill_process(pid, Signal::TERM).context("SIGTERM")
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self) -> Result<()> {
+        self.child.wait()?;
+        Ok(())
+    }
+
     /// Ends it at once, as a crash would.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
@@ -152,7 +165,8 @@ pub fn mezz_program(given: Option<&Path>) -> Result<PathBuf> {
     Ok(path)
 }
 
-fn free_address() -> Result<String> {
+/// An address on loopback that nobody listens on.
+pub fn free_address() -> Result<String> {
     Ok(StdListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
 }
 

@@ -51,8 +51,8 @@ pub struct Framework {
 }
 
 impl Framework {
-    /// Subscribes with `name`; each task asks for `resources` and runs `true`.
-    pub fn connect(master: &str, name: &str, resources: Resources) -> Result<Self> {
+    /// Subscribes with `name` at one of these masters (between commas); each task asks for `resources` and runs `true`.
+    pub fn connect(masters: &str, name: &str, resources: Resources) -> Result<Self> {
         let framework = v1::FrameworkInfo {
             user: "root".to_owned(),
             name: name.to_owned(),
@@ -67,8 +67,7 @@ impl Framework {
             .collect(),
             ..Default::default()
         };
-        let (scheduler, events) =
-            connect(SchedulerOptions::new(vec![master.to_owned()], framework))?;
+        let (scheduler, events) = connect(SchedulerOptions::new(masters.split(','), framework))?;
         let framework = Self {
             scheduler,
             events,

@@ -38,11 +38,12 @@ impl LatencyArgs {
         let mezz = mezz_program(self.mezz.as_deref())?;
         let master = Process::master(&mezz, None, &["--registry", "memory"]).await?;
         let one = AgentsOptions {
-            master: master.address.clone(),
+            masters: vec![master.address.clone()],
             agents: 1,
             connections: 0,
             resources: "cpus:1;mem:1024".to_owned(),
             finish: true,
+            returns: false,
         };
         // Too small for the task, so that every offer of them is declined for good.
         let others = AgentsOptions {

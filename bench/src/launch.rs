@@ -108,11 +108,12 @@ impl LaunchArgs {
         let mezz = mezz_program(self.mezz.as_deref())?;
         let master = Process::master(&mezz, None, &["--registry", "memory"]).await?;
         let options = AgentsOptions {
-            master: master.address.clone(),
+            masters: vec![master.address.clone()],
             agents: self.agents,
             connections: self.connections,
             resources: AGENT.to_owned(),
             finish,
+            returns: false,
         };
         let agents = agents::start(&options, None)?;
         agents.wait_registered(self.agents).await?;

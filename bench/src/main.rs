@@ -10,7 +10,11 @@ mod allocator;
 mod cluster;
 mod containers;
 mod containment;
+mod encoded;
+mod etcd;
+mod failover;
 mod framework;
+mod health;
 mod latency;
 mod launch;
 mod report;
@@ -53,6 +57,9 @@ enum Workload {
     Latency(latency::LatencyArgs),
     /// Agents that come back to a restarted master
     Reregister(reregister::ReregisterArgs),
+    /// From a leader's end to the next one's offers, all agents at once at the next
+    /// leader, and the registry in etcd
+    Failover(failover::FailoverArgs),
     /// Spark jobs on Mezz and on Spark's own Standalone manager
     Spark(spark::SparkArgs),
 }
@@ -82,6 +89,7 @@ fn run() -> Result<()> {
         Workload::Containers(args) => runtime.block_on(args.run(report)),
         Workload::Latency(args) => runtime.block_on(unless_broken_off(args.run(report))),
         Workload::Reregister(args) => runtime.block_on(unless_broken_off(args.run(report))),
+        Workload::Failover(args) => runtime.block_on(unless_broken_off(args.run(report))),
         Workload::Spark(args) => runtime.block_on(unless_broken_off(args.run(report))),
     }
 }

@@ -42,11 +42,12 @@ impl ReregisterArgs {
         for _ in 0..self.rounds {
             let master = Process::master(&mezz, None, &["--registry", "memory"]).await?;
             let options = AgentsOptions {
-                master: master.address.clone(),
+                masters: vec![master.address.clone()],
                 agents: self.agents,
                 connections: self.connections,
                 resources: "cpus:24;mem:4096;disk:4096;ports:[31000-32000]".to_owned(),
                 finish: false,
+                returns: false,
             };
             let carried = Carried {
                 framework: v1::FrameworkInfo {

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 /// Longest duration that an option takes: ten years. More is a slip of the keys.
 const MAX_DURATION_SECS: f64 = 10.0 * 365.0 * 86_400.0;
 
-const DURATION_UNITS: [(&str, f64); 7] = [
+const DURATION_UNITS: [(&str, f64); 12] = [
     ("ns", 1e-9),
     ("us", 1e-6),
     ("ms", 1e-3),
@@ -13,6 +13,12 @@ const DURATION_UNITS: [(&str, f64); 7] = [
     ("m", 60.0),
     ("h", 3600.0),
     ("d", 86_400.0),
+    // As Mesos writes them.
+    ("secs", 1.0),
+    ("mins", 60.0),
+    ("hrs", 3600.0),
+    ("days", 86_400.0),
+    ("weeks", 604_800.0),
 ];
 
 const SIZE_UNITS: [(&str, f64); 9] = [
@@ -49,6 +55,23 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 /// As [`duration`], or `never`.
 pub fn duration_or_never(text: &str) -> Result<Option<Duration>, String> {
     if text == "never" { Ok(None) } else { duration(text).map(Some) }
+}
+
+/// `100/1m`, `1/10mins`: so many in so long a time, both more than 0; or `none`.
+pub fn rate_or_none(text: &str) -> Result<Option<(u32, Duration)>, String> {
+    const HELP: &str = "write NUMBER/TIME, like `100/1m`, or `none`";
+    if text == "none" {
+        return Ok(None);
+    }
+    let (number, per) =
+        text.split_once('/').ok_or_else(|| format!("`{text}` is no rate; {HELP}"))?;
+    let wrong = |error| format!("`{text}` is no rate ({error}); {HELP}");
+    let number = count_u32(number.trim()).map_err(wrong)?;
+    let per = duration(per.trim()).map_err(wrong)?;
+    if per.is_zero() {
+        return Err(wrong("the time has to be more than 0".to_owned()));
+    }
+    Ok(Some((number, per)))
 }
 
 /// Bytes: `512MiB`, `10GB`, `4096B`.
@@ -217,6 +240,19 @@ mod tests {
         ] {
             let error = duration(text).unwrap_err();
             assert!(error.contains(part) && error.contains(text), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn rates() {
+        let minute = Duration::from_secs(60);
+        assert_eq!(rate_or_none("100/1m"), Ok(Some((100, minute))));
+        assert_eq!(rate_or_none("1/10mins"), Ok(Some((1, minute * 10))));
+        assert_eq!(rate_or_none("2 / 1hrs"), Ok(Some((2, minute * 60))));
+        assert_eq!(rate_or_none("none"), Ok(None));
+        for bad in ["1", "0/1m", "1/0", "x/1m", "1/m", "-1/1m", "never"] {
+            let error = rate_or_none(bad).unwrap_err();
+            assert!(error.contains(bad) && error.contains("NUMBER/TIME"), "{bad}: {error}");
         }
     }
 

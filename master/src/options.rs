@@ -17,6 +17,22 @@ pub enum RegistryOptions {
     Etcd(EtcdOptions),
 }
 
+/// So many agents in so long a time, evenly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RemovalRate {
+    /// How many; from 1.
+    pub agents: u32,
+    /// In which time; more than 0.
+    pub per: Duration,
+}
+
+impl RemovalRate {
+    /// From one agent to the next.
+    pub fn interval(&self) -> Duration {
+        self.per / self.agents.max(1)
+    }
+}
+
 /// Settings of a master.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MasterOptions {
@@ -44,6 +60,9 @@ pub struct CoreOptions {
     /// An agent whose link broke, or that the registry knows and that did not
     /// come back, is unreachable after this (rule 45: 10 min).
     pub agent_reregister_timeout: Duration,
+    /// No more agents become unreachable in a time than this, whatever happened to
+    /// them; the others wait, and need not if they return (rule 45: no limit).
+    pub agent_removal_rate_limit: Option<RemovalRate>,
     /// An agent that has been unreachable for so long is forgotten with its tasks
     /// (rule 76: 14 days).
     pub unreachable_retention: Duration,
@@ -80,6 +99,12 @@ impl Default for CoreOptions {
             ping_interval: Duration::from_secs(15),
             max_missed_pings: 5,
             agent_reregister_timeout: Duration::from_secs(600),
+            // A rack is told of within half a minute; but of a large cluster that a broken
+            // switch hides from the master little is given up before somebody has looked.
+            agent_removal_rate_limit: Some(RemovalRate {
+                agents: 100,
+                per: Duration::from_secs(60),
+            }),
             unreachable_retention: Duration::from_secs(14 * 24 * 3600),
             offer_timeout: None,
             allocation_batch: Duration::from_millis(2),

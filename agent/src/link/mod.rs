@@ -36,6 +36,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// Largest message that a master may send, in bytes.
 const MAX_MESSAGE: usize = 64 << 20;
 
+/// Whatever a master says, an agent waits no longer before it looks for another.
+const LONGEST_SPREAD_MS: u32 = 60_000;
+
 /// Settings of the link.
 #[derive(Clone, Debug)]
 pub(crate) struct LinkOptions {
@@ -64,15 +67,19 @@ pub(crate) async fn run(
                 stop.run_until_cancelled(connect(link, &master, tried, &options, &inputs, &stop));
             match connected.await {
                 None => return,
-                Some(Ok(Ended { registered })) => {
-                    if registered {
-                        wait = Duration::ZERO;
-                    }
+                Some(Ok(Ended { spread })) => {
                     if stop.is_cancelled() {
                         return;
                     }
+                    let registered = spread.is_some();
                     tracing::warn!(master, registered, "the link to the master ended");
                     search.failed(master);
+                    if let Some(spread) = spread {
+                        wait = Duration::ZERO;
+                        if stop.run_until_cancelled(part_of(spread)).await.is_none() {
+                            return;
+                        }
+                    }
                 }
                 Some(Err(error)) => {
                     match error.metadata().get(LEADER_KEY) {
@@ -86,15 +93,21 @@ pub(crate) async fn run(
         }
         wait = (wait * 2).clamp(options.backoff.0, options.backoff.1.max(options.backoff.0));
         // Random, so that a new master does not see all agents at once (rule 45).
-        let random = wait.mul_f64(rand::rng().random_range(0.0..=1.0));
-        if stop.run_until_cancelled(tokio::time::sleep(random)).await.is_none() {
+        if stop.run_until_cancelled(part_of(wait)).await.is_none() {
             return;
         }
     }
 }
 
+/// Waits for a random part of this time.
+async fn part_of(time: Duration) {
+    let random = time.mul_f64(rand::rng().random_range(0.0..=1.0));
+    tokio::time::sleep(random).await;
+}
+
 struct Ended {
-    registered: bool,
+    /// If the agent was registered: in which time the master wants its agents back.
+    spread: Option<Duration>,
 }
 
 async fn connect(
@@ -127,7 +140,7 @@ async fn connect(
     // wait for that.
     let up = Input::LinkUp { link, master: Arc::from(master), sender, close: close.clone() };
     if inputs.send(up).await.is_err() {
-        return Ok(Ended { registered: false });
+        return Ok(Ended { spread: None });
     }
     let mut request = Request::new(ReceiverStream::new(outgoing));
     if let Some(Ok(tried)) = tried.map(str::parse) {
@@ -142,7 +155,7 @@ async fn connect(
     };
     let ended = close.run_until_cancelled(talk).await;
     let _ = inputs.send(Input::Core(Event::LinkDown { link })).await;
-    ended.unwrap_or(Ok(Ended { registered: false }))
+    ended.unwrap_or(Ok(Ended { spread: None }))
 }
 
 async fn receive(
@@ -150,7 +163,7 @@ async fn receive(
     mut incoming: Streaming<MasterMessage>,
     inputs: &mpsc::Sender<Input>,
 ) -> Result<Ended, tonic::Status> {
-    let mut registered = false;
+    let mut spread = None;
     loop {
         match incoming.message().await {
             Ok(Some(message)) => {
@@ -158,19 +171,21 @@ async fn receive(
                     let mezz::Refused { reason, permanent, .. } = refused;
                     tracing::warn!(reason, permanent, "the master refuses this agent");
                 }
-                registered |=
-                    matches!(message.message, Some(master_message::Message::Registered(_)));
+                if let Some(master_message::Message::Registered(registered)) = &message.message {
+                    let spread_ms = registered.return_spread_ms().min(LONGEST_SPREAD_MS);
+                    spread = Some(Duration::from_millis(spread_ms.into()));
+                }
                 let event = Event::Master { link, message: Box::new(message) };
                 if inputs.send(Input::Core(event)).await.is_err() {
-                    return Ok(Ended { registered });
+                    return Ok(Ended { spread });
                 }
             }
-            Ok(None) => return Ok(Ended { registered }),
-            Err(error) if !registered => return Err(error),
+            Ok(None) => return Ok(Ended { spread }),
+            Err(error) if spread.is_none() => return Err(error),
             Err(error) => {
                 let error = chain(&error);
                 tracing::warn!(%error, "the link to the master broke");
-                return Ok(Ended { registered });
+                return Ok(Ended { spread });
             }
         }
     }

@@ -144,6 +144,7 @@ impl FakeMaster {
             ping_interval_ms: 15_000,
             completed_frameworks: vec![],
             drain: None,
+            ..Default::default()
         }))
         .await;
     }

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 use clap::Args;
 use mezz_master::{
     allocator::{MAX_REFUSE, MinAllocatable},
-    options::{CoreOptions, MasterOptions, RegistryOptions},
+    options::{CoreOptions, MasterOptions, RegistryOptions, RemovalRate},
 };
 use mezz_proto::resources::Resources;
 use tokio_util::sync::CancellationToken;
@@ -60,6 +60,16 @@ pub struct MasterArgs {
     /// pings
     #[arg(long, env = "MEZZ_AGENT_REREGISTER_TIMEOUT", value_name = "TIME", default_value = "10m")]
     pub agent_reregister_timeout: String,
+    /// No more agents than so many in so long a time become unreachable, N/TIME or
+    /// `none`; the others wait for their turn, and those that return meanwhile are
+    /// not told of
+    #[arg(
+        long,
+        env = "MEZZ_AGENT_REMOVAL_RATE_LIMIT",
+        value_name = "RATE",
+        default_value = "100/1m"
+    )]
+    pub agent_removal_rate_limit: String,
     /// Unreachable agents and their tasks are forgotten after this time
     #[arg(long, env = "MEZZ_UNREACHABLE_RETENTION", value_name = "TIME", default_value = "14d")]
     pub unreachable_retention: String,
@@ -163,6 +173,12 @@ impl MasterArgs {
             &mut core.agent_reregister_timeout,
         );
         check.set(
+            "agent-removal-rate-limit",
+            &self.agent_removal_rate_limit,
+            removal_rate,
+            &mut core.agent_removal_rate_limit,
+        );
+        check.set(
             "unreachable-retention",
             &self.unreachable_retention,
             units::duration,
@@ -239,6 +255,11 @@ impl MasterArgs {
             )),
         }
     }
+}
+
+fn removal_rate(text: &str) -> Result<Option<RemovalRate>, String> {
+    let rate = units::rate_or_none(text)?;
+    Ok(rate.map(|(agents, per)| RemovalRate { agents, per }))
 }
 
 /// `cpus:0.01|mem:32`: an offer has to contain one of the alternatives.

@@ -35,8 +35,8 @@ pub struct SchedulerOptions {
     /// Who acknowledges status updates.
     pub acknowledge: AcknowledgeMode,
     /// Shortest and longest pause before masters are tried again. Default:
-    /// 100 ms and 5 s. The pause doubles from one to the other and is jittered
-    /// by up to half.
+    /// 100 ms and 5 s. The pause doubles from one to the other; each time a random
+    /// part of it is waited.
     pub reconnect_backoff: (Duration, Duration),
 }
 

@@ -8,14 +8,15 @@ use crate::{
     core::Event,
     shell::{
         dispatch::Peer,
-        handle::CoreHandle,
+        handle::{CoreHandle, Line},
         limits::{AGENT_OUTBOX_BYTES, MAX_AGENT_MESSAGE_BYTES},
     },
 };
 
-static AGENTS: Kind<AgentMessage, MasterMessage> = Kind {
+pub(super) static AGENTS: Kind<AgentMessage, MasterMessage> = Kind {
     largest: MAX_AGENT_MESSAGE_BYTES,
     outbox: AGENT_OUTBOX_BYTES,
+    line: Line::Agents,
     to_peer: Peer::Agent,
     to_event: |connection, message| Event::AgentMessage { connection, message },
 };

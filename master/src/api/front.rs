@@ -1,6 +1,12 @@
 //! What a request meets: the leader's services, or a standby that says who leads.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -14,7 +20,10 @@ use mezz_proto::{
     codec::LeanCodec,
     mezz::v1::{GetMasterRequest, GetMasterResponse},
 };
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, codegen::Service, server::UnaryService};
 
@@ -22,7 +31,7 @@ use super::{
     http::{is_grpc, metrics_page, version_page},
     server::Identity,
 };
-use crate::shell::metrics::Metrics;
+use crate::shell::{limits::HELD_PACE, metrics::Metrics};
 
 /// A stream that is asked for while no leader is known waits so long for one: all who
 /// wait for a leader hear of it when it is there, rather than asking again and again.
@@ -34,7 +43,7 @@ const STREAMS: [&str; 2] = ["/mezz.v1.Scheduler/Subscribe", "/mezz.v1.AgentLink/
 
 #[derive(Clone, Debug)]
 enum Role {
-    Leads(Router),
+    Leads(Router, Arc<Doors>),
     /// With the leader's address, when there is one.
     StandsBy(Option<String>),
 }
@@ -43,9 +52,31 @@ impl Role {
     /// Whether this can be told to one who failed at `tried`.
     fn is_news(&self, tried: Option<&str>) -> bool {
         match self {
-            Self::Leads(_) => true,
+            Self::Leads(..) => true,
             Self::StandsBy(leader) => leader.is_some() && leader.as_deref() != tried,
         }
+    }
+}
+
+/// Lets those in who waited for this master to lead, one after the other: thousands
+/// that wake in the same instant would keep everything else from running.
+#[derive(Debug)]
+struct Doors {
+    opened: Instant,
+    /// How many have come to each of [`STREAMS`].
+    come: [AtomicU32; STREAMS.len()],
+}
+
+impl Doors {
+    fn open() -> Arc<Self> {
+        Arc::new(Self { opened: Instant::now(), come: Default::default() })
+    }
+
+    /// Waits for one's turn among those who waited for the same.
+    async fn pass(&self, stream: usize) {
+        let Some(come) = self.come.get(stream) else { return };
+        let before = come.fetch_add(1, Ordering::Relaxed);
+        tokio::time::sleep_until(self.opened + HELD_PACE * before).await;
     }
 }
 
@@ -68,7 +99,7 @@ impl Front {
 
     /// From now on this router answers.
     pub fn lead(&self, router: Router) {
-        self.role.send_replace(Role::Leads(router));
+        self.role.send_replace(Role::Leads(router, Doors::open()));
     }
 
     /// From now on everybody is sent to the leader.
@@ -93,7 +124,7 @@ impl Front {
     async fn answer(&self, request: Request) -> Response<Body> {
         let role = self.role.borrow().clone();
         match role {
-            Role::Leads(router) => led(router, request).await,
+            Role::Leads(router, _) => led(router, request).await,
             Role::StandsBy(leader) if is_grpc(request.headers()) => {
                 self.grpc(leader, request).await
             }
@@ -106,15 +137,18 @@ impl Front {
         if path == "/mezz.v1.Operator/GetMaster" {
             return self.get_master(leader, request).await;
         }
-        if !STREAMS.contains(&path) {
+        let Some(stream) = STREAMS.iter().position(|stream| *stream == path) else {
             return not_leading(leader.as_deref());
-        }
+        };
         let tried = request.headers().get(TRIED_KEY).and_then(|v| v.to_str().ok());
         let mut roles = self.role.subscribe();
         let news = async { roles.wait_for(|role| role.is_news(tried)).await.map(|r| r.clone()) };
         let news = self.stop.run_until_cancelled(timeout(self.hold, news)).await;
         match news {
-            Some(Ok(Ok(Role::Leads(router)))) => led(router, request).await,
+            Some(Ok(Ok(Role::Leads(router, doors)))) => {
+                doors.pass(stream).await;
+                led(router, request).await
+            }
             Some(Ok(Ok(Role::StandsBy(leader)))) => not_leading(leader.as_deref()),
             // Who failed there may well try again: the leader may have been busy.
             _ => not_leading(tried.filter(|t| leader.as_deref() == Some(t))),

@@ -92,6 +92,36 @@ async fn who_waits_at_the_next_leader_is_served_by_it() {
     assert_eq!(told(&front, STREAM, None).await, "a:1");
 }
 
+/// A crowd that waited is let in bit by bit, but a framework does not stand behind agents.
+#[tokio::test]
+async fn who_waits_at_the_next_leader_is_not_served_in_one_instant() {
+    const CROWD: u32 = 2_000;
+    let front = patient();
+    let wait_at = |path: &'static str| {
+        let front = front.clone();
+        tokio::spawn(async move { front.answer(grpc(path, None)).await.status() })
+    };
+    let crowd: Vec<_> = (0..CROWD).map(|_| wait_at("/mezz.v1.AgentLink/Connect")).collect();
+    let framework = wait_at(STREAM);
+    while front.role.receiver_count() <= CROWD as usize {
+        tokio::task::yield_now().await;
+    }
+    let (began, served) = (Instant::now(), Arc::new(AtomicU32::new(0)));
+    let count = served.clone();
+    front.lead(Router::new().fallback(move || {
+        // The framework is one more.
+        let before = count.fetch_add(1, Ordering::Relaxed);
+        assert!(HELD_PACE * before.saturating_sub(1) <= began.elapsed(), "{before}");
+        async { "served" }
+    }));
+    framework.await.unwrap();
+    assert!(served.load(Ordering::Relaxed) < CROWD);
+    for waiting in crowd {
+        assert_eq!(waiting.await.unwrap(), StatusCode::OK);
+    }
+    assert!(began.elapsed() >= HELD_PACE * (CROWD - 1), "{:?}", began.elapsed());
+}
+
 #[tokio::test]
 async fn a_standby_has_few_pages_and_sends_the_rest_on() {
     let front = front();

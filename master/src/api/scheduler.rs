@@ -8,14 +8,15 @@ use crate::{
     core::Event,
     shell::{
         dispatch::Peer,
-        handle::CoreHandle,
+        handle::{CoreHandle, Line},
         limits::{MAX_CALL_BYTES, SCHEDULER_OUTBOX_BYTES},
     },
 };
 
-static FRAMEWORKS: Kind<Call, SchedulerEvent> = Kind {
+pub(super) static FRAMEWORKS: Kind<Call, SchedulerEvent> = Kind {
     largest: MAX_CALL_BYTES,
     outbox: SCHEDULER_OUTBOX_BYTES,
+    line: Line::Frameworks,
     to_peer: Peer::Scheduler,
     to_event: |connection, call| Event::SchedulerCall { connection, call },
 };

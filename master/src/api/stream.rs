@@ -24,7 +24,7 @@ use crate::{
     shell::{
         core_loop::Input,
         dispatch::Peer,
-        handle::{CoreHandle, Stopped},
+        handle::{CoreHandle, Line, Stopped},
         limits::{DRAIN_TIMEOUT, FIRST_MESSAGE_TIMEOUT},
         outbox::{Outbox, OutboxStream, Weigh},
     },
@@ -36,6 +36,8 @@ pub struct Kind<In, Out> {
     pub largest: usize,
     /// What may wait for the peer, in bytes by estimate.
     pub outbox: usize,
+    /// Where it waits for its turn to be admitted.
+    pub line: Line,
     /// A peer of the outbox.
     pub to_peer: fn(Arc<Outbox<Out>>) -> Peer,
     /// An event of a message.
@@ -116,13 +118,19 @@ async fn read<In: Message + Default, Out: Weigh>(
                 return Err(status);
             }
         };
-        // Decoded only once the core has room for it.
+        // Decoded only once the core has room for it. Who is new waits its turn before.
+        let mut turn = None;
+        if peer.is_some() {
+            turn = tokio::select! {
+                biased;
+                () = &mut closed => return Ok(()),
+                turn = core.turn(kind.line, bytes.len()) => Some(turn.map_err(stopping)?),
+            };
+        }
         let inputs = 1 + usize::from(peer.is_some());
-        let mut room = core.room(inputs).await.map_err(|Stopped| {
-            Status::unavailable("the master is stopping; find the leader again")
-        })?;
+        let mut room = core.room(inputs).await.map_err(stopping)?;
         let event = (kind.to_event)(connection, decode(bytes)?);
-        let opened = peer.take().map(|peer| Input::Open(connection, peer));
+        let opened = peer.take().map(|peer| Input::Open(connection, peer, turn));
         for input in opened.into_iter().chain([Input::Message(connection, event)]) {
             if let Some(place) = room.next() {
                 place.send(input);
@@ -137,7 +145,15 @@ async fn read<In: Message + Default, Out: Weigh>(
     }
 }
 
+fn stopping(Stopped: Stopped) -> Status {
+    Status::unavailable("the master is stopping; find the leader again")
+}
+
 fn decode<In: Message + Default>(bytes: Bytes) -> Result<Box<In>, Status> {
     let message = In::decode(bytes);
     Ok(Box::new(message.map_err(|error| Status::internal(error.to_string()))?))
 }
+
+#[cfg(test)]
+#[path = "stream_tests.rs"]
+mod tests;

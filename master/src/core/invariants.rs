@@ -7,8 +7,9 @@ use thiserror::Error;
 
 use super::{
     Core,
-    state::{AgentLink, Charge, Duty, FrameworkLink, Timer},
+    state::{Agent, AgentLink, Charge, Duty, FrameworkLink, Timer},
 };
+use crate::allocator::AgentKey;
 
 /// A rule of the core that does not hold: a bug.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -79,6 +80,12 @@ impl Core {
         }
         ensure!(linked == self.agent_links.len(), "agent_links has strangers");
         ensure!(placed == self.agent_places.len(), "agent_places has strangers");
+        let since = |(key, agent): (AgentKey, &Agent)| match agent.link {
+            AgentLink::Unreachable { since } => Some((since, key)),
+            _ => None,
+        };
+        let found: BTreeSet<_> = self.agents.iter().filter_map(since).collect();
+        ensure!(found == self.unreachable_since, "unreachable_since is not as the agents say");
         ensure!(self.perhaps_drained.is_empty(), "a drain was not looked at");
         Ok(())
     }
@@ -86,11 +93,7 @@ impl Core {
     /// No resource on two tasks, executors or offers: together they are exactly
     /// what the allocator does not have left. Only what an agent brought with it
     /// may be more than there is; then nothing of that is left or offered.
-    fn check_agent_resources(
-        &self,
-        key: crate::allocator::AgentKey,
-        agent: &super::state::Agent,
-    ) -> Result<(), Violation> {
+    fn check_agent_resources(&self, key: AgentKey, agent: &Agent) -> Result<(), Violation> {
         let id = &agent.id;
         let mut left = agent.total.clone();
         let mut take = |what: &dyn std::fmt::Display, resources: &Resources, offered: bool| {
@@ -234,7 +237,7 @@ impl Core {
     }
 
     fn check_timers(&self) -> Result<(), Violation> {
-        let mut expected = 0;
+        let (mut expected, mut waiting) = (0, 0);
         let mut check = |at, timer| {
             expected += 1;
             ensure!(self.timers.contains(at, timer), "{timer:?} is not in the queue");
@@ -244,7 +247,11 @@ impl Core {
             match &agent.link {
                 AgentLink::Connected { ping, .. } => check(ping.next, Timer::Ping(key))?,
                 AgentLink::Disconnected { until } | AgentLink::Recovering { until } => {
-                    check(*until, Timer::AgentAway(key))?;
+                    if self.removals.contains(*until, key) {
+                        waiting += 1;
+                    } else {
+                        check(*until, Timer::AgentAway(key))?;
+                    }
                 }
                 AgentLink::Unreachable { since } => {
                     check(*since + self.options.unreachable_retention, Timer::AgentAway(key))?;
@@ -252,6 +259,10 @@ impl Core {
             }
         }
         for (key, framework) in self.frameworks.iter() {
+            if let Some((at, _)) = &framework.reconciling {
+                check(*at, Timer::Reconcile(key))?;
+                ensure!(framework.connection().is_some(), "nobody is there to be reconciled");
+            }
             match &framework.link {
                 FrameworkLink::Connected { heartbeat, .. } => {
                     check(*heartbeat, Timer::Heartbeat(key))?;
@@ -266,7 +277,11 @@ impl Core {
                 check(at, Timer::OfferExpiry(*key))?;
             }
         }
+        if let Some(turn) = self.removals.due() {
+            check(turn, Timer::Removal)?;
+        }
         ensure!(expected == self.timers.len(), "the timers have strangers");
+        ensure!(waiting == self.removals.len(), "the removals have strangers");
         Ok(())
     }
 
@@ -283,6 +298,8 @@ impl Core {
                 AgentLink::Unreachable { .. } => "agents_unreachable",
             });
         }
+        counted.insert("agent_losses_waiting", self.removals.len() as u64);
+        let mut count = |name| *counted.entry(name).or_default() += 1;
         for (_, framework) in self.frameworks.iter() {
             count(match framework.link {
                 FrameworkLink::Connected { .. } => "frameworks_active",
@@ -302,6 +319,7 @@ impl Core {
             ("agents_disconnected", c.agents_disconnected),
             ("agents_recovering", c.agents_recovering),
             ("agents_unreachable", c.agents_unreachable),
+            ("agent_losses_waiting", c.agent_losses_waiting),
             ("frameworks_active", c.frameworks_active),
             ("frameworks_disconnected", c.frameworks_disconnected),
             ("frameworks_recovered", c.frameworks_recovered),

@@ -59,8 +59,8 @@ use crate::{
 };
 use offers::AllocationClock;
 use state::{
-    Agent, CompletedFramework, Duty, Framework, Interner, Offer, OfferKey, Slab, Task, TaskKey,
-    Timer, Timers,
+    Agent, CompletedFramework, Duty, Framework, Interner, Offer, OfferKey, Removals, Slab, Task,
+    TaskKey, Timer, Timers,
 };
 
 /// Agents that one call of [`Core::on_deadline`] loses or gives up at most: each
@@ -77,6 +77,9 @@ pub struct Core {
     agent_links: BTreeMap<ConnectionId, AgentKey>,
     /// Agents by hostname and port, those that tell both.
     agent_places: BTreeSet<(String, i32, AgentKey)>,
+    /// Unreachable agents, by since when.
+    unreachable_since: BTreeSet<(Time, AgentKey)>,
+    removals: Removals,
     /// Agents that operators have given up, and when: none of them may come back.
     gone: BTreeMap<AgentId, Time>,
     /// What operators want of agents that were away too long and are forgotten,
@@ -144,8 +147,10 @@ impl Core {
             match timer {
                 Timer::Ping(agent) => self.ping_due(now, agent, out),
                 Timer::AgentAway(agent) => self.agent_away_too_long(now, agent, out),
+                Timer::Removal => self.removal_due(now, out),
                 Timer::Failover(framework) => self.failover_due(now, framework, out),
                 Timer::Heartbeat(framework) => self.heartbeat_due(now, framework, out),
+                Timer::Reconcile(framework) => self.reconciliation_due(now, framework, out),
                 Timer::OfferExpiry(offer) => self.offer_expired(now, offer, out),
             }
             losses += usize::from(unreachable != self.counters.agents_unreachable);

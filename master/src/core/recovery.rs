@@ -13,7 +13,8 @@ use super::{
     Change, Core,
     offers::AllocationClock,
     state::{
-        Agent, AgentLink, CompletedFramework, Counters, Duty, FrameworkLink, Interner, Slab, Timers,
+        Agent, AgentLink, CompletedFramework, Counters, Duty, FrameworkLink, Interner, Removals,
+        Slab, Timers,
     },
     validate::framework::Subscription,
 };
@@ -35,6 +36,7 @@ impl Core {
         recovered: RegistrySnapshot,
         now: Time,
     ) -> Core {
+        let removals = Removals::new(options.agent_removal_rate_limit);
         let mut core = Core {
             options,
             allocator,
@@ -42,6 +44,8 @@ impl Core {
             agent_ids: Default::default(),
             agent_links: Default::default(),
             agent_places: Default::default(),
+            unreachable_since: Default::default(),
+            removals,
             gone: Default::default(),
             kept_duties: Default::default(),
             perhaps_drained: Vec::new(),

@@ -10,6 +10,7 @@ use tracing::trace;
 use super::{
     clock::Clock,
     dispatch::{Answer, Changes, Dispatch, Peer},
+    handle::Turn,
     kinds::{DEADLINE, EVENT_KINDS, event_kind},
     limits::{CORE_BATCH, PENDING_WRITES, STALLED_LOOK},
     metrics::Metrics,
@@ -23,8 +24,8 @@ use crate::{
 /// What the loop is told.
 #[derive(Debug)]
 pub enum Input {
-    /// A connection is there; its first message follows.
-    Open(ConnectionId, Peer),
+    /// A connection is there; its first message follows, in this turn.
+    Open(ConnectionId, Peer, Option<Turn>),
     /// A call or a message. Ignored when its connection was ended meanwhile.
     Message(ConnectionId, Event),
     /// The peer has left, or its reader gave up.
@@ -196,7 +197,11 @@ impl<M: Machine> CoreLoop<M> {
 
     fn input(&mut self, input: Input) {
         match input {
-            Input::Open(connection, peer) => self.dispatch.open(connection, peer),
+            Input::Open(connection, peer, turn) => {
+                self.dispatch.open(connection, peer);
+                // The message is next, and another stream may be decoded meanwhile.
+                drop(turn);
+            }
             Input::Message(connection, event) => {
                 if self.dispatch.is_open(connection) {
                     self.handle(event);

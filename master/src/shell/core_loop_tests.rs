@@ -134,7 +134,7 @@ async fn world_of(tenure: Tenure) -> World {
     let ended = tokio::spawn(core_loop.run(receiver, stop.clone()));
     // For all that thousands of writes have said.
     let outbox = Outbox::new(16 << 20);
-    inputs.send(Input::Open(A, Peer::Scheduler(outbox.clone()))).await.unwrap();
+    inputs.send(Input::Open(A, Peer::Scheduler(outbox.clone()), None)).await.unwrap();
     World { inputs, stop, ended, writer, stream: OutboxStream::new(outbox), gate, sizes }
 }
 

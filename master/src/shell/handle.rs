@@ -9,11 +9,15 @@ use std::{
 };
 
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     time::timeout,
 };
 
-use super::{core_loop::Input, dispatch::Answer, limits::CORE_QUEUE};
+use super::{
+    core_loop::Input,
+    dispatch::Answer,
+    limits::{ADMISSION_BYTES, AGENT_ADMISSIONS, CORE_QUEUE, FRAMEWORK_ADMISSIONS},
+};
 use crate::core::{ConnectionId, Counters, OperatorCommand};
 
 /// The core's loop has ended: the master stops.
@@ -29,18 +33,53 @@ pub enum NoAnswer {
     TooLate,
 }
 
+/// A stream's turn to say its first message. Dropped when the core has taken that.
+pub type Turn = OwnedSemaphorePermit;
+
+/// Whose turns do not depend on each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Line {
+    /// Frameworks.
+    Frameworks,
+    /// Agents.
+    Agents,
+}
+
 /// Sends inputs to the core's loop.
 #[derive(Clone, Debug)]
 pub struct CoreHandle {
     inputs: mpsc::Sender<Input>,
     connections: Arc<AtomicU64>,
+    frameworks: Arc<Semaphore>,
+    agents: Arc<Semaphore>,
 }
 
 impl CoreHandle {
     /// With the loop's end of the queue.
     pub fn new() -> (Self, mpsc::Receiver<Input>) {
         let (inputs, receiver) = mpsc::channel(CORE_QUEUE);
-        (Self { inputs, connections: Arc::new(AtomicU64::new(0)) }, receiver)
+        let line = |places: u32| Arc::new(Semaphore::new(places as usize));
+        let handle = Self {
+            inputs,
+            connections: Arc::new(AtomicU64::new(0)),
+            frameworks: line(FRAMEWORK_ADMISSIONS),
+            agents: line(AGENT_ADMISSIONS),
+        };
+        (handle, receiver)
+    }
+
+    /// Waits for one's turn to say a first message of so many bytes. First come, first
+    /// served.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn turn(&self, line: Line, bytes: usize) -> Result<Turn, Stopped> {
+        let (line, most) = match line {
+            Line::Frameworks => (&self.frameworks, FRAMEWORK_ADMISSIONS),
+            Line::Agents => (&self.agents, AGENT_ADMISSIONS),
+        };
+        let places = u32::try_from(1 + bytes / ADMISSION_BYTES).unwrap_or(most).min(most);
+        line.clone().acquire_many_owned(places).await.map_err(|_| Stopped)
     }
 
     /// A number that no connection had before.

@@ -24,6 +24,21 @@ pub const AGENT_OUTBOX_BYTES: usize = 16 << 20;
 /// busy; more would only hold memory when all agents come back at once.
 pub const CORE_QUEUE: usize = 1_024;
 
+/// Streams of agents whose first message may be decoded and wait for the core. The
+/// others wait their turn before they take their two places in the core's queue, so
+/// that a part of it is free for who is there already: after a failover 40,000 agents
+/// must not stand before a probe or an operator.
+pub const AGENT_ADMISSIONS: u32 = 256;
+
+/// The same of frameworks, which do not stand behind agents.
+pub const FRAMEWORK_ADMISSIONS: u32 = 64;
+
+/// A first message takes another place among the admissions for each so many bytes.
+pub const ADMISSION_BYTES: usize = 64 << 10;
+
+/// Streams that waited for this master to lead are let in at this distance.
+pub const HELD_PACE: Duration = Duration::from_micros(25);
+
 /// Inputs that the core takes in one go, before it wakes the writers of the
 /// sockets: more makes larger frames, fewer makes shorter waits.
 pub const CORE_BATCH: usize = 512;

@@ -41,6 +41,8 @@ pub const AGENTS: &str = "mezz_master_agents";
 pub const FRAMEWORKS: &str = "mezz_master_frameworks";
 /// Offers that are neither used nor declined.
 pub const OFFERS: &str = "mezz_master_offers_outstanding";
+/// Agents whose time is up and that wait until the rate lets them become unreachable.
+pub const AGENT_LOSSES_WAITING: &str = "mezz_master_agent_losses_waiting";
 /// Tasks that ended, by their last `state`.
 pub const TASKS_ENDED: &str = "mezz_master_tasks_ended_total";
 
@@ -196,6 +198,12 @@ const CORE_COUNTERS: &[CoreCounter] = &[
     ("mezz_master_agents_marked_unreachable_total", "Agents that became unreachable", |c| {
         c.agents_marked_unreachable
     }),
+    ("mezz_master_agent_losses_delayed_total", "Agents not made unreachable at once", |c| {
+        c.agent_losses_delayed
+    }),
+    ("mezz_master_agent_losses_cancelled_total", "Of these, agents that came back in time", |c| {
+        c.agent_losses_cancelled
+    }),
     ("mezz_master_agents_removed_total", "Agents that said goodbye", |c| c.agents_removed),
     ("mezz_master_invalid_agent_messages_total", "Agent messages against the protocol", |c| {
         c.invalid_agent_messages
@@ -230,6 +238,7 @@ fn export(counters: &Counters) {
     for (status, count) in frameworks {
         gauge!(FRAMEWORKS, "status" => status).set(count as f64);
     }
+    gauge!(AGENT_LOSSES_WAITING).set(counters.agent_losses_waiting as f64);
     gauge!(OFFERS).set(counters.offers_outstanding as f64);
 }
 
@@ -248,6 +257,7 @@ fn describe() {
     describe_gauge!(UPTIME, Unit::Seconds, "Since the master started");
     describe_gauge!(TASKS, "Live tasks by state");
     describe_gauge!(AGENTS, "Agents by status");
+    describe_gauge!(AGENT_LOSSES_WAITING, "Agents that wait to become unreachable");
     describe_gauge!(FRAMEWORKS, "Frameworks by status");
     describe_gauge!(OFFERS, "Offers neither used nor declined");
     describe_counter!(TASKS_ENDED, "Ended tasks by their last state");

@@ -28,7 +28,8 @@ pub fn agent(old: Option<&mezz::AgentState>, new: &mezz::AgentState) {
         Status::Active => info!(agent_id, hostname, "agent registered"),
         Status::Disconnected => warn!(agent_id, hostname, "agent disconnected"),
         Status::Unreachable => warn!(agent_id, hostname, "agent is unreachable"),
-        Status::Recovering => info!(agent_id, hostname, "agent known from the registry"),
+        // The leader has said how many; tens of thousands of lines would hold it up.
+        Status::Recovering => debug!(agent_id, hostname, "agent known from the registry"),
     }
 }
 

@@ -86,6 +86,7 @@ fn lasts_as_long_as_the_master_says_and_its_kills_longer() {
         ping_interval_ms: 0,
         completed_frameworks: vec![],
         drain: Some(mezz::Drain::default()),
+        ..Default::default()
     }));
     env.take();
     env.run(vec![task("late")]);
@@ -317,6 +318,7 @@ fn says_it_to_the_master_that_asks() {
         ping_interval_ms: 0,
         completed_frameworks: vec![],
         drain: Some(mezz::Drain { number: 1, ..Default::default() }),
+        ..Default::default()
     }));
     assert_eq!(carried_out(&mut env), [1]);
 }

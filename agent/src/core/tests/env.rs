@@ -163,6 +163,7 @@ impl TestEnv {
             ping_interval_ms: self.ping_interval_ms,
             completed_frameworks,
             drain: None,
+            ..Default::default()
         }));
     }
 

@@ -26,7 +26,7 @@ fn every_option_arrives() {
          --min-allocatable-resources cpus:1;mem:10|gpus:1 --fair-sharing-excluded gpus,x \
          --filter-gpu-resources false --weights a=2,b=3 --region r --max-agents 8 \
          --max-frameworks 9 --max-tasks 10 --max-completed-frameworks 11 \
-         --max-completed-tasks 12",
+         --max-completed-tasks 12 --agent-removal-rate-limit 1/10mins",
     )
     .unwrap();
     let core = master.options.core;
@@ -36,6 +36,8 @@ fn every_option_arrives() {
     assert_eq!(core.ping_interval, Duration::from_secs(1));
     assert_eq!(core.max_missed_pings, 2);
     assert_eq!(core.agent_reregister_timeout, Duration::from_secs(3));
+    let rate = RemovalRate { agents: 1, per: Duration::from_secs(600) };
+    assert_eq!(core.agent_removal_rate_limit, Some(rate));
     assert_eq!(core.heartbeat_interval, Duration::from_secs(4));
     assert_eq!(core.offer_timeout, Some(Duration::from_secs(5)));
     assert_eq!(core.allocation_batch, Duration::from_millis(6));
@@ -84,6 +86,7 @@ fn every_bad_text_names_its_option_and_all_are_reported_together() {
         ("--ping-interval", "15"),
         ("--max-missed-pings", "0"),
         ("--agent-reregister-timeout", "soon"),
+        ("--agent-removal-rate-limit", "10"),
         ("--heartbeat-interval", "1x"),
         ("--offer-timeout", "always"),
         ("--allocation-batch", "-"),

@@ -203,9 +203,9 @@ impl Driver {
         }
         let pause = self.pause;
         self.pause = pause.saturating_mul(2).min(self.backoff.1);
-        // Half of it is random, so that the frameworks of a failed master do not
-        // come back as one.
-        pause.mul_f64(self.rng.random_range(0.5..=1.0))
+        // A random part of it, so that the frameworks of a failed master do not come
+        // back as one.
+        pause.mul_f64(self.rng.random_range(0.0..=1.0))
     }
 
     pub(super) fn target(&self) -> &str {

@@ -95,6 +95,7 @@ impl Core {
             }
             AgentLink::Unreachable { since } => {
                 self.timers.set(*since + self.options.unreachable_retention, Timer::AgentAway(key));
+                self.unreachable_since.insert((*since, key));
                 self.counters.agents_unreachable += 1;
             }
         }
@@ -108,18 +109,35 @@ impl Core {
                 self.counters.agents_active -= 1;
             }
             AgentLink::Disconnected { until } => {
-                self.timers.clear(*until, Timer::AgentAway(key));
+                let until = *until;
                 self.counters.agents_disconnected -= 1;
+                self.is_not_lost(until, key);
             }
             AgentLink::Recovering { until } => {
-                self.timers.clear(*until, Timer::AgentAway(key));
+                let until = *until;
                 self.counters.agents_recovering -= 1;
+                self.is_not_lost(until, key);
             }
             AgentLink::Unreachable { since } => {
                 let until = *since + self.options.unreachable_retention;
                 self.timers.clear(until, Timer::AgentAway(key));
+                self.unreachable_since.remove(&(*since, key));
                 self.counters.agents_unreachable -= 1;
             }
+        }
+    }
+
+    /// Neither is its time up, nor does it wait for its turn.
+    fn is_not_lost(&mut self, until: Time, key: AgentKey) {
+        let turn = self.removals.due();
+        if !self.removals.cancel(until, key) {
+            self.timers.clear(until, Timer::AgentAway(key));
+            return;
+        }
+        self.counters.agent_losses_waiting -= 1;
+        self.counters.agent_losses_cancelled += 1;
+        if let (Some(turn), None) = (turn, self.removals.due()) {
+            self.timers.clear(turn, Timer::Removal);
         }
     }
 }

@@ -18,6 +18,12 @@ use crate::{
     registry::RegistryOp,
 };
 
+/// Agents that lose their links together come back at this rate, or all within …
+const RETURNS_PER_MS: u32 = 40;
+
+/// … so many milliseconds, whichever is sooner.
+const LONGEST_SPREAD_MS: u32 = 5_000;
+
 impl Core {
     pub(super) fn register(
         &mut self,
@@ -85,7 +91,14 @@ impl Core {
             ping_interval_ms: u64::try_from(interval).unwrap_or(u64::MAX),
             completed_frameworks,
             drain: self.agents[key].order_drain(),
+            return_spread_ms: Some(self.return_spread()),
         }
+    }
+
+    /// Milliseconds over which the agents of a cluster of this size are to return.
+    fn return_spread(&self) -> u32 {
+        let agents = u32::try_from(self.agents.len()).unwrap_or(u32::MAX);
+        (agents / RETURNS_PER_MS).min(LONGEST_SPREAD_MS)
     }
 
     pub(super) fn refuse_agent(
@@ -133,19 +146,8 @@ impl Core {
         if self.agents.len() < self.options.max_agents {
             return Ok(());
         }
-        let oldest = if self.counters.agents_unreachable == 0 {
-            None
-        } else {
-            self.agents
-                .iter()
-                .filter_map(|(key, agent)| match agent.link {
-                    AgentLink::Unreachable { since } => Some((since, key)),
-                    _ => None,
-                })
-                .min()
-        };
-        match oldest {
-            Some((_, key)) => {
+        match self.unreachable_since.first() {
+            Some(&(_, key)) => {
                 self.give_up_agent(now, key, out);
                 Ok(())
             }

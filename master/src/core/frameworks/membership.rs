@@ -36,6 +36,7 @@ impl Core {
             registered,
             reregistered: None,
             tasks: Default::default(),
+            reconciling: None,
             executors: Default::default(),
             offers: Default::default(),
             completed: Default::default(),
@@ -93,6 +94,7 @@ impl Core {
     }
 
     fn leave_framework_link(&mut self, key: FrameworkKey) {
+        self.end_reconciliation(key);
         match &self.frameworks[key].link {
             FrameworkLink::Connected { connection, heartbeat } => {
                 self.framework_links.remove(connection);

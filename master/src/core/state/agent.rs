@@ -114,14 +114,14 @@ pub(in crate::core) enum AgentLink {
         /// The state of its pings.
         ping: Ping,
     },
-    /// Its link broke; unreachable from `until` on.
+    /// Its link broke; unreachable from `until` on, or at its turn after it.
     Disconnected {
-        /// Entry in the timers.
+        /// Entry in the timers, or in the removals.
         until: Time,
     },
-    /// Known from the registry and not yet back; unreachable from `until` on.
+    /// Known from the registry and not yet back; unreachable likewise.
     Recovering {
-        /// Entry in the timers.
+        /// Entry in the timers, or in the removals.
         until: Time,
     },
     /// Its time was up. The allocator does not know it.

@@ -43,6 +43,10 @@ pub struct Counters {
     pub agent_refusals: u64,
     /// Agents that became unreachable.
     pub agents_marked_unreachable: u64,
+    /// Agents that were to become unreachable, but had to wait for their turn.
+    pub agent_losses_delayed: u64,
+    /// Of these, the ones that came back, or left, before it.
+    pub agent_losses_cancelled: u64,
     /// Agents that said goodbye.
     pub agents_removed: u64,
     /// Messages from agents that broke the protocol.
@@ -60,6 +64,8 @@ pub struct Counters {
     pub agents_recovering: u64,
     /// Gauge: unreachable agents.
     pub agents_unreachable: u64,
+    /// Gauge: agents that wait for their turn to become unreachable.
+    pub agent_losses_waiting: u64,
     /// Gauge: subscribed frameworks.
     pub frameworks_active: u64,
     /// Gauge: frameworks whose connection ended.

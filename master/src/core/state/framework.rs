@@ -47,6 +47,9 @@ pub(in crate::core) struct Framework {
     pub reregistered: Option<Time>,
     /// Its tasks that have not left the live list, unreachable ones included.
     pub tasks: BTreeMap<TaskId, TaskKey>,
+    /// While it is told of all its tasks, bit by bit: when the next bit is due (entry
+    /// in the timers), and the task after which it begins.
+    pub reconciling: Option<(Time, TaskId)>,
     /// Its executors.
     pub executors: BTreeSet<(AgentKey, ExecutorId)>,
     /// Its outstanding offers.

@@ -5,6 +5,7 @@ mod counters;
 mod framework;
 mod intern;
 mod offer;
+mod removals;
 mod slab;
 mod task;
 mod timers;
@@ -16,6 +17,7 @@ pub(in crate::core) use framework::{
 };
 pub(in crate::core) use intern::Interner;
 pub(in crate::core) use offer::{Offer, OfferKey};
+pub(in crate::core) use removals::Removals;
 pub(in crate::core) use slab::{Slab, SlotKey};
 pub(in crate::core) use task::{
     Charge, StatusRecord, Task, TaskExtra, TaskKey, reported_state, state_from_wire, state_name,

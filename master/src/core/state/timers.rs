@@ -15,10 +15,14 @@ pub(in crate::core) enum Timer {
     Ping(AgentKey),
     /// The agent that is away is unreachable, or the unreachable one is given up.
     AgentAway(AgentKey),
+    /// The next of the agents that wait for it may become unreachable.
+    Removal,
     /// The framework that is away is removed.
     Failover(FrameworkKey),
     /// The framework is to be sent a heartbeat.
     Heartbeat(FrameworkKey),
+    /// The framework is to be told of the next of its tasks.
+    Reconcile(FrameworkKey),
     /// The offer was not used in time.
     OfferExpiry(OfferKey),
 }

@@ -1,5 +1,7 @@
 //! RECONCILE (rule 38).
 
+use std::{ops::Bound, time::Duration};
+
 use mezz_proto::{
     ids::{AgentId, TaskId},
     time::Time,
@@ -12,13 +14,21 @@ use crate::{
     core::{
         Core, Effects,
         frameworks::events,
-        state::{AgentLink, TaskKey},
+        state::{AgentLink, TaskKey, Timer},
     },
 };
 
+/// A framework that asks for all of its tasks is told of so many at a time, for the
+/// queue to it is bounded, and …
+const ANSWERS: usize = 5_000;
+
+/// … of the next ones after this.
+const ANSWERS_PAUSE: Duration = Duration::from_millis(100);
+
 impl Core {
     /// Explicit when tasks are named; else everything live, including ended
-    /// tasks that are not acknowledged, and not unreachable ones.
+    /// tasks that are not acknowledged, and not unreachable ones. Many are answered bit
+    /// by bit.
     pub(in crate::core) fn reconcile(
         &mut self,
         now: Time,
@@ -27,14 +37,58 @@ impl Core {
         out: &mut Effects,
     ) {
         if tasks.is_empty() {
-            for task in self.frameworks[framework].tasks.values() {
-                if self.tasks[*task].state != TaskState::TaskUnreachable {
-                    self.answer_known(now, *task, out);
-                }
-            }
+            // Asked again, it begins again.
+            self.end_reconciliation(framework);
+            self.answer_after(now, framework, Bound::Unbounded, out);
         }
         for task in tasks {
             self.reconcile_one(now, framework, task.task_id.into(), task.agent_id, out);
+        }
+    }
+
+    /// The next of the tasks of a framework that has asked for all.
+    pub(in crate::core) fn reconciliation_due(
+        &mut self,
+        now: Time,
+        framework: FrameworkKey,
+        out: &mut Effects,
+    ) {
+        if let Some((_, last)) = self.frameworks[framework].reconciling.take() {
+            self.answer_after(now, framework, Bound::Excluded(&last), out);
+        }
+    }
+
+    /// No more answers are due to this framework.
+    pub(in crate::core) fn end_reconciliation(&mut self, framework: FrameworkKey) {
+        if let Some((at, _)) = self.frameworks[framework].reconciling.take() {
+            self.timers.clear(at, Timer::Reconcile(framework));
+        }
+    }
+
+    fn answer_after(
+        &mut self,
+        now: Time,
+        framework: FrameworkKey,
+        from: Bound<&TaskId>,
+        out: &mut Effects,
+    ) {
+        let tasks = &self.frameworks[framework].tasks;
+        let next: Vec<TaskKey> = tasks
+            .range::<TaskId, _>((from, Bound::Unbounded))
+            .map(|(_, t)| *t)
+            .take(ANSWERS)
+            .collect();
+        for task in &next {
+            if self.tasks[*task].state != TaskState::TaskUnreachable {
+                self.answer_known(now, *task, out);
+            }
+        }
+        if next.len() == ANSWERS
+            && let Some(last) = next.last()
+        {
+            let at = now + ANSWERS_PAUSE;
+            self.frameworks[framework].reconciling = Some((at, self.tasks[*last].id.clone()));
+            self.timers.set(at, Timer::Reconcile(framework));
         }
     }
 

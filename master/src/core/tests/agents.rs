@@ -448,3 +448,20 @@ fn executors_are_among_what_is_allocated() {
     env.agent_says("a1", agent_message::Message::ExecutorTerminated(terminated));
     assert_eq!(allocated(&mut env), "");
 }
+
+/// All agents of a large cluster must not come to a new leader in the same instant, and
+/// those of a small one need not wait.
+#[test]
+fn the_larger_the_cluster_the_longer_agents_take_to_return() {
+    let mut env = Env::new();
+    let mut spreads = Vec::new();
+    for n in 0..200 {
+        let name = format!("a{n}");
+        env.agent(&name, "cpus:1;mem:64");
+        spreads.extend(env.agent_inbox(&name).into_iter().find_map(|m| match m {
+            Message::Registered(m) => m.return_spread_ms,
+            _ => None,
+        }));
+    }
+    assert_eq!((spreads[0], spreads[99], spreads[199]), (0, 2, 5));
+}

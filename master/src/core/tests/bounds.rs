@@ -57,7 +57,7 @@ fn confirmations_wait_for_the_registry() {
 
 #[test]
 fn many_agents_are_lost_bit_by_bit() {
-    let mut env = Env::new();
+    let mut env = Env::with(|options| options.agent_removal_rate_limit = None);
     env.framework("f1", "ads");
     for i in 0..100 {
         env.agent(&format!("a{i}"), "cpus:1;mem:64");

@@ -8,5 +8,6 @@ mod frameworks;
 mod offers;
 mod operator;
 mod random;
+mod removals;
 mod returns;
 mod tasks;

@@ -8,7 +8,7 @@ use mezz_proto::{
 };
 
 use super::env::{Env, command_task, executor, executor_task, launch};
-use crate::core::OperatorCommand;
+use crate::{core::OperatorCommand, options::RemovalRate};
 
 const AGENTS: [&str; 3] = ["a1", "a2", "a3"];
 const FRAMEWORKS: [&str; 3] = ["f1", "f2", "f3"];
@@ -69,6 +69,10 @@ impl History {
             options.max_missed_pings = 2;
             options.heartbeat_interval = Duration::from_secs(60);
             options.agent_reregister_timeout = Duration::from_secs(100);
+            options.agent_removal_rate_limit = match seed % 3 {
+                0 => None,
+                n => Some(RemovalRate { agents: 1, per: Duration::from_secs(n * 40) }),
+            };
             options.unreachable_retention = Duration::from_secs(300);
             options.max_completed_frameworks = dice.roll(3) as usize;
             options.max_completed_tasks = dice.roll(4) as usize;
@@ -494,6 +498,8 @@ fn random_histories_are_varied() {
         seen.tasks_recovered += c.tasks_recovered;
         seen.tasks_refused += c.tasks_refused;
         seen.agents_marked_unreachable += c.agents_marked_unreachable;
+        seen.agent_losses_delayed += c.agent_losses_delayed;
+        seen.agent_losses_cancelled += c.agent_losses_cancelled;
         seen.agents_removed += c.agents_removed;
         seen.frameworks_completed += c.frameworks_completed;
         seen.offers_rescinded += c.offers_rescinded;
@@ -505,6 +511,8 @@ fn random_histories_are_varied() {
         seen.tasks_recovered,
         seen.tasks_refused,
         seen.agents_marked_unreachable,
+        seen.agent_losses_delayed,
+        seen.agent_losses_cancelled,
         seen.agents_removed,
         seen.frameworks_completed,
         seen.offers_rescinded,

@@ -1,5 +1,7 @@
 //! Tasks' life.
 
+use std::time::Duration;
+
 use mezz_proto::{
     mezz::v1::{self as mezz, agent_message, master_message::Message},
     v1::{self, TaskState, scheduler::call, task_status::Reason},
@@ -222,4 +224,36 @@ fn an_executor_is_charged_once_and_its_end_is_told() {
     let freed = events.iter().filter_map(|e| e.offers.as_ref()).next().unwrap();
     assert_eq!(text(&freed.offers[0].resources), "cpus:1; mem:100");
     assert_eq!(env.live_tasks().len(), 2);
+}
+
+/// A framework with more tasks than the queue to it holds is told of all of them.
+#[test]
+fn many_tasks_are_reconciled_bit_by_bit() {
+    let mut env = Env::new();
+    env.agent("a1", "cpus:20000;mem:20000").framework("f1", "ads");
+    env.running("f1", "a1", "t1", "cpus:1;mem:1");
+    let (key, task) =
+        env.agents["a1"].tasks.first_key_value().map(|(k, t)| (k.clone(), t.clone())).unwrap();
+    for n in 0..12_000 {
+        let id = format!("many-{n:05}");
+        let task_id = v1::TaskId { value: id.clone() };
+        let task = v1::Task { task_id, ..task.clone() };
+        env.agents.get_mut("a1").unwrap().tasks.insert((key.0.clone(), id), task);
+    }
+    env.reregister("a1");
+    env.inbox("f1");
+    env.reconcile("f1", &[]);
+    let mut told = vec![env.updates("f1").len()];
+    for _ in 0..3 {
+        env.pass(Duration::from_millis(100));
+        told.push(env.updates("f1").len());
+    }
+    assert_eq!(told, [5_000, 5_000, 2_001, 0]);
+    // Asked again it begins again, and a new subscription asks anew.
+    env.reconcile("f1", &[]);
+    env.reconcile("f1", &[]);
+    assert_eq!(env.updates("f1").len(), 10_000);
+    env.subscribe("f1");
+    env.pass(Duration::from_secs(1));
+    assert!(env.updates("f1").is_empty());
 }
