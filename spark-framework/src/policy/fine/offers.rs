@@ -41,6 +41,10 @@ struct Look {
     shown: Vec<Shown>,
 }
 
+/// Of the offers of one agent and role: whether an executor would have to be started, and
+/// GPUs would be wasted on it.
+type Order = ((bool, bool), AgentId, Option<String>);
+
 impl FinePolicy {
     pub(super) fn offered(
         &mut self,
@@ -49,8 +53,7 @@ impl FinePolicy {
         out: &mut Vec<FineAction>,
     ) {
         // Agents that have an executor come first, those with GPUs last.
-        let mut grouped: BTreeMap<((bool, bool), AgentId, Option<String>), Vec<PolicyOffer>> =
-            BTreeMap::new();
+        let mut grouped: BTreeMap<Order, Vec<PolicyOffer>> = BTreeMap::new();
         for offer in offers {
             let none_there = self.has_none(&offer.agent);
             let wasted = none_there && custom::has_any(&offer.resources, GPUS);
