@@ -126,7 +126,8 @@ pub(crate) fn started_in(folder: &Path) -> Result<BTreeSet<i32>> {
         parents.insert(pid, parent.and_then(|pid| pid.trim().parse::<i32>().ok()));
     }
     loop {
-        let is_child = |(_, parent): &(&i32, &Option<i32>)| parent.is_some_and(|p| started.contains(&p));
+        let is_child =
+            |(_, parent): &(&i32, &Option<i32>)| parent.is_some_and(|p| started.contains(&p));
         let children: Vec<i32> = parents.iter().filter(is_child).map(|(pid, _)| *pid).collect();
         let before = started.len();
         started.extend(children);

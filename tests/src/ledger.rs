@@ -15,9 +15,7 @@ use mezz_sdk::{
     matcher::{self, Want},
     resources::Resources,
     scheduler::{self, Event, Scheduler, SchedulerOptions},
-    v1::{
-        self, TaskState, framework_info::capability::Type as Capability, task_status::Reason,
-    },
+    v1::{self, TaskState, framework_info::capability::Type as Capability, task_status::Reason},
 };
 use tokio::sync::mpsc;
 
@@ -125,8 +123,10 @@ impl Ledger {
         let (orders, received) = mpsc::unbounded_channel();
         let (options, book) = (self.options.clone(), self.book.clone());
         let act = move || {
-            let runtime =
-                tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(1)
+                .enable_all()
+                .build()?;
             let result = runtime.block_on(run(&options, &book, received));
             runtime.shutdown_background();
             result
@@ -180,7 +180,8 @@ impl Ledger {
     /// # Errors
     /// When it is not.
     pub fn wait_for_long(&self, count: usize, state: TaskState) -> Result<()> {
-        let what = format!("{count} long tasks of {} are {}", self.options.name, state.as_str_name());
+        let what =
+            format!("{count} long tasks of {} are {}", self.options.name, state.as_str_name());
         eventually(PATIENCE, &what, || {
             let book = self.book();
             let long = book.tasks.values().filter(|e| e.long);
@@ -246,7 +247,8 @@ impl Ledger {
             let book = self.book();
             ensure!(book.error.is_none(), "the master has said: {:?}", book.error);
             let ran = self.ran()?;
-            let open: Vec<_> = book.tasks.iter().filter(|(n, e)| !e.is_closed(ran.get(*n))).collect();
+            let open: Vec<_> =
+                book.tasks.iter().filter(|(n, e)| !e.is_closed(ran.get(*n))).collect();
             let show = || open.iter().map(|(name, e)| e.show(name)).collect::<Vec<_>>().join("\n");
             Ok(if open.is_empty() { Ok(()) } else { Err(show()) })
         })?;
@@ -390,11 +392,8 @@ async fn use_offers(
             let room = if book.closing { 0 } else { PARALLEL.saturating_sub(book.short_running()) };
             (usize::from(!book.closing && !book.held.contains(agent)), room)
         };
-        let want = |count| Want {
-            resources: Resources::cpus_mem(0.1, 32.0),
-            count,
-            ..Want::default()
-        };
+        let want =
+            |count| Want { resources: Resources::cpus_mem(0.1, 32.0), count, ..Want::default() };
         let matched = matcher::place(std::slice::from_ref(offer), &[want(long), want(room)])?;
         for launch in matched.launches {
             let mut tasks = Vec::new();
@@ -464,7 +463,8 @@ impl Book {
     /// The last tasks, and the long ones.
     fn show(&self) -> String {
         let last = self.numbers.saturating_sub(12);
-        let shown = self.tasks.iter().filter(|(n, e)| e.long || number(n).is_some_and(|n| n >= last));
+        let shown =
+            self.tasks.iter().filter(|(n, e)| e.long || number(n).is_some_and(|n| n >= last));
         let lines: Vec<_> = shown.map(|(name, entry)| entry.show(name)).collect();
         format!("subscribed {} times, {:?}\n{}", self.subscribed, self.error, lines.join("\n"))
     }

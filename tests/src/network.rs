@@ -31,6 +31,8 @@ const NOBODY: &str = "02:00:00:00:ff:ff";
 #[derive(Clone, Debug)]
 pub struct Network {
     nodes: Arc<BTreeMap<String, Node>>,
+    /// In it is the bridge, and nobody.
+    _hub: Arc<File>,
 }
 
 #[derive(Debug)]
@@ -63,7 +65,7 @@ impl Network {
             let address = format!("address add {SUBNET}.{number}/24 dev eth0");
             ip(namespace, &[up("lo"), address, up("eth0")])?;
         }
-        Ok(Self { nodes: Arc::new(nodes) })
+        Ok(Self { nodes: Arc::new(nodes), _hub: Arc::new(hub) })
     }
 
     /// The node's address.
@@ -99,11 +101,7 @@ impl Network {
     ///
     /// # Errors
     /// When there is no such node, and what `act` fails with.
-    pub fn within<T: Send>(
-        &self,
-        node: &str,
-        act: impl FnOnce() -> Result<T> + Send,
-    ) -> Result<T> {
+    pub fn within<T: Send>(&self, node: &str, act: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         let namespace = &self.node(node)?.namespace;
         let there = || {
             move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))

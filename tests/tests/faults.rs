@@ -24,17 +24,8 @@ const LEASE: Duration = Duration::from_secs(5);
 
 /// Two masters, two agents, three members of etcd, frameworks and somebody who looks, each on
 /// a machine of its own.
-const NODES: [&str; 9] = [
-    "master0",
-    "master1",
-    "agent0",
-    "agent1",
-    "etcd0",
-    "etcd1",
-    "etcd2",
-    "frameworks",
-    "client",
-];
+const NODES: [&str; 9] =
+    ["master0", "master1", "agent0", "agent1", "etcd0", "etcd1", "etcd2", "frameworks", "client"];
 const MEMBERS: [&str; 3] = ["etcd0", "etcd1", "etcd2"];
 
 struct World {
@@ -164,7 +155,9 @@ impl Watch {
         for (at, leader) in seen {
             match leaders.last() {
                 Some(&(_, last)) if last == leader => {}
-                Some(&(since, last)) if leaders.len() > 1 && at - since < Duration::from_millis(500) => {
+                Some(&(since, last))
+                    if leaders.len() > 1 && at - since < Duration::from_millis(500) =>
+                {
                     bail!("{leader} led before and after {last}")
                 }
                 _ => leaders.push((at, leader)),
@@ -229,13 +222,13 @@ fn one_member(world: &mut World, leader: usize) -> Result<()> {
 
 /// Two die: nobody leads. The third, too, and all come back.
 fn all_members(world: &mut World) -> Result<()> {
+    let leader = world.leader()?;
     let ran = world.aware.ran()?.len();
     for member in 0..2 {
         world.etcd.kill_member(member)?;
     }
-    for master in 0..2 {
-        world.wait_until_standby(master, "the leader is not known")?;
-    }
+    world.wait_until_standby(leader, "the leader is not known")?;
+    ensure!(!world.leads(1 - leader), "the other one leads without etcd");
     world.etcd.kill_member(2)?;
     world.etcd.start_all()?;
     world.leader()?;
@@ -295,13 +288,13 @@ fn agents(world: &World) -> Result<()> {
 fn frameworks(world: &World) -> Result<()> {
     let node = format!("master{}", world.leader()?);
     let (leader, all) = (node.as_str(), "frameworks");
-    step("both ways", || cut_off(world, &[(all, leader), (leader, all)]))?;
-    step("what the frameworks say", || cut_off(world, &[(all, leader)]))?;
+    step("both ways", || cut_off(world, &[(all, leader), (leader, all)], None))?;
+    step("what the frameworks say", || cut_off(world, &[(all, leader)], None))?;
     step("what the leader says", || {
         // The leader hears that the connection is closed, and this one may not be away.
         let brief = world.ledger("brief", true, Duration::from_secs(1))?;
         let id = brief.framework()?.value;
-        cut_off(world, &[(leader, all)])?;
+        cut_off(world, &[(leader, all)], Some(&id))?;
         eventually(PATIENCE, "it is told that it was away for too long", || {
             Ok(brief.error().filter(|e| e.contains("removed")).ok_or_else(String::new))
         })?;
@@ -314,7 +307,8 @@ fn frameworks(world: &World) -> Result<()> {
     world.all_run()
 }
 
-fn cut_off(world: &World, cuts: &[(&str, &str)]) -> Result<()> {
+/// Until both frameworks have noticed, and this one is removed.
+fn cut_off(world: &World, cuts: &[(&str, &str)], removed: Option<&str>) -> Result<()> {
     let both = [&world.aware, &world.unaware];
     let before = both.map(|ledger| (ledger.subscriptions(), ledger.disconnections()));
     for (from, to) in cuts {
@@ -323,6 +317,12 @@ fn cut_off(world: &World, cuts: &[(&str, &str)]) -> Result<()> {
     for (ledger, (_, before)) in both.into_iter().zip(before) {
         eventually(PATIENCE, "the framework notices", || {
             Ok(if ledger.disconnections() > before { Ok(()) } else { Err(String::new()) })
+        })?;
+    }
+    if let Some(id) = removed {
+        eventually(PATIENCE, "the framework is removed", || {
+            let list = world.cluster.list("frameworks", &[])?;
+            Ok(if list.iter().any(|f| f["id"] == id) { Err(format!("{list:?}")) } else { Ok(()) })
         })?;
     }
     world.network.heal()?;

@@ -18,18 +18,21 @@ use mezz_tests::{Cluster, ClusterOptions, Etcd, Ledger, LedgerOptions, PATIENCE,
 use rustix::process::Signal;
 use tokio::{runtime::Runtime, sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
+use tonic::{Streaming, transport::Endpoint};
 
 /// A framework without the SDK, which would not use an offer of a former leader.
 struct Raw {
     calls: mpsc::Sender<Call>,
     events: Streaming<Event>,
+    /// Read while another kind was waited for.
+    skipped: Vec<Event>,
     info: v1::FrameworkInfo,
 }
 
 impl Raw {
     async fn subscribe(master: &str, info: v1::FrameworkInfo) -> Result<Self> {
-        let mut client = SchedulerClient::connect(format!("http://{master}")).await?;
+        let endpoint = Endpoint::from_shared(format!("http://{master}"))?;
+        let mut client = SchedulerClient::new(endpoint.connect().await?);
         let (calls, sent) = mpsc::channel(16);
         let subscribe = call::Subscribe { framework_info: info.clone(), ..Default::default() };
         let first = Call {
@@ -40,21 +43,26 @@ impl Raw {
         };
         calls.send(first).await?;
         let events = client.subscribe(ReceiverStream::new(sent)).await?.into_inner();
-        let mut raw = Self { calls, events, info };
+        let mut raw = Self { calls, events, skipped: Vec::new(), info };
         let subscribed = raw.next(event::Type::Subscribed).await?.subscribed.context("an id")?;
         raw.info.id = Some(subscribed.framework_id);
         Ok(raw)
     }
 
     async fn next(&mut self, wanted: event::Type) -> Result<Event> {
-        loop {
-            let next = timeout(PATIENCE, self.events.message());
-            let event = next.await.with_context(|| format!("no {wanted:?}"))??;
-            let event = event.context("the stream has ended")?;
-            if event.r#type() == wanted {
-                return Ok(event);
-            }
+        if let Some(at) = self.skipped.iter().position(|event| event.r#type() == wanted) {
+            return Ok(self.skipped.remove(at));
         }
+        let read = async {
+            loop {
+                let event = self.events.message().await?.context("the stream has ended")?;
+                if event.r#type() == wanted {
+                    return Ok(event);
+                }
+                self.skipped.push(event);
+            }
+        };
+        timeout(PATIENCE, read).await.with_context(|| format!("no {wanted:?}"))?
     }
 
     async fn offer(&mut self) -> Result<v1::Offer> {
@@ -133,9 +141,8 @@ impl World {
     fn wait_for_answer(&self, agent: &str, before: usize, state: TaskState) -> Result<()> {
         eventually(PATIENCE, &format!("an answer on {agent}"), || {
             let (_, told) = self.long(agent)?;
-            let answer = |s: &v1::TaskStatus| {
-                s.state() == state && s.reason() == Reason::Reconciliation
-            };
+            let answer =
+                |s: &v1::TaskStatus| s.state() == state && s.reason() == Reason::Reconciliation;
             let more = told.get(before..).unwrap_or_default();
             Ok(if more.iter().any(answer) { Ok(()) } else { Err(format!("{told:?}")) })
         })

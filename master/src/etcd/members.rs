@@ -51,8 +51,7 @@ impl Attempt<'_> {
     /// A client of the member: the one of the attempt before, or a new one.
     pub async fn client(&self) -> Result<Client, Error> {
         let Self { members, turn, .. } = *self;
-        let known =
-            members.with(|state| state.client.clone().filter(|_| state.turn == turn));
+        let known = members.with(|state| state.client.clone().filter(|_| state.turn == turn));
         if let Some(client) = known {
             return Ok(client);
         }
