@@ -318,7 +318,10 @@ impl LedgerOptions {
     }
 
     fn short(&self, number: usize) -> (String, i32) {
-        (format!("{}-{number}", self.name), if number % FAILS.0 == 0 { FAILS.1 } else { 0 })
+        (
+            format!("{}-{number}", self.name),
+            if number.is_multiple_of(FAILS.0) { FAILS.1 } else { 0 },
+        )
     }
 
     fn framework(&self, id: Option<v1::FrameworkId>) -> v1::FrameworkInfo {
@@ -515,7 +518,8 @@ impl Entry {
     fn show(&self, name: &str) -> String {
         let told = self.told.iter().map(|s| {
             let source = if s.uuid().is_empty() { " (the master's word)" } else { "" };
-            format!("{} {}{source}", s.state().as_str_name(), s.reason().as_str_name())
+            let reason = s.reason.map_or("", |_| s.reason().as_str_name());
+            format!("{} {reason}{source}", s.state().as_str_name())
         });
         format!("{name} on {}: {}", self.agent, told.collect::<Vec<_>>().join(", "))
     }
