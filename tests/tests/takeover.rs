@@ -177,6 +177,7 @@ fn a_new_leader_says_what_it_knows_and_no_more() -> Result<()> {
             other => Err(format!("{other:?}")),
         })
     })?;
+    world.cluster.spawn_master(0)?;
     let mut raw = runtime.block_on(Raw::subscribe(&world.masters[1], raw.info))?;
     let status = runtime.block_on(raw.launch(&old, "on-an-old-offer"))?;
     ensure!(status.state() == TaskState::TaskDropped, "{status:?}");
