@@ -31,6 +31,7 @@ if ! $fast; then
   ensure_numpy $SPARK_4
   ensure_postgres
   ensure_etcd
+  ensure_network
   ensure_vm
   trap stop_docker EXIT
   ensure_docker

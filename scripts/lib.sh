@@ -139,6 +139,13 @@ ensure_etcd() {
   RUNLEVEL=1 apt_install etcd-server
 }
 
+# What the tests that cut networks need: namespaces, links and a bridge, and nothing of the
+# kernel's packet filters.
+ensure_network() {
+  command -v nsenter >/dev/null && command -v unshare >/dev/null || apt_install util-linux
+  command -v ip >/dev/null || apt_install iproute2
+}
+
 # The newest PostgreSQL's folder of programs.
 postgres_programs() {
   find /usr/lib/postgresql -path '*/bin/postgres' 2>/dev/null | sort -V | tail -n 1 | xargs -r dirname

@@ -13,7 +13,8 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::{
-    Folder, PATIENCE, eventually,
+    Folder, Network, PATIENCE, eventually,
+    folder::{cgroup_root, started_in},
     process::{Finished, Process, clean_command, mezz_program},
 };
 
@@ -42,6 +43,9 @@ pub struct ClusterOptions {
     pub args_of_agents: Vec<Vec<String>>,
     /// Names of the agents' hosts; 127.0.0.1 for those beyond. All must mean this one.
     pub hostnames: Vec<String>,
+    /// Where all of it is, if not on loopback: masters on the nodes master0, master1, …,
+    /// agents on agent0, agent1, …, and whoever looks at the cluster on the node client.
+    pub network: Option<Network>,
 }
 
 impl Default for ClusterOptions {
@@ -54,6 +58,7 @@ impl Default for ClusterOptions {
             agent_args: Vec::new(),
             args_of_agents: Vec::new(),
             hostnames: Vec::new(),
+            network: None,
         }
     }
 }
@@ -79,12 +84,19 @@ impl Cluster {
     /// When one does not start.
     pub fn start(options: ClusterOptions) -> Result<Self> {
         let (masters, agents) = (options.masters, options.agents);
-        let master_addresses = (0..masters).map(|_| free_address()).collect::<Result<Vec<_>>>()?;
+        let address = |kind: &str, n: usize, port: u16| match &options.network {
+            Some(network) => Ok(format!("{}:{port}", network.ip(&format!("{kind}{n}"))?)),
+            None => free_address(),
+        };
+        let master_addresses =
+            (0..masters).map(|n| address("master", n, 5050)).collect::<Result<Vec<_>>>()?;
+        let agent_addresses =
+            (0..agents).map(|n| address("agent", n, 5051)).collect::<Result<_>>()?;
         let mut cluster = Self {
             program: mezz_program()?,
             master_address: master_addresses.join(","),
             master_addresses,
-            agent_addresses: (0..agents).map(|_| free_address()).collect::<Result<_>>()?,
+            agent_addresses,
             masters: (0..masters).map(|_| None).collect(),
             agents: (0..agents).map(|_| None).collect(),
             folder: Folder::new("e2e")?,
@@ -166,6 +178,7 @@ impl Cluster {
             .args(["master", "--listen", &self.master_addresses[n], "--work-dir"])
             .arg(self.path(&name))
             .args(&self.options.master_args);
+        let command = self.on(&format!("master{n}"), command)?;
         self.masters[n] = Some(Process::start(&name, self.folder.path(), command)?);
         Ok(())
     }
@@ -175,19 +188,48 @@ impl Cluster {
     /// # Errors
     /// When it cannot be started.
     pub fn start_agent(&mut self, n: usize) -> Result<()> {
+        let command = self.agent_command(n)?;
+        self.agents[n] = Some(Process::start(&format!("agent{n}"), self.folder.path(), command)?);
+        Ok(())
+    }
+
+    /// Starts an agent again, after [`lose_agent`](Self::lose_agent), as on a machine that
+    /// was started anew: the kernel has another boot id.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_agent_on_a_restarted_machine(&mut self, n: usize) -> Result<()> {
+        let agent = self.agent_command(n)?;
+        let boot_id = self.path(&format!("boot-id-{n}"));
+        std::fs::write(&boot_id, format!("00000000-0000-4000-8000-{n:012}\n"))?;
+        let mut command = clean_command("unshare");
+        command
+            .args(["--mount", "sh", "-c"])
+            .arg("mount --bind \"$0\" /proc/sys/kernel/random/boot_id && exec \"$@\"")
+            .arg(boot_id)
+            .arg(agent.get_program())
+            .args(agent.get_args())
+            .current_dir(self.folder.path());
+        self.agents[n] = Some(Process::start(&format!("agent{n}"), self.folder.path(), command)?);
+        Ok(())
+    }
+
+    fn agent_command(&self, n: usize) -> Result<Command> {
         let work_dir = self.path(&format!("agent{n}"));
         let name = format!("{}-{n}", self.cgroup_root());
-        let hostname = self.options.hostnames.get(n).map_or("127.0.0.1", String::as_str);
+        let hostname = match &self.options.network {
+            Some(network) => network.ip(&format!("agent{n}"))?,
+            None => self.options.hostnames.get(n).map_or("127.0.0.1", String::as_str).to_owned(),
+        };
         let mut command = self.command();
         command
             .args(["agent", "--master", &self.master_address])
-            .args(["--listen", &self.agent_addresses[n], "--hostname", hostname])
+            .args(["--listen", &self.agent_addresses[n], "--hostname", &hostname])
             .args(["--resources", &self.options.resources, "--cgroup-root", &name, "--work-dir"])
             .arg(work_dir)
             .args(&self.options.agent_args)
             .args(self.options.args_of_agents.get(n).into_iter().flatten());
-        self.agents[n] = Some(Process::start(&format!("agent{n}"), self.folder.path(), command)?);
-        Ok(())
+        self.on(&format!("agent{n}"), command)
     }
 
     /// Kills an agent with all that runs on it, as the death of its machine would.
@@ -197,11 +239,25 @@ impl Cluster {
     pub fn lose_agent(&mut self, n: usize) -> Result<()> {
         let mut agent = self.agents[n].take().with_context(|| format!("agent {n} is stopped"))?;
         agent.kill_9()?;
+        let ours = started_in(self.folder.path())?;
         for pid in crate::processes_of(&self.path(&format!("agent{n}")))? {
-            // It may have ended with another one.
-            let _ = crate::signal(pid, Signal::KILL);
+            if ours.contains(&pid) {
+                // It may have ended with another one.
+                let _ = crate::signal(pid, Signal::KILL);
+            }
         }
         Ok(())
+    }
+
+    /// The id by which the master knows an agent.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn id_of_agent(&self, n: usize) -> Result<String> {
+        let agents = self.list("agents", &[])?;
+        let agent = agents.iter().find(|a| a["api_address"] == *self.agent_addresses[n]);
+        let id = agent.and_then(|agent| agent["id"].as_str()).map(str::to_owned);
+        id.with_context(|| format!("agent {n} among {agents:?}"))
     }
 
     /// Further arguments of `mezz master` from its next start on.
@@ -211,8 +267,7 @@ impl Cluster {
 
     /// Names this cluster's cgroups; no other cluster has it.
     pub fn cgroup_root(&self) -> String {
-        let name = self.folder.path().file_name().unwrap_or_default().to_string_lossy();
-        name.replace('.', "-")
+        cgroup_root(self.folder.path())
     }
 
     /// Waits until so many agents are active.
@@ -232,7 +287,7 @@ impl Cluster {
     /// # Errors
     /// When it cannot be started.
     pub fn mezz(&self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<Finished> {
-        let output = self.client(args).output()?;
+        let output = self.on("client", self.client(args))?.output()?;
         Ok(Finished {
             code: output.status.code(),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -249,14 +304,35 @@ impl Cluster {
         name: &str,
         args: impl IntoIterator<Item = impl AsRef<OsStr>>,
     ) -> Result<Process> {
-        Process::start(name, self.folder.path(), self.client(args))
+        let command = self.on("client", self.client(args))?;
+        Process::start(name, self.folder.path(), command)
     }
 
-    /// A `mezz` command for this cluster.
+    /// A `mezz` command for this cluster, if that is on loopback.
     pub fn client(&self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
         let mut command = self.command();
         command.env("MEZZ_MASTER", &self.master_address).args(args);
         command
+    }
+
+    /// What one of several masters answers at this path: status and body.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn ask_master(&self, n: usize, path: &str) -> Result<(u16, String)> {
+        let ask = || crate::http_get(&format!("http://{}{path}", self.master_addresses[n]));
+        match &self.options.network {
+            Some(network) => network.within("client", ask),
+            None => ask(),
+        }
+    }
+
+    /// The same command on a node of the network, if there is one.
+    fn on(&self, node: &str, command: Command) -> Result<Command> {
+        match &self.options.network {
+            Some(network) => network.command(node, &command),
+            None => Ok(command),
+        }
     }
 
     /// One of the lists (`agents`, `tasks`, …) as JSON objects.
@@ -302,7 +378,7 @@ impl Drop for Cluster {
         self.agents.clear();
         self.masters.clear();
         // Launchers outlive their agents by design; a test must not leave any.
-        for pid in crate::processes_of(self.folder.path()).unwrap_or_default() {
+        for pid in started_in(self.folder.path()).unwrap_or_default() {
             let _ = crate::signal(pid, Signal::KILL);
         }
     }

@@ -5,8 +5,10 @@
 //! launchers nor drivers, and means the thread that started a child.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsStr,
     fs::{self, File},
-    os::unix::fs::MetadataExt as _,
+    os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
     path::Path,
     process::Command,
 };
@@ -15,7 +17,7 @@ use anyhow::{Context, Result};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::{processes_of, signal};
+use crate::{process::MARK, signal};
 
 /// In each folder, locked for as long as the test lives that made it.
 const OWNER: &str = "owner";
@@ -82,12 +84,65 @@ fn sweep(parent: &Path) {
             continue;
         }
         eprintln!("a test that was killed has left {}: it is removed", folder.display());
-        for pid in processes_of(&folder).unwrap_or_default() {
+        for pid in started_in(&folder).unwrap_or_default() {
             let _ = signal(pid, Signal::KILL);
         }
         remove_containers(&folder);
         let _ = fs::remove_dir_all(&folder);
     }
+}
+
+/// What the test of this folder has started, and what that has: its processes with their
+/// children, and what is in its agents' cgroups. Whoever else looks into the folder, as a
+/// developer's shell, is not among them.
+///
+/// # Errors
+/// When `/proc` cannot be read.
+pub(crate) fn started_in(folder: &Path) -> Result<BTreeSet<i32>> {
+    let cgroup = format!("/{}-", cgroup_root(folder));
+    let mut started = BTreeSet::new();
+    let mut parents = BTreeMap::new();
+    for entry in fs::read_dir("/proc")? {
+        let entry = entry?;
+        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<i32>().ok()) else {
+            continue;
+        };
+        // A process may end while it is looked at.
+        let read = |name: &str| fs::read(entry.path().join(name)).unwrap_or_default();
+        let environment = read("environ");
+        let marked = environment.split(|b| *b == 0).any(|variable| {
+            let value = variable.strip_prefix(MARK.as_bytes()).and_then(|v| v.strip_prefix(b"="));
+            value.is_some_and(|logs| Path::new(OsStr::from_bytes(logs)).starts_with(folder))
+        });
+        // A launcher has no environment and outlives its agent, but names its plan.
+        let line = read("cmdline");
+        let mut words = line.split(|b| *b == 0).map(OsStr::from_bytes);
+        let program = words.next().map(Path::new).and_then(Path::file_name).unwrap_or_default();
+        let launcher = program.as_bytes().starts_with(b"mezz")
+            && words.any(|word| Path::new(word).starts_with(folder));
+        let contained = String::from_utf8_lossy(&read("cgroup")).contains(&cgroup);
+        if marked || launcher || contained {
+            started.insert(pid);
+        }
+        let status = String::from_utf8_lossy(&read("status")).into_owned();
+        let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"));
+        parents.insert(pid, parent.and_then(|pid| pid.trim().parse::<i32>().ok()));
+    }
+    loop {
+        let is_child =
+            |(_, parent): &(&i32, &Option<i32>)| parent.is_some_and(|p| started.contains(&p));
+        let children: Vec<i32> = parents.iter().filter(is_child).map(|(pid, _)| *pid).collect();
+        let before = started.len();
+        started.extend(children);
+        if started.len() == before {
+            return Ok(started);
+        }
+    }
+}
+
+/// What the names of the cgroups of a folder's agents begin with, before a `-`.
+pub(crate) fn cgroup_root(folder: &Path) -> String {
+    folder.file_name().unwrap_or_default().to_string_lossy().replace('.', "-")
 }
 
 /// Removes the Docker containers of all agents whose work dirs are in this folder, and those of
@@ -148,13 +203,24 @@ mod tests {
         fs::write(dead.join(OWNER), "").unwrap();
         let (mut goes_on, mut ends, mut other) =
             (start(living.path()), start(&dead), start(&unknown));
+        // Somebody looks what it has left.
+        let looks = parent.path().join("looks");
+        fs::create_dir(&looks).unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", "cd \"$0\"; sleep 600"]).arg(&dead);
+        let mut developer = Process::start("developer", &looks, command).unwrap();
+        eventually(PATIENCE, "the developer is there", || {
+            let there = crate::processes_of(&dead)?.contains(&developer.pid());
+            Ok(if there { Ok(()) } else { Err(String::new()) })
+        })
+        .unwrap();
         sweep(parent.path());
         eventually(PATIENCE, "it ends", || {
             Ok(if ends.running() { Err(String::new()) } else { Ok(()) })
         })
         .unwrap();
         assert!(!dead.exists());
-        assert!(goes_on.running() && other.running());
+        assert!(goes_on.running() && other.running() && developer.running());
         assert!(living.path().join(OWNER).exists() && unknown.exists());
     }
 }

@@ -8,6 +8,8 @@ mod cluster;
 mod docker;
 mod etcd;
 mod folder;
+mod ledger;
+mod network;
 mod process;
 mod spark;
 
@@ -15,6 +17,8 @@ pub use cluster::{Cluster, ClusterOptions, QUICK_LOSS, free_address};
 pub use docker::{Registry, docker, volumes_of_this_machine};
 pub use etcd::Etcd;
 pub use folder::{COMPOSE_PROJECT, Folder};
+pub use ledger::{Account, Ledger, LedgerOptions};
+pub use network::Network;
 pub use process::{Finished, Process, clean_command, example_program, mezz_program};
 pub use spark::{
     FIRST, Mode, SECOND, SLOW, example, executors, go, http_get, nothing_is_left, places_of,

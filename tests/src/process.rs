@@ -14,6 +14,9 @@ use rustix::process::Signal;
 
 use crate::{eventually, signal};
 
+/// In the environment of whatever tests start: the folder of its logs.
+pub(crate) const MARK: &str = "MEZZ_TEST_FOLDER";
+
 /// A child process whose output goes to files; killed when dropped.
 pub struct Process {
     name: String,
@@ -81,6 +84,7 @@ impl Process {
         // Of a group of its own, as a terminal would start it.
         let child = command
             .process_group(0)
+            .env(MARK, logs)
             .stdin(stdin)
             .stdout(open(&stdout)?)
             .stderr(open(&stderr)?)

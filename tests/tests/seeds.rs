@@ -5,8 +5,9 @@
 #![allow(clippy::expect_used)]
 
 use std::{
+    fs::Permissions,
     net::TcpListener,
-    os::unix::fs::chown,
+    os::unix::fs::{PermissionsExt as _, chown},
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -14,11 +15,10 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use mezz_tests::{
-    Cluster, ClusterOptions, PATIENCE, Process, clean_command, eventually, executors,
+    Cluster, ClusterOptions, Folder, PATIENCE, Process, clean_command, eventually, executors,
     nothing_is_left, prepared,
 };
 use rustix::process::Signal;
-use tempfile::TempDir;
 
 /// All examples take about a minute, and the machines are small.
 const SEEDS_PATIENCE: Duration = Duration::from_secs(240);
@@ -138,16 +138,19 @@ struct Database {
     server: Process,
     port: u16,
     // Last, so that the folder outlives the server.
-    _folder: TempDir,
+    _folder: Folder,
 }
 
 impl Database {
     /// Starts it, and waits until it answers.
     fn start() -> Result<Self> {
-        let folder = tempfile::Builder::new().prefix("mezz-postgres-").tempdir_in("/tmp")?;
+        let folder = Folder::new("postgres")?;
         // It refuses to run as root; Debian's package has made a user for it.
         let (user, group) = postgres_user()?;
-        chown(folder.path(), Some(user), Some(group))?;
+        std::fs::set_permissions(folder.path(), Permissions::from_mode(0o711))?;
+        let data = folder.path().join("data");
+        std::fs::create_dir(&data)?;
+        chown(&data, Some(user), Some(group))?;
         let program = |name: &str| -> Result<Command> {
             let mut command = clean_command("setpriv");
             command

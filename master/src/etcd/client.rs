@@ -1,10 +1,13 @@
-//! One connection to all members of an etcd cluster.
+//! Requests to an etcd cluster, each with a deadline.
 
-use std::{future::Future, path::Path, time::Duration};
+use std::{future::Future, path::Path, sync::Arc, time::Duration};
 
 use etcd_client::{Certificate, Client, ConnectOptions, Error, Identity, TlsOptions};
 
-use super::{Doing, EtcdError, EtcdOptions, Keys};
+use super::{
+    Doing, EtcdError, EtcdOptions, Keys,
+    members::{Attempt, Members},
+};
 
 /// One request gets so long; a slow disk of etcd's takes a second now and then.
 pub const ATTEMPT: Duration = Duration::from_secs(3);
@@ -18,10 +21,11 @@ const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(10), Duration::fro
 /// A page of large records.
 const MAX_ANSWER_BYTES: usize = 512 << 20;
 
-/// A client that knows its place and keeps its password fresh. Cheap to clone.
+/// All members of an etcd cluster, of which one is asked until it does not answer.
+/// Cheap to clone; clones share the choice.
 #[derive(Clone)]
 pub struct Etcd {
-    client: Client,
+    members: Arc<Members>,
     place: String,
     keys: Keys,
 }
@@ -33,7 +37,8 @@ impl std::fmt::Debug for Etcd {
 }
 
 impl Etcd {
-    /// Connects: without a user nothing is sent yet, with one etcd is asked for a token.
+    /// Connects: without a user nothing is sent yet, with one the members are asked for a
+    /// token, until one of them gives it.
     ///
     /// # Errors
     /// [`EtcdError`]: TLS files, or what etcd says of the user.
@@ -51,9 +56,22 @@ impl Etcd {
         if options.endpoints.iter().any(|e| e.starts_with("https://")) {
             connect = connect.with_tls(tls(options)?);
         }
-        let connecting = Client::connect(&options.endpoints, Some(connect));
-        let client = within(&place, "connecting", connecting).await?;
-        Ok(Self { client, place, keys: Keys::new(&options.prefix) })
+        let members = Arc::new(Members::new(options.endpoints.clone(), connect));
+        let etcd = Self { members, place, keys: Keys::new(&options.prefix) };
+        let mut attempts = options.endpoints.len();
+        loop {
+            attempts = attempts.saturating_sub(1);
+            let attempt = etcd.members.attempt();
+            match etcd.connected(&attempt).await {
+                // The next member, as the attempt is given up.
+                Err(EtcdError::Unreachable { .. }) if attempts > 0 => {}
+                Err(error) => return Err(error),
+                Ok(_) => {
+                    attempt.answered();
+                    return Ok(etcd);
+                }
+            }
+        }
     }
 
     /// Where it is, for people.
@@ -66,8 +84,10 @@ impl Etcd {
         &self.keys
     }
 
-    /// One request, with a deadline. A token that has ended is renewed, and the
-    /// request is made once more.
+    /// One request to one member, with a deadline. A token that has ended is renewed, and
+    /// the request is made once more. After a member that does not answer, or that the
+    /// caller does not wait for any longer, the next one is asked, over a new connection:
+    /// whoever wants an answer tries again.
     ///
     /// # Errors
     /// [`EtcdError`].
@@ -79,13 +99,23 @@ impl Etcd {
     where
         F: Future<Output = Result<T, Error>>,
     {
-        match within(&self.place, doing, request(self.client.clone())).await {
+        let attempt = self.members.attempt();
+        let client = self.connected(&attempt).await?;
+        let done = match within(&self.place, doing, request(client.clone())).await {
             Err(EtcdError::TokenExpired { .. }) => {
-                within(&self.place, doing, self.client.refresh_token()).await?;
-                within(&self.place, doing, request(self.client.clone())).await
+                within(&self.place, doing, client.refresh_token()).await?;
+                within(&self.place, doing, request(client)).await
             }
             done => done,
+        };
+        if !matches!(done, Err(EtcdError::Unreachable { .. })) {
+            attempt.answered();
         }
+        done
+    }
+
+    async fn connected(&self, attempt: &Attempt<'_>) -> Result<Client, EtcdError> {
+        within(&self.place, "connecting", attempt.client()).await
     }
 
     /// A client for answers that may be large.

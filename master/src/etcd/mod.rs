@@ -3,6 +3,7 @@
 mod client;
 mod error;
 mod keys;
+mod members;
 mod options;
 
 pub use client::{ATTEMPT, Etcd};
