@@ -48,8 +48,6 @@ const EXPLAINED: usize = 20;
 const REFUSAL: Duration = Duration::from_secs(600);
 /// Longest message of a driver that is kept, in bytes.
 const MAX_MESSAGE: usize = 4096;
-/// Most agents without an engine that are kept of one driver.
-const MAX_AVOIDED: usize = 4096;
 /// Of a driver whose uploaded files are gone.
 const FILES_LOST: &str = "files that were uploaded for it went with the dispatcher that took \
     them: submit it again. Dispatchers whose --upload-dir is on storage that they share lose none";

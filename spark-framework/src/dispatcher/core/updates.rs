@@ -8,8 +8,8 @@ use mezz_proto::{
 };
 
 use super::{
-    ASK_AGAIN, Attempt, Core, DriverState, FIRST_PAUSE, GOOD_RUN, LONGEST_PAUSE, MAX_AVOIDED,
-    Output, Submission, UNKNOWN_FOR, short,
+    ASK_AGAIN, Attempt, Core, DriverState, FIRST_PAUSE, GOOD_RUN, LONGEST_PAUSE, Output,
+    Submission, UNKNOWN_FOR, short,
 };
 use crate::{docker, policy::DOUBT};
 
@@ -96,7 +96,6 @@ impl Core {
         if submission.job.docker.is_some()
             && let Some(why) = docker::lacks_engine(reason, text)
             && let Some(attempt) = &submission.attempt
-            && submission.avoid.len() < MAX_AVOIDED
         {
             let message = format!("{} {why}", attempt.host);
             self.unable.learn(now, attempt.agent.as_str().into(), why.to_owned());
