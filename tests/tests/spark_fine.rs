@@ -348,8 +348,7 @@ fn executors_that_cannot_start_fail_the_job_after_a_few_attempts() -> Result<()>
     for said in [
         "5 attempts in a row to start executors failed",
         "(agent ",
-        "last words: ",
-        "/no/such/bridge",
+        "last words: Caused by: java.lang.ClassNotFoundException: dev.mezz.spark",
     ] {
         ensure!(end.code != Some(0) && end.stderr.contains(said), "{said}: {end}");
     }
