@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use mezz_proto::{
-    LEADER_KEY,
+    LEADER_KEY, LINK_PROTOCOL,
     mezz::v1::{self as mezz, agent_message, master_message},
     resources::{Dialect, Resources},
     v1,
@@ -67,7 +67,7 @@ pub struct Seen {
     pub launched: AtomicU64,
     /// Terminal updates acknowledged.
     pub finished: AtomicU64,
-    /// Agents that lost their link after they were registered.
+    /// Agents that were refused, or lost their link for good.
     pub broken: AtomicU64,
     last_terminal: Mutex<Option<Instant>>,
 }
@@ -92,7 +92,7 @@ impl Agents {
         let end = Instant::now() + LONGEST_WAIT;
         while (self.seen.registered.load(Ordering::Relaxed) as usize) < count {
             if self.seen.broken.load(Ordering::Relaxed) > 0 {
-                bail!("a simulated agent lost its link");
+                bail!("a simulated agent lost its link, or was refused");
             }
             if Instant::now() > end {
                 bail!(
@@ -237,6 +237,12 @@ impl Agent {
                     id = registered.agent_id.value;
                     self.seen.registered.fetch_add(1, Ordering::Relaxed);
                 }
+                Some(master_message::Message::Refused(refused)) => {
+                    if refused.permanent {
+                        self.seen.broken.fetch_add(1, Ordering::Relaxed);
+                    }
+                    bail!("the master refuses a simulated agent: {}", refused.reason);
+                }
                 Some(master_message::Message::Ping(ping)) => {
                     out.send(Encoded::new(agent_message::Message::Pong(mezz::Pong {
                         number: ping.number,
@@ -300,7 +306,7 @@ fn hello(n: usize, resources: &Resources, carried: Option<&Carried>) -> agent_me
     let description = mezz::AgentDescription {
         agent,
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        protocol: 1,
+        protocol: LINK_PROTOCOL,
         api_address: format!("127.0.0.1:{}", 10_000 + n % 50_000),
         ..Default::default()
     };

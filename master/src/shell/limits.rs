@@ -37,7 +37,7 @@ pub const FRAMEWORK_ADMISSIONS: u32 = 64;
 pub const ADMISSION_BYTES: usize = 64 << 10;
 
 /// Streams that waited for this master to lead are let in at this distance.
-pub const HELD_PACE: Duration = Duration::from_micros(25);
+pub const HELD_PACE: Duration = Duration::from_micros(50);
 
 /// Inputs that the core takes in one go, before it wakes the writers of the
 /// sockets: more makes larger frames, fewer makes shorter waits.
