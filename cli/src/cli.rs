@@ -120,6 +120,7 @@ mod tests {
             "weights",
             "fair_sharing_excluded",
             "work_dir",
+            "upload_dir",
             "master",
             "fetcher_command",
             "isolation",

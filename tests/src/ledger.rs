@@ -168,7 +168,9 @@ impl Ledger {
             let book = self.book();
             let ended = |(name, entry): &(&String, &Entry)| {
                 number(name).is_some_and(|n| n >= from)
-                    && entry.told.last().is_some_and(|s| s.state().is_terminal())
+                    && entry.told.last().is_some_and(|s| {
+                        matches!(s.state(), TaskState::TaskFinished | TaskState::TaskFailed)
+                    })
             };
             let count = book.tasks.iter().filter(ended).count();
             Ok(if count >= 2 { Ok(()) } else { Err(book.show()) })

@@ -93,7 +93,9 @@ impl Core {
         self.link = Link::Greeting { link, master, ended: Vec::new() };
         // A master that takes the link and never answers must not hold the agent.
         self.timers.set(Timer::Ping, now + GREETING_TIMEOUT);
-        out.now.push(send(link, message));
+        // It may name tasks that the store does not have yet. A master that heard of them
+        // would take their silent absence later for an end that was acknowledged.
+        out.after_persist.push(send(link, message));
     }
 
     pub(super) fn on_link_down(&mut self, link: LinkId, out: &mut Effects) {

@@ -58,8 +58,7 @@ pub enum Effect {
 /// their order over both groups and over calls: the shell holds back what is
 /// for a connection that still waits for an acknowledgement. Within one call,
 /// what a connection gets in `after_persist` comes before what it gets in `now`;
-/// the core puts both there when it has admitted the connection in this call,
-/// or ends its framework at somebody's wish.
+/// once anything for a connection has to wait, all that the call has for it does.
 #[derive(Clone, Debug, Default)]
 pub struct Effects {
     /// May go out at once.
@@ -72,6 +71,19 @@ pub struct Effects {
     late: BTreeSet<ConnectionId>,
 }
 
+impl Effect {
+    /// Whose order it has to keep.
+    fn connection(&self) -> Option<ConnectionId> {
+        match self {
+            Self::SendScheduler { connection, .. }
+            | Self::CloseScheduler { connection, .. }
+            | Self::SendAgent { connection, .. }
+            | Self::CloseAgent { connection } => Some(*connection),
+            Self::Reply { .. } | Self::Change(_) => None,
+        }
+    }
+}
+
 impl Effects {
     /// Begins the effects of one call of the core.
     pub(super) fn begin(&mut self) {
@@ -81,7 +93,11 @@ impl Effects {
     /// From now on what this call sends on the connection waits until what the
     /// call persists is written.
     pub(super) fn after_persist_on(&mut self, connection: ConnectionId) {
-        self.late.insert(connection);
+        if self.late.insert(connection) {
+            // What it was to get before keeps its place.
+            let before = self.now.extract_if(.., |effect| effect.connection() == Some(connection));
+            self.after_persist.extend(before);
+        }
     }
 
     /// An answer confirms, so it waits for what this call persists.
@@ -187,4 +203,26 @@ pub enum OperatorError {
     /// Not in this state.
     #[error("{0}")]
     NotAllowed(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a connection was to get before keeps its place when the rest has to wait.
+    #[test]
+    fn the_order_of_a_connection_outlives_a_wait() {
+        let (one, other) = (ConnectionId(1), ConnectionId(2));
+        let mut out = Effects::default();
+        out.close_agent(one);
+        out.close_agent(other);
+        out.after_persist_on(one);
+        out.close_scheduler(one, None);
+        assert_eq!(out.now, [Effect::CloseAgent { connection: other }]);
+        let waits = [
+            Effect::CloseAgent { connection: one },
+            Effect::CloseScheduler { connection: one, error: None },
+        ];
+        assert_eq!(out.after_persist, waits);
+    }
 }

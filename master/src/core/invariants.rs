@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use super::{
     Core,
-    state::{Agent, AgentLink, Charge, Duty, FrameworkLink, Timer},
+    state::{Agent, AgentLink, Charge, Duty, FrameworkLink, Reconciling, Timer},
 };
 use crate::allocator::AgentKey;
 
@@ -259,7 +259,7 @@ impl Core {
             }
         }
         for (key, framework) in self.frameworks.iter() {
-            if let Some((at, _)) = &framework.reconciling {
+            if let Some(Reconciling { at, .. }) = &framework.reconciling {
                 check(*at, Timer::Reconcile(key))?;
                 ensure!(framework.connection().is_some(), "nobody is there to be reconciled");
             }

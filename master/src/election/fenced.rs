@@ -46,7 +46,8 @@ pub enum FencedError {
     Etcd(#[from] EtcdError),
 }
 
-/// The keys of the process that leads.
+/// The keys of the process that leads. After an error, or a call that was broken off, it
+/// is not to be used again: the next write would have the number of one that may be done.
 #[derive(Debug)]
 pub struct Fenced {
     etcd: Etcd,

@@ -17,6 +17,12 @@ use crate::etcd::{Etcd, EtcdError};
 /// A lease is given back within this, or left to its end.
 const RESIGN_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Of which the member of etcd that is asked first may have so much.
+const RESIGN_ATTEMPT: Duration = Duration::from_millis(300);
+
+/// Between two attempts.
+const RESIGN_PAUSE: Duration = Duration::from_millis(20);
+
 /// One master in the election.
 #[derive(Debug)]
 pub struct Candidate {
@@ -149,7 +155,16 @@ impl Candidate {
         // Of a campaign that was broken off it is not known whether it was won.
         let lease = self.held.take().map(|held| held.lease).or(self.granted.take());
         let Some(lease) = lease else { return };
-        match timeout(RESIGN_TIMEOUT, self.revoke(lease)).await {
+        let revoke = async {
+            loop {
+                match timeout(RESIGN_ATTEMPT, self.revoke(lease)).await {
+                    Ok(Err(error)) if error.may_pass() => sleep(RESIGN_PAUSE).await,
+                    Ok(done) => return done,
+                    Err(_) => {}
+                }
+            }
+        };
+        match timeout(RESIGN_TIMEOUT, revoke).await {
             Ok(Ok(())) => info!(fence, "the leader's lease is given back"),
             Ok(Err(error)) => {
                 debug!(error = %chain(&error), "the lease is left to its end");

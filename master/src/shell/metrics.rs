@@ -201,9 +201,11 @@ const CORE_COUNTERS: &[CoreCounter] = &[
     ("mezz_master_agent_losses_delayed_total", "Agents not made unreachable at once", |c| {
         c.agent_losses_delayed
     }),
-    ("mezz_master_agent_losses_cancelled_total", "Of these, agents that came back in time", |c| {
-        c.agent_losses_cancelled
-    }),
+    (
+        "mezz_master_agent_losses_cancelled_total",
+        "Of these, agents that came back, left or were replaced before",
+        |c| c.agent_losses_cancelled,
+    ),
     ("mezz_master_agents_removed_total", "Agents that said goodbye", |c| c.agents_removed),
     ("mezz_master_invalid_agent_messages_total", "Agent messages against the protocol", |c| {
         c.invalid_agent_messages

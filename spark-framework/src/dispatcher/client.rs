@@ -54,6 +54,14 @@ pub enum ClientError {
         /// In its words.
         why: String,
     },
+    /// It may have been done, or not.
+    #[error("the dispatcher at {address} was lost while it was asked: {why}")]
+    Unknown {
+        /// Which was asked.
+        address: String,
+        /// In its words.
+        why: String,
+    },
     /// What was uploaded is not there any more.
     #[error("the dispatcher refuses: {0}")]
     FilesGone(String),
@@ -300,6 +308,12 @@ impl Client {
         Err(match status {
             StatusCode::SERVICE_UNAVAILABLE => {
                 Failure::Soon(ClientError::NobodyLeads { address: address.to_owned(), why })
+            }
+            StatusCode::BAD_GATEWAY if again => {
+                Failure::Soon(ClientError::NobodyLeads { address: address.to_owned(), why })
+            }
+            StatusCode::BAD_GATEWAY => {
+                Failure::Last(ClientError::Unknown { address: address.to_owned(), why })
             }
             StatusCode::GONE => Failure::Last(ClientError::FilesGone(why)),
             _ => Failure::Last(ClientError::Refused(why)),

@@ -89,7 +89,8 @@ impl Files {
         limits: Limits,
         shared: bool,
     ) -> io::Result<Self> {
-        fs::create_dir_all(&folder).await?;
+        // Names are tokens: who may list them may read the files.
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).await?;
         let mut stored = 0;
         let mut entries = fs::read_dir(&folder).await?;
         while let Some(entry) = entries.next_entry().await? {
@@ -117,7 +118,9 @@ impl Files {
     ) -> Result<Uploaded, UploadError> {
         let path = self.folder.join(format!("part-{name}"));
         let mut part = Part { path, size: 0, stored: &self.stored };
-        let mut file = fs::File::create(&part.path).await?;
+        let mut options = fs::OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        let mut file = options.open(&part.path).await?;
         let mut hash = Sha256::new();
         let mut body = std::pin::pin!(body);
         loop {
@@ -161,8 +164,20 @@ impl Files {
     }
 
     /// Those of these tokens whose files are here.
-    pub(super) fn held(&self, tokens: BTreeSet<String>) -> BTreeSet<String> {
-        tokens.into_iter().filter(|t| self.path(t).is_some_and(|path| path.is_file())).collect()
+    ///
+    /// # Errors
+    /// When that cannot be told, as of a folder that this user may not enter.
+    pub(super) fn held(&self, tokens: BTreeSet<String>) -> io::Result<BTreeSet<String>> {
+        let mut held = BTreeSet::new();
+        for token in tokens {
+            let Some(path) = self.path(&token) else { continue };
+            match std::fs::metadata(path) {
+                Ok(_) => held.insert(token),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+                Err(error) => return Err(error),
+            };
+        }
+        Ok(held)
     }
 
     /// Removes what is not in `used` and older than an hour; those of `forgotten`, which
@@ -359,7 +374,7 @@ mod tests {
         assert_eq!(names(dir.path()), ["part-1"]);
         let token = files.store("3", pieces(&["a"])).await.unwrap().token;
         let asked = BTreeSet::from([token.clone(), "0".repeat(TOKEN)]);
-        assert_eq!(files.held(asked), BTreeSet::from([token]));
+        assert_eq!(files.held(asked).unwrap(), BTreeSet::from([token]));
     }
 
     #[test]

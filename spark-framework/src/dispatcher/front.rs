@@ -41,6 +41,9 @@ const ANSWER: Duration = Duration::from_secs(30);
 /// Set on what a standby passes on: it is passed on once.
 const PASSED_ON: HeaderName = HeaderName::from_static("mezz-passed-on");
 
+/// Set on the answer of a standby that was taken for the leader: nothing was done.
+const NOBODY_LEADS: HeaderName = HeaderName::from_static("mezz-nobody-leads");
+
 /// Of one connection alone.
 const NOT_PASSED_ON: [HeaderName; 7] = [
     header::HOST,
@@ -181,7 +184,6 @@ impl Front {
             };
             match self.ask(&leader, &parts, sent, whole).await {
                 Asked::Answered(answer) => return answer,
-                // Nothing was sent.
                 Asked::NotThere if whole => {}
                 // What is read, or done twice to the same end, is asked again.
                 Asked::Unknown if whole && parts.method.is_idempotent() => {}
@@ -224,6 +226,7 @@ impl Front {
             _ = roles.wait_for(|role| role.is_news(Some(leader))) => return Asked::Unknown,
         };
         match sent {
+            Ok(Ok(answer)) if answer.headers().contains_key(NOBODY_LEADS) => Asked::NotThere,
             Ok(Ok(answer)) => {
                 let headers = passed_on(answer.headers());
                 let mut response = Response::new(Body::empty());
@@ -243,7 +246,7 @@ impl Front {
 
 enum Asked {
     Answered(Response),
-    /// Nothing was sent.
+    /// Nothing was sent, or it was not done.
     NotThere,
     /// It may have been done, or not.
     Unknown,
@@ -292,15 +295,12 @@ fn nobody() -> Response {
         "No dispatcher leads, or the one that did cannot be reached. Try again in a moment.";
     let mut response = rest::error(StatusCode::SERVICE_UNAVAILABLE, message);
     response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    response.headers_mut().insert(NOBODY_LEADS, HeaderValue::from_static("1"));
     response
 }
 
 fn unknown(leader: &str) -> Response {
-    let message = format!(
-        "{leader} did not answer, and leads no more or is very busy. Whether it has done what it \
-         was asked is not known; `mezz spark list` tells what there is."
-    );
-    rest::error(StatusCode::BAD_GATEWAY, &message)
+    rest::unknown(&format!("{leader} did not answer, and leads no more or is very busy."))
 }
 
 #[cfg(test)]

@@ -2,6 +2,10 @@ use axum::routing::{get, post};
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::dispatcher::{
+    files::{Files, Limits},
+    owner::Request as Asking,
+};
 
 /// A front on a socket of its own, and its address.
 async fn serve(folder: &std::path::Path, hold: Duration) -> (Front, String) {
@@ -102,9 +106,49 @@ async fn no_request_waits_for_ever_or_is_done_twice() {
     assert!(text.contains("is not known"), "{text}");
     assert_eq!(read.await.unwrap(), (200, "next".to_owned()));
 
+    // One that does not lead yet has done nothing, and is asked again.
+    let (early, early_at) = serve(dir.path(), HOLD).await;
+    let (waits, waits_at) = serve(dir.path(), HOLD).await;
+    waits.stand_by(Some(early_at));
+    let request = http.post(format!("http://{waits_at}/echo")).body("x");
+    let asked = tokio::spawn(ask(request));
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    early.lead(leader("early"));
+    assert_eq!(asked.await.unwrap(), (200, "early: x".to_owned()));
+
     // Two standbys that take each other for the leader.
     let (other, other_at) = serve(dir.path(), Duration::from_millis(200)).await;
     other.stand_by(Some(address.clone()));
     front.stand_by(Some(other_at));
     assert_eq!(ask(http.get(format!("http://{address}/who"))).await.0, 503);
+}
+
+/// What was stored before it ended is done; a client that asked again would do it twice.
+#[tokio::test]
+async fn a_leader_that_ends_in_the_middle_of_a_submission_does_not_ask_for_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = Limits { file: 10, all: 10 };
+    let files = Files::open(dir.path().to_owned(), "key".to_owned(), limits, false).await.unwrap();
+    let (requests, mut inbox) = tokio::sync::mpsc::channel(1);
+    let (front, address) = serve(dir.path(), HOLD).await;
+    front.lead(rest::routes(requests, files, address.clone()));
+    let submission = serde_json::json!({
+        "action": "CreateSubmissionRequest",
+        "appArgs": [],
+        "appResource": "file:/opt/app.jar",
+        "clientSparkVersion": "4.3.0",
+        "environmentVariables": {},
+        "mainClass": "org.example.Pi",
+        "sparkProperties": {"spark.app.name": "pi", "spark.master": "spark://h:7077"},
+    });
+    let submit = || {
+        let request = front.http.post(format!("http://{address}/v1/submissions/create"));
+        tokio::spawn(ask(request.body(submission.to_string())))
+    };
+    let asked = submit();
+    assert!(matches!(inbox.recv().await, Some(Asking::Create(..))));
+    assert_eq!(asked.await.unwrap().0, 502);
+    // It has never heard of this one.
+    drop(inbox);
+    assert_eq!(submit().await.unwrap().0, 503);
 }

@@ -156,12 +156,13 @@ impl Dispatcher {
             }
         };
         let limits = Limits { file: options.max_file_bytes, all: options.max_files_bytes };
+        let unkept = |source| DispatcherError::Files { folder: options.files.clone(), source };
         let files = Files::open(options.files.clone(), key, limits, store.is_shared())
             .await
-            .map_err(|source| DispatcherError::Files { folder: options.files.clone(), source })?;
+            .map_err(unkept)?;
         let (requests, inbox) = mpsc::channel(MAX_REQUESTS);
         let address = options.core.address.clone();
-        let owner = Owner::new(options.clone(), store, files.clone(), snapshot);
+        let owner = Owner::new(options.clone(), store, files.clone(), snapshot).map_err(unkept)?;
         self.front.lead(rest::routes(requests, files, address));
         Ok((owner, inbox))
     }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -81,13 +82,13 @@ impl<S: SubmissionStore> Owner<S> {
         store: S,
         files: Files,
         snapshot: Snapshot,
-    ) -> Self {
+    ) -> io::Result<Self> {
         let clock = Clock::new();
         let stored = snapshot.submissions;
         info!(submissions = stored.len(), framework = snapshot.framework, "read what was stored");
         let mut core = Core::new(options.core.clone(), stored, snapshot.next, clock.now());
         let wanted = core.uploads();
-        let held = files.held(wanted.clone());
+        let held = files.held(wanted.clone())?;
         let lost: BTreeSet<String> = wanted.difference(&held).cloned().collect();
         if !lost.is_empty() {
             warn!(
@@ -98,7 +99,7 @@ impl<S: SubmissionStore> Owner<S> {
             core.lose(lost);
         }
         let framework = snapshot.framework;
-        Self { options, core, store, files, framework, clock, subscribed: false }
+        Ok(Self { options, core, store, files, framework, clock, subscribed: false })
     }
 
     pub(super) async fn run(

@@ -85,9 +85,11 @@ impl Api {
         request: impl FnOnce(oneshot::Sender<T>) -> Request,
     ) -> Result<T, Response> {
         let (reply, answer) = oneshot::channel();
-        let ended = || error(StatusCode::SERVICE_UNAVAILABLE, "The dispatcher is stopping.");
-        self.requests.send(request(reply)).await.map_err(|_| ended())?;
-        answer.await.map_err(|_| ended())
+        let stopping = "The dispatcher is stopping.";
+        let ended = |_| error(StatusCode::SERVICE_UNAVAILABLE, stopping);
+        self.requests.send(request(reply)).await.map_err(ended)?;
+        // It may be in the store, and the next dispatcher's already.
+        answer.await.map_err(|_| unknown(stopping))
     }
 }
 
@@ -116,6 +118,15 @@ pub(super) fn error(status: StatusCode, message: &str) -> Response {
     (status, Json(body)).into_response()
 }
 
+/// Whoever asked must not ask again without having looked. `why` is a sentence.
+pub(super) fn unknown(why: &str) -> Response {
+    let message = format!(
+        "{why} Whether it has done what it was asked is not known; `mezz spark list` tells \
+         what there is."
+    );
+    error(StatusCode::BAD_GATEWAY, &message)
+}
+
 async fn create(State(api): State<Api>, body: Body) -> Result<Response, Response> {
     let malformed =
         |why: String| error(StatusCode::BAD_REQUEST, &format!("Malformed request: {why}"));
@@ -131,7 +142,10 @@ async fn create(State(api): State<Api>, body: Body) -> Result<Response, Response
     let unknown: Vec<String> = request.unknown.keys().cloned().collect();
     let uploaded = files::tokens(request.uploaded_files.iter().map(String::as_str));
     let mut job = Job::read(request).map_err(|why| malformed(why.to_string()))?;
-    job.uploads = api.files.held(job.tokens());
+    job.uploads = api.files.held(job.tokens()).map_err(|why| {
+        let message = format!("The dispatcher cannot look for uploaded files: {why}");
+        error(StatusCode::INTERNAL_SERVER_ERROR, &message)
+    })?;
     if !uploaded.is_subset(&job.uploads) {
         return Err(error(StatusCode::GONE, FILES_GONE));
     }

@@ -4,7 +4,6 @@ use mezz_proto::{
     ids::AgentId,
     mezz::v1::{self as mezz, master_message::Message},
     time::Time,
-    v1,
 };
 
 use crate::{
@@ -40,7 +39,7 @@ impl Core {
             Ok(described) => described,
             Err(refusal) => return self.refuse_agent(connection, refusal, out),
         };
-        self.remove_former(now, &described.info, out);
+        self.remove_former(now, &described, out);
         let id = self.new_agent_id();
         let key = self.insert_described(id, described);
         let link = self.new_agent_link(now, key, connection);
@@ -63,13 +62,14 @@ impl Core {
     ///
     /// Or it never had a state: it was admitted, and the answer was lost with its link or
     /// with its master. Its link may still look whole, but nothing was said on it.
-    fn remove_former(&mut self, now: Time, info: &v1::AgentInfo, out: &mut Effects) {
+    fn remove_former(&mut self, now: Time, described: &Described, out: &mut Effects) {
+        let Described { info, api_address, .. } = described;
         let Some(port) = info.port else { return };
         let place = |key| (info.hostname.clone(), port, AgentKey(key));
         let there = self.agent_places.range(place(0)..=place(u32::MAX));
         let former = there.map(|(_, _, key)| *key).filter(|key| {
             let agent = &self.agents[*key];
-            agent.connection().is_none() || !agent.heard
+            agent.api_address == *api_address && (agent.connection().is_none() || !agent.heard)
         });
         for key in former.collect::<Vec<_>>() {
             if let Some(connection) = self.agents[key].connection() {

@@ -20,6 +20,17 @@ use crate::{
     core::ConnectionId,
 };
 
+/// How far a framework is told of all its tasks.
+#[derive(Debug)]
+pub(in crate::core) struct Reconciling {
+    /// When the next bit is due: an entry in the timers.
+    pub at: Time,
+    /// The task after which it begins.
+    pub last: TaskId,
+    /// It has asked again meanwhile.
+    pub again: bool,
+}
+
 /// A framework that has not ended.
 #[derive(Debug)]
 pub(in crate::core) struct Framework {
@@ -47,9 +58,8 @@ pub(in crate::core) struct Framework {
     pub reregistered: Option<Time>,
     /// Its tasks that have not left the live list, unreachable ones included.
     pub tasks: BTreeMap<TaskId, TaskKey>,
-    /// While it is told of all its tasks, bit by bit: when the next bit is due (entry
-    /// in the timers), and the task after which it begins.
-    pub reconciling: Option<(Time, TaskId)>,
+    /// While it is told of all its tasks, bit by bit.
+    pub reconciling: Option<Reconciling>,
     /// Its executors.
     pub executors: BTreeSet<(AgentKey, ExecutorId)>,
     /// Its outstanding offers.

@@ -14,7 +14,7 @@ use crate::{
     core::{
         Core, Effects,
         frameworks::events,
-        state::{AgentLink, TaskKey, Timer},
+        state::{AgentLink, Reconciling, TaskKey, Timer},
     },
 };
 
@@ -37,9 +37,12 @@ impl Core {
         out: &mut Effects,
     ) {
         if tasks.is_empty() {
-            // Asked again, it begins again.
-            self.end_reconciliation(framework);
-            self.answer_after(now, framework, Bound::Unbounded, out);
+            // Begun again at once, it would never come to the last tasks of a framework
+            // that asks often.
+            match &mut self.frameworks[framework].reconciling {
+                Some(under_way) => under_way.again = true,
+                None => self.answer_after(now, framework, Bound::Unbounded, false, out),
+            }
         }
         for task in tasks {
             self.reconcile_one(now, framework, task.task_id.into(), task.agent_id, out);
@@ -53,14 +56,15 @@ impl Core {
         framework: FrameworkKey,
         out: &mut Effects,
     ) {
-        if let Some((_, last)) = self.frameworks[framework].reconciling.take() {
-            self.answer_after(now, framework, Bound::Excluded(&last), out);
+        if let Some(Reconciling { last, again, .. }) = self.frameworks[framework].reconciling.take()
+        {
+            self.answer_after(now, framework, Bound::Excluded(&last), again, out);
         }
     }
 
     /// No more answers are due to this framework.
     pub(in crate::core) fn end_reconciliation(&mut self, framework: FrameworkKey) {
-        if let Some((at, _)) = self.frameworks[framework].reconciling.take() {
+        if let Some(Reconciling { at, .. }) = self.frameworks[framework].reconciling.take() {
             self.timers.clear(at, Timer::Reconcile(framework));
         }
     }
@@ -70,6 +74,7 @@ impl Core {
         now: Time,
         framework: FrameworkKey,
         from: Bound<&TaskId>,
+        again: bool,
         out: &mut Effects,
     ) {
         let tasks = &self.frameworks[framework].tasks;
@@ -87,8 +92,11 @@ impl Core {
             && let Some(last) = next.last()
         {
             let at = now + ANSWERS_PAUSE;
-            self.frameworks[framework].reconciling = Some((at, self.tasks[*last].id.clone()));
+            let last = self.tasks[*last].id.clone();
+            self.frameworks[framework].reconciling = Some(Reconciling { at, last, again });
             self.timers.set(at, Timer::Reconcile(framework));
+        } else if again {
+            self.answer_after(now, framework, Bound::Unbounded, false, out);
         }
     }
 

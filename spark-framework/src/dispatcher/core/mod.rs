@@ -139,6 +139,8 @@ impl Core {
         if waiting >= self.options.max_queued {
             return Err(QueueFull(waiting));
         }
+        // Its files are here, whatever was once said of them.
+        self.lost.retain(|token| !job.uploads.contains(token));
         let seq = self.next;
         self.next += 1;
         let id = format!("driver-{}-{seq:04}", date(now));

@@ -1,5 +1,5 @@
 //! The registry in the simulated etcd: fenced, numbered, in several transactions
-//! (as `master/src/registry/etcd.rs` and `shell/writer.rs`).
+//! (as `master/src/election/fenced.rs` and `shell/writer.rs`).
 
 use std::{
     collections::{BTreeMap, VecDeque},

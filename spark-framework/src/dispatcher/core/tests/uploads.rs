@@ -63,6 +63,11 @@ fn drivers_that_need_what_is_gone_end_and_say_so() {
     w.update(&has_it, TaskState::TaskFailed);
     assert_eq!(w.state(&has_it), DriverState::Failed);
     assert!(w.core.uploads().is_empty() && !w.core.wants_offers());
+
+    // As it was told: the same content has the same token.
+    let again = submit(&mut w);
+    w.event(Event::Subscribed);
+    assert_eq!(w.state(&again), DriverState::Submitted);
 }
 
 /// Its agent was fetching from a dispatcher that is gone.
