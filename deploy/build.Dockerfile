@@ -1,5 +1,5 @@
 # Compiles mezz and its plugin for Spark where there is no Rust: `deploy/up.sh --in-docker`. Of
-# the image only two files are used.
+# the image only two files are used. By their label deploy/down.sh finds what builds have left.
 
 # Of Debian 12, like what the programs will run on.
 FROM rust:1.95-bookworm AS rust
@@ -8,6 +8,7 @@ RUN apt-get update && \
 WORKDIR /src
 COPY . .
 RUN cargo build --release --locked -p mezz
+LABEL dev.mezz.compose=yes
 
 FROM debian:12-slim AS java
 ARG SPARK_VERSION=4.3.0
@@ -17,7 +18,9 @@ RUN apt-get update && \
     pip install --no-cache-dir --target /opt/python "pyspark==${SPARK_VERSION}"
 COPY spark-framework/bridge /bridge
 RUN /bridge/build.sh /opt/python/pyspark /mezz-spark-bridge.jar
+LABEL dev.mezz.compose=yes
 
 FROM scratch
+LABEL dev.mezz.compose=yes
 COPY --from=rust /src/target/release/mezz /mezz
 COPY --from=java /mezz-spark-bridge.jar /mezz-spark-bridge.jar

@@ -3,7 +3,10 @@
 #
 #   deploy/down.sh             keeps the data: etcd's, the agents', the dispatcher's
 #   deploy/down.sh --volumes   the data too
-#   deploy/down.sh --all       the images too
+#   deploy/down.sh --all       the images too, and what `up.sh --in-docker` has compiled
+#
+# What was pulled from a registry stays, as do Debian's image that debootstrap made, what is compiled
+# on this machine, and the cache of the engine's builder (`docker builder prune`).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
@@ -40,11 +43,12 @@ if $volumes; then
   as_root rmdir --ignore-fail-on-non-empty "$MEZZ_COMPOSE_DIR" 2>/dev/null || true
 fi
 if $images; then
-  for image in etcd master node spark; do
+  for image in etcd master node spark build; do
     docker rmi "$MEZZ_COMPOSE_PROJECT-$image:compose" >/dev/null 2>&1 || true
   done
   # Stages of their builds, and what newer ones have replaced.
-  docker image prune -f --filter label=dev.mezz.compose >/dev/null
+  docker image prune -f --filter label=dev.mezz.compose=yes >/dev/null
+  rm -rf "$DEPLOY_HOME/built"
 fi
 if [ -e "$ENGINE_PID" ]; then
   note "stopping the Docker engine that up.sh started"

@@ -20,6 +20,10 @@ RUN if [ ! -d /opt/python/pyspark ]; then \
       DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends python3-pip && \
       pip install --no-cache-dir --target /opt/python "pyspark==${SPARK_VERSION}" ; \
     fi
+# By it deploy/down.sh finds what deploy/up.sh has built. At the end of a stage: before its steps
+# it would keep the engine from using them for both.
+ARG COMPOSE=no
+LABEL dev.mezz.compose=${COMPOSE}
 
 FROM ${BASE}
 RUN apt-get update && \
@@ -35,3 +39,5 @@ COPY mezz mezz-spark-bridge.jar /opt/mezz/
 # that takes 200 MB.
 ARG ARCHIVE=yes
 RUN if [ "$ARCHIVE" = yes ]; then /opt/mezz/mezz spark archive; fi
+ARG COMPOSE=no
+LABEL dev.mezz.compose=${COMPOSE}

@@ -33,10 +33,23 @@ for argument; do
   esac
 done
 
+# It is used or refused: no other is made under its name.
+given_image() {
+  local said
+  if docker image inspect "$BASE" >/dev/null 2>&1; then return; fi
+  note "pulling $BASE"
+  said=$(timeout 600 docker pull -q "$BASE" 2>&1) ||
+    die "MEZZ_BASE_IMAGE: $BASE is not here and cannot be pulled (${said:-no answer in 10 minutes}); check its name, \`docker login\` to its registry, or \`docker load\` it"
+}
+
 # An image of the machine's own release, since what is compiled here runs there.
 base_image() {
   local id
-  if [ -n "${MEZZ_BASE_IMAGE:-}" ]; then BASE=$MEZZ_BASE_IMAGE; return; fi
+  if [ -n "${MEZZ_BASE_IMAGE:-}" ]; then
+    BASE=$MEZZ_BASE_IMAGE
+    given_image
+    return
+  fi
   id=$(. /etc/os-release && echo "${ID:-}")
   if $in_docker; then id=debian BASE=debian:12-slim; else
     case "$id" in
@@ -65,12 +78,12 @@ base_image() {
 # mezz, the plugin, and Spark (none: the image's build fetches it).
 compile() {
   if $in_docker; then
+    local id image=$MEZZ_COMPOSE_PROJECT-build:compose
     step "compiling in a container (some minutes)"
     quietly "$MEZZ_HOME/log/compile.log" docker build -f deploy/build.Dockerfile \
-      --build-arg "SPARK_VERSION=$SPARK_4" -t mezz-build:compose .
-    local id
+      --build-arg "SPARK_VERSION=$SPARK_4" -t "$image" .
     mkdir -p "$DEPLOY_HOME/built"
-    id=$(docker create mezz-build:compose /nothing)
+    id=$(docker create "$image" /nothing)
     docker cp "$id:/mezz" "$DEPLOY_HOME/built/mezz"
     docker cp "$id:/mezz-spark-bridge.jar" "$DEPLOY_HOME/built/mezz-spark-bridge.jar"
     docker rm "$id" >/dev/null
@@ -101,7 +114,7 @@ spark_image() {
   SPARK_IMAGE=$MEZZ_COMPOSE_PROJECT-spark:compose
   step "making the images, from $BASE"
   MEZZ_TEST_SPARK_IMAGE=$SPARK_IMAGE MEZZ_DEBIAN_IMAGE=$BASE \
-    ensure_spark_image "$MEZZ" "$JAR" "$SPARK_HOME_HERE"
+    ensure_spark_image "$MEZZ" "$JAR" "$SPARK_HOME_HERE" yes
 }
 
 images() {
@@ -161,6 +174,8 @@ cat <<EOF
   master-2     http://$(port master-2 5050)
   master-3     http://$(port master-3 5050)
   dispatcher   http://$(port dispatcher-1 7077)     Spark's cluster mode: spark://$(port dispatcher-1 7077)
+
+These ports ask for no password: whoever is on this machine can run tasks as root through them.
 
 To try, in $CLIENT, where executors reach the driver:
 

@@ -24,8 +24,11 @@ ensure_docker() {
     apt_install docker.io
   fi
   if docker_answers; then return; fi
-  if docker version 2>&1 | grep -qi 'permission denied'; then
-    die "you may not use the Docker engine: \`sudo usermod -aG docker $USER\`, log in anew, and run this again"
+  local said
+  # No pipe: by `pipefail` its status would be that of `docker version`, which has failed.
+  said=$(timeout 10 docker version 2>&1 || true)
+  if grep -qi 'permission denied' <<<"$said"; then
+    die "you may not use the Docker engine: \`sudo usermod -aG docker $(id -un)\`, log in anew, and run this again"
   fi
   [ "$(id -u)" = 0 ] || die "no Docker engine answers, and only root can start one"
   mkdir -p "$MEZZ_HOME/log"
@@ -122,7 +125,7 @@ ensure_debian_image() {
 
 # With the Spark that the tests use anyway, which saves a download; without one the image's build
 # fetches it. The engine keeps all steps but those that have changed.
-ensure_spark_image() { # mezz, jar, spark's home or nothing
+ensure_spark_image() { # mezz, jar, spark's home or nothing, `yes` for the cluster in containers
   local context="$MEZZ_HOME/spark-image" package
   export MEZZ_TEST_SPARK_IMAGE
   ensure_debian_image
@@ -137,7 +140,7 @@ ensure_spark_image() { # mezz, jar, spark's home or nothing
   strip --strip-debug -o "$context/mezz" "$1"
   cp "$2" "$context/mezz-spark-bridge.jar"
   quietly "$MEZZ_HOME/log/spark-image.log" docker build --build-arg "BASE=$MEZZ_DEBIAN_IMAGE" \
-    --build-arg ARCHIVE=no \
+    --build-arg ARCHIVE=no --build-arg "COMPOSE=${4:-no}" \
     -f deploy/spark.Dockerfile -t "$MEZZ_TEST_SPARK_IMAGE" "$context"
   rm -rf "$context"
 }

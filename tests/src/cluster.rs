@@ -375,6 +375,10 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
+        // A test that returns an error has not stopped it.
+        if !std::thread::panicking() {
+            self.masters.iter().chain(&self.agents).flatten().for_each(Process::show);
+        }
         self.agents.clear();
         self.masters.clear();
         // Launchers outlive their agents by design; a test must not leave any.

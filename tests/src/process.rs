@@ -108,6 +108,11 @@ impl Process {
         std::fs::read_to_string(&self.stderr).unwrap_or_default()
     }
 
+    /// Shows the end of what it wrote to whoever reads the output of a failed test.
+    pub(crate) fn show(&self) {
+        eprintln!("=== {} ({:?})\n{}", self.name, self.ended, self.finished());
+    }
+
     /// Whether it still runs.
     pub fn running(&mut self) -> bool {
         if self.ended.is_none() {
@@ -194,7 +199,7 @@ impl Drop for Process {
             let _ = self.kill_9();
         }
         if std::thread::panicking() {
-            eprintln!("=== {} ({:?})\n{}", self.name, self.ended, self.finished());
+            self.show();
         }
     }
 }

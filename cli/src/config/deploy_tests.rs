@@ -133,10 +133,14 @@ fn every_flag_in_the_documents_is_an_option() {
 
 #[test]
 fn every_metric_of_the_alerts_is_there() {
-    for (servers, beginning) in [("master/src/shell", "mezz_master_"), ("agent/src", "mezz_agent_")]
-    {
+    for (servers, beginning, in_alerts, in_document) in [
+        ("master/src/shell", "mezz_master_", 3, 4),
+        ("agent/src", "mezz_agent_", 3, 4),
+        ("spark-framework/src/dispatcher", "mezz_dispatcher_", 2, 3),
+    ] {
         let known = words(&read(&repository(servers).join("metrics.rs")), beginning);
-        for (file, least) in [("deploy/example/alerts.yml", 3), ("docs/production.md", 4)] {
+        let files = [("deploy/example/alerts.yml", in_alerts), ("docs/production.md", in_document)];
+        for (file, least) in files {
             let told = words(&read(&repository(file)), beginning);
             assert!(told.len() >= least, "{file}: {told:?}");
             let unknown: Vec<_> = told.difference(&known).collect();

@@ -54,7 +54,7 @@ fn plain_home(all: &Dispatched) -> Result<String> {
 /// Kills the leader and waits until the other one leads.
 fn kill_the_first(all: &mut Dispatched) -> Result<()> {
     let killed = Instant::now();
-    all.dispatcher(0)?.kill_9()?;
+    all.kill_9(0)?;
     all.wait_for_page(1, "ok")?;
     let took = killed.elapsed();
     eprintln!("the standby led {:.2} s after kill -9", took.as_secs_f64());
@@ -165,7 +165,6 @@ fn whichever_dispatcher_leads_nothing_is_lost_or_done_twice() -> Result<()> {
     ensure!(kill.status.success(), "{}", text(&kill.stderr));
     tells("KILLED")?;
     all.dispatcher(1)?.signal(Signal::CONT)?;
-    all.dispatcher(1)?.wait_for_output("this dispatcher leads no more", PATIENCE)?;
     all.wait_for_page(1, &format!("the leader is {first}"))?;
     // It did nothing by itself; it may have passed it on to the one that leads.
     let mut answer = String::new();

@@ -215,6 +215,12 @@ impl Dispatched {
         Ok(command)
     }
 
+    /// Kills a dispatcher, which is not started again by itself.
+    pub fn kill_9(&mut self, n: usize) -> Result<()> {
+        let mut dispatcher = self.dispatchers[n].take().context("it is not running")?;
+        dispatcher.kill_9()
+    }
+
     pub fn nothing_is_left(&self) -> Result<()> {
         eventually(PATIENCE, "only the dispatcher's framework is left", || {
             let tasks = self.cluster.list("tasks", &[])?;

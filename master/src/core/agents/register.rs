@@ -69,7 +69,9 @@ impl Core {
         let there = self.agent_places.range(place(0)..=place(u32::MAX));
         let former = there.map(|(_, _, key)| *key).filter(|key| {
             let agent = &self.agents[*key];
-            agent.api_address == *api_address && (agent.connection().is_none() || !agent.heard)
+            // The registry does not know it.
+            let there = agent.api_address.is_empty() || agent.api_address == *api_address;
+            there && (agent.connection().is_none() || !agent.heard)
         });
         for key in former.collect::<Vec<_>>() {
             if let Some(connection) = self.agents[key].connection() {
