@@ -22,6 +22,47 @@ pub fn docker(args: &[&str]) -> Result<String> {
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
 
+/// The containers of the agent with this work dir; what a failed test has left of them
+/// goes with this.
+pub struct Containers(PathBuf);
+
+impl Containers {
+    /// Nothing is looked for yet.
+    pub fn of(work_dir: PathBuf) -> Self {
+        Self(work_dir)
+    }
+
+    /// Their ids, running or not.
+    ///
+    /// # Errors
+    /// When the agent has no engine yet, or that does not answer.
+    pub fn list(&self) -> Result<String> {
+        let known = fs::read(self.0.join("docker.json"))?;
+        let known: serde_json::Value = serde_json::from_slice(&known)?;
+        let agent = known["agent"].as_str().context("the agent's label")?;
+        docker(&["ps", "-aq", "--filter", &format!("label=dev.mezz.agent={agent}")])
+    }
+
+    /// An agent that stops leaves to the next one what it has not removed yet.
+    ///
+    /// # Errors
+    /// When some are still there.
+    pub fn wait_until_gone(&self) -> Result<()> {
+        eventually(PATIENCE, "the containers are removed", || {
+            let left = self.list()?;
+            Ok(if left.is_empty() { Ok(()) } else { Err(left) })
+        })
+    }
+}
+
+impl Drop for Containers {
+    fn drop(&mut self) {
+        for id in self.list().unwrap_or_default().split_whitespace() {
+            let _ = docker(&["rm", "-f", id]);
+        }
+    }
+}
+
 /// Volumes, as settings of Spark on Mezz list them, that give an image with hardly more
 /// than a shell this machine's own programs, and what else is below the top folders of
 /// these paths.

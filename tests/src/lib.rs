@@ -14,7 +14,7 @@ mod process;
 mod spark;
 
 pub use cluster::{Cluster, ClusterOptions, QUICK_LOSS, free_address};
-pub use docker::{Registry, docker, volumes_of_this_machine};
+pub use docker::{Containers, Registry, docker, volumes_of_this_machine};
 pub use etcd::Etcd;
 pub use folder::{COMPOSE_PROJECT, Folder};
 pub use ledger::{Account, Ledger, LedgerOptions};

@@ -14,8 +14,9 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use mezz_tests::{
-    Cluster, ClusterOptions, PATIENCE, Process, Registry, docker, eventually, mezz_program,
-    nothing_is_left, prepared, prepared_value, spark_command, volumes_of_this_machine,
+    Cluster, ClusterOptions, Containers, PATIENCE, Process, Registry, docker, eventually,
+    mezz_program, nothing_is_left, prepared, prepared_value, spark_command,
+    volumes_of_this_machine,
 };
 
 const SPARK_3: &str = "MEZZ_TEST_SPARK_3_HOME";
@@ -25,28 +26,6 @@ struct InDocker {
     // Before the cluster, in whose folder their label is.
     containers: Containers,
     cluster: Cluster,
-}
-
-/// The containers of the agent with this work dir; what a failed test has left of them
-/// goes with this.
-struct Containers(PathBuf);
-
-impl Containers {
-    /// Their ids, running or not.
-    fn list(&self) -> Result<String> {
-        let known = fs::read(self.0.join("docker.json"))?;
-        let known: serde_json::Value = serde_json::from_slice(&known)?;
-        let agent = known["agent"].as_str().context("the agent's label")?;
-        docker(&["ps", "-aq", "--filter", &format!("label=dev.mezz.agent={agent}")])
-    }
-}
-
-impl Drop for Containers {
-    fn drop(&mut self) {
-        for id in self.list().unwrap_or_default().split_whitespace() {
-            let _ = docker(&["rm", "-f", id]);
-        }
-    }
 }
 
 impl InDocker {
@@ -63,7 +42,7 @@ impl InDocker {
             args_of_agents,
             ..Default::default()
         })?;
-        Ok(Self { containers: Containers(cluster.folder().join("agent0")), cluster })
+        Ok(Self { containers: Containers::of(cluster.folder().join("agent0")), cluster })
     }
 
     /// Runs both examples as one application; returns what it printed.
@@ -121,10 +100,7 @@ impl InDocker {
 
     fn containers_are_gone(&self) -> Result<()> {
         nothing_is_left(&self.cluster)?;
-        eventually(PATIENCE, "the containers are removed", || {
-            let left = self.containers.list()?;
-            Ok(if left.is_empty() { Ok(()) } else { Err(left) })
-        })
+        self.containers.wait_until_gone()
     }
 }
 
@@ -195,7 +171,7 @@ fn faults_under_executors_in_docker_leave_the_answer_right_and_nothing_behind() 
         resources: "cpus:2;mem:2000;disk:1000".to_owned(),
         ..Default::default()
     })?;
-    let containers = Containers(cluster.folder().join("agent0"));
+    let containers = Containers::of(cluster.folder().join("agent0"));
     let program = cluster.folder().join("faults.py");
     let go = cluster.folder().join("go");
     fs::write(
@@ -242,10 +218,7 @@ sc.parallelize([1], 1).map(lambda i: time.sleep(600)).count()
     job.kill_9()?;
     nothing_is_left(&cluster)?;
     job.signal_group(rustix::process::Signal::KILL)?;
-    eventually(PATIENCE, "the containers are removed", || {
-        let left = containers.list()?;
-        Ok(if left.is_empty() { Ok(()) } else { Err(left) })
-    })?;
+    containers.wait_until_gone()?;
     cluster.stop()
 }
 

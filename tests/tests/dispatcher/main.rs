@@ -12,8 +12,8 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use fixture::{Dispatched, SPARK_3, SPARK_4, example, program, small, text, waiting_program};
 use mezz_tests::{
-    ClusterOptions, PATIENCE, Process, eventually, executors, mezz_program, places_of, prepared,
-    prepared_value, processes_of, sidecar,
+    ClusterOptions, Containers, PATIENCE, Process, eventually, executors, mezz_program, places_of,
+    prepared, prepared_value, processes_of, sidecar,
 };
 use rustix::process::Signal;
 use serde_json::Value;
@@ -407,6 +407,7 @@ fn a_driver_and_its_executors_run_in_docker_containers() -> Result<()> {
     let right = "in /mnt/mesos/sandbox here {('/opt/spark', True)} /opt/spark 4321";
     ensure!(logs.contains(right), "{logs}");
     all.nothing_is_left()?;
+    Containers::of(all.cluster.folder().join("agent0")).wait_until_gone()?;
     all.stop()
 }
 
