@@ -24,6 +24,7 @@ use std::{io, process::ExitCode};
 
 use cli::Command;
 use config::{ParseError, Parsed, Problems, Sources};
+use tokio::runtime::Builder;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -101,24 +102,22 @@ fn run(parsed: &Parsed) -> anyhow::Result<ExitCode> {
 
 /// Runs a future to its end on a runtime of its own.
 fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .max_blocking_threads(BLOCKING_THREADS)
-        .build()?;
-    let result = runtime.block_on(future);
-    // What is left running (a read, a name look-up) does not hold the exit up.
-    runtime.shutdown_background();
-    result
+    run_on(Builder::new_multi_thread(), future)
 }
 
 /// The same for what passes short messages on, one after the other: to hand each to another
 /// thread would cost more than the work itself.
 fn block_on_one_thread<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(BLOCKING_THREADS)
-        .build()?;
+    run_on(Builder::new_current_thread(), future)
+}
+
+fn run_on<T>(
+    mut builder: Builder,
+    future: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<T> {
+    let runtime = builder.enable_all().max_blocking_threads(BLOCKING_THREADS).build()?;
     let result = runtime.block_on(future);
+    // What is left running (a read, a name look-up) does not hold the exit up.
     runtime.shutdown_background();
     result
 }
