@@ -58,12 +58,18 @@ quietly() { # log, command...
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 
+# Whether apt's lists were fetched in this run.
+apt_is_up_to_date=false
+
 apt_install() { # packages...
   command -v apt-get >/dev/null || die "please install these by hand: $*"
   # It can be asked for a password only here.
   [ "$(id -u)" = 0 ] || sudo -v
   note "installing $*"
-  quietly "$MEZZ_HOME/log/apt.log" as_root apt-get update
+  if ! $apt_is_up_to_date; then
+    quietly "$MEZZ_HOME/log/apt.log" as_root apt-get update
+    apt_is_up_to_date=true
+  fi
   quietly "$MEZZ_HOME/log/apt.log" as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"
 }
 

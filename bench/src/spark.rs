@@ -222,7 +222,7 @@ impl SparkArgs {
         };
         let mut all = AllTimes::new();
         let mut steps: BTreeMap<_, Vec<breakdown::Steps>> = BTreeMap::new();
-        for _ in 0..self.rounds {
+        for round in 1..=self.rounds {
             for job in &jobs {
                 // Nothing else here lets a signal be heard.
                 tokio::task::yield_now().await;
@@ -253,6 +253,15 @@ impl SparkArgs {
                     let start = SystemTime::now();
                     let watch = self.cpu.then(cpu::Watch::start).transpose()?;
                     let (mut times, log) = self.job(&mut command, &timed, job)?;
+                    // Runs of half an hour are broken off; what they had measured is still worth reading.
+                    eprintln!(
+                        "round {round}: {} {}: wall {:.1} s, start-up {:.1} s, job {:.1} s",
+                        job.name,
+                        manager.name(),
+                        times.wall,
+                        times.start_up,
+                        times.job
+                    );
                     if let Some(watch) = watch {
                         times.cpu = watch.end(&times)?;
                     }

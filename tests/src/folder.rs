@@ -214,6 +214,13 @@ mod tests {
             Ok(if there { Ok(()) } else { Err(String::new()) })
         })
         .unwrap();
+        // The kernel shows no environment until a program is all loaded, which is after its
+        // parent goes on.
+        eventually(PATIENCE, "its environment is seen", || {
+            let seen = started_in(&dead)?;
+            Ok(if seen.contains(&ends.pid()) { Ok(()) } else { Err(format!("{seen:?}")) })
+        })
+        .unwrap();
         sweep(parent.path());
         eventually(PATIENCE, "it ends", || {
             Ok(if ends.running() { Err(String::new()) } else { Ok(()) })
