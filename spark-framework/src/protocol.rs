@@ -335,7 +335,7 @@ pub enum ToDriver {
         /// For people.
         reason: String,
     },
-    /// Something in the settings is not as the user may think.
+    /// Something is not as the user may think: in the settings, or on an agent.
     Warning {
         /// For people.
         message: String,

@@ -22,8 +22,8 @@ def look(_):
     import carried_module
     import in_archive
 
-    with open(SparkFiles.get("words.txt")) as words:
-        return [(carried_module.GREETING, in_archive.PLACE, words.read())]
+    with open(SparkFiles.get("words.txt")) as words, open(SparkFiles.get("more-words.txt")) as more:
+        return [(carried_module.GREETING, in_archive.PLACE, words.read() + " " + more.read())]
 
 
 found = sc.parallelize(range(4), 4).mapPartitions(look).collect()
@@ -34,8 +34,11 @@ print("sum", sum(value for _, value in pairs.collect()), flush=True)
 
 spark.udf.registerJavaFunction("twice", "org.example.Twice", "int")
 spark.udf.registerJavaFunction("thrice", "org.example.Thrice", "int")
-numbers = spark.range(10).selectExpr("twice(int(id)) AS two", "thrice(int(id)) AS three")
-print("classes", numbers.selectExpr("sum(two)", "sum(three)").first(), flush=True)
+spark.udf.registerJavaFunction("fourfold", "org.example.Fourfold", "int")
+numbers = spark.range(10).selectExpr(
+    "twice(int(id)) AS two", "thrice(int(id)) AS three", "fourfold(int(id)) AS four"
+)
+print("classes", numbers.selectExpr("sum(two)", "sum(three)", "sum(four)").first(), flush=True)
 
 try:
     sc.textFile("hdfs://127.0.0.1:9/words.txt").count()

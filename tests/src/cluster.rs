@@ -35,6 +35,8 @@ pub struct ClusterOptions {
     pub agents: usize,
     /// What each has, as text.
     pub resources: String,
+    /// What single agents have instead, by number.
+    pub resources_of_agents: Vec<String>,
     /// Further arguments of `mezz master`.
     pub master_args: Vec<String>,
     /// Further arguments of `mezz agent`.
@@ -54,6 +56,7 @@ impl Default for ClusterOptions {
             masters: 1,
             agents: 1,
             resources: "cpus:2;mem:2048;disk:1000;ports:[31000-31099]".to_owned(),
+            resources_of_agents: Vec::new(),
             master_args: Vec::new(),
             agent_args: Vec::new(),
             args_of_agents: Vec::new(),
@@ -221,11 +224,12 @@ impl Cluster {
             Some(network) => network.ip(&format!("agent{n}"))?,
             None => self.options.hostnames.get(n).map_or("127.0.0.1", String::as_str).to_owned(),
         };
+        let resources = self.options.resources_of_agents.get(n).unwrap_or(&self.options.resources);
         let mut command = self.command();
         command
             .args(["agent", "--master", &self.master_address])
             .args(["--listen", &self.agent_addresses[n], "--hostname", &hostname])
-            .args(["--resources", &self.options.resources, "--cgroup-root", &name, "--work-dir"])
+            .args(["--resources", resources, "--cgroup-root", &name, "--work-dir"])
             .arg(work_dir)
             .args(&self.options.agent_args)
             .args(self.options.args_of_agents.get(n).into_iter().flatten());

@@ -63,6 +63,46 @@ impl Drop for Containers {
     }
 }
 
+/// A network of the engine's, by its name; it goes with this, so this has to outlive the
+/// containers in it.
+pub struct DockerNetwork {
+    /// As `docker network ls` shows it.
+    pub name: String,
+}
+
+impl DockerNetwork {
+    /// A new one, for a test with this folder.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn create(folder: &Path) -> Result<Self> {
+        let label = label(folder);
+        let name = label.replace(['=', '.'], "-");
+        docker(&["network", "create", "--label", &label, &name])?;
+        Ok(Self { name })
+    }
+
+    /// The machine's own address in it.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn gateway(&self) -> Result<String> {
+        let gateway = "{{(index .IPAM.Config 0).Gateway}}";
+        docker(&["network", "inspect", &self.name, "-f", gateway])
+    }
+}
+
+impl Drop for DockerNetwork {
+    fn drop(&mut self) {
+        let _ = docker(&["network", "rm", &self.name]);
+    }
+}
+
+/// By it networks are known whose tests were killed.
+pub(crate) fn label(folder: &Path) -> String {
+    format!("mezz-test.folder={}", folder.file_name().unwrap_or_default().to_string_lossy())
+}
+
 /// Volumes, as settings of Spark on Mezz list them, that give an image with hardly more
 /// than a shell this machine's own programs, and what else is below the top folders of
 /// these paths.

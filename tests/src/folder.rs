@@ -17,7 +17,7 @@ use anyhow::{Context, Result};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::{process::MARK, signal};
+use crate::{docker, process::MARK, signal};
 
 /// In each folder, locked for as long as the test lives that made it.
 const OWNER: &str = "owner";
@@ -145,8 +145,9 @@ pub(crate) fn cgroup_root(folder: &Path) -> String {
     folder.file_name().unwrap_or_default().to_string_lossy().replace('.', "-")
 }
 
-/// Removes the Docker containers of all agents whose work dirs are in this folder, and those of
-/// a project of docker-compose with its networks and volumes.
+/// Removes the Docker containers of all agents whose work dirs are in this folder and the
+/// networks that its test made, and a project of docker-compose with its containers, networks
+/// and volumes.
 fn remove_containers(folder: &Path) {
     let project = fs::read_to_string(folder.join(COMPOSE_PROJECT)).ok();
     // Its agent before that one's containers, or it would start others.
@@ -164,6 +165,7 @@ fn remove_containers(folder: &Path) {
     for label in &labels {
         remove(&["ps", "-aq"], label, &["rm", "-f", "-v"]);
     }
+    remove(&["network", "ls", "-q"], &docker::label(folder), &["network", "rm"]);
     for label in project.iter().map(|name| format!("com.docker.compose.project={name}")) {
         remove(&["network", "ls", "-q"], &label, &["network", "rm"]);
         remove(&["volume", "ls", "-q"], &label, &["volume", "rm"]);

@@ -11,15 +11,17 @@ mod folder;
 mod ledger;
 mod network;
 mod process;
+mod serve;
 mod spark;
 
 pub use cluster::{Cluster, ClusterOptions, QUICK_LOSS, free_address};
-pub use docker::{Containers, Registry, docker, volumes_of_this_machine};
+pub use docker::{Containers, DockerNetwork, Registry, docker, volumes_of_this_machine};
 pub use etcd::Etcd;
 pub use folder::{COMPOSE_PROJECT, Folder};
 pub use ledger::{Account, Ledger, LedgerOptions};
 pub use network::Network;
 pub use process::{Finished, Process, clean_command, example_program, mezz_program};
+pub use serve::FileServer;
 pub use spark::{
     FIRST, Mode, SECOND, SLOW, example, executors, go, http_get, nothing_is_left, places_of,
     sidecar, small_cluster, spark_command, submit, submit_by, two_step_program,

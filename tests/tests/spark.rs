@@ -15,24 +15,35 @@
 
 #![allow(clippy::expect_used)]
 
-use std::{collections::BTreeSet, path::Path};
+use std::{collections::BTreeSet, os::unix::fs::PermissionsExt as _, path::Path, time::Instant};
 
 use anyhow::{Context, Result, ensure};
+use mezz_proto::{
+    mezz::v1::{ListTasksRequest, operator_client::OperatorClient},
+    resources::Resources,
+    v1::TaskState,
+};
 use mezz_tests::{
     Cluster, ClusterOptions, FIRST, Mode::Coarse, PATIENCE, SECOND, SLOW, eventually, example,
     executors, go, nothing_is_left, prepared, sidecar, small_cluster, spark_command, submit,
     submit_by, two_step_program,
 };
 use rustix::process::Signal;
+use tonic::transport::Endpoint;
 
 /// In Spark's folder; `mezz spark archive` makes it.
 const ARCHIVE: &str = "mezz-classes.jsa";
 
 /// And an archive of classes that does not fit changes nothing, and is nowhere spoken of.
-/// The other tests run the newer Spark.
+/// Executors are spread over agents, each of which has room for both. The other tests run
+/// the newer Spark.
 #[test]
 fn the_same_jar_serves_spark_3_5() -> Result<()> {
-    let cluster = small_cluster()?;
+    let cluster = Cluster::start(ClusterOptions {
+        agents: 2,
+        resources: "cpus:2;mem:2800;disk:1000".to_owned(),
+        ..Default::default()
+    })?;
     let (real, home) = (prepared("MEZZ_TEST_SPARK_3_HOME")?, cluster.folder().join("spark"));
     std::fs::create_dir(&home)?;
     for part in ["bin", "jars", "python"] {
@@ -210,11 +221,60 @@ fn ctrl_c_ends_the_job_its_executors_and_its_framework() -> Result<()> {
     cluster.stop()
 }
 
+/// What a task held by the master's word.
+struct Held {
+    agent: String,
+    state: TaskState,
+    resources: Resources,
+}
+
+/// All executors that there ever were.
+fn held(cluster: &Cluster) -> Result<Vec<Held>> {
+    let master = Endpoint::from_shared(format!("http://{}", cluster.master_address()))?;
+    let list = async {
+        let all = ListTasksRequest { completed: Some(true), ..Default::default() };
+        OperatorClient::new(master.connect_lazy()).list_tasks(all).await
+    };
+    let tasks = tokio::runtime::Runtime::new()?.block_on(list)?.into_inner().tasks;
+    let held = tasks.into_iter().map(|record| {
+        let (state, agent) = (record.task.state(), record.task.agent_id.value);
+        Ok(Held { agent, state, resources: Resources::from_proto(&record.task.resources)? })
+    });
+    held.collect()
+}
+
+/// A home of Java with which no executor of the first agent starts.
+fn bad_java(cluster: &Cluster) -> Result<String> {
+    let home = cluster.folder().join("jdk");
+    std::fs::create_dir_all(home.join("bin"))?;
+    let program = home.join("bin/java");
+    let script = "#!/bin/sh\ncase $PWD in */agent0/*) echo 'Error: broken Java' >&2; exit 1 ;; esac\n\
+                  exec java \"$@\"\n";
+    std::fs::write(&program, script)?;
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755))?;
+    Ok(home.display().to_string())
+}
+
+/// On what is reserved to its role, though another agent has more to offer; and without the
+/// agent on which executors fail, though more is reserved there.
 #[test]
 fn dynamic_allocation_grows_and_shrinks() -> Result<()> {
-    let cluster = small_cluster()?;
+    let agents = [
+        "cpus:1;mem:1400;disk:1000;cpus(etl):3;mem(etl):3000",
+        "cpus:1;mem:1400;disk:1000;cpus(etl):2;mem(etl):2000",
+        "cpus:8;mem:9000;disk:1000",
+    ];
+    let cluster = Cluster::start(ClusterOptions {
+        agents: agents.len(),
+        resources_of_agents: agents.map(str::to_owned).to_vec(),
+        ..Default::default()
+    })?;
+    let start = Instant::now();
     let program = two_step_program(&cluster, SLOW)?;
+    let java = format!("spark.executorEnv.JAVA_HOME={}", bad_java(&cluster)?);
     let conf = [
+        "spark.mezz.role=etl",
+        &java,
         "spark.dynamicAllocation.enabled=true",
         "spark.dynamicAllocation.shuffleTracking.enabled=true",
         "spark.dynamicAllocation.shuffleTracking.timeout=1s",
@@ -235,8 +295,23 @@ fn dynamic_allocation_grows_and_shrinks() -> Result<()> {
         Ok(if now.len() == 2 { Ok(()) } else { Err(format!("{now:?}")) })
     })?;
     job.wait_for_output(SECOND, PATIENCE * 2)?;
-    job.wait(PATIENCE)?.success()?;
+    let end = job.wait(PATIENCE)?.success()?;
     nothing_is_left(&cluster)?;
+
+    let (bad, good) = (cluster.id_of_agent(0)?, cluster.id_of_agent(1)?);
+    let (failed, worked): (Vec<Held>, _) =
+        held(&cluster)?.into_iter().partition(|h| h.agent == bad);
+    ensure!(failed.iter().all(|h| h.state == TaskState::TaskFailed), "some ran on {bad}");
+    // Two, and one more after each minute in which it was avoided.
+    let most = 2 + start.elapsed().as_secs() / 60;
+    ensure!((2..=most).contains(&(failed.len() as u64)), "{} failed: {end}", failed.len());
+    let said = format!("2 executors in a row failed on 127.0.0.1 (agent {bad}): none is started");
+    ensure!(end.stderr.contains(&said), "{said}: {end}");
+    ensure!(worked.len() >= 2, "{} executors worked", worked.len());
+    for Held { agent, resources, .. } in worked {
+        let right = agent == good && resources.to_string() == "cpus(etl):1; mem(etl):896";
+        ensure!(right, "{resources} on {agent}, not on {good}");
+    }
     cluster.stop()
 }
 

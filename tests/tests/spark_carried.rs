@@ -13,8 +13,8 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use mezz_tests::{
-    Cluster, ClusterOptions, PATIENCE, Process, http_get, nothing_is_left, places_of, prepared,
-    spark_command,
+    Cluster, ClusterOptions, FileServer, PATIENCE, Process, http_get, nothing_is_left, places_of,
+    prepared, spark_command,
 };
 use tempfile::TempDir;
 
@@ -42,18 +42,70 @@ fn run(command: &mut Command) -> Result<String> {
     Ok(text(&output.stdout))
 }
 
+/// Two jars to be named, and one in a repository.
+fn jars(folder: &Path) -> Result<()> {
+    let classes = folder.join("classes");
+    fs::create_dir(&classes)?;
+    let mut javac = Command::new("javac");
+    let jars = format!("{}/jars/*", prepared(SPARK_4)?.display());
+    javac.args(["--release", "17", "-cp", &jars, "-d"]).arg(&classes);
+    let package = folder.join("repository/org/example/thrice/1.0");
+    fs::create_dir_all(&package)?;
+    let all = [
+        ("Twice", 2, folder.join("twice.jar")),
+        ("Thrice", 3, package.join("thrice-1.0.jar")),
+        ("Fourfold", 4, folder.join("fourfold.jar")),
+    ];
+    for (name, factor, _) in &all {
+        let source = folder.join(format!("{name}.java"));
+        let text = format!(
+            "package org.example;\n\
+             public class {name} implements org.apache.spark.sql.api.java.UDF1<Integer, Integer> {{\n\
+               public Integer call(Integer n) {{ return n * {factor}; }}\n\
+             }}\n"
+        );
+        fs::write(&source, text)?;
+        javac.arg(source);
+    }
+    run(&mut javac)?;
+    for (name, _, jar) in &all {
+        let class = format!("org/example/{name}.class");
+        run(Command::new("jar").arg("cf").arg(jar).arg("-C").arg(&classes).arg(class))?;
+    }
+    let pom = "<project><modelVersion>4.0.0</modelVersion><groupId>org.example</groupId>\
+               <artifactId>thrice</artifactId><version>1.0</version></project>";
+    fs::write(package.join("thrice-1.0.pom"), pom)?;
+    // This repository alone: Spark's own list is of the Internet.
+    let settings = format!(
+        "<ivysettings><settings defaultResolver=\"here\"/><resolvers>\
+         <ibiblio name=\"here\" m2compatible=\"true\" root=\"file://{}\"/>\
+         </resolvers></ivysettings>",
+        folder.join("repository").display()
+    );
+    Ok(fs::write(folder.join("ivysettings.xml"), settings)?)
+}
+
 /// All that `apps/carried.py` uses, in a folder that is not the cluster's.
 struct Luggage {
     folder: TempDir,
+    /// Has a file and a jar that are not in the folder.
+    server: FileServer,
 }
 
 impl Luggage {
     fn pack() -> Result<Self> {
-        let luggage = Self { folder: tempfile::Builder::new().prefix("luggage-").tempdir()? };
-        fs::write(luggage.at("words.txt"), "some words")?;
+        let folder = tempfile::Builder::new().prefix("luggage-").tempdir()?;
+        fs::write(folder.path().join("words.txt"), "some words")?;
+        jars(folder.path())?;
+        let jar = fs::read(folder.path().join("fourfold.jar"))?;
+        fs::remove_file(folder.path().join("fourfold.jar"))?;
+        let server = FileServer::start(vec![
+            ("/more-words.txt", b"and more".to_vec()),
+            ("/fourfold.jar", jar),
+        ])?;
+        let luggage = Self { folder, server };
         luggage.zip()?;
         luggage.archive()?;
-        luggage.jars()?;
         Ok(luggage)
     }
 
@@ -95,54 +147,16 @@ impl Luggage {
         Ok(())
     }
 
-    /// One jar to be named, and one in a repository.
-    fn jars(&self) -> Result<()> {
-        let classes = self.at("classes");
-        fs::create_dir(&classes)?;
-        let mut javac = Command::new("javac");
-        let jars = format!("{}/jars/*", prepared(SPARK_4)?.display());
-        javac.args(["--release", "17", "-cp", &jars, "-d"]).arg(&classes);
-        for (name, factor) in [("Twice", 2), ("Thrice", 3)] {
-            let source = self.at(&format!("{name}.java"));
-            let text = format!(
-                "package org.example;\n\
-                 public class {name} implements org.apache.spark.sql.api.java.UDF1<Integer, Integer> {{\n\
-                   public Integer call(Integer n) {{ return n * {factor}; }}\n\
-                 }}\n"
-            );
-            fs::write(&source, text)?;
-            javac.arg(source);
-        }
-        run(&mut javac)?;
-        let package = self.at("repository/org/example/thrice/1.0");
-        fs::create_dir_all(&package)?;
-        for (jar, class) in
-            [(self.at("twice.jar"), "Twice"), (package.join("thrice-1.0.jar"), "Thrice")]
-        {
-            let class = format!("org/example/{class}.class");
-            run(Command::new("jar").arg("cf").arg(jar).arg("-C").arg(&classes).arg(class))?;
-        }
-        let pom = "<project><modelVersion>4.0.0</modelVersion><groupId>org.example</groupId>\
-                   <artifactId>thrice</artifactId><version>1.0</version></project>";
-        fs::write(package.join("thrice-1.0.pom"), pom)?;
-        // This repository alone: Spark's own list is of the Internet.
-        let settings = format!(
-            "<ivysettings><settings defaultResolver=\"here\"/><resolvers>\
-             <ibiblio name=\"here\" m2compatible=\"true\" root=\"file://{}\"/>\
-             </resolvers></ivysettings>",
-            self.text("repository")
-        );
-        Ok(fs::write(self.at("ivysettings.xml"), settings)?)
-    }
-
-    /// The options that bring it all along.
+    /// The options that bring it all along: from this machine by a plain path and by `file:`,
+    /// from every machine by `local:`, and from elsewhere by `http:`.
     fn options(&self) -> Result<Vec<String>> {
         let python = prepared("MEZZ_TEST_PYTHON")?;
+        let web = format!("http://{}", self.server.address);
         let mut all = vec![
-            format!("--files=file://{}", self.text("words.txt")),
+            format!("--files=file://{},{web}/more-words.txt", self.text("words.txt")),
             format!("--py-files={}", self.text("modules.zip")),
             format!("--archives={}#env", self.text("env.tar.gz")),
-            format!("--jars=local:{}", self.text("twice.jar")),
+            format!("--jars=local:{},{web}/fourfold.jar", self.text("twice.jar")),
             "--packages=org.example:thrice:1.0".to_owned(),
         ];
         for setting in [
@@ -217,9 +231,9 @@ fn carried(mode: &str, pages: bool, look: impl FnOnce(&Cluster, &str) -> Result<
     job.wait_for_output("\nid ", PATIENCE * 3)?;
     let stdout = job.stdout();
     for (word, right) in [
-        ("found", "[('hello', 'in the archive', 'some words')]"),
+        ("found", "[('hello', 'in the archive', 'some words and more')]"),
         ("sum", "1999000"),
-        ("classes", "Row(sum(two)=90, sum(three)=135)"),
+        ("classes", "Row(sum(two)=90, sum(three)=135, sum(four)=180)"),
         ("hdfs", "True"),
     ] {
         ensure!(said(&stdout, word)? == right, "{word}: {stdout}\n{}", job.stderr());

@@ -4,18 +4,15 @@
 use std::{
     collections::BTreeSet,
     fs,
-    io::{BufRead, BufReader, Write},
-    net::TcpListener,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
-    sync::{Arc, Mutex},
 };
 
 use anyhow::{Context, Result, ensure};
 use mezz_tests::{
-    Cluster, ClusterOptions, Containers, PATIENCE, Process, Registry, docker, eventually,
-    mezz_program, nothing_is_left, prepared, prepared_value, spark_command,
+    Cluster, ClusterOptions, Containers, DockerNetwork, FileServer, PATIENCE, Process, Registry,
+    docker, eventually, mezz_program, nothing_is_left, prepared, prepared_value, spark_command,
     volumes_of_this_machine,
 };
 
@@ -222,35 +219,6 @@ sc.parallelize([1], 1).map(lambda i: time.sleep(600)).count()
     cluster.stop()
 }
 
-/// Serves these files by name, and remembers what was asked for.
-fn serve(files: Vec<(&'static str, Vec<u8>)>) -> Result<(String, Arc<Mutex<Vec<String>>>)> {
-    let listener = TcpListener::bind("127.0.0.1:0")?;
-    let address = listener.local_addr()?.to_string();
-    let asked = Arc::new(Mutex::new(Vec::new()));
-    let log = Arc::clone(&asked);
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let Ok(mut stream) = stream else { return };
-            let mut lines = BufReader::new(&stream).lines().map_while(Result::ok);
-            let request = lines.next().unwrap_or_default();
-            // The head is read whole, or closing would reset the connection.
-            lines.find(String::is_empty);
-            let name = request.split(' ').nth(1).unwrap_or_default();
-            let body = files.iter().find(|(n, _)| *n == name).map(|(_, body)| body.as_slice());
-            let (status, body) = body.map_or((404, &[][..]), |body| (200, body));
-            if let Ok(mut log) = log.lock() {
-                log.push(request.clone());
-            }
-            let head = format!(
-                "HTTP/1.1 {status} -\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-                body.len()
-            );
-            let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
-        }
-    });
-    Ok((address, asked))
-}
-
 /// Without its jars, which are large: executors find those of the installed one.
 fn small_spark(folder: &Path) -> Result<Vec<u8>> {
     let home = prepared("MEZZ_TEST_SPARK_HOME")?;
@@ -277,10 +245,11 @@ fn what_executors_need_is_fetched_once_for_all_of_an_agent_in_both_modes() -> Re
         ..Default::default()
     })?;
     let packed = tempfile::tempdir()?;
-    let (address, asked) = serve(vec![
+    let server = FileServer::start(vec![
         ("/spark.tgz", small_spark(packed.path())?),
         ("/words.txt", b"to be or not to be".to_vec()),
     ])?;
+    let address = &server.address;
     let program = cluster.folder().join("fetched.py");
     fs::write(
         &program,
@@ -321,8 +290,7 @@ print("executors", len({f[0] for f in found}), {f[1:] for f in found})
         let found = "{('spark-to-be-fetched', 'to be or not to be')}";
         ensure!(end.stdout.contains(&format!("executors {executors} {found}")), "{mode:?}: {end}");
     }
-    let mut asked = asked.lock().map(|asked| asked.clone()).unwrap_or_default();
-    asked.sort();
+    let asked = server.asked();
     ensure!(asked.len() == 2, "one download of each: {asked:?}");
     nothing_is_left(&cluster)?;
     cluster.stop()
@@ -339,26 +307,26 @@ seen = sc.parallelize(range(10), 2).map(look).collect()
 print("Spark", sc.version[:3], sum(s[0] for s in seen), {s[1:] for s in seen})
 "#;
 
-/// Spark's folder is mounted. In a network of their own, executors of the first
+/// Spark's folder is mounted. In a network that was made for them, executors of the first
 /// application are reached by its addresses; the second's image is not what this engine
 /// has by that name, and can be had from a registry alone.
 #[test]
 fn spark_3_5_runs_in_images_of_which_one_is_pulled_each_time() -> Result<()> {
     let all = InDocker::with(vec![Vec::new()])?;
+    // Before what has the containers, so that it goes after them.
+    let (network, all) = (DockerNetwork::create(all.cluster.folder())?, all);
     let folder = all.cluster.folder();
     let program = folder.join("where.py");
     fs::write(&program, WHERE)?;
     let home = prepared(SPARK_3)?;
-    let gateway =
-        docker(&["network", "inspect", "bridge", "-f", "{{(index .IPAM.Config 0).Gateway}}"])?;
     let image = prepared_value("MEZZ_TEST_SPARK_IMAGE")?;
     let settings = [
         "spark.executor.instances=1".to_owned(),
         format!("spark.mezz.executor.docker.image={image}"),
         format!("spark.mezz.executor.docker.volumes={}:/opt/spark-3.5:ro", home.display()),
-        "spark.mezz.executor.docker.network=bridge".to_owned(),
+        format!("spark.mezz.executor.docker.network={}", network.name),
         "spark.mezz.executor.home=/opt/spark-3.5".to_owned(),
-        format!("spark.driver.host={gateway}"),
+        format!("spark.driver.host={}", network.gateway()?),
         "spark.driver.bindAddress=0.0.0.0".to_owned(),
     ];
     let run = |name: &str, settings: &[String], python: &str| -> Result<String> {
@@ -367,7 +335,7 @@ fn spark_3_5_runs_in_images_of_which_one_is_pulled_each_time() -> Result<()> {
         command.env("PYSPARK_PYTHON", python).arg(&program);
         Ok(Process::start(name, folder, command)?.wait(PATIENCE * 3)?.success()?.stdout)
     };
-    let said = run("bridge", &settings, "python3")?;
+    let said = run("network", &settings, "python3")?;
     ensure!(said.contains("Spark 3.5 45 {('/opt/spark-3.5', None, True)}"), "{said}");
 
     let registry = Registry::start(folder)?;

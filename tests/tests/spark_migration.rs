@@ -9,7 +9,8 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use mezz_tests::{
-    Cluster, ClusterOptions, PATIENCE, Process, eventually, nothing_is_left, spark_command,
+    Cluster, ClusterOptions, FileServer, PATIENCE, Process, eventually, nothing_is_left,
+    spark_command,
 };
 use serde_json::Value;
 
@@ -37,6 +38,8 @@ struct Seen {
     log: String,
     /// Where its files are.
     folder: String,
+    /// What agents fetched for executors.
+    fetched: Vec<String>,
 }
 
 impl Seen {
@@ -124,7 +127,14 @@ const MESOS: &[(&str, Trial)] = &[
     ("spark.mesos.role", Coarse(Seen::role)),
     ("spark.mesos.constraints", Coarse(Seen::constraints)),
     ("spark.mesos.uris", Test(FETCHED)),
-    ("spark.mesos.fetcherCache.enable", Test(FETCHED)),
+    (
+        // True elsewhere.
+        "spark.mesos.fetcherCache.enable",
+        Coarse(|seen| {
+            ensure!(seen.fetched.len() == seen.tasks.len(), "not once each: {:?}", seen.fetched);
+            Ok(())
+        }),
+    ),
     ("spark.mesos.task.labels", Coarse(Seen::labels)),
     ("spark.mesos.executor.memoryOverhead", Coarse(Seen::memory)),
     ("spark.mesos.executor.home", Test(IMAGE_3_5)),
@@ -416,6 +426,7 @@ fn see(cluster: &Cluster, job: &Process, tasks: usize) -> Result<Seen> {
         said: serde_json::from_str(said)?,
         log: job.stderr(),
         folder: cluster.folder().display().to_string(),
+        fetched: Vec::new(),
     })
 }
 
@@ -433,6 +444,8 @@ fn settings_of_a_coarse_grained_application_do_what_the_page_says() -> Result<()
     let scratch = cluster.folder().join("scratch");
     fs::create_dir(&scratch)?;
     let scratch = format!("spark.local.dir={}", scratch.display());
+    let server = FileServer::start(vec![("/lines.txt", b"that is the question".to_vec())])?;
+    let uris = format!("spark.mezz.uris=http://{}/lines.txt", server.address);
     let conf = [
         "spark.mezz.role=etl",
         "spark.mezz.constraints=rack:a,b",
@@ -445,13 +458,16 @@ fn settings_of_a_coarse_grained_application_do_what_the_page_says() -> Result<()
         "spark.mesos.role=web",
         "spark.mezz.excutor.home=/nowhere",
         &scratch,
+        &uris,
+        "spark.mezz.fetcherCache.enable=false",
     ];
     let (file, archive) = (file.display().to_string(), format!("{}#words", archive.display()));
     let args = ["--total-executor-cores", "2", "--executor-cores", "1"];
     let args = [&args[..], &["--files", &file, "--archives", &archive]].concat();
     let mut job = start(&cluster, &conf, &args, &program(&cluster, false)?)?;
     job.wait_for_output("seen {", PATIENCE * 2)?;
-    let seen = see(&cluster, &job, 2)?;
+    let mut seen = see(&cluster, &job, 2)?;
+    seen.fetched = server.asked();
     tried(&seen, |trial| if let Coarse(trial) = trial { Some(*trial) } else { None })?;
     for warning in [
         "spark.mesos.role is of Mesos and does nothing here: use spark.mezz.role;",

@@ -5,7 +5,7 @@
 //! class path, that is one failed attempt, and only one is started to see
 //! whether things have changed.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use mezz_proto::{ids::AgentId, time::Time};
 
@@ -33,6 +33,33 @@ const MOMENT: Duration = Duration::from_secs(10);
 struct AgentRecord {
     in_a_row: u32,
     avoid_until: Time,
+    /// How long that was when it began.
+    pause: Duration,
+}
+
+/// An agent on which executors fail, and which is avoided from now on. In words for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Avoidance {
+    /// The agent.
+    pub agent: AgentId,
+    /// Its host.
+    pub hostname: String,
+    /// How many have failed there in a row.
+    pub failures: u32,
+    /// For how long it gets none, as long as some are up elsewhere.
+    pub pause: Duration,
+}
+
+impl fmt::Display for Avoidance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { agent, hostname, failures, pause } = self;
+        write!(
+            f,
+            "{failures} executors in a row failed on {hostname} (agent {agent}): none is started \
+             there for {} s while any are up elsewhere",
+            pause.as_secs()
+        )
+    }
 }
 
 /// What has failed so far.
@@ -50,6 +77,8 @@ pub(super) struct Failures {
     /// No launch before.
     hold_until: Time,
     agents: BTreeMap<AgentId, AgentRecord>,
+    /// Not told yet.
+    avoided: Vec<Avoidance>,
     /// Shuffle services in a row that failed before they had worked for a while.
     services: u32,
 }
@@ -58,6 +87,7 @@ pub(super) struct Failures {
 pub(super) struct Ended<'a> {
     pub(super) no: ExecutorNo,
     pub(super) agent: &'a AgentId,
+    pub(super) hostname: &'a str,
     /// Since when the driver had it, if ever.
     pub(super) registered: Option<Time>,
     /// Whether it was heard to end a task.
@@ -80,7 +110,7 @@ impl Failures {
 
     /// An executor ended.
     pub(super) fn ended(&mut self, now: Time, ended: &Ended<'_>) {
-        let Ended { no, agent, registered, done, kind, last } = *ended;
+        let Ended { no, agent, hostname, registered, done, kind, last } = *ended;
         let worked = done || registered.is_some_and(|since| worked(now, since));
         let stable = registered.is_some_and(|since| now.since(since) >= STABLE);
         let failed = match kind {
@@ -95,7 +125,7 @@ impl Failures {
             self.proved();
         }
         if failed {
-            self.blame(now, agent, stable);
+            self.blame(now, (agent, hostname), stable);
         } else if registered.is_some() {
             self.agents.remove(agent);
         }
@@ -116,9 +146,14 @@ impl Failures {
     }
 
     /// A shuffle service failed, and its executors with it; `since` when it ran, if it did.
-    pub(super) fn service_ended(&mut self, now: Time, agent: &AgentId, since: Option<Time>) {
+    pub(super) fn service_ended(
+        &mut self,
+        now: Time,
+        place: (&AgentId, &str),
+        since: Option<Time>,
+    ) {
         let stable = since.is_some_and(|since| now.since(since) >= STABLE);
-        self.blame(now, agent, stable);
+        self.blame(now, place, stable);
         if stable {
             self.services = 0;
             return;
@@ -129,17 +164,33 @@ impl Failures {
         self.services += 1;
     }
 
-    fn blame(&mut self, now: Time, agent: &AgentId, stable: bool) {
+    fn blame(&mut self, now: Time, (agent, hostname): (&AgentId, &str), stable: bool) {
         let record = self.agents.entry(agent.clone()).or_default();
         record.in_a_row = if stable { 1 } else { record.in_a_row + 1 };
         if record.in_a_row >= AGENT_FAILURES {
             let times = record.in_a_row - AGENT_FAILURES;
-            record.avoid_until = now + doubled(FIRST_AVOIDANCE, times, LONGEST_AVOIDANCE);
+            let pause = doubled(FIRST_AVOIDANCE, times, LONGEST_AVOIDANCE);
+            // Of many that fail there together, not every one is news.
+            let news = record.avoid_until <= now || pause > record.pause;
+            (record.avoid_until, record.pause) = (now + pause, pause);
+            if news {
+                self.avoided.push(Avoidance {
+                    agent: agent.clone(),
+                    hostname: hostname.to_owned(),
+                    failures: record.in_a_row,
+                    pause,
+                });
+            }
         }
     }
 
-    /// Whether it makes no sense to go on, with an executor that came up or without,
-    /// and with one that works or without.
+    /// Agents that are avoided since this was asked last.
+    pub(super) fn take_avoided(&mut self) -> Vec<Avoidance> {
+        std::mem::take(&mut self.avoided)
+    }
+
+    /// Whether it makes no sense to go on, with an executor that came up, or may come up
+    /// yet, or without; and with one that works or without.
     pub(super) fn hopeless(&self, any_up: bool, any_works: bool) -> bool {
         let none_comes_up = self.launches.max(self.services) >= MAX_LAUNCH_FAILURES;
         let none_works = self.early >= MAX_LAUNCH_FAILURES;

@@ -36,6 +36,7 @@ pub use self::{
     constraints::{AttributeValue, ConstraintError, Constraints},
     custom::{Addresses, CustomNeeds},
     doubt::DOUBT,
+    failures::Avoidance,
     limit::FailureLimit,
     notice::NOTICE_INTERVAL,
     options::{Placement, PolicyOptions},
@@ -207,6 +208,7 @@ impl Policy {
         }
         self.failures.pass(now);
         self.time_out(now, out);
+        self.say_avoided(out);
         self.settle(now, out);
         self.say_waiting(now, offered, out);
     }
@@ -353,12 +355,13 @@ impl Policy {
         };
         // Only the driver knows of tasks; a run of some length is enough here.
         let (kind, last, done) = (exit.kind, self.last, false);
-        let ended = Ended { no, agent: &e.agent, registered, done, kind, last };
+        let (agent, hostname) = (&e.agent, e.hostname.as_str());
+        let ended = Ended { no, agent, hostname, registered, done, kind, last };
         if counted {
             self.failures.ended(now, &ended);
         }
         let works = self.any_works(now);
-        if self.failures.hopeless(self.any_registered(), works) && !self.given_up {
+        if self.failures.hopeless(self.any_hope(), works) && !self.given_up {
             self.given_up = true;
             out.push(Action::GiveUp {
                 message: format!(
@@ -459,6 +462,13 @@ impl Policy {
                 }
             }
             None => self.notice.clear(),
+        }
+    }
+
+    fn say_avoided(&mut self, out: &mut Vec<Action>) {
+        let avoided = self.failures.take_avoided();
+        if !self.given_up {
+            out.extend(avoided.into_iter().map(Action::Avoid));
         }
     }
 
@@ -597,6 +607,12 @@ impl Policy {
 
     fn any_registered(&self) -> bool {
         self.executors.values().any(|e| matches!(e.progress, Progress::Registered(_)))
+    }
+
+    /// Whether some executor is up, or may come up yet: one bad agent fails faster than a
+    /// JVM starts on a good one.
+    fn any_hope(&self) -> bool {
+        self.executors.values().any(|e| e.progress != Progress::Killing)
     }
 
     /// Whether some executor does not just begin.

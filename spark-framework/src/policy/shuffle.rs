@@ -227,7 +227,7 @@ impl Policy {
     ) {
         let Some((agent, service)) = self.services.remove(no) else { return };
         if service.since.is_some() {
-            let (agent, hostname) = (agent.clone(), service.hostname);
+            let (agent, hostname) = (agent.clone(), service.hostname.clone());
             out.push(Action::ServiceLost { agent, hostname, reason: exit.reason.clone() });
         }
         let served: Vec<ExecutorNo> = self
@@ -241,7 +241,7 @@ impl Policy {
             return;
         }
         if !matches!(exit.kind, ExitKind::Killed | ExitKind::Lost) {
-            self.failures.service_ended(now, &agent, service.since);
+            self.failures.service_ended(now, (&agent, &service.hostname), service.since);
         }
         for executor in served {
             self.services.orphans.insert(executor, without_service(exit));

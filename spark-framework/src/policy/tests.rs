@@ -321,6 +321,29 @@ fn executors_that_never_come_up_are_tried_less_and_less_often_and_then_given_up(
     assert_eq!(env.policy.next_deadline(), None);
 }
 
+/// Where everything fails at once, attempts are over before a JVM elsewhere has come up.
+#[test]
+fn a_bad_agent_does_not_end_an_application_that_starts_an_executor_elsewhere() {
+    let mut env = Env::wanting(2, PolicyOptions::default());
+    assert_eq!(env.offers(&[("good", 2.0), ("bad", 2.0)]).len(), 2);
+    let gives_up = |out: &[Action]| out.iter().any(|a| matches!(a, Action::GiveUp { .. }));
+    // The first was put on `bad`, by its name.
+    env.send(Event::Running { executor: ExecutorNo(2), agent: "good".into() });
+    let mut next = 1;
+    for _ in 0..10 {
+        let out = env.fail(next);
+        assert!(!gives_up(&out), "{next}: {out:?}");
+        env.wait(60);
+        env.send(Event::Tick);
+        let new = env.offers(&[("bad", 2.0)]);
+        next = new[0].0;
+    }
+    // Unless that one does not come up either.
+    env.fail(next);
+    let out = env.fail(2);
+    assert!(gives_up(&out), "{out:?}");
+}
+
 #[test]
 fn one_that_comes_up_clears_the_record() {
     let mut env = Env::wanting(3, PolicyOptions::default());
@@ -340,8 +363,16 @@ fn an_agent_that_fails_executors_is_avoided_for_a_while() {
     env.offers(&[("good", 2.0)]);
     env.send(Event::Registered(ExecutorNo(1)));
     env.offers(&[("bad", 99.0)]);
-    env.fail(2);
-    env.fail(3);
+    let named = |out: &[Action]| out.iter().any(|a| matches!(a, Action::Avoid(_)));
+    assert!(!named(&env.fail(2)));
+    let out = env.fail(3);
+    let avoidance = Avoidance {
+        agent: "bad".into(),
+        hostname: "bad.host".to_owned(),
+        failures: 2,
+        pause: Duration::from_secs(60),
+    };
+    assert!(out.contains(&Action::Avoid(avoidance)), "{out:?}");
     let offer = env.offer("bad", 99.0, 1e5);
     let out = env.send(Event::Offers(vec![offer]));
     let [Action::Decline { refuse, .. }] = &out[..] else { panic!("{out:?}") };

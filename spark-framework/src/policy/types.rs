@@ -7,7 +7,7 @@ use mezz_proto::{
     resources::Resources,
 };
 
-use super::{Addresses, AttributeValue, CustomNeeds, Served, ServiceNo};
+use super::{Addresses, AttributeValue, Avoidance, CustomNeeds, Served, ServiceNo};
 
 /// An executor's number: unique for the life of the application, counted from 1.
 /// Spark wants executor ids to be numbers.
@@ -251,6 +251,8 @@ pub enum Action {
         /// How.
         exit: Exit,
     },
+    /// Say that executors fail on an agent, and that it is avoided.
+    Avoid(Avoidance),
     /// Executors are missing, and none of the agents that are offered has room for one.
     /// At most once in [`NOTICE_INTERVAL`](super::NOTICE_INTERVAL).
     Waiting {

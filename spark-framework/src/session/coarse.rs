@@ -261,6 +261,10 @@ impl CoarseSession {
                         reason: exit.reason,
                     }));
                 }
+                Action::Avoid(avoidance) => {
+                    let message = avoidance.to_string();
+                    out.push(Output::Driver(ToDriver::Warning { message }));
+                }
                 Action::Waiting { message } => {
                     let executors = self.policy.live();
                     out.push(Output::Driver(ToDriver::Waiting { executors, message }));

@@ -173,14 +173,15 @@ impl FinePolicy {
         }
         let ran = if exit.by_app && registered.is_some() { with_it } else { Vec::new() };
         let (no, last, done, kind) = (e.launch, self.last_launch, e.done, exit.kind);
-        let ended = Ended { no, agent, registered, done, kind, last };
+        let hostname = e.hostname.as_str();
+        let ended = Ended { no, agent, hostname, registered, done, kind, last };
         self.failures.ended(now, &ended);
         // Tasks on their way would start it again; and it may only seem to be gone.
         out.push(FineAction::ShutDown { executor: e.no, agent: agent.clone() });
         if seen == Seen::No {
             self.abandon(now, agent.clone(), e.no);
         }
-        if self.failures.hopeless(self.any_up(), self.any_works(now)) && !self.given_up {
+        if self.failures.hopeless(self.any_hope(), self.any_works(now)) && !self.given_up {
             self.given_up = true;
             out.push(FineAction::GiveUp {
                 message: format!(
@@ -210,6 +211,19 @@ impl FinePolicy {
         }
         let (at, pause) = (now + FIRST_REMINDER, FIRST_REMINDER);
         self.abandoned.insert((agent, executor), Reminder { since: now, at, pause });
+    }
+
+    /// Says on which agents executors fail.
+    pub(super) fn say_avoided(&mut self, out: &mut Vec<FineAction>) {
+        let avoided = self.failures.take_avoided();
+        if !self.given_up {
+            out.extend(avoided.into_iter().map(FineAction::Avoid));
+        }
+    }
+
+    /// Whether some executor is up, or may come up yet.
+    fn any_hope(&self) -> bool {
+        self.executors.values().any(|e| e.progress != Progress::Proposed)
     }
 
     /// Whether some executor does not just begin.

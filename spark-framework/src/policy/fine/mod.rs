@@ -17,6 +17,8 @@ mod types;
 #[cfg(test)]
 mod ahead_tests;
 #[cfg(test)]
+mod failure_tests;
+#[cfg(test)]
 mod proptests;
 #[cfg(test)]
 mod tests;
@@ -296,6 +298,7 @@ impl FinePolicy {
             FineEvent::Tick => {}
         }
         self.time_out(now, out);
+        self.say_avoided(out);
         self.say_waiting(now, out);
     }
 

@@ -30,13 +30,13 @@ impl FinePolicy {
     ) {
         let Some((agent, service)) = self.services.remove(no) else { return };
         if service.since.is_some() {
-            let (agent, hostname) = (agent.clone(), service.hostname);
+            let (agent, hostname) = (agent.clone(), service.hostname.clone());
             out.push(FineAction::ServiceLost { agent, hostname, reason: exit.reason.clone() });
         }
         let executor = self.executors.get(&agent).filter(|e| e.progress != Progress::Proposed);
         let Some(executor) = executor.map(|e| e.no) else { return };
         if !matches!(exit.kind, ExitKind::Killed | ExitKind::Lost) {
-            self.failures.service_ended(now, &agent, service.since);
+            self.failures.service_ended(now, (&agent, &service.hostname), service.since);
         }
         let (kind, reason) = (ExitKind::Lost, without_service(&exit));
         let exit = Exit { kind, by_app: false, reason, ..exit };

@@ -8,7 +8,8 @@ use mezz_proto::{
 };
 
 use crate::policy::{
-    Constraints, ExecutorNo, Exit, FailureLimit, PolicyOffer, Served, ServiceNo, ServiceSize,
+    Avoidance, Constraints, ExecutorNo, Exit, FailureLimit, PolicyOffer, Served, ServiceNo,
+    ServiceSize,
 };
 
 /// A Spark task's id: unique for the life of the application.
@@ -306,6 +307,8 @@ pub enum FineAction {
         /// heard that it ran.
         ran: Vec<TaskNo>,
     },
+    /// Say that executors fail on an agent, and that it is avoided.
+    Avoid(Avoidance),
     /// Tasks wait, none runs, and none of the agents that are offered has room for an
     /// executor. At most once in [`NOTICE_INTERVAL`](crate::policy::NOTICE_INTERVAL).
     Waiting {

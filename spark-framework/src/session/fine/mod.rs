@@ -321,6 +321,10 @@ impl FineSession {
                     out.extend(ran.into_iter().filter_map(running));
                     self.ended(executor, exit, out);
                 }
+                FineAction::Avoid(avoidance) => {
+                    let message = avoidance.to_string();
+                    out.push(Output::Driver(ToDriver::Warning { message }));
+                }
                 FineAction::Waiting { message } => {
                     out.push(Output::Driver(ToDriver::Waiting { executors: 0, message }));
                 }
