@@ -137,7 +137,7 @@ fn a_stock_spark_submit_runs_jars_and_python_on_the_cluster() -> Result<()> {
     kill_by_stock_client(&all, SPARK_4, &[], &id)?;
     let killed = ours(&["status", &id])?;
     for (said, name, state) in [
-        (&ended, "org.example.App", "FINISHED"),
+        (&ended, "app.jar", "FINISHED"),
         (&runs, "waiting.py", "RUNNING"),
         (&killed, "waiting.py", "KILLED"),
     ] {
