@@ -23,8 +23,9 @@ pub use network::Network;
 pub use process::{Finished, Process, clean_command, example_program, mezz_program};
 pub use serve::FileServer;
 pub use spark::{
-    FIRST, Mode, SECOND, SLOW, example, executors, go, http_get, nothing_is_left, places_of,
-    sidecar, small_cluster, spark_command, submit, submit_by, two_step_program,
+    ARCHIVED_SPARK, FIRST, Mode, QUICK, SECOND, SLOW, example, executors, executors_run, go,
+    http_get, nothing_is_left, places_of, sidecar, small_cluster, spark_archive, spark_command,
+    submit, submit_by, two_step_program,
 };
 
 use std::{

@@ -9,7 +9,7 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::{Cluster, ClusterOptions, PATIENCE, Process, eventually, prepared, processes_of};
 
@@ -19,8 +19,8 @@ const EXECUTORS: [&str; 2] = ["CoarseGrainedExecutorBackend", "FineExecutorBacke
 /// Of `mezz spark`, what runs an application.
 const APPLICATIONS: [&str; 4] = ["submit", "shell", "pyspark", "sql"];
 
-/// For JVMs with short runs of much code: compiling it well costs more than it gives.
-const QUICK: &str = "-XX:TieredStopAtLevel=1";
+/// An option for JVMs with short runs of much code: compiling it well costs more than it gives.
+pub const QUICK: &str = "-XX:TieredStopAtLevel=1";
 
 /// The JVMs of running executors, below the cluster's folder.
 ///
@@ -37,6 +37,17 @@ pub fn executors(cluster: &Cluster) -> Result<BTreeSet<i32>> {
         }
     }
     Ok(found)
+}
+
+/// Waits until so many run. An application may begin its work before all of them do.
+///
+/// # Errors
+/// When there are not, or the processes cannot be listed.
+pub fn executors_run(cluster: &Cluster, count: usize) -> Result<BTreeSet<i32>> {
+    eventually(PATIENCE, &format!("{count} executors run"), || {
+        let now = executors(cluster)?;
+        Ok(if now.len() == count { Ok(now) } else { Err(format!("{now:?}")) })
+    })
 }
 
 /// The sidecar of a driver, below the cluster's folder.
@@ -75,6 +86,8 @@ pub fn spark_command(cluster: &Cluster, spark: &str, words: &[&str]) -> Result<C
     if APPLICATIONS.contains(what) {
         let option = format!("spark.executor.defaultJavaOptions={QUICK}");
         command.env("SPARK_SUBMIT_OPTS", QUICK).args(["--conf", &option]);
+    } else if *what == "history" {
+        command.env("SPARK_HISTORY_OPTS", QUICK);
     }
     command
         .args(rest)
@@ -143,6 +156,40 @@ pub fn submit_by(
     }
     command.arg(program).args(args);
     Process::start("spark", cluster.folder(), command)
+}
+
+/// What is in this folder of [`spark_archive`].
+pub const ARCHIVED_SPARK: &str = "spark-to-be-fetched";
+
+/// A `.tgz` with the Spark that this variable names, made in this folder: without its jars,
+/// which are large, but for the one that starts it. Who uses it names those of the installed one.
+///
+/// # Errors
+/// When `./test.sh` has not set Spark up, or the archive cannot be made.
+pub fn spark_archive(spark: &str, folder: &Path) -> Result<PathBuf> {
+    let home = prepared(spark)?;
+    let top = folder.join(ARCHIVED_SPARK);
+    for inner in ["bin", "jars", "python"] {
+        std::fs::create_dir_all(top.join(inner))?;
+    }
+    for name in ["spark-class", "spark-submit", "load-spark-env.sh"] {
+        std::fs::copy(home.join("bin").join(name), top.join("bin").join(name))?;
+    }
+    for jar in std::fs::read_dir(home.join("jars"))? {
+        let jar = jar?;
+        if jar.file_name().to_string_lossy().starts_with("spark-launcher") {
+            std::fs::copy(jar.path(), top.join("jars").join(jar.file_name()))?;
+        }
+    }
+    let run = |command: &mut Command| -> Result<()> {
+        let output = command.output()?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    };
+    run(Command::new("cp").arg("-r").arg(home.join("python/lib")).arg(top.join("python")))?;
+    let archive = folder.join("spark.tgz");
+    run(Command::new("tar").arg("-C").arg(folder).arg("-czf").arg(&archive).arg(ARCHIVED_SPARK))?;
+    Ok(archive)
 }
 
 /// One of the programs for users.

@@ -7,11 +7,12 @@
 //! |---|---|---|---|---|
 //! | an executor | `a_killed_executor…` | `spark_fine::a_killed_executor…` | `dispatcher::faults_under…` | `spark_docker::faults_under…` |
 //! | an agent's program | `restarts_of…` | `spark_fine::restarts_of…` | `dispatcher::faults_under…` | `spark_docker::faults_under…` |
-//! | an agent with all on it | `spark_coarse::blocks_move…` | `spark_fine::stragglers…` | `dispatcher::a_supervised_driver…` | |
-//! | the master | `restarts_of…` | `spark_fine::restarts_of…` | `dispatcher::a_master_restart…` | |
+//! | an agent with all on it | `spark_coarse::blocks_move…` | `spark_fine::stragglers…` | `dispatcher::a_supervised_driver…` | `spark_docker::faults_under…` |
+//! | the master | `restarts_of…` | `spark_fine::restarts_of…` | `dispatcher::a_master_restart…` | `spark_docker::faults_under…` |
 //! | the dispatcher | | | `dispatcher::a_killed_dispatcher…` | |
-//! | the sidecar | `a_killed_executor…` | `spark_fine::stragglers…` | `dispatcher::faults_under…` | |
-//! | the driver | `a_killed_driver…` | `spark_fine::a_driver_killed…` | `dispatcher::a_supervised_driver…` | `spark_docker::faults_under…` |
+//! | the sidecar | `a_killed_executor…` | `spark_fine::stragglers…` | `dispatcher::faults_under…` | `spark_docker::pi_and…fine…` |
+//! | the driver's JVM | `a_killed_driver…` | `spark_fine::a_killed_executor…` | `dispatcher::a_supervised_driver…` | `spark_docker::faults_under…` |
+//! | the driver with its sidecar | | `spark_fine::a_driver_killed…` | `dispatcher::a_supervised_driver…` | |
 
 #![allow(clippy::expect_used)]
 
@@ -25,8 +26,8 @@ use mezz_proto::{
 };
 use mezz_tests::{
     Cluster, ClusterOptions, FIRST, Mode::Coarse, PATIENCE, SECOND, SLOW, eventually, example,
-    executors, go, nothing_is_left, prepared, sidecar, small_cluster, spark_command, submit,
-    submit_by, two_step_program,
+    executors, executors_run, go, nothing_is_left, prepared, sidecar, small_cluster, spark_command,
+    submit, submit_by, two_step_program,
 };
 use rustix::process::Signal;
 use tonic::transport::Endpoint;
@@ -88,7 +89,7 @@ print("third", sc.parallelize(range(3), 3).sum(), flush=True)
     let mut job =
         submit(&cluster, Coarse, "MEZZ_TEST_SPARK_HOME", &["spark.cores.max=2"], &program, &[])?;
     job.wait_for_output(FIRST, PATIENCE * 2)?;
-    let before = executors(&cluster)?;
+    let before = executors_run(&cluster, 2)?;
     // `mezz spark submit` becomes the driver's JVM.
     for jvm in before.iter().copied().chain([job.pid()]) {
         ensure!(shares_classes(jvm)?, "{jvm} of {before:?} and the driver reads Spark's jars");
@@ -99,7 +100,7 @@ print("third", sc.parallelize(range(3), 3).sum(), flush=True)
     cluster.wait_for_agents(2)?;
     job.wait_for_output(SECOND, PATIENCE * 2)?;
     let both = executors(&cluster)?;
-    ensure!(!before.is_empty() && before.is_subset(&both), "executors {before:?}, then {both:?}");
+    ensure!(before == both, "executors {before:?}, then {both:?}");
     // One that remembers nothing knows no executor until the agents are back.
     cluster.master()?.kill_9()?;
     for n in 0..2 {
@@ -133,13 +134,13 @@ fn a_killed_executor_is_replaced_and_the_answer_is_right() -> Result<()> {
     let conf = ["spark.cores.max=2", "spark.mezz.failoverTimeout=1s"];
     let mut job = submit(&cluster, Coarse, "MEZZ_TEST_SPARK_HOME", &conf, &program, &[])?;
     job.wait_for_output(FIRST, PATIENCE * 2)?;
-    let before = executors(&cluster)?;
-    mezz_tests::signal(*before.first().context("an executor")?, Signal::KILL)?;
+    let before = executors_run(&cluster, 2)?;
+    let killed = *before.first().context("an executor")?;
+    mezz_tests::signal(killed, Signal::KILL)?;
     go(&cluster)?;
     job.wait_for_output(SECOND, PATIENCE * 2)?;
-    let launched =
-        cluster.list("tasks", &[])?.len() + cluster.list("tasks", &["--completed"])?.len();
-    ensure!(launched > before.len(), "{launched} executors in all, {} before", before.len());
+    let after = executors_run(&cluster, 2)?;
+    ensure!(!after.contains(&killed) && after != before, "{killed} of {before:?}, now {after:?}");
     mezz_tests::signal(sidecar(&cluster)?, Signal::KILL)?;
     let end = job.wait(PATIENCE)?;
     ensure!(end.code != Some(0) && end.stderr.contains("spark-sidecar"), "{end}");

@@ -11,10 +11,11 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use mezz_tests::{
-    Cluster, ClusterOptions, Containers, DockerNetwork, FileServer, PATIENCE, Process, Registry,
-    docker, eventually, mezz_program, nothing_is_left, prepared, prepared_value, spark_command,
-    volumes_of_this_machine,
+    ARCHIVED_SPARK, Cluster, ClusterOptions, Containers, DockerNetwork, FileServer, PATIENCE,
+    Process, Registry, docker, eventually, mezz_program, nothing_is_left, prepared, prepared_value,
+    sidecar, spark_archive, spark_command, volumes_of_this_machine,
 };
+use rustix::process::Signal;
 
 const SPARK_3: &str = "MEZZ_TEST_SPARK_3_HOME";
 
@@ -42,8 +43,9 @@ impl InDocker {
         Ok(Self { containers: Containers::of(cluster.folder().join("agent0")), cluster })
     }
 
-    /// Runs both examples as one application; returns what it printed.
-    fn examples(&self, conf: &[&str]) -> Result<String> {
+    /// Runs both examples as one application, and this after them; returns it when it has said
+    /// where its tasks ran.
+    fn examples(&self, conf: &[&str], more: &str) -> Result<Process> {
         let folder = self.cluster.folder();
         // Agents fetch with the rights of the executors' user.
         fs::set_permissions(folder, fs::Permissions::from_mode(0o755))?;
@@ -52,7 +54,7 @@ impl InDocker {
         let text = data.join("text.txt");
         fs::write(&text, "to be or not to be\n".repeat(20_000))?;
         let program = folder.join("examples.py");
-        fs::write(&program, EXAMPLES)?;
+        fs::write(&program, EXAMPLES.to_owned() + more + "stop(spark)\n")?;
         let volumes = format!("{0}:{0}:ro", data.display());
         let volumes = format!("spark.mezz.executor.docker.volumes={volumes},/scratch");
         let image = prepared_value("MEZZ_TEST_SPARK_IMAGE")?;
@@ -70,13 +72,14 @@ impl InDocker {
             .arg(example(""))
             .arg(&text);
         let mut job = Process::start("spark", folder, command)?;
-        let end = job.wait(PATIENCE * 3)?.success()?;
-        ensure!(end.stdout.contains("pi is roughly 3.1"), "{end}");
+        job.wait_for_output("that is all", PATIENCE * 3)?;
+        let said = job.stdout();
+        ensure!(said.contains("pi is roughly 3.1"), "{said}");
         for word in ["to", "be"] {
-            let right = end.stdout.lines().any(|l| l.contains(word) && l.contains("40,000"));
-            ensure!(right, "no line with {word} and 40,000: {end}");
+            let right = said.lines().any(|l| l.contains(word) && l.contains("40,000"));
+            ensure!(right, "no line with {word} and 40,000: {said}");
         }
-        Ok(end.stdout)
+        Ok(job)
     }
 
     /// Nothing ever ran where no engine is.
@@ -120,7 +123,7 @@ def look(i):
     ]))
 spark = SparkSession.builder.getOrCreate()
 print("where", set(spark.sparkContext.parallelize(range(8), 8).map(look).collect()))
-stop(spark)
+print("that is all", flush=True)
 "#;
 
 /// `mezz spark submit`, without the program.
@@ -146,22 +149,36 @@ fn example(name: &str) -> PathBuf {
 fn pi_and_word_count_run_in_an_image_as_another_user() -> Result<()> {
     let all = InDocker::start("none")?;
     let conf = ["spark.executor.instances=2", "spark.mezz.executor.docker.user=nobody"];
-    let said = all.examples(&conf)?;
+    let mut job = all.examples(&conf, "")?;
+    let said = job.wait(PATIENCE)?.success()?.stdout;
     let expected = "where {'65534 /mnt/mesos/sandbox /opt/spark True False True True 4321'}";
     ensure!(said.contains(expected), "{said}");
     all.stop()
 }
 
+/// And a killed sidecar ends the job, with the right error, and its containers.
 #[test]
 fn pi_and_word_count_run_in_an_image_in_fine_grained_mode() -> Result<()> {
     let all = InDocker::start("unix:///no/such/engine")?;
-    let said = all.examples(&["spark.mezz.coarse=false"])?;
+    let conf = ["spark.mezz.coarse=false", "spark.mezz.failoverTimeout=1s"];
+    let endless = "import time\n\
+        spark.sparkContext.parallelize([1], 1).map(lambda i: time.sleep(600)).count()\n";
+    let mut job = all.examples(&conf, endless)?;
     let expected = "where {'0 /mnt/mesos/sandbox /opt/spark True False True True 4321'}";
-    ensure!(said.contains(expected), "{said}");
+    ensure!(job.stdout().contains(expected), "{}", job.stdout());
+    eventually(PATIENCE, "the last task runs", || {
+        let tasks = all.cluster.list("tasks", &[])?;
+        let runs = tasks.iter().any(|task| task["state"] == "TASK_RUNNING");
+        Ok(if runs { Ok(()) } else { Err(format!("{tasks:?}")) })
+    })?;
+    mezz_tests::signal(sidecar(&all.cluster)?, Signal::KILL)?;
+    let end = job.wait(PATIENCE)?;
+    ensure!(end.code != Some(0) && end.stderr.contains("spark-sidecar"), "{end}");
     all.stop()
 }
 
-/// One after the other: an executor's container, the agent's program, and the driver.
+/// One after the other: an executor's container, the agent's program, the master, the agent's
+/// machine with all that is on it, and the driver.
 #[test]
 fn faults_under_executors_in_docker_leave_the_answer_right_and_nothing_behind() -> Result<()> {
     let mut cluster = Cluster::start(ClusterOptions {
@@ -184,58 +201,68 @@ print("first", sum(v for _, v in pairs.collect()), flush=True)
 while not os.path.exists({go:?}):
     time.sleep(0.05)
 print("second", sum(v for _, v in pairs.collect()), flush=True)
+while not os.path.exists({go:?} + "-on"):
+    time.sleep(0.05)
+print("third", sum(v for _, v in pairs.collect()), flush=True)
 sc.parallelize([1], 1).map(lambda i: time.sleep(600)).count()
 "#
         ),
     )?;
     let image = prepared_value("MEZZ_TEST_SPARK_IMAGE")?;
     let image = format!("spark.mezz.executor.docker.image={image}");
-    let conf = [image.as_str(), "spark.executor.instances=2", "spark.executor.cores=1"];
+    let conf = [
+        image.as_str(),
+        "spark.executor.instances=2",
+        "spark.executor.cores=1",
+        // Both are there when the first job begins.
+        "spark.scheduler.minRegisteredResourcesRatio=1.0",
+        "spark.scheduler.maxRegisteredResourcesWaitingTime=60s",
+    ];
     let mut command = submit(&cluster, &conf)?;
     command.env("PYSPARK_PYTHON", "python3").arg(&program);
     let mut job = Process::start("spark", cluster.folder(), command)?;
     job.wait_for_output("first 1999000", PATIENCE * 2)?;
-    let before: BTreeSet<String> =
-        containers.list()?.split_whitespace().map(str::to_owned).collect();
-    docker(&["kill", before.first().context("a container")?])?;
+    let list = || -> Result<BTreeSet<String>> {
+        Ok(containers.list()?.split_whitespace().map(str::to_owned).collect())
+    };
+    let before = list()?;
+    let mut both = before.iter();
+    let (killed, other) = (both.next().context("a container")?, both.next().context("another")?);
+    docker(&["kill", killed])?;
     eventually(PATIENCE, "there is another container", || {
-        let now = containers.list()?;
-        let new = now.split_whitespace().any(|id| !before.contains(id));
-        Ok(if new { Ok(()) } else { Err(now) })
+        let now = list()?;
+        Ok(if now.is_subset(&before) { Err(format!("{now:?}")) } else { Ok(()) })
     })?;
     cluster.agent(0)?.kill_9()?;
     cluster.start_agent(0)?;
     cluster.wait_for_agents(1)?;
+    cluster.master()?.kill_9()?;
+    cluster.start_master()?;
+    cluster.wait_for_agents(1)?;
     fs::write(&go, "")?;
     job.wait_for_output("second 1999000", PATIENCE * 2)?;
-    ensure!(
-        before.iter().any(|id| containers.list().is_ok_and(|now| now.contains(id))),
-        "the other one outlived its agent"
-    );
+    let runs = docker(&["inspect", "-f", "{{.State.Running}}", other])?;
+    ensure!(runs == "true", "the other one outlived agent and master: {runs}");
+
+    let lost = list()?;
+    cluster.lose_agent(0)?;
+    for id in &lost {
+        // It may have ended already.
+        let _ = docker(&["kill", id]);
+    }
+    cluster.start_agent_on_a_restarted_machine(0)?;
+    fs::write(go.with_file_name("go-on"), "")?;
+    job.wait_for_output("third 1999000", PATIENCE * 2)?;
+    eventually(PATIENCE, "other containers alone", || {
+        let now = list()?;
+        let others = !now.is_empty() && now.is_disjoint(&lost);
+        Ok(if others { Ok(()) } else { Err(format!("{lost:?}, now {now:?}")) })
+    })?;
     job.kill_9()?;
     nothing_is_left(&cluster)?;
-    job.signal_group(rustix::process::Signal::KILL)?;
+    job.signal_group(Signal::KILL)?;
     containers.wait_until_gone()?;
     cluster.stop()
-}
-
-/// Without its jars, which are large: executors find those of the installed one.
-fn small_spark(folder: &Path) -> Result<Vec<u8>> {
-    let home = prepared("MEZZ_TEST_SPARK_HOME")?;
-    let top = folder.join("spark-to-be-fetched");
-    fs::create_dir_all(top.join("bin"))?;
-    fs::create_dir_all(top.join("python"))?;
-    fs::copy(home.join("bin/spark-class"), top.join("bin/spark-class"))?;
-    let run = |command: &mut Command| -> Result<()> {
-        let output = command.output()?;
-        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        Ok(())
-    };
-    run(Command::new("cp").arg("-r").arg(home.join("python/lib")).arg(top.join("python")))?;
-    let archive = folder.join("spark.tgz");
-    let mut tar = Command::new("tar");
-    run(tar.arg("-C").arg(folder).arg("-czf").arg(&archive).arg("spark-to-be-fetched"))?;
-    Ok(fs::read(archive)?)
 }
 
 #[test]
@@ -246,7 +273,7 @@ fn what_executors_need_is_fetched_once_for_all_of_an_agent_in_both_modes() -> Re
     })?;
     let packed = tempfile::tempdir()?;
     let server = FileServer::start(vec![
-        ("/spark.tgz", small_spark(packed.path())?),
+        ("/spark.tgz", fs::read(spark_archive("MEZZ_TEST_SPARK_HOME", packed.path())?)?),
         ("/words.txt", b"to be or not to be".to_vec()),
     ])?;
     let address = &server.address;
@@ -287,7 +314,7 @@ print("executors", len({f[0] for f in found}), {f[1:] for f in found})
         }
         let mut job = Process::start(&format!("spark{executors}"), cluster.folder(), command)?;
         let end = job.wait(PATIENCE * 3)?.success()?;
-        let found = "{('spark-to-be-fetched', 'to be or not to be')}";
+        let found = format!("{{('{ARCHIVED_SPARK}', 'to be or not to be')}}");
         ensure!(end.stdout.contains(&format!("executors {executors} {found}")), "{mode:?}: {end}");
     }
     let asked = server.asked();

@@ -1,14 +1,15 @@
 //! A cluster with dispatchers, and what the tests do with it.
 
 use std::{
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
 };
 
 use anyhow::{Context, Result, ensure};
 use mezz_tests::{
-    Cluster, ClusterOptions, Etcd, PATIENCE, Process, clean_command, eventually, free_address,
-    http_get, mezz_program, prepared,
+    Cluster, ClusterOptions, Etcd, PATIENCE, Process, QUICK, clean_command, eventually,
+    free_address, http_get, mezz_program, prepared,
 };
 use rustix::process::Signal;
 use serde_json::Value;
@@ -209,6 +210,7 @@ impl Dispatched {
         command
             .env("SPARK_HOME", home)
             .env("SPARK_CONF_DIR", conf)
+            .env("SPARK_SUBMIT_OPTS", QUICK)
             .args(["--master", &format!("spark://{}", self.address)])
             .args(["--conf", "spark.master.rest.enabled=true"])
             .current_dir(self.cluster.folder());
@@ -260,12 +262,10 @@ pub fn small() -> Result<Vec<String>> {
         "spark.executor.memory=512m".to_owned(),
         "spark.cores.max=1".to_owned(),
         "spark.ui.enabled=false".to_owned(),
+        format!("spark.driver.defaultJavaOptions={QUICK}"),
+        format!("spark.executor.defaultJavaOptions={QUICK}"),
         format!("spark.pyspark.python={}", prepared("MEZZ_TEST_PYTHON")?.display()),
     ])
-}
-
-pub fn example(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../spark-framework/examples").join(name)
 }
 
 /// A program of the test's own.
@@ -290,4 +290,20 @@ pub fn waiting_program(all: &Dispatched) -> Result<PathBuf> {
              print('second', sc.parallelize(range(100), 2).sum(), flush=True)\n"
         ),
     )
+}
+
+/// What stands for Spark where only the dispatchers matter: runs the Python program.
+pub fn plain_home(all: &Dispatched) -> Result<String> {
+    let home = all.cluster.folder().join("plain");
+    std::fs::create_dir_all(home.join("bin"))?;
+    let script = home.join("bin/spark-submit");
+    let lines = "#!/bin/sh\nfor a; do case $a in *.py) exec python3 \"$a\";; esac; done\n";
+    std::fs::write(&script, lines)?;
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755))?;
+    Ok(format!("spark.mezz.driver.home={}", home.display()))
+}
+
+/// Ends at once.
+pub fn quick(all: &Dispatched) -> Result<PathBuf> {
+    program(all, "quick.py", "print('quick', flush=True)\n")
 }

@@ -1,6 +1,6 @@
 //! A driver as a Mezz task.
 
-use std::{collections::BTreeMap, iter, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, iter, time::Duration};
 
 use mezz_proto::v1::{self, environment::variable};
 
@@ -32,6 +32,9 @@ const WRITE: &str = "cd \"$MESOS_SANDBOX\" && \
 /// nor dispatcher has it.
 const ADD_SECRET: &str = "s=$(od -An -vtx1 -N32 /dev/urandom | tr -d ' \\n') && \
     test ${#s} -eq 64 && printf 'spark.authenticate.secret=%s\\n' \"$s\" >>\"$f\"";
+
+/// Of what the agent fetched: where that is is known there alone.
+const IN_SANDBOX: &str = "\"$SPARK_HOME\"/bin/spark-submit";
 
 /// Of an image, unless it is said where it is.
 const IN_IMAGE: &str =
@@ -101,7 +104,9 @@ pub(super) fn task(
     }
     line.push(resource);
     line.extend(job.args.iter().cloned());
+    let fetched_home = home.filter(|home| !home.starts_with('/'));
     let mut words = vec![match home {
+        Some(_) if fetched_home.is_some() => IN_SANDBOX.to_owned(),
         Some(home) => quote(&format!("{home}/bin/spark-submit")),
         None => IN_IMAGE.to_owned(),
     }];
@@ -110,8 +115,13 @@ pub(super) fn task(
     let local = job.properties.contains_key("spark.local.dir")
         || job.environment.contains_key("SPARK_LOCAL_DIRS");
     let lacking = secret::is_lacking(|key| job.properties.get(key).cloned());
-    let steps = [(!local).then_some(LOCAL_DIRS), Some(WRITE), lacking.then_some(ADD_SECRET)];
-    let script: Vec<&str> = steps.into_iter().flatten().chain([START]).collect();
+    let steps = [
+        fetched_home.map(|home| find_home(home).into()),
+        (!local).then_some(Cow::Borrowed(LOCAL_DIRS)),
+        Some(WRITE.into()),
+        lacking.then_some(ADD_SECRET.into()),
+    ];
+    let script: Vec<Cow<'_, str>> = steps.into_iter().flatten().chain([START.into()]).collect();
     let mut script = script.join(" && ");
     if allocated.is_some() {
         let (variable, file) = (resources::VARIABLE, resources::FILE);
@@ -128,7 +138,8 @@ pub(super) fn task(
         }
     }
     environment.extend(allocated.map(|json| (resources::VARIABLE.to_owned(), json)));
-    environment.extend(home.map(|home| ("SPARK_HOME".to_owned(), home.clone())));
+    let installed = home.filter(|_| fetched_home.is_none());
+    environment.extend(installed.map(|home| ("SPARK_HOME".to_owned(), home.clone())));
     environment.insert(PROPERTIES.to_owned(), properties::write(&settings));
     let variables = environment.into_iter().map(|(name, value)| hidden(name, value)).collect();
     let mut task = v1::TaskInfo {
@@ -154,6 +165,17 @@ pub(super) fn task(
     };
     labels::add(&mut task, &labels::to_proto(&job.labels));
     task
+}
+
+/// Spark's folder among what the agent fetched; what lacks is said, for the last words.
+fn find_home(home: &str) -> String {
+    let lacking = format!("spark.mezz.driver.home: no {home}/bin/spark-submit was fetched");
+    format!(
+        "export SPARK_HOME=\"$MESOS_SANDBOX\"/{} && \
+         if [ ! -f \"$SPARK_HOME/bin/spark-submit\" ]; then echo {} >&2; exit 1; fi",
+        quote(home),
+        quote(&lacking)
+    )
 }
 
 /// host:port of the offering agent's API, when the offer says.

@@ -687,6 +687,36 @@ fn a_driver_that_asks_for_authentication_gets_a_new_secret_in_each_run() {
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no file is left");
 }
 
+/// Of an archive that `spark.mezz.driver.uris` brings; run here, too.
+#[test]
+fn spark_s_folder_may_be_what_the_agent_fetched() {
+    use std::{fs, process::Command};
+    let (command, _) = launch_of(request(json!({"spark.mezz.driver.home": "it's spark"})));
+    let (line, variables) = (command.value.unwrap(), command.environment.unwrap().variables);
+    assert!(variables.iter().all(|v| v.name != "SPARK_HOME"));
+    let sandbox = tempfile::tempdir().unwrap();
+    let run = || {
+        let sandbox = sandbox.path();
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(&line).env("MESOS_SANDBOX", sandbox).env("TMPDIR", sandbox);
+        let output = shell.env("MEZZ_SPARK_PROPERTIES", "").output().unwrap();
+        (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+    };
+    let (code, said) = run();
+    let lacking = "spark.mezz.driver.home: no it's spark/bin/spark-submit was fetched\n";
+    assert_eq!((code, said.as_str()), (Some(1), lacking));
+    let bin = sandbox.path().join("it's spark/bin");
+    fs::create_dir_all(&bin).unwrap();
+    fs::write(bin.join("spark-submit"), "#!/bin/sh\necho \"$SPARK_HOME\"\n").unwrap();
+    fs::set_permissions(
+        bin.join("spark-submit"),
+        std::os::unix::fs::PermissionsExt::from_mode(0o755),
+    )
+    .unwrap();
+    let home = bin.parent().unwrap().display();
+    assert_eq!(run(), (Some(0), format!("{home}\n")));
+}
+
 #[test]
 fn what_comes_by_http_is_fetched_ours_from_the_cache_and_the_rest_is_spark_s() {
     let ours = "http://d:7077/mezz/v1/files/0123456789abcdef0123456789abcdef/words.txt";
