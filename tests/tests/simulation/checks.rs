@@ -124,10 +124,16 @@ impl World {
         }
     }
 
-    /// A container starts: somebody asked for it, here, it was never started before,
-    /// and there is room.
+    /// A container starts.
     pub fn check_launch(&mut self, n: usize, container: &Container) {
-        let (framework, task): (&FrameworkId, &TaskId) = (&container.framework, &container.task);
+        if container.executor.is_none() {
+            self.check_start(n, &container.framework, &container.task);
+        }
+        self.check_room(n, container);
+    }
+
+    /// A task starts: somebody asked for it, here, and it was never started before.
+    pub fn check_start(&mut self, n: usize, framework: &FrameworkId, task: &TaskId) {
         let agent = self.agents[n].core_id().unwrap_or_default();
         let Some(job) = self.books.job(framework.as_str(), task.as_str()) else {
             return self.broken_rule(format!("agent{n} starts {task}, which nobody asked for"));
@@ -138,15 +144,23 @@ impl World {
             return self.broken_rule(format!("agent{n}, {agent}, starts {task} of {on}"));
         }
         if started > 1 {
-            return self.broken_rule(format!("agent{n} starts {task} again"));
+            self.broken_rule(format!("agent{n} starts {task} again"));
         }
+    }
+
+    /// There is room for a container, beside the others.
+    pub fn check_room(&mut self, n: usize, container: &Container) {
         let mut left = Resources::parse(RESOURCES).unwrap_or_default();
         let live = self.agents[n].machine.containers.values().filter(|c| c.is_live());
         // What a removed framework had is free for the masters at once.
         let counted = live.filter(|c| !self.books.is_ending(c.framework.as_str()));
         let fits = counted.chain([container]).all(|c| left.try_sub(&c.resources).is_ok());
-        if !fits && !self.books.is_ending(framework.as_str()) {
-            self.broken_rule(format!("agent{n} has no room for {task}"));
+        if !fits && !self.books.is_ending(container.framework.as_str()) {
+            let what = match &container.executor {
+                Some(executor) => format!("an executor and {:?}", executor.live),
+                None => container.task.to_string(),
+            };
+            self.broken_rule(format!("agent{n} has no room for {what}"));
         }
     }
 }

@@ -35,11 +35,15 @@ pub enum Sabotage {
     Forgetful,
     /// Masters acknowledge in a framework's name what it has not heard.
     EagerMaster,
+    /// Masters do not see which of an agent's introductions is the newest.
+    OldNews,
+    /// Masters give up all agents that are away at once.
+    Hasty,
 }
 
 impl Sabotage {
     /// All that has to be found.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::NoFence,
         Self::LateBegin,
         Self::SlowClock,
@@ -47,6 +51,8 @@ impl Sabotage {
         Self::OldOffers,
         Self::Forgetful,
         Self::EagerMaster,
+        Self::OldNews,
+        Self::Hasty,
     ];
 }
 

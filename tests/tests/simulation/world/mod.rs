@@ -220,6 +220,7 @@ impl World {
                 }
             }
             What::Fault(fault) => self.fault(fault),
+            What::Echo { agent, master, message } => self.echo(agent, master, message),
         }
     }
 
