@@ -244,7 +244,7 @@ async fn a_member_that_stands_still_costs_one_question() -> Result<()> {
     // No election of etcd's own comes in between: its leader is the last that is asked.
     let mut members = Vec::new();
     for (n, address) in etcd.addresses().into_iter().enumerate() {
-        let mut client = Client::connect([address], None).await?;
+        let client = Client::connect([address], None).await?;
         let status = client.maintenance_client().status().await?;
         let own = status.header().context("a header")?.member_id();
         members.push((status.leader() == own, n, format!("http://{address}")));

@@ -102,7 +102,7 @@ fn without_answers_it_stops_by_itself() {
             other => panic!("{other:?}"),
         }
     }
-    assert_eq!(full, 4, "attempts that are waited for to their end");
+    assert_eq!(full, 5, "attempts that are waited for to their end");
     assert!(matches!(election.next(now), Next::Ask(Ask::Look, _)));
 }
 

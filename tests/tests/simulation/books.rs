@@ -106,6 +106,10 @@ impl Books {
         self.jobs.get_mut(&key(framework, task))
     }
 
+    pub fn known_job(&self, framework: &str, task: &str) -> Option<&Job> {
+        self.jobs.get(&key(framework, task))
+    }
+
     fn of<'a>(&'a self, framework: &'a str) -> impl Iterator<Item = (&'a String, &'a Job)> {
         let of = self.jobs.range(key(framework, "")..);
         of.take_while(move |((id, _), _)| id == framework).map(|((_, task), job)| (task, job))

@@ -67,7 +67,7 @@ impl World {
             for container in agent.machine.containers.values().filter(|c| c.is_live()) {
                 let own = std::slice::from_ref(&container.task);
                 let tasks: Vec<&TaskId> = match &container.executor {
-                    Some(executor) => executor.live.iter().collect(),
+                    Some(executor) => executor.live.keys().collect(),
                     None => own.iter().collect(),
                 };
                 for task in tasks {

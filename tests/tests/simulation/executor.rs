@@ -1,14 +1,12 @@
 //! Custom executors: programs in containers that run tasks themselves. They outlive their
 //! agent as all containers do, and come back to the next one with what it has not heard.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use mezz_agent::core::{ConnectionId, Event};
 use mezz_proto::{
     ids::{ContainerId, ExecutorId, FrameworkId, TaskId},
+    resources::Resources,
     v1::{
         self, TaskState, TaskStatus,
         executor::{Call, call, event},
@@ -42,8 +40,8 @@ pub struct Executor {
     id: ExecutorId,
     token: String,
     connection: Option<ConnectionId>,
-    /// Tasks that have not ended.
-    pub live: BTreeSet<TaskId>,
+    /// Tasks that have not ended, and what they use.
+    pub live: BTreeMap<TaskId, Resources>,
     /// Tasks of which no update was acknowledged.
     unheard: BTreeMap<TaskId, v1::TaskInfo>,
     /// Without acknowledgement, oldest first.
@@ -58,7 +56,7 @@ impl Executor {
             id: ExecutorId::new(environment.get("MESOS_EXECUTOR_ID")?),
             token: environment.get("MEZZ_EXECUTOR_TOKEN")?.clone(),
             connection: None,
-            live: BTreeSet::new(),
+            live: BTreeMap::new(),
             unheard: BTreeMap::new(),
             updates: Vec::new(),
         })
@@ -170,7 +168,7 @@ impl World {
                 }
             }
             Step::Ends(task, state) => {
-                if executor.live.remove(&task) {
+                if executor.live.remove(&task).is_some() {
                     self.executor_tells(n, id, &task, state);
                 }
             }
@@ -187,10 +185,12 @@ impl World {
             event::Type::Launch => {
                 let Some(info) = event.launch.map(|launch| launch.task) else { return };
                 let task = TaskId::from(&info.task_id);
-                executor.live.insert(task.clone());
+                let uses = Resources::from_proto(&info.resources).unwrap_or_default();
+                executor.live.insert(task.clone(), uses);
                 executor.unheard.insert(task.clone(), info);
                 let framework = executor.framework.clone();
                 self.check_start(n, &framework, &task);
+                self.check_held(n, id);
                 self.executor_tells(n, id, &task, TaskState::TaskRunning);
                 if ends {
                     let state =
@@ -210,7 +210,7 @@ impl World {
             }
             event::Type::Shutdown => {
                 // Some end their tasks before themselves, and some do not.
-                let live: Vec<TaskId> = executor.live.iter().filter(|_| ends).cloned().collect();
+                let live: Vec<TaskId> = executor.live.keys().filter(|_| ends).cloned().collect();
                 for task in live {
                     self.executor_later(n, LINK, id, Step::Ends(task, TaskState::TaskKilled));
                 }

@@ -48,6 +48,7 @@ pub struct Container {
     /// Empty for an executor.
     pub task: TaskId,
     pub executor: Option<Executor>,
+    /// What it is held to.
     pub resources: Resources,
     pub state: State,
     destroyed: bool,
@@ -113,10 +114,9 @@ impl World {
 
     /// What a container is held to changes, with the tasks of its executor.
     pub fn hold(&mut self, n: usize, id: &ContainerId, resources: Resources) {
-        let Some(mut container) = self.agents[n].machine.containers.remove(id) else { return };
-        container.resources = resources;
-        self.check_room(n, &container);
-        self.agents[n].machine.containers.insert(id.clone(), container);
+        if let Some(container) = self.agents[n].machine.containers.get_mut(id) {
+            container.resources = resources;
+        }
     }
 
     pub fn signal(&mut self, n: usize, container: &ContainerId, signal: i32) {

@@ -4,6 +4,8 @@
 mod link;
 mod tasks;
 
+pub use tasks::EXECUTOR;
+
 use std::{collections::BTreeSet, time::Duration};
 
 use mezz_agent::simulation::Search;

@@ -34,7 +34,7 @@ impl World {
             }
             let executor = self.frameworks[n].executors && self.rng.random_bool(0.5);
             let executor = executor.then(|| format!("f{n}-e{}", self.rng.random_range(0..2)));
-            left -= cpus + executor.as_ref().map_or(0.0, |_| EXECUTOR_CPUS);
+            left -= cpus + executor.as_ref().map_or(0.0, |_| EXECUTOR.0);
             if left < 0.0 {
                 break;
             }
@@ -142,8 +142,8 @@ impl World {
     }
 }
 
-/// What an executor has beside its tasks.
-const EXECUTOR_CPUS: f64 = 0.25;
+/// What an executor has beside its tasks: cpus and mem.
+pub const EXECUTOR: (f64, f64) = (0.25, 16.0);
 
 fn task_info(id: &str, agent: &v1::AgentId, cpus: f64, executor: Option<&str>) -> v1::TaskInfo {
     let command = || v1::CommandInfo { value: Some("true".to_owned()), ..Default::default() };
@@ -151,7 +151,7 @@ fn task_info(id: &str, agent: &v1::AgentId, cpus: f64, executor: Option<&str>) -
         r#type: Some(v1::executor_info::Type::Custom as i32),
         executor_id: v1::ExecutorId { value: id.to_owned() },
         command: Some(command()),
-        resources: Resources::cpus_mem(EXECUTOR_CPUS, 16.0).to_proto(Dialect::Plain, None),
+        resources: Resources::cpus_mem(EXECUTOR.0, EXECUTOR.1).to_proto(Dialect::Plain, None),
         ..Default::default()
     });
     v1::TaskInfo {

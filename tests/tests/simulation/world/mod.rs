@@ -220,7 +220,7 @@ impl World {
                 }
             }
             What::Fault(fault) => self.fault(fault),
-            What::Echo { agent, master, message } => self.echo(agent, master, message),
+            What::Echo { agent, master, term, message } => self.echo(agent, master, term, message),
         }
     }
 

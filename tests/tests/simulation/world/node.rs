@@ -92,6 +92,8 @@ pub enum What {
     Echo {
         agent: usize,
         master: usize,
+        /// If it still leads as it did then.
+        term: Option<u64>,
         message: Box<AgentMessage>,
     },
 }
