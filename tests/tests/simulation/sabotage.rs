@@ -1,6 +1,11 @@
 //! What is made wrong on purpose, to see that it is found out.
 
-use mezz_master::core::{ConnectionId, Event};
+use std::time::Duration;
+
+use mezz_master::{
+    core::{ConnectionId, Event},
+    options::RemovalRate,
+};
 use mezz_proto::{
     mezz::v1::OfferRecord,
     v1::{
@@ -67,6 +72,12 @@ impl World {
                 self.plan.slow = 150;
             }
             Sabotage::SlowClock => self.plan.drift = 400_000,
+            Sabotage::Hasty => {
+                let per = Duration::from_secs(120);
+                let master = &mut self.plan.master;
+                master.agent_removal_rate_limit = Some(RemovalRate { agents: 1, per });
+                master.agent_reregister_timeout = Duration::from_secs(10);
+            }
             _ => {}
         }
     }
