@@ -112,7 +112,7 @@ impl World {
     }
 
     /// The agent says something to an executor, or, without a word, closes its connection.
-    pub fn to_executor(
+    pub fn tell_executor(
         &mut self,
         n: usize,
         connection: ConnectionId,

@@ -295,9 +295,9 @@ impl World {
             Effect::Destroy { container } => self.destroy(n, &container),
             Effect::Remove { container } => self.forget_container(n, &container),
             Effect::SendExecutor { connection, event } => {
-                self.to_executor(n, connection, Some(event));
+                self.tell_executor(n, connection, Some(event));
             }
-            Effect::CloseExecutor { connection, .. } => self.to_executor(n, connection, None),
+            Effect::CloseExecutor { connection, .. } => self.tell_executor(n, connection, None),
             Effect::Update { container, resources, .. } => self.hold(n, &container, resources),
             // There are no checks here, and nobody reads.
             Effect::Probe { .. } | Effect::Change(_) => {}
