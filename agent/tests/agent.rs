@@ -256,7 +256,8 @@ async fn a_master_that_refuses_for_good_ends_the_agent() {
     assert!(matches!(master.hear().await, agent_message::Message::Register(_)));
     let refused = |permanent| {
         let reason = "too old".to_owned();
-        master_message::Message::Refused(mezz::Refused { reason, permanent, gone: None })
+        let refused = mezz::Refused { reason, permanent, ..Default::default() };
+        master_message::Message::Refused(refused)
     };
     master.say(refused(false)).await;
     assert!(matches!(master.hear().await, agent_message::Message::Register(_)), "it comes back");
@@ -294,7 +295,7 @@ async fn an_agent_that_was_given_up_ends_what_it_runs_and_then_itself() {
     }
     assert_eq!(pids.len(), 2);
     let reason = "marked gone".to_owned();
-    let refused = mezz::Refused { reason, permanent: true, gone: Some(true) };
+    let refused = mezz::Refused { reason, permanent: true, gone: Some(true), ..Default::default() };
     master.say(master_message::Message::Refused(refused)).await;
     match agent.ended().await {
         Err(AgentError::Gone { reason, left: 0 }) => assert_eq!(reason, "marked gone"),

@@ -37,8 +37,8 @@ const LAST_PAUSE: Duration = Duration::from_secs(3);
 /// For all of them to be registered.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
-/// First and longest pause of an agent that looks for the leader.
-const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// The longest pause of an agent that looks for a leader where standbys wait for one.
+const BRIEF: Duration = Duration::from_millis(500);
 
 /// What the simulated agents are.
 #[derive(Clone, Debug)]
@@ -191,7 +191,6 @@ impl Agent {
 
     /// As a real agent's link: round after round, with what standbys are to know.
     async fn run_returning(&self, masters: &[String], channels: &[Channel]) {
-        let mut pause = Duration::ZERO;
         let mut tried = None;
         loop {
             for (master, channel) in masters.iter().zip(channels) {
@@ -206,7 +205,6 @@ impl Agent {
                         // However it ended: it is gone.
                         let _ = self.serve(stream, out, &mut registered).await;
                         if let Some(spread) = registered {
-                            pause = Duration::ZERO;
                             part_of(spread).await;
                         }
                     }
@@ -215,8 +213,7 @@ impl Agent {
                     Err(_) => tried = Some(master.as_str()),
                 }
             }
-            pause = (pause * 2).clamp(BACKOFF.0, BACKOFF.1);
-            part_of(pause).await;
+            part_of(BRIEF).await;
         }
     }
 
@@ -331,7 +328,7 @@ fn hello(n: usize, resources: &Resources, carried: Option<&Carried>) -> agent_me
         description,
         tasks,
         frameworks: vec![carried.framework.clone()],
-        executors: Vec::new(),
+        ..Default::default()
     })
 }
 

@@ -85,6 +85,9 @@ pub struct CoreOptions {
     /// More live tasks than this are refused with TASK_ERROR; those of
     /// unreachable agents do not count.
     pub max_tasks: usize,
+    /// A framework that asks for all of its tasks is told of so many at a time, for the
+    /// queue to it is bounded; from 1.
+    pub reconciliation_page: usize,
     /// Ended frameworks that are remembered (rule 76: 50).
     pub max_completed_frameworks: usize,
     /// Ended tasks that are remembered for each framework (rule 76: 1000).
@@ -115,6 +118,7 @@ impl Default for CoreOptions {
             max_agents: 100_000,
             max_frameworks: 10_000,
             max_tasks: 4_000_000,
+            reconciliation_page: 5_000,
             max_completed_frameworks: 50,
             max_completed_tasks: 1000,
         }

@@ -64,10 +64,14 @@ impl Etcd {
         &self.members[0].address
     }
 
+    /// host:port for clients, of each member.
+    pub fn addresses(&self) -> Vec<&str> {
+        self.members.iter().map(|m| m.address.as_str()).collect()
+    }
+
     /// What `mezz master --registry` is given.
     pub fn registry(&self, prefix: &str) -> String {
-        let addresses: Vec<&str> = self.members.iter().map(|m| m.address.as_str()).collect();
-        format!("etcd://{}/{prefix}", addresses.join(","))
+        format!("etcd://{}/{prefix}", self.addresses().join(","))
     }
 
     /// Stops all of it in the middle of whatever it does, until [`go_on`](Self::go_on).

@@ -78,6 +78,8 @@ struct Book {
     numbers: usize,
     subscribed: usize,
     disconnected: usize,
+    /// Why, the last time.
+    reason: String,
     /// No more short tasks.
     closing: bool,
     /// What the master said for good.
@@ -212,6 +214,11 @@ impl Ledger {
     /// How often it was not, or no longer.
     pub fn disconnections(&self) -> usize {
         self.book().disconnected
+    }
+
+    /// Why it was not subscribed, the last time.
+    pub fn reason(&self) -> String {
+        self.book().reason.clone()
     }
 
     /// Its id.
@@ -375,7 +382,11 @@ async fn run(
             }
             Some(Event::Offers(offers)) => use_offers(options, book, &scheduler, &offers).await?,
             Some(Event::Update(status)) => lock(book).told(status),
-            Some(Event::Disconnected { .. }) => lock(book).disconnected += 1,
+            Some(Event::Disconnected { reason }) => {
+                let mut book = lock(book);
+                book.disconnected += 1;
+                book.reason = reason;
+            }
             Some(Event::Error(message)) => lock(book).error = Some(message),
             Some(_) => {}
             None => return Ok(()),

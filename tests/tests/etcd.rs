@@ -24,6 +24,7 @@ use mezz_proto::{
 };
 use mezz_tests::{Etcd, PATIENCE};
 use prost::Message as _;
+use rustix::process::Signal;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -233,6 +234,56 @@ async fn the_lease_of_a_campaign_that_is_broken_off_is_given_back() -> Result<()
     ensure!(client.get("/mezz/v1/leader", None).await?.kvs().is_empty());
     ensure!(client.lease_client().leases().await?.leases().is_empty());
     Ok(())
+}
+
+/// Of three members one stands still, then another: each costs one question, and a leader
+/// that stops while its member stands still gives its lease back at the next.
+#[tokio::test]
+async fn a_member_that_stands_still_costs_one_question() -> Result<()> {
+    let etcd = Etcd::start_members(3, None, &[])?;
+    // No election of etcd's own comes in between: its leader is the last that is asked.
+    let mut members = Vec::new();
+    for (n, address) in etcd.addresses().into_iter().enumerate() {
+        let client = Client::connect([address], None).await?;
+        let status = client.maintenance_client().status().await?;
+        let own = status.header().context("a header")?.member_id();
+        members.push((status.leader() == own, n, format!("http://{address}")));
+    }
+    members.sort();
+    ensure!(members[2].0 && !members[1].0, "{members:?}");
+    let endpoints = members.iter().map(|(_, _, address)| address.clone()).collect();
+    let options = EtcdOptions { endpoints, ..options(&etcd, "/mezz") };
+    let mut leader = elect(&options).await?;
+
+    let connection = Connection::connect(&options).await?;
+    let unanswered = async || {
+        let mut unanswered = 0;
+        for _ in 0..30 {
+            let question = connection.ask("asking", |client| async move {
+                client.kv_client().get("/mezz/v1/leader", None).await
+            });
+            match timeout(Duration::from_secs(1), question).await {
+                Ok(answer) => ensure!(answer?.kvs().len() == 1),
+                Err(_) => unanswered += 1,
+            }
+        }
+        Ok(unanswered)
+    };
+    ensure!(unanswered().await? == 0);
+    etcd.signal_member(members[0].1, Signal::STOP)?;
+    let lost = unanswered().await?;
+    ensure!((1..=3).contains(&lost), "{lost} of 30 questions were lost");
+    etcd.signal_member(members[0].1, Signal::CONT)?;
+
+    // Both are there again, and the leader's own connection is to the first.
+    let mut last = Client::connect([members[2].2.as_str()], None).await?;
+    Client::connect([members[0].2.as_str()], None).await?.put("/there", "", None).await?;
+    ensure!(last.get("/mezz/v1/leader", None).await?.kvs().len() == 1);
+    etcd.signal_member(members[0].1, Signal::STOP)?;
+    leader.candidate.resign().await;
+    let kept = last.get("/mezz/v1/leader", None).await?;
+    ensure!(kept.kvs().is_empty(), "its lease of {LEASE:?} is left to its end");
+    etcd.signal_member(members[0].1, Signal::CONT)
 }
 
 async fn raw(etcd: &Etcd) -> Result<Client> {

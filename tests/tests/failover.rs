@@ -33,6 +33,10 @@ impl World {
         let cluster = Cluster::start(ClusterOptions {
             masters: 2,
             master_args: args.map(str::to_owned).to_vec(),
+            // Where standbys wait for a leader, an agent never pauses for so long.
+            agent_args: ["--register-backoff-min=1h", "--register-backoff-max=1h"]
+                .map(str::to_owned)
+                .to_vec(),
             ..Default::default()
         })?;
         let world = Self { cluster, etcd };

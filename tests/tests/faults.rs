@@ -216,7 +216,8 @@ fn one_member(world: &mut World, leader: usize) -> Result<()> {
         ensure!(world.leads(leader), "the leader fell with member {member}");
     }
     let now = world.aware.subscriptions();
-    ensure!(now == subscriptions, "the framework was disconnected");
+    let reason = world.aware.reason();
+    ensure!(now == subscriptions, "the framework was disconnected: {reason}");
     world.all_run()
 }
 
@@ -229,6 +230,8 @@ fn all_members(world: &mut World) -> Result<()> {
     }
     world.wait_until_standby(leader, "the leader is not known")?;
     ensure!(!world.leads(1 - leader), "the other one leads without etcd");
+    // It has last heard of the leader when etcd ended.
+    world.wait_until_standby(1 - leader, "the leader is not known")?;
     world.etcd.kill_member(2)?;
     world.etcd.start_all()?;
     world.leader()?;

@@ -86,7 +86,7 @@ impl Core {
         }
         let description = self.description();
         let message = if self.agent_id.is_some() {
-            agent_message::Message::Reregister(self.reregister(description))
+            agent_message::Message::Reregister(self.reregister(link, description))
         } else {
             agent_message::Message::Register(mezz::Register { description })
         };
@@ -130,6 +130,9 @@ impl Core {
             (current, Message::Refused(refused)) if current.id() == Some(link) => {
                 self.lose_master(out);
                 out.now.push(Effect::CloseLink { link });
+                if let Some(start) = refused.newer_start {
+                    self.count_start(start, out);
+                }
                 if refused.gone() {
                     self.leave(now, refused.reason, out);
                 } else if refused.permanent {
@@ -243,6 +246,13 @@ impl Core {
         out.now.push(Effect::Change(Change::Disconnected));
     }
 
+    /// The process counts as one that was started after this one. Told to nobody before
+    /// it is stored: a master orders by it what it hears.
+    pub(super) fn count_start(&mut self, after: u64, out: &mut Effects) {
+        self.starts = self.starts.max(after).saturating_add(1);
+        out.persist.push(StoreOp::PutStarts(self.starts));
+    }
+
     /// What the agent is, with its id once it has one.
     pub(super) fn agent_info(&self) -> v1::AgentInfo {
         v1::AgentInfo { id: self.agent_id.as_ref().map(Into::into), ..self.options.agent.clone() }
@@ -266,7 +276,7 @@ impl Core {
         }
     }
 
-    fn reregister(&self, description: mezz::AgentDescription) -> mezz::Reregister {
+    fn reregister(&self, link: LinkId, description: mezz::AgentDescription) -> mezz::Reregister {
         let shutting_down = |framework: &FrameworkId| {
             self.frameworks.get(framework).is_some_and(|framework| framework.shutting_down)
         };
@@ -312,7 +322,8 @@ impl Core {
             .filter(|framework| !framework.shutting_down)
             .map(|framework| framework.info.clone())
             .collect();
-        mezz::Reregister { description, tasks, frameworks, executors }
+        let attempt = Some(mezz::Attempt { start: self.starts, link: link.0 });
+        mezz::Reregister { description, tasks, frameworks, executors, attempt }
     }
 }
 

@@ -117,6 +117,8 @@ pub struct Core {
     options: CoreOptions,
     ids: IdSource,
     agent_id: Option<AgentId>,
+    /// How often the process was started, by its store.
+    starts: u64,
     link: Link,
     frameworks: BTreeMap<FrameworkId, Framework>,
     tasks: BTreeMap<TaskKey, Task>,

@@ -210,6 +210,8 @@ pub enum StoreOp {
     PutAgent(Box<v1::AgentInfo>),
     /// The kernel's boot id that all other records are of.
     PutBootId(String),
+    /// How often the agent was started.
+    PutStarts(u64),
     /// Adds or replaces a framework.
     PutFramework(FrameworkId, Box<v1::FrameworkInfo>),
     /// Forgets it.

@@ -34,6 +34,8 @@ use super::{
 pub struct Recovered {
     /// The agent's id, once a master gave one.
     pub agent_id: Option<AgentId>,
+    /// How often the agent was started.
+    pub starts: u64,
     /// With `id`.
     pub frameworks: Vec<v1::FrameworkInfo>,
     /// Live executors.
@@ -77,6 +79,7 @@ impl Core {
             ids: IdSource::new(options.seed),
             options,
             agent_id: recovered.agent_id,
+            starts: recovered.starts,
             link: Link::Down,
             frameworks: BTreeMap::new(),
             tasks: BTreeMap::new(),
@@ -271,6 +274,7 @@ impl Core {
         if let Some(boot) = &self.options.boot_id {
             out.persist.push(StoreOp::PutBootId(boot.clone()));
         }
+        self.count_start(0, out);
         self.announce(out);
         for container in &lost.containers {
             self.never_started(now, container, lost.rebooted, out);

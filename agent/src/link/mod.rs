@@ -15,7 +15,7 @@ use mezz_proto::{
     },
 };
 use rand::RngExt;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Streaming, transport::Endpoint};
@@ -26,8 +26,13 @@ use crate::{
     shell::Input,
 };
 
-/// A master that does not answer in this time is tried later.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A machine that does not answer in this time is off, or cut off: the next master may be
+/// there. TCP asks a second time after one second.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A master that is there and does not answer in this time is tried later. A standby keeps
+/// a request for less.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The connection is probed at this interval, so that a dead machine is noticed
 /// before the protocol's own pings are missed.
@@ -56,12 +61,12 @@ pub(crate) async fn run(
     stop: CancellationToken,
 ) {
     let mut number = 0;
-    let mut wait = Duration::ZERO;
-    let mut search = Search::new(options.masters.clone());
+    let mut search = Search::new(options.masters.clone(), options.backoff);
     loop {
         while let Some(master) = search.target() {
             number += 1;
             let link = LinkId(number);
+            let began = Instant::now();
             let tried = search.tried.as_deref();
             let connected =
                 stop.run_until_cancelled(connect(link, &master, tried, &options, &inputs, &stop));
@@ -75,7 +80,7 @@ pub(crate) async fn run(
                     tracing::warn!(master, registered, "the link to the master ended");
                     search.failed(master);
                     if let Some(spread) = spread {
-                        wait = Duration::ZERO;
+                        search.joined();
                         if stop.run_until_cancelled(part_of(spread)).await.is_none() {
                             return;
                         }
@@ -83,7 +88,10 @@ pub(crate) async fn run(
                 }
                 Some(Err(error)) => {
                     match error.metadata().get(LEADER_KEY) {
-                        Some(leader) => search.not_leading(leader.to_str().unwrap_or_default()),
+                        Some(leader) => {
+                            let leader = leader.to_str().unwrap_or_default();
+                            search.not_leading(leader, began.elapsed());
+                        }
                         None => search.failed(master.clone()),
                     }
                     let error = chain(&error);
@@ -91,9 +99,8 @@ pub(crate) async fn run(
                 }
             }
         }
-        wait = (wait * 2).clamp(options.backoff.0, options.backoff.1.max(options.backoff.0));
         // Random, so that a new master does not see all agents at once (rule 45).
-        if stop.run_until_cancelled(part_of(wait)).await.is_none() {
+        if stop.run_until_cancelled(part_of(search.pause())).await.is_none() {
             return;
         }
     }
@@ -148,7 +155,7 @@ async fn connect(
     }
     let talk = async {
         let answer = client.connect(request);
-        let incoming = tokio::time::timeout(CONNECT_TIMEOUT, answer)
+        let incoming = tokio::time::timeout(ANSWER_TIMEOUT, answer)
             .await
             .map_err(|_| tonic::Status::deadline_exceeded("the master does not answer"))??;
         receive(link, incoming.into_inner(), inputs).await

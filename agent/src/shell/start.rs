@@ -61,6 +61,7 @@ pub(super) async fn start(
     let containerizer = containerizer::open(options)?;
     let mut recovered = Recovered {
         agent_id: stored.agent.as_ref().and_then(|agent| agent.id.as_ref()).map(AgentId::from),
+        starts: stored.starts,
         frameworks: stored.frameworks,
         executors: stored.executors,
         tasks: stored.tasks,

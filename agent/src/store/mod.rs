@@ -35,6 +35,7 @@ const ALL: [Table; 7] =
 
 const INFO: &str = "info";
 const BOOT_ID: &str = "boot_id";
+const STARTS: &str = "starts";
 
 /// The agent keeps its working state in memory; the file is read only at start.
 const CACHE_BYTES: usize = 16 << 20;
@@ -92,6 +93,8 @@ pub struct Stored {
     pub agent: Option<v1::AgentInfo>,
     /// The boot that the records are of.
     pub boot_id: Option<String>,
+    /// How often the agent was started.
+    pub starts: u64,
     /// Frameworks with something here.
     pub frameworks: Vec<v1::FrameworkInfo>,
     /// Live executors.
@@ -154,6 +157,7 @@ impl Store {
             match key {
                 INFO => stored.agent = Some(Message::decode(value)?),
                 BOOT_ID => stored.boot_id = Some(String::from_utf8_lossy(value).into_owned()),
+                STARTS => stored.starts = u64::decode(value)?,
                 _ => {}
             }
             Ok(())
@@ -230,6 +234,7 @@ fn apply(write: &WriteTransaction, op: &StoreOp) -> Result<(), StoreError> {
     match op {
         StoreOp::PutAgent(info) => put(write, AGENT, INFO, &info.encode_to_vec()),
         StoreOp::PutBootId(boot) => put(write, AGENT, BOOT_ID, boot.as_bytes()),
+        StoreOp::PutStarts(starts) => put(write, AGENT, STARTS, &starts.encode_to_vec()),
         StoreOp::PutFramework(id, info) => {
             put(write, FRAMEWORKS, &escape(id.as_str()), &info.encode_to_vec())
         }
@@ -329,6 +334,7 @@ mod tests {
                     StoreOp::PutTask(key("b"), Box::new(task("b"))),
                     StoreOp::PutTaskState(key("b"), state.clone()),
                     StoreOp::PutBootId("boot".into()),
+                    StoreOp::PutStarts(7),
                     StoreOp::PutSandbox(sandbox("c")),
                     StoreOp::PutSandbox(sandbox("c0")),
                     StoreOp::PutSandboxTask("c".into(), key("a")),
@@ -342,7 +348,7 @@ mod tests {
         let stored = Store::open(&path).unwrap().load().unwrap();
         assert_eq!(stored.tasks, [(task("b"), state)]);
         assert_eq!(stored.tasks[0].0.key(), key("b"));
-        assert_eq!(stored.boot_id.as_deref(), Some("boot"));
+        assert_eq!((stored.boot_id.as_deref(), stored.starts), (Some("boot"), 7));
         assert_eq!(stored.sandboxes, [sandbox("c0")]);
         assert_eq!(stored.sandbox_tasks, [("c0".into(), key("b"))]);
     }

@@ -13,8 +13,9 @@ pub(crate) const MAX_EVENT_BYTES: usize = 64 << 20;
 /// How far the peer may be ahead of us, in bytes: HTTP/2's default of 64 KiB would
 /// cost a round trip for each 64 KiB of a large event.
 const WINDOW_BYTES: u32 = 4 << 20;
-/// A healthy peer answers within this, also for TCP's handshake.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// For TCP's handshake, which asks a second time after one second. A machine that does not
+/// answer in this time is off, or cut off: another master may be there.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// HTTP/2 pings notice a dead peer sooner than three missed heartbeats do.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);

@@ -98,6 +98,7 @@ impl FakeAgent {
             tasks: self.tasks.values().map(|t| t.report(self.id.clone())).collect(),
             frameworks: self.frameworks.values().cloned().collect(),
             executors: self.executors.values().cloned().collect(),
+            attempt: None,
         })
     }
 

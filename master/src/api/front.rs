@@ -176,7 +176,8 @@ impl Front {
         match request.uri().path() {
             "/health" => format!("standby; the leader is {known}\n").into_response(),
             "/version" => version_page(&self.identity).into_response(),
-            "/metrics" => metrics_page(&self.metrics, None, &[], &self.identity).into_response(),
+            "/metrics" => metrics_page(&self.metrics, None, &[], &self.identity, leader.is_some())
+                .into_response(),
             "/" => format!(
                 "Mezz master {} at {}, a standby; the leader is {known}\n\n\
                  Here are /health, /version and /metrics; all else is the leader's.\n",

@@ -126,9 +126,20 @@ async fn who_waits_at_the_next_leader_is_not_served_in_one_instant() {
 async fn a_standby_has_few_pages_and_sends_the_rest_on() {
     let front = front();
     let ask = |path: &str| front.answer(Request::get(path).body(Body::empty()).unwrap());
-    let nobody = ask("/state").await;
-    assert_eq!(nobody.status(), StatusCode::SERVICE_UNAVAILABLE);
-    assert_eq!(nobody.headers()[header::RETRY_AFTER], "1");
+    let read = async |path: &str| {
+        let page = ask(path).await;
+        assert_eq!(page.status(), StatusCode::OK, "{path}");
+        let body = to_bytes(page.into_body(), 1 << 20).await.unwrap();
+        String::from_utf8_lossy(&body).into_owned()
+    };
+    let knows_nobody = async || {
+        let nobody = ask("/state").await;
+        assert_eq!(nobody.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(nobody.headers()[header::RETRY_AFTER], "1");
+        assert!(read("/health").await.contains("the leader is not known"));
+        assert!(read("/metrics").await.contains("mezz_master_leader_known 0"));
+    };
+    knows_nobody().await;
     front.stand_by(Some("a:1".to_owned()));
     let moved = ask("/state?x=1").await;
     assert_eq!(moved.status(), StatusCode::TEMPORARY_REDIRECT);
@@ -138,12 +149,14 @@ async fn a_standby_has_few_pages_and_sends_the_rest_on() {
         ("/", "me:5050"),
         ("/version", "the-id"),
         ("/metrics", "mezz_master_leading 0"),
+        ("/metrics", "mezz_master_leader_known 1"),
     ] {
-        let page = ask(path).await;
-        assert_eq!(page.status(), StatusCode::OK, "{path}");
-        let body = to_bytes(page.into_body(), 1 << 20).await.unwrap();
-        assert!(String::from_utf8_lossy(&body).contains(text), "{path}: {body:?}");
+        let body = read(path).await;
+        assert!(body.contains(text), "{path}: {body}");
     }
+    // As when it has not heard of one for a lease.
+    front.stand_by(None);
+    knows_nobody().await;
     front.lead(Router::new().route("/state", get(|| async { "mine" })));
     assert_eq!(ask("/state").await.status(), StatusCode::OK);
 }

@@ -71,7 +71,7 @@ pub fn version_page(identity: &Identity) -> impl IntoResponse + use<> {
 async fn metrics(State(api): State<Arc<Api>>) -> impl IntoResponse {
     let counters = api.core.probe(HEALTH_TIMEOUT).await.ok();
     let tasks = api.model.tasks_by_state();
-    metrics_page(&api.metrics, counters.as_ref(), &tasks, &api.identity)
+    metrics_page(&api.metrics, counters.as_ref(), &tasks, &api.identity, true)
 }
 
 /// For Prometheus.
@@ -80,9 +80,10 @@ pub fn metrics_page(
     counters: Option<&Counters>,
     tasks: &[(&'static str, u64)],
     identity: &Identity,
+    leader_known: bool,
 ) -> impl IntoResponse + use<> {
     let uptime = identity.clock.now().since(identity.clock.start_time());
-    let text = metrics.render(counters, tasks, uptime);
+    let text = metrics.render(counters, tasks, uptime, leader_known);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
 }
 

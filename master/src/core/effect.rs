@@ -67,6 +67,9 @@ pub struct Effects {
     pub persist: Vec<RegistryOp>,
     /// May go out once `persist` is written.
     pub after_persist: Vec<Effect>,
+    /// `after_persist` tells what an earlier call has persisted: it waits for that, also
+    /// when this call persists nothing.
+    pub waits: bool,
     /// Connections whose part of this call is in `after_persist`.
     late: BTreeSet<ConnectionId>,
 }
@@ -88,6 +91,7 @@ impl Effects {
     /// Begins the effects of one call of the core.
     pub(super) fn begin(&mut self) {
         self.late.clear();
+        self.waits = false;
     }
 
     /// From now on what this call sends on the connection waits until what the
@@ -98,6 +102,13 @@ impl Effects {
             let before = self.now.extract_if(.., |effect| effect.connection() == Some(connection));
             self.after_persist.extend(before);
         }
+    }
+
+    /// From now on what this call sends on the connection waits until all is written that
+    /// was persisted so far. That costs no write.
+    pub(super) fn after_all_on(&mut self, connection: ConnectionId) {
+        self.waits = true;
+        self.after_persist_on(connection);
     }
 
     /// An answer confirms, so it waits for what this call persists.

@@ -124,6 +124,7 @@ impl Core {
             drain_order: 0,
             emptied: false,
             heard: false,
+            attempt: None,
             overcommitted: false,
             tasks: Default::default(),
             executors: Default::default(),

@@ -13,13 +13,18 @@ pub const POLL: Duration = Duration::from_millis(250);
 /// After a question that failed.
 const RETRY: Duration = Duration::from_millis(250);
 
+/// The same while there is a leadership to lose: the next member of etcd may answer.
+const RENEW_RETRY: Duration = Duration::from_millis(100);
+
 /// The longest wait for one answer while there is no leadership to lose.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// A lease is renewed when this part of it has passed, and an answer is waited for as
-/// long as the second part: enough for three attempts.
-const RENEW_AFTER: u32 = 3;
-const RENEW_PATIENCE: u32 = 6;
+/// long as the second part. That is enough for four attempts and more: of three members of
+/// etcd one may stand still, and the others need a part of that time to agree on a new
+/// leader of theirs.
+const RENEW_AFTER: u32 = 5;
+const RENEW_PATIENCE: u32 = 8;
 
 /// One in so many of the lease's seconds is not used: what this machine's clock
 /// and etcd's may differ by over one lease, and what it takes to stop.
@@ -100,8 +105,16 @@ pub enum Lost {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    Standby { ask: Ask, at: Time },
-    Leading { until: Time, renew_at: Time },
+    Standby {
+        ask: Ask,
+        at: Time,
+        /// Somebody leads, as far as is known, and that may be told until then.
+        known: Option<Time>,
+    },
+    Leading {
+        until: Time,
+        renew_at: Time,
+    },
 }
 
 /// One master's part in the election. It leads from [`News::Leading`] until the time
@@ -115,13 +128,17 @@ pub struct Election {
 impl Election {
     /// A standby, with a lease of this length to ask for.
     pub fn new(lease: Duration) -> Self {
-        Self { lease, state: State::Standby { ask: Ask::Look, at: Time::ZERO } }
+        Self { lease, state: State::Standby { ask: Ask::Look, at: Time::ZERO, known: None } }
     }
 
     /// What to do at `now`. One question at a time.
     pub fn next(&mut self, now: Time) -> Next {
         match self.state {
-            State::Standby { ask, at } if at <= now => Next::Ask(ask, PATIENCE.min(self.lease)),
+            State::Standby { ask, at, known } if at <= now => {
+                let patience = PATIENCE.min(self.lease);
+                let left = known.map(|until| until.since(now)).filter(|left| !left.is_zero());
+                Next::Ask(ask, left.map_or(patience, |left| patience.min(left)))
+            }
             State::Standby { at, .. } => Next::Sleep(at),
             State::Leading { until, .. } if until <= now => {
                 self.stand_by(now);
@@ -140,17 +157,18 @@ impl Election {
     pub fn answer(&mut self, sent: Time, now: Time, answer: Answer) -> News {
         match (self.state, answer) {
             (State::Standby { .. }, Answer::Leads(leader)) => {
-                self.state = State::Standby { ask: Ask::Look, at: now + POLL };
+                let known = Some(sent + self.lease);
+                self.state = State::Standby { ask: Ask::Look, at: now + POLL, known };
                 News::Standby(Some(leader))
             }
             (State::Standby { .. }, Answer::Vacant) => {
-                self.state = State::Standby { ask: Ask::Campaign, at: now };
+                self.state = State::Standby { ask: Ask::Campaign, at: now, known: None };
                 News::Standby(None)
             }
             (State::Standby { .. }, Answer::Won(lease)) => {
                 let until = self.until(sent, lease.min(self.lease));
                 if until <= now {
-                    self.state = State::Standby { ask: Ask::Look, at: now + RETRY };
+                    self.state = State::Standby { ask: Ask::Look, at: now + RETRY, known: None };
                     return News::TooLate;
                 }
                 self.state = State::Leading { until, renew_at: self.renew_at(sent) };
@@ -168,17 +186,20 @@ impl Election {
                 News::Leading(until)
             }
             (State::Leading { until, .. }, Answer::Failed) => {
-                self.state = State::Leading { until, renew_at: now + RETRY };
+                self.state = State::Leading { until, renew_at: now + RENEW_RETRY };
                 News::Same
             }
             (State::Leading { .. }, _) => {
                 self.stand_by(now);
                 News::Lost(Lost::Deposed)
             }
-            // A campaign that failed may have been won: a look will tell.
-            (State::Standby { .. }, _) => {
-                self.state = State::Standby { ask: Ask::Look, at: now + RETRY };
-                News::Same
+            // A campaign that failed may have been won: a look will tell. A leader that was
+            // not heard of for a lease may have lost it.
+            (State::Standby { known, .. }, _) => {
+                let known_still = known.filter(|until| now < *until);
+                let at = now + RETRY;
+                self.state = State::Standby { ask: Ask::Look, at, known: known_still };
+                if known == known_still { News::Same } else { News::Standby(None) }
             }
         }
     }
@@ -192,7 +213,7 @@ impl Election {
 
     /// The leadership is given up; the next question is whether somebody else has it.
     pub fn stand_by(&mut self, now: Time) {
-        self.state = State::Standby { ask: Ask::Look, at: now };
+        self.state = State::Standby { ask: Ask::Look, at: now, known: None };
     }
 
     /// The lease cannot end before `sent + lease` by etcd's clock, for etcd began to

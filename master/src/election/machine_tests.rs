@@ -39,12 +39,43 @@ fn a_standby_looks_again_and_again() {
     assert!(!election.leads(at(300)));
 }
 
+/// Clients that it sends to a leader that may be gone would go to and fro.
+#[test]
+fn without_answers_a_standby_names_its_leader_for_a_lease() {
+    let mut election = Election::new(LEASE);
+    election.answer(at(0), at(10), Answer::Leads(leader("a")));
+    let told = election.answer(at(260), at(300), Answer::Leads(leader("a")));
+    assert_eq!(told, News::Standby(Some(leader("a"))));
+    let mut now = at(300);
+    let heard = loop {
+        match election.next(now) {
+            Next::Sleep(until) => now = until,
+            Next::Ask(Ask::Look, patience) => {
+                let sent = now;
+                now = now + patience;
+                match election.answer(sent, now, Answer::Failed) {
+                    News::Same => assert!(now < at(260) + LEASE, "{now:?}"),
+                    news => break news,
+                }
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!((heard, now), (News::Standby(None), at(260) + LEASE));
+    // Said once; and what it hears later it tells again.
+    let later = now + Duration::from_secs(60);
+    assert_eq!(election.answer(now, later, Answer::Failed), News::Same);
+    assert!(matches!(election.next(later + RETRY), Next::Ask(Ask::Look, PATIENCE)));
+    let told = election.answer(later, later, Answer::Leads(leader("b")));
+    assert_eq!(told, News::Standby(Some(leader("b"))));
+}
+
 #[test]
 fn the_lease_counts_from_before_the_question() {
     let mut election = elected();
     assert!(election.leads(at(6999)) && !election.leads(at(7000)));
-    assert_eq!(election.next(at(100)), Next::Sleep(at(2667) - Duration::from_nanos(333_334)));
-    assert!(matches!(election.next(at(2667)), Next::Ask(Ask::Renew, _)));
+    assert_eq!(election.next(at(100)), Next::Sleep(at(1600)));
+    assert!(matches!(election.next(at(1600)), Next::Ask(Ask::Renew, _)));
     // Asked at 2.7 s, answered at 6.9 s.
     assert_eq!(election.answer(at(2700), at(6900), Answer::Renewed), News::Leading(at(9700)));
     assert!(election.leads(at(9699)));
@@ -53,11 +84,13 @@ fn the_lease_counts_from_before_the_question() {
 #[test]
 fn without_answers_it_stops_by_itself() {
     let mut election = elected();
-    let mut now = at(2700);
+    let mut now = at(1600);
+    let mut full = 0;
     loop {
         match election.next(now) {
             Next::Ask(Ask::Renew, patience) => {
                 assert!(now + patience <= at(7000), "{now:?} {patience:?}");
+                full += u32::from(patience == LEASE / 8);
                 let sent = now;
                 now = now + patience;
                 if let News::Lost(lost) = election.answer(sent, now, Answer::Failed) {
@@ -69,6 +102,7 @@ fn without_answers_it_stops_by_itself() {
             other => panic!("{other:?}"),
         }
     }
+    assert_eq!(full, 5, "attempts that are waited for to their end");
     assert!(matches!(election.next(now), Next::Ask(Ask::Look, _)));
 }
 

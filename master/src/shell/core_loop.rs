@@ -258,12 +258,15 @@ impl<M: Machine> CoreLoop<M> {
         // held back behind it.
         let after = std::mem::take(&mut self.out.after_persist);
         let ops = std::mem::take(&mut self.out.persist);
+        let waits = std::mem::take(&mut self.out.waits);
         if !self.may_send() {
             // Decided in time, perhaps; but nobody may hear of it any more.
             self.out.now.clear();
             return;
         }
-        if ops.is_empty() {
+        if ops.is_empty() && waits {
+            self.dispatch.hold_behind(after);
+        } else if ops.is_empty() {
             for effect in after {
                 self.dispatch.send(effect);
             }

@@ -41,10 +41,15 @@ impl Machine for Script {
             Event::SchedulerCall { call, .. } => {
                 let text = call.framework_id.unwrap_or_default().value;
                 self.events.push(text.clone());
-                if text.starts_with("persist") {
+                if text == "persist-quietly" {
+                    out.persist.push(RegistryOp::PutWeight(text, 1.0));
+                } else if text.starts_with("persist") {
                     out.now.push(say(format!("behind {text}")));
                     out.persist.push(RegistryOp::PutWeight(text.clone(), 1.0));
                     out.after_persist.push(say(text));
+                } else if text.starts_with("confirm") {
+                    out.after_persist.push(say(text));
+                    out.waits = true;
                 } else if text == "timer" {
                     self.deadlines.push_back(now + Duration::from_millis(20));
                 } else {
@@ -200,6 +205,26 @@ async fn nothing_is_said_before_it_is_written_and_writes_are_combined() {
     }
     assert_eq!(sizes.iter().sum::<usize>(), 3);
     assert!(sizes.len() <= 2, "{sizes:?}");
+}
+
+#[tokio::test]
+async fn what_tells_of_an_earlier_write_waits_for_it_and_costs_none() {
+    let mut w = world().await;
+    let closed = w.gate.clone().lock_owned().await;
+    for text in ["persist-quietly", "confirm-1", "confirm-2"] {
+        w.call(text).await;
+    }
+    assert_eq!(w.seen().await, "persist-quietly confirm-1 confirm-2");
+    assert!(w.stream.next().now_or_never().is_none());
+    drop(closed);
+    assert_eq!((w.hear().await, w.hear().await), ("confirm-1".into(), "confirm-2".into()));
+    w.call("confirm-3").await;
+    assert_eq!(w.hear().await, "confirm-3");
+    w.stop.cancel();
+    w.ended.await.unwrap();
+    w.writer.await.unwrap().unwrap();
+    assert_eq!(w.sizes.recv().await, Some(1));
+    assert_eq!(w.sizes.recv().await, None);
 }
 
 #[tokio::test]

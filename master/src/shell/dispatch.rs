@@ -209,6 +209,21 @@ impl Dispatch {
         self.held.push_back(effects);
     }
 
+    /// Holds effects back until all writes that are under way are durable.
+    pub fn hold_behind(&mut self, effects: Vec<Effect>) {
+        let last = self.first_held + self.held.len() as u64 - 1;
+        let Some(batch) = self.held.back_mut() else {
+            return effects.into_iter().for_each(|effect| self.send(effect));
+        };
+        for effect in effects {
+            self.metrics.hot.effect(effect_kind(&effect));
+            if let Some(key) = key(&effect) {
+                self.held_keys.insert(key, last);
+            }
+            batch.push(effect);
+        }
+    }
+
     /// Everything up to this write is durable: what waited for it goes out.
     pub fn release(&mut self, number: u64) {
         while self.first_held <= number {

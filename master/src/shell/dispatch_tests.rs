@@ -84,6 +84,27 @@ fn held_effects_wait_for_their_write_and_keep_the_order_of_a_connection() {
     assert_eq!(w.dispatch.writes_under_way(), 0);
 }
 
+/// What tells of an earlier write waits for it, and costs none itself.
+#[test]
+fn what_waits_for_all_that_is_written_goes_out_with_the_last() {
+    let mut w = world(1 << 20);
+    w.dispatch.hold_behind(vec![message("1")]);
+    assert_eq!(w.texts(), ["1"]);
+    w.dispatch.hold(1, vec![message("2")]);
+    w.dispatch.hold(2, Vec::new());
+    w.dispatch.hold_behind(vec![message("3")]);
+    w.dispatch.send(message("4"));
+    w.dispatch.hold(3, Vec::new());
+    assert_eq!(w.dispatch.writes_under_way(), 3);
+    w.dispatch.release(1);
+    assert_eq!(w.texts(), ["2"]);
+    w.dispatch.release(2);
+    assert_eq!(w.texts(), ["3", "4"]);
+    w.dispatch.release(3);
+    w.dispatch.hold_behind(vec![message("5")]);
+    assert_eq!(w.texts(), ["5"]);
+}
+
 #[test]
 fn heartbeats_do_not_wait_for_the_registry_but_for_the_first_event() {
     let mut w = world(1 << 20);
@@ -183,7 +204,7 @@ fn a_slow_peer_is_cut_and_the_core_is_told_once() {
     let texts = w.texts();
     assert_eq!(texts.len(), 1, "{texts:?}");
     assert!(texts[0].starts_with("ResourceExhausted"), "{texts:?}");
-    let text = w.dispatch.metrics.render(None, &[], std::time::Duration::ZERO);
+    let text = w.dispatch.metrics.render(None, &[], std::time::Duration::ZERO, true);
     assert!(text.contains("mezz_master_slow_peers_total{peer=\"framework\"} 1"), "{text}");
     assert!(text.contains("mezz_master_connections{peer=\"framework\"} 0"), "{text}");
     assert!(text.contains("mezz_master_connections{peer=\"agent\"} 1"), "{text}");

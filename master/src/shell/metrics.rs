@@ -31,6 +31,8 @@ pub const REGISTRY_WRITE_SECONDS: &str = "mezz_master_registry_write_seconds";
 pub const REGISTRY_WRITE_OPS: &str = "mezz_master_registry_write_ops";
 /// Whether this master leads: 0 or 1.
 pub const LEADING: &str = "mezz_master_leading";
+/// Whether this master knows which one leads: 0 or 1.
+pub const LEADER_KNOWN: &str = "mezz_master_leader_known";
 /// Seconds since the master started.
 pub const UPTIME: &str = "mezz_master_uptime_seconds";
 /// Live tasks by `state`, as the read model knows them.
@@ -149,9 +151,11 @@ impl Metrics {
         counters: Option<&Counters>,
         tasks_by_state: &[(&'static str, u64)],
         uptime: Duration,
+        leader_known: bool,
     ) -> String {
         with_local_recorder(&self.recorder, || {
             gauge!(LEADING).set(f64::from(u8::from(counters.is_some())));
+            gauge!(LEADER_KNOWN).set(f64::from(u8::from(leader_known)));
             gauge!(UPTIME).set(uptime.as_secs_f64());
             for (state, count) in tasks_by_state {
                 gauge!(TASKS, "state" => *state).set(*count as f64);
@@ -256,6 +260,7 @@ fn describe() {
     describe_histogram!(REGISTRY_WRITE_SECONDS, Unit::Seconds, "One write of the registry");
     describe_histogram!(REGISTRY_WRITE_OPS, "Records in one write of the registry");
     describe_gauge!(LEADING, "Whether this master leads");
+    describe_gauge!(LEADER_KNOWN, "Whether this master knows which one leads");
     describe_gauge!(UPTIME, Unit::Seconds, "Since the master started");
     describe_gauge!(TASKS, "Live tasks by state");
     describe_gauge!(AGENTS, "Agents by status");
@@ -278,7 +283,7 @@ mod tests {
         a.hot.event(1, Duration::from_micros(3));
         a.hot.slow_agents.increment(1);
         let counters = Counters { offers_sent: 7, agents_active: 2, ..Default::default() };
-        let text = a.render(Some(&counters), &[("TASK_RUNNING", 3)], Duration::from_secs(9));
+        let text = a.render(Some(&counters), &[("TASK_RUNNING", 3)], Duration::from_secs(9), true);
         for line in [
             "mezz_master_events_total{kind=\"call_subscribe\"} 1",
             "mezz_master_event_seconds_bucket{kind=\"call_subscribe\",le=\"0.000005\"} 1",
@@ -288,11 +293,12 @@ mod tests {
             "mezz_master_tasks{state=\"TASK_RUNNING\"} 3",
             "mezz_master_uptime_seconds 9",
             "mezz_master_leading 1",
+            "mezz_master_leader_known 1",
             "# HELP mezz_master_offers_sent_total Offers sent to frameworks",
         ] {
             assert!(text.lines().any(|l| l == line), "no `{line}` in:\n{text}");
         }
-        let text = b.render(None, &[], Duration::ZERO);
+        let text = b.render(None, &[], Duration::ZERO, false);
         assert!(text.contains("mezz_master_events_total{kind=\"call_subscribe\"} 0"), "{text}");
     }
 }

@@ -111,6 +111,25 @@ pub struct State {
     offers: HashMap<OfferId, (Arc<mezz::OfferRecord>, Resources)>,
     by_state: BTreeMap<i32, u64>,
     last_number: u64,
+    parsed: Parsed,
+}
+
+/// The resources that were read last: most tasks ask for the same as the one before.
+#[derive(Debug, Default)]
+struct Parsed {
+    wire: Vec<v1::Resource>,
+    resources: Arc<Resources>,
+}
+
+impl Parsed {
+    fn of(&mut self, wire: &[v1::Resource]) -> Arc<Resources> {
+        if self.wire != wire {
+            // The core has validated them.
+            self.resources = Arc::new(Resources::from_proto(wire).unwrap_or_default());
+            self.wire = wire.to_vec();
+        }
+        self.resources.clone()
+    }
 }
 
 /// Whether a task in this state has its resources (rule 34 says which states are
@@ -174,17 +193,18 @@ impl State {
             None => self.tasks.entry(FrameworkId::from(&task.framework_id)).or_default(),
         };
         let encoded: Arc<[u8]> = task.encode_to_vec().into();
-        let old = match tasks.get_mut(task.task_id.value.as_str()) {
+        // After a failover all tasks come at once: a new one is looked for once.
+        let (old, elsewhere) = match tasks.get_mut(task.task_id.value.as_str()) {
             Some(entry) if entry.agent.as_str() == task.agent_id.value => {
-                let old = entry.state;
                 entry.encoded = encoded.clone();
-                entry.state = state;
-                Some(old)
+                (Some(std::mem::replace(&mut entry.state, state)), false)
             }
-            _ => None,
+            found => (None, found.is_some()),
         };
-        if old.is_none() {
+        if elsewhere {
             self.remove_task_by_text(&task.framework_id.value, &task.task_id.value);
+        }
+        if old.is_none() {
             self.insert_task(task, encoded, state);
         }
         *self.by_state.entry(state as i32).or_default() += 1;
@@ -204,8 +224,11 @@ impl State {
             None => AgentId::from(&task.agent_id),
         };
         let entry = TaskEntry { encoded, agent, state, number: self.last_number };
-        let framework = FrameworkId::from(&task.framework_id);
-        self.tasks.entry(framework).or_default().insert(TaskId::from(&task.task_id), entry);
+        let tasks = match self.tasks.get_mut(task.framework_id.value.as_str()) {
+            Some(tasks) => tasks,
+            None => self.tasks.entry(FrameworkId::from(&task.framework_id)).or_default(),
+        };
+        tasks.insert(TaskId::from(&task.task_id), entry);
     }
 
     /// Moves the sums from what a task held in state `was` to what it holds now.
@@ -216,10 +239,9 @@ impl State {
         if live == 0 && held == 0 {
             return;
         }
-        // The core has validated them.
         let resources = match held {
-            0 => Resources::new(),
-            _ => Resources::from_proto(&task.resources).unwrap_or_default(),
+            0 => Arc::default(),
+            _ => self.parsed.of(&task.resources),
         };
         let change = |sums: &mut Sums| {
             sums.tasks = sums.tasks.saturating_add_signed(i32::try_from(live).unwrap_or(0));

@@ -52,7 +52,7 @@ async fn a_restart_keeps_agents_frameworks_and_running_tasks() {
         description: description("host-1", Some(&agent.id)),
         tasks: vec![task],
         frameworks: vec![run.framework.clone()],
-        executors: Vec::new(),
+        ..Default::default()
     };
     let mut back = Agent::open(&master, FromAgent::Reregister(reregister)).await;
     let ToAgent::Registered(registered) = back.hear().await else { panic!("not let in") };

@@ -301,6 +301,26 @@ mod tests {
         }
     }
 
+    /// They may hold secrets, and their names are what they are fetched by.
+    #[tokio::test]
+    async fn others_can_neither_read_nor_list_the_files() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let dir = tempfile::tempdir().unwrap();
+        let files = files(dir.path(), "key").await;
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let part = dir.path().join("files/part-1");
+        let seen = std::sync::Mutex::new(None);
+        let body = futures_util::stream::iter(["a", "b"]).map(|piece| {
+            *seen.lock().unwrap() = Some(mode(&part));
+            Ok::<_, String>(piece)
+        });
+        let token = files.store("1", body).await.unwrap().token;
+        assert_eq!(*seen.lock().unwrap(), Some(0o600), "while it comes");
+        assert_eq!(mode(&files.path(&token).unwrap()), 0o600);
+        assert_eq!(mode(&dir.path().join("files")), 0o700);
+    }
+
     #[tokio::test]
     async fn nothing_is_left_of_an_upload_that_fails() {
         let dir = tempfile::tempdir().unwrap();

@@ -19,6 +19,8 @@ pub struct Job {
     pub asked: Time,
     /// What the framework heard last.
     pub view: Option<TaskState>,
+    /// The framework heard that it never started.
+    dropped: bool,
     /// The end that the agent told the framework.
     pub ended: Option<TaskState>,
     /// And that the framework has acknowledged.
@@ -91,6 +93,7 @@ impl Books {
             offer: offer.to_owned(),
             asked: now,
             view: None,
+            dropped: false,
             ended: None,
             acknowledged: false,
             reported: None,
@@ -101,6 +104,10 @@ impl Books {
 
     pub fn job(&mut self, framework: &str, task: &str) -> Option<&mut Job> {
         self.jobs.get_mut(&key(framework, task))
+    }
+
+    pub fn known_job(&self, framework: &str, task: &str) -> Option<&Job> {
+        self.jobs.get(&key(framework, task))
     }
 
     fn of<'a>(&'a self, framework: &'a str) -> impl Iterator<Item = (&'a String, &'a Job)> {
@@ -138,6 +145,11 @@ impl Books {
             let acknowledged = if job.acknowledged { ", which it has acknowledged" } else { "" };
             return Err(format!("{task} is {state:?} after its end, {end:?}{acknowledged}"));
         }
+        let dropped = state == TaskState::TaskDropped;
+        if job.dropped && !dropped && (status.uuid.is_some() || !state.is_terminal()) {
+            return Err(format!("{task} is {state:?} after it was dropped"));
+        }
+        job.dropped |= dropped;
         if state.is_terminal() && status.uuid.is_some() {
             job.ended = Some(state);
         }

@@ -1,7 +1,7 @@
 //! What must hold at any moment, whatever happens.
 
 use mezz_proto::{
-    ids::{FrameworkId, TaskId},
+    ids::{ContainerId, FrameworkId, TaskId},
     mezz::v1::{AgentMessage, agent_message, master_message},
     resources::Resources,
     v1,
@@ -9,6 +9,8 @@ use mezz_proto::{
 
 use crate::{
     agent::RESOURCES,
+    books::Job,
+    framework::EXECUTOR,
     machine::Container,
     master::{LEADER, agents_key, frameworks_key},
     net::Packet,
@@ -124,10 +126,16 @@ impl World {
         }
     }
 
-    /// A container starts: somebody asked for it, here, it was never started before,
-    /// and there is room.
+    /// A container starts.
     pub fn check_launch(&mut self, n: usize, container: &Container) {
-        let (framework, task): (&FrameworkId, &TaskId) = (&container.framework, &container.task);
+        if container.executor.is_none() {
+            self.check_start(n, &container.framework, &container.task);
+        }
+        self.check_room(n, container);
+    }
+
+    /// A task starts: somebody asked for it, here, and it was never started before.
+    pub fn check_start(&mut self, n: usize, framework: &FrameworkId, task: &TaskId) {
         let agent = self.agents[n].core_id().unwrap_or_default();
         let Some(job) = self.books.job(framework.as_str(), task.as_str()) else {
             return self.broken_rule(format!("agent{n} starts {task}, which nobody asked for"));
@@ -138,15 +146,49 @@ impl World {
             return self.broken_rule(format!("agent{n}, {agent}, starts {task} of {on}"));
         }
         if started > 1 {
-            return self.broken_rule(format!("agent{n} starts {task} again"));
+            self.broken_rule(format!("agent{n} starts {task} again"));
         }
+    }
+
+    /// What a container uses. An executor may yet run tasks that its agent has forgotten
+    /// and that were told to be lost: they end when it comes back.
+    fn uses(&self, container: &Container) -> Resources {
+        let Some(executor) = &container.executor else { return container.resources.clone() };
+        let mut uses = Resources::cpus_mem(EXECUTOR.0, EXECUTOR.1);
+        for (task, of_task) in &executor.live {
+            let job = self.books.known_job(container.framework.as_str(), task.as_str());
+            if job.is_some_and(Job::may_run) {
+                uses += of_task;
+            }
+        }
+        uses
+    }
+
+    /// There is room for a container, beside the others.
+    fn check_room(&mut self, n: usize, container: &Container) {
         let mut left = Resources::parse(RESOURCES).unwrap_or_default();
         let live = self.agents[n].machine.containers.values().filter(|c| c.is_live());
         // What a removed framework had is free for the masters at once.
         let counted = live.filter(|c| !self.books.is_ending(c.framework.as_str()));
-        let fits = counted.chain([container]).all(|c| left.try_sub(&c.resources).is_ok());
-        if !fits && !self.books.is_ending(framework.as_str()) {
-            self.broken_rule(format!("agent{n} has no room for {task}"));
+        let fits = counted.chain([container]).all(|c| left.try_sub(&self.uses(c)).is_ok());
+        if !fits && !self.books.is_ending(container.framework.as_str()) {
+            let what = match &container.executor {
+                Some(executor) => format!("an executor with {:?}", executor.live),
+                None => container.task.to_string(),
+            };
+            self.broken_rule(format!("agent{n} has no room for {what}"));
         }
+    }
+
+    /// An executor that has got another task has room for all that it runs, and is held to
+    /// no less than that.
+    pub fn check_held(&mut self, n: usize, id: &ContainerId) {
+        let Some(container) = self.agents[n].machine.containers.remove(id) else { return };
+        self.check_room(n, &container);
+        if !container.resources.contains(&self.uses(&container)) {
+            let (held, live) = (&container.resources, container.executor.as_ref().map(|e| &e.live));
+            self.broken_rule(format!("agent{n} holds an executor with {live:?} to {held}"));
+        }
+        self.agents[n].machine.containers.insert(id.clone(), container);
     }
 }

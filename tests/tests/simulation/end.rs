@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use mezz_proto::{mezz::v1 as mezz, v1::TaskState};
+use mezz_proto::{ids::TaskId, mezz::v1 as mezz, v1::TaskState};
 
 use crate::{
     agent::Agent,
@@ -65,8 +65,15 @@ impl World {
         let mut running: BTreeMap<(String, String), u32> = BTreeMap::new();
         for agent in &self.agents {
             for container in agent.machine.containers.values().filter(|c| c.is_live()) {
-                let key = (container.framework.to_string(), container.task.to_string());
-                *running.entry(key).or_default() += 1;
+                let own = std::slice::from_ref(&container.task);
+                let tasks: Vec<&TaskId> = match &container.executor {
+                    Some(executor) => executor.live.keys().collect(),
+                    None => own.iter().collect(),
+                };
+                for task in tasks {
+                    let key = (container.framework.to_string(), task.to_string());
+                    *running.entry(key).or_default() += 1;
+                }
             }
         }
         let none = BTreeMap::new();
@@ -123,7 +130,9 @@ impl World {
     pub fn check_ended(&mut self) {
         let mut wrong = None;
         for (n, agent) in self.agents.iter().enumerate() {
-            let left = (agent.live_tasks(), agent.store.tasks.len(), agent.store.frameworks.len());
+            let store = &agent.store;
+            let records = store.tasks.len() + store.executors.len();
+            let left = (agent.live_tasks(), records, store.frameworks.len());
             if left != (0, 0, 0) || !agent.machine.containers.is_empty() {
                 let containers = agent.machine.containers.len();
                 wrong = Some(format!(

@@ -15,18 +15,23 @@ use mezz_proto::{
 };
 use rand::RngExt as _;
 
-use crate::world::{Node, What, World};
+use crate::{
+    executor::{self, Executor},
+    world::{Node, What, World},
+};
 
 /// Between what happens on the machine and the agent's hearing of it.
 const NEWS: Duration = Duration::from_millis(1);
 
 /// What is next for a container.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum Step {
     /// Its process starts, or does not.
     Begin,
     /// Its process ends, with this wait status.
     Exit(i32),
+    /// Of an executor.
+    Executor(executor::Step),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +45,10 @@ pub enum State {
 #[derive(Clone, Debug)]
 pub struct Container {
     pub framework: FrameworkId,
+    /// Empty for an executor.
     pub task: TaskId,
+    pub executor: Option<Executor>,
+    /// What it is held to.
     pub resources: Resources,
     pub state: State,
     destroyed: bool,
@@ -55,6 +63,8 @@ impl Container {
 #[derive(Debug, Default)]
 pub struct Machine {
     boot: u64,
+    /// Of executors, so far.
+    pub connections: u64,
     pub containers: BTreeMap<ContainerId, Container>,
 }
 
@@ -88,6 +98,7 @@ impl World {
         let spec = launch.spec;
         let task = TaskId::new(spec.environment.get("MESOS_TASK_ID").map_or("", String::as_str));
         let container = Container {
+            executor: Executor::of(&launch.framework, &spec.environment),
             framework: launch.framework,
             task,
             resources: spec.resources,
@@ -99,6 +110,13 @@ impl World {
         let most = if self.rng.random_ratio(1, 20) { 10_000 } else { 100 };
         let wait = Duration::from_millis(self.rng.random_range(2..most));
         self.machine_later(n, wait, &spec.id, Step::Begin);
+    }
+
+    /// What a container is held to changes, with the tasks of its executor.
+    pub fn hold(&mut self, n: usize, id: &ContainerId, resources: Resources) {
+        if let Some(container) = self.agents[n].machine.containers.get_mut(id) {
+            container.resources = resources;
+        }
     }
 
     pub fn signal(&mut self, n: usize, container: &ContainerId, signal: i32) {
@@ -128,7 +146,7 @@ impl World {
         self.agents[n].machine.containers.remove(id);
     }
 
-    fn machine_later(&mut self, n: usize, after: Duration, id: &ContainerId, step: Step) {
+    pub fn machine_later(&mut self, n: usize, after: Duration, id: &ContainerId, step: Step) {
         let boot = self.agents[n].machine.boot;
         let container = id.clone();
         self.later(after, None, What::Machine { agent: n, boot, container, step });
@@ -148,14 +166,23 @@ impl World {
             }
             (Step::Begin, State::Starting) => {
                 container.state = State::Running;
-                // A few run until all is wound up.
-                if !self.books.launching || self.rng.random_ratio(3, 4) {
-                    self.exit_within(n, id, 60_000);
+                let executor = container.executor.is_some();
+                // A few run until all is wound up, and most executors.
+                let (of, long) = if executor { (4, 120_000) } else { (1, 60_000) };
+                if !self.books.launching || self.rng.random_ratio(3, 4 * of) {
+                    self.exit_within(n, id, long);
+                }
+                if executor {
+                    self.executor_begins(n, id);
                 }
                 self.tell_agent(n, Event::ContainerLaunched { container: id.clone(), pid: 1 });
             }
+            (Step::Executor(step), State::Running) => self.executor_step(n, id, step),
             (Step::Exit(status), State::Running) => {
                 container.state = State::Ended(Some(status));
+                if let Some(executor) = container.executor.clone() {
+                    self.executor_ended(n, &executor);
+                }
                 self.container_ended(n, id, Some(status));
             }
             _ => {}

@@ -13,6 +13,7 @@ mod checks;
 mod clock;
 mod end;
 mod etcd;
+mod executor;
 mod faults;
 mod framework;
 mod log;

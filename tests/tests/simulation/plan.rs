@@ -3,7 +3,7 @@
 
 use std::{fmt, time::Duration};
 
-use mezz_master::options::CoreOptions;
+use mezz_master::options::{CoreOptions, RemovalRate};
 use rand::{RngExt as _, rngs::StdRng};
 
 #[derive(Clone, Debug)]
@@ -39,6 +39,11 @@ impl Plan {
             unreachable_retention: secs(rng, 600, 7_200),
             offer_timeout: rng.random_bool(0.5).then_some(Duration::from_secs(20)),
             heartbeat_interval: secs(rng, 5, 16),
+            agent_removal_rate_limit: rng.random_bool(0.7).then_some(RemovalRate {
+                agents: rng.random_range(1..4),
+                per: Duration::from_secs(60),
+            }),
+            reconciliation_page: rng.random_range(1..5),
             ..CoreOptions::default()
         };
         Self {

@@ -1,6 +1,11 @@
 //! What is made wrong on purpose, to see that it is found out.
 
-use mezz_master::core::{ConnectionId, Event};
+use std::time::Duration;
+
+use mezz_master::{
+    core::{ConnectionId, Event},
+    options::RemovalRate,
+};
 use mezz_proto::{
     mezz::v1::OfferRecord,
     v1::{
@@ -35,11 +40,15 @@ pub enum Sabotage {
     Forgetful,
     /// Masters acknowledge in a framework's name what it has not heard.
     EagerMaster,
+    /// Masters do not see which of an agent's introductions is the newest.
+    OldNews,
+    /// Masters give up all agents that are away at once.
+    Hasty,
 }
 
 impl Sabotage {
     /// All that has to be found.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::NoFence,
         Self::LateBegin,
         Self::SlowClock,
@@ -47,6 +56,8 @@ impl Sabotage {
         Self::OldOffers,
         Self::Forgetful,
         Self::EagerMaster,
+        Self::OldNews,
+        Self::Hasty,
     ];
 }
 
@@ -61,6 +72,12 @@ impl World {
                 self.plan.slow = 150;
             }
             Sabotage::SlowClock => self.plan.drift = 400_000,
+            Sabotage::Hasty => {
+                let per = Duration::from_secs(120);
+                let master = &mut self.plan.master;
+                master.agent_removal_rate_limit = Some(RemovalRate { agents: 1, per });
+                master.agent_reregister_timeout = Duration::from_secs(10);
+            }
             _ => {}
         }
     }

@@ -14,6 +14,7 @@ use mezz_proto::{
 pub struct Store {
     pub agent: Option<v1::AgentInfo>,
     boot: Option<String>,
+    starts: u64,
     pub frameworks: BTreeMap<FrameworkId, v1::FrameworkInfo>,
     pub executors: BTreeMap<ExecutorKey, ExecutorRecord>,
     pub tasks: BTreeMap<TaskKey, TaskRecord>,
@@ -25,6 +26,7 @@ impl Store {
         match op {
             StoreOp::PutAgent(info) => self.agent = Some(*info),
             StoreOp::PutBootId(boot) => self.boot = Some(boot),
+            StoreOp::PutStarts(starts) => self.starts = starts,
             StoreOp::PutFramework(id, info) => _ = self.frameworks.insert(id, *info),
             StoreOp::RemoveFramework(id) => _ = self.frameworks.remove(&id),
             StoreOp::PutExecutor(key, record) => _ = self.executors.insert(key, *record),
@@ -45,6 +47,7 @@ impl Store {
         let tasks = self.tasks.iter();
         Recovered {
             agent_id: self.agent.as_ref().and_then(|a| a.id.as_ref()).map(AgentId::from),
+            starts: self.starts,
             frameworks: self.frameworks.values().cloned().collect(),
             executors: self.executors.values().cloned().collect(),
             tasks: tasks

@@ -399,6 +399,7 @@ fn given_up(env: &mut TestEnv) {
         reason: "gone".into(),
         permanent: true,
         gone: Some(true),
+        ..Default::default()
     }));
 }
 

@@ -33,6 +33,7 @@ pub(super) const AGENT: &str = "S0";
 #[derive(Clone, Debug, Default)]
 pub(super) struct FakeStore {
     pub(super) agent: Option<v1::AgentInfo>,
+    pub(super) starts: u64,
     pub(super) frameworks: BTreeMap<FrameworkId, v1::FrameworkInfo>,
     pub(super) executors: BTreeMap<ExecutorKey, ExecutorRecord>,
     pub(super) tasks: BTreeMap<TaskKey, TaskRecord>,
@@ -45,6 +46,7 @@ impl FakeStore {
         match op {
             StoreOp::PutAgent(info) => self.agent = Some(*info),
             StoreOp::PutBootId(_) | StoreOp::PutSandboxTask(..) => {}
+            StoreOp::PutStarts(starts) => self.starts = starts,
             StoreOp::PutFramework(id, info) => {
                 self.frameworks.insert(id, *info);
             }
@@ -214,6 +216,7 @@ impl TestEnv {
     pub(super) fn restart(&mut self, found: impl Fn(&ContainerId) -> bool, rebooted: bool) {
         let recovered = Recovered {
             agent_id: self.store.agent.as_ref().and_then(|agent| agent.id.as_ref()).map(Into::into),
+            starts: self.store.starts,
             frameworks: self.store.frameworks.values().cloned().collect(),
             executors: self.store.executors.values().cloned().collect(),
             tasks: self

@@ -8,7 +8,10 @@ use mezz_proto::{
 };
 
 use super::env::*;
-use crate::{containerizer::Addressee, core::Effect};
+use crate::{
+    containerizer::Addressee,
+    core::{Effect, Effects, Event},
+};
 
 fn said(env: &mut TestEnv) -> Vec<agent_message::Message> {
     env.take()
@@ -133,7 +136,8 @@ fn a_refusal_ends_the_link_or_the_agent() {
     let mut env = TestEnv::unlinked(options());
     let refused = |permanent| {
         let reason = "go away".to_owned();
-        master_message::Message::Refused(mezz::Refused { reason, permanent, gone: None })
+        let refused = mezz::Refused { reason, permanent, ..Default::default() };
+        master_message::Message::Refused(refused)
     };
     env.link_up();
     env.take();
@@ -143,6 +147,63 @@ fn a_refusal_ends_the_link_or_the_agent() {
     env.take();
     env.master(refused(true));
     assert!(env.take().contains(&Effect::Refused { reason: "go away".into() }));
+}
+
+/// The number of the last introduction: of the start, and of the link.
+fn attempt(env: &mut TestEnv) -> (u64, u64) {
+    match &said(env)[..] {
+        [agent_message::Message::Reregister(again)] => {
+            let attempt = again.attempt.unwrap();
+            (attempt.start, attempt.link)
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A master orders by it what comes on links that the agent has given up.
+#[test]
+fn introductions_are_numbered_over_starts_and_restored_stores() {
+    let mut env = TestEnv::new();
+    let mut last = (0, 0);
+    for _ in 0..2 {
+        for _ in 0..2 {
+            env.link_down();
+            env.take();
+            env.link_up();
+            let this = attempt(&mut env);
+            assert!(this > last, "{this:?} after {last:?}");
+            last = this;
+        }
+        env.link = crate::core::LinkId(0);
+        env.restart(|_| true, false);
+    }
+    // A master has heard of a later start: the store was restored.
+    env.link_up();
+    assert!(attempt(&mut env).0 < 40);
+    let refused = mezz::Refused { newer_start: Some(40), ..Default::default() };
+    env.master(master_message::Message::Refused(refused));
+    assert_eq!(env.take(), [Effect::CloseLink { link: env.link }]);
+    env.link_up();
+    assert_eq!(attempt(&mut env).0, 41);
+    env.restart(|_| true, false);
+    env.link_up();
+    assert_eq!(attempt(&mut env).0, 42);
+}
+
+/// A greeting names tasks: a master that hears of one that the store may lose would take
+/// its absence later for an end.
+#[test]
+fn a_greeting_waits_for_the_store() {
+    let mut env = TestEnv::new();
+    env.running(task("t"));
+    env.link_down();
+    let mut out = Effects::default();
+    let up = Event::LinkUp { link: crate::core::LinkId(99), master: "m:1".to_owned() };
+    env.core.handle(env.now, up, &mut out);
+    let greets = |effects: &[Effect]| {
+        effects.iter().filter(|e| matches!(e, Effect::SendMaster { .. })).count()
+    };
+    assert_eq!((greets(&out.now), greets(&out.after_persist)), (0, 1), "{out:?}");
 }
 
 #[test]

@@ -28,6 +28,11 @@ const SHORTEST_HEARTBEAT: Duration = Duration::from_millis(100);
 const TEARDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the master may take to read the last calls when the driver stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+/// A standby that keeps a request for so long waits for a leader itself: to ask it again and
+/// again costs it no more than that.
+const KEPT: Duration = Duration::from_secs(1);
+/// The longest pause while there will be a leader: so late a framework may hear of it.
+const BRIEF: Duration = Duration::from_millis(500);
 /// Redirections followed in a row without a pause.
 const MAX_REDIRECTS: u32 = 3;
 
@@ -93,6 +98,7 @@ impl Driver {
     pub(super) fn link_ended(&mut self, now: Time, end: LinkEnd, out: &mut Actions) {
         let closing = matches!(self.phase, Phase::Closing { .. });
         let was_subscribed = self.is_subscribed();
+        self.was_kept(now, &end);
         self.offers.clear();
         self.tasks.disconnected();
         match (self.ending, &end) {
@@ -186,6 +192,17 @@ impl Driver {
         self.phase = Phase::Ended;
         self.tasks.disconnected();
         out.push(Action::End);
+    }
+
+    /// Pauses grow, but not while standbys keep those who ask until there is a leader: who
+    /// is then away would hear of it late.
+    fn was_kept(&mut self, now: Time, end: &LinkEnd) {
+        let (Phase::Connecting { until }, LinkEnd::NotLeading { .. }) = (self.phase, end) else {
+            return;
+        };
+        if now + SUBSCRIBE_TIMEOUT >= until + KEPT {
+            self.pause = self.backoff.0.min(BRIEF);
+        }
     }
 
     /// The pause before the next attempt, which goes to the next master unless a

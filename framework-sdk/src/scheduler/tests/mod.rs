@@ -408,6 +408,36 @@ fn backs_off_up_to_the_limit_with_jitter() {
     assert!(env.wait() <= Duration::from_millis(100), "a subscription resets it");
 }
 
+/// However long the lease is: who is kept waiting at a standby is soon there again.
+#[test]
+fn pauses_do_not_grow_while_a_standby_waits_for_a_leader() {
+    let mut env = Env::new(&["m1:1"]);
+    env.tick();
+    for _ in 0..12 {
+        env.end(lost());
+        env.wait();
+    }
+    for _ in 0..20 {
+        env.now = env.now + Duration::from_secs(4);
+        // The leader that is gone is all that the standby knows.
+        env.end(LinkEnd::NotLeading { leader: Some("m2:2".into()) });
+        assert_eq!(env.wait(), Duration::ZERO);
+        env.end(lost());
+        assert!(env.wait() <= Duration::from_millis(100));
+        env.now = env.now + Duration::from_secs(4);
+        env.end(LinkEnd::NotLeading { leader: None });
+        assert!(env.wait() <= Duration::from_millis(100));
+    }
+    // One that answers at once waits for nobody.
+    let pauses: Vec<Duration> = (0..10)
+        .map(|_| {
+            env.end(LinkEnd::NotLeading { leader: None });
+            env.wait()
+        })
+        .collect();
+    assert!(pauses.iter().max() > Some(&Duration::from_secs(1)), "{pauses:?}");
+}
+
 #[test]
 fn silence_means_death() {
     let mut env = Env::subscribed();

@@ -110,9 +110,10 @@ impl Core {
         out: &mut Effects,
     ) {
         self.counters.agent_refusals += 1;
-        let Refusal { reason, permanent, gone } = refusal;
+        let Refusal { reason, permanent, gone, newer_start } = refusal;
         let gone = gone.then_some(true);
-        out.agent(connection, Message::Refused(mezz::Refused { reason, permanent, gone }));
+        let refused = mezz::Refused { reason, permanent, gone, newer_start };
+        out.agent(connection, Message::Refused(refused));
         out.close_agent(connection);
     }
 
@@ -135,6 +136,7 @@ impl Core {
             drain_order: 0,
             emptied: false,
             heard: false,
+            attempt: None,
             overcommitted: false,
             tasks: Default::default(),
             executors: Default::default(),
@@ -158,8 +160,7 @@ impl Core {
                     "this master has {} agents and takes no more (option max_agents)",
                     self.agents.len()
                 ),
-                permanent: false,
-                gone: false,
+                ..Refusal::default()
             }),
         }
     }

@@ -34,6 +34,7 @@ impl Core {
         out: &mut Effects,
     ) {
         let id = message.description.agent.id.as_ref().map(AgentId::from);
+        let attempt = message.attempt.map(|attempt| (attempt.start, attempt.link));
         let checked = described(std::mem::take(&mut message.description)).and_then(|described| {
             let id = id.ok_or_else(|| {
                 Refusal::permanent(
@@ -49,7 +50,10 @@ impl Core {
             let report = report(message, known, ended)?;
             self.room_for_frameworks(&report)?;
             match self.agent_ids.get(&id) {
-                Some(&key) => self.is_the_same(key, &described)?,
+                Some(&key) => {
+                    self.is_the_same(key, &described)?;
+                    self.is_newest(key, attempt)?;
+                }
                 // Last, for it may give another agent up.
                 None => self.room_for_agent(now, out)?,
             }
@@ -58,6 +62,9 @@ impl Core {
         match checked {
             Ok((id, described, report)) => {
                 self.readmit(now, connection, id, described, report, out);
+                if let (Some(_), Some(agent)) = (attempt, self.agent_links.get(&connection)) {
+                    self.agents[*agent].attempt = attempt;
+                }
             }
             Err(refusal) => self.refuse_agent(connection, refusal, out),
         }
@@ -85,7 +92,24 @@ impl Core {
             // On one host it may be the agent's successor, whose old link has
             // not been seen to end.
             permanent: !same_host,
-            gone: false,
+            ..Refusal::default()
+        })
+    }
+
+    /// What the agent said on a link that it has given up may come after what it said on
+    /// the next one. Tasks that it got since would be taken for lost.
+    fn is_newest(&self, key: AgentKey, attempt: Option<(u64, u64)>) -> Result<(), Refusal> {
+        let (Some(last), Some(this)) = (self.agents[key].attempt, attempt) else { return Ok(()) };
+        if this > last {
+            return Ok(());
+        }
+        Err(Refusal {
+            reason: format!(
+                "attempt: agent `{}` has come back since, at its start {} and on its link {}; this is {} and {}",
+                self.agents[key].id, last.0, last.1, this.0, this.1
+            ),
+            newer_start: Some(last.0),
+            ..Refusal::default()
         })
     }
 
@@ -104,8 +128,7 @@ impl Core {
                 self.frameworks.len(),
                 self.options.max_frameworks
             ),
-            permanent: false,
-            gone: false,
+            ..Refusal::default()
         })
     }
 
@@ -167,8 +190,8 @@ impl Core {
             .collect();
         let record = self.agents[key].record();
         let put = (before.as_ref() != Some(&record)).then_some(RegistryOp::PutAgent(record));
-        for framework in &ended {
-            self.confirm_removal(framework, out);
+        if ended.iter().any(|framework| self.removal_may_wait(framework)) {
+            out.after_all_on(connection);
         }
         let registered = self.registered(key, ended.iter().map(Into::into).collect());
         let message = Box::new(master(Message::Registered(registered)));
@@ -401,5 +424,5 @@ pub(super) fn gone(id: &AgentId) -> Refusal {
         "description.agent.id: an operator has marked agent `{id}` as gone; to let this machine \
          join as a new agent, stop it and remove work_dir/meta"
     );
-    Refusal { reason, permanent: true, gone: true }
+    Refusal { gone: true, ..Refusal::permanent(reason) }
 }

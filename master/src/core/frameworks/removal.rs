@@ -98,13 +98,10 @@ impl Core {
         self.forget_completed(out);
     }
 
-    /// What this call persists is to say, too, that the framework has ended, unless the
-    /// registry said so itself: the first write of it may be under way, and who is told
-    /// now must not know more than the next leader. Whether there is something to wait for.
-    pub(in crate::core) fn confirm_removal(&self, id: &FrameworkId, out: &mut Effects) -> bool {
-        let fresh = self.completed.get(id).filter(|framework| !framework.recovered);
-        out.persist.extend(fresh.map(|framework| RegistryOp::PutFramework(framework.record())));
-        fresh.is_some()
+    /// Whether the write that says that the framework has ended may be under way: who is
+    /// told now must not know more than the next leader.
+    pub(in crate::core) fn removal_may_wait(&self, id: &FrameworkId) -> bool {
+        self.completed.get(id).is_some_and(|framework| !framework.recovered)
     }
 
     /// Keeps the number of remembered frameworks within its limit.

@@ -48,8 +48,8 @@ impl Core {
         let subscription = match admitted {
             Ok(subscription) => subscription,
             Err(text) => {
-                if id.is_some_and(|id| self.confirm_removal(&id, out)) {
-                    out.after_persist_on(connection);
+                if id.is_some_and(|id| self.removal_may_wait(&id)) {
+                    out.after_all_on(connection);
                 }
                 out.event(connection, events::error(text));
                 out.close_scheduler(connection, None);

@@ -47,6 +47,9 @@ pub(in crate::core) struct Agent {
     pub emptied: bool,
     /// It has said something under its id: it knows it.
     pub heard: bool,
+    /// The start and the link of its last return, if it counts them: what is older
+    /// comes late.
+    pub attempt: Option<(u64, u64)>,
     /// At its last return it had more in use than it has. That happens when the
     /// resources of a torn down framework were offered before its tasks had
     /// ended, and the master restarted; or when an agent came back smaller.

@@ -18,11 +18,7 @@ use crate::{
     },
 };
 
-/// A framework that asks for all of its tasks is told of so many at a time, for the
-/// queue to it is bounded, and …
-const ANSWERS: usize = 5_000;
-
-/// … of the next ones after this.
+/// Between a page of answers and the next one.
 const ANSWERS_PAUSE: Duration = Duration::from_millis(100);
 
 impl Core {
@@ -77,18 +73,19 @@ impl Core {
         again: bool,
         out: &mut Effects,
     ) {
+        let page = self.options.reconciliation_page.max(1);
         let tasks = &self.frameworks[framework].tasks;
         let next: Vec<TaskKey> = tasks
             .range::<TaskId, _>((from, Bound::Unbounded))
             .map(|(_, t)| *t)
-            .take(ANSWERS)
+            .take(page)
             .collect();
         for task in &next {
             if self.tasks[*task].state != TaskState::TaskUnreachable {
                 self.answer_known(now, *task, out);
             }
         }
-        if next.len() == ANSWERS
+        if next.len() == page
             && let Some(last) = next.last()
         {
             let at = now + ANSWERS_PAUSE;

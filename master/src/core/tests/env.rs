@@ -412,6 +412,7 @@ impl Env {
             tasks: agent.tasks.values().cloned().collect(),
             frameworks: agent.frameworks.values().cloned().collect(),
             executors: agent.executors.values().cloned().collect(),
+            attempt: None,
         };
         self.link(name, agent_message::Message::Reregister(message));
     }

@@ -148,14 +148,15 @@ fn agents_hear_of_a_removal_when_it_is_written() {
         env.core.handle(env.now, event, &mut out);
         assert_eq!(told(&out.now), 0, "{out:?}");
         assert!(told(&out.after_persist) >= 2, "{out:?}");
-        assert!(matches!(out.persist[..], [RegistryOp::PutFramework(_)]), "{out:?}");
+        // However often a framework tries, it costs no write.
+        assert!(out.persist.is_empty() && out.waits, "{out:?}");
     };
     let agent = &env.agents["a1"];
     let message = agent_message::Message::Reregister(mezz::Reregister {
         description: env.description("a1"),
         tasks: agent.tasks.values().cloned().collect(),
         frameworks: agent.frameworks.values().cloned().collect(),
-        executors: Vec::new(),
+        ..Default::default()
     });
     let connection = agent.connection.unwrap();
     env.core.handle(env.now, Event::AgentDisconnected { connection }, &mut Effects::default());

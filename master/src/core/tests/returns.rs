@@ -136,6 +136,67 @@ fn a_linked_agent_is_not_thrown_off_from_elsewhere() {
     assert!(matches!(env.agent_inbox("b1")[..], [Message::Registered(_)]));
 }
 
+/// An agent has given a link up and come back on the next one before its master reads what it
+/// said on the first: tasks that it got since go on.
+#[test]
+fn what_an_agent_said_before_its_last_return_is_not_heard() {
+    let mut env = with_task(|_| {});
+    let said = |env: &mut Env, start, link| {
+        let agent = &env.agents["a1"];
+        mezz::Reregister {
+            description: env.description("a1"),
+            tasks: agent.tasks.values().cloned().collect(),
+            frameworks: agent.frameworks.values().cloned().collect(),
+            attempt: Some(mezz::Attempt { start, link }),
+            ..Default::default()
+        }
+    };
+    let comes = |env: &mut Env, message: &mezz::Reregister| {
+        env.link("a1", agent_message::Message::Reregister(message.clone()));
+        env.agent_inbox("a1")
+    };
+    let early = said(&mut env, 3, 7);
+    let returns = said(&mut env, 3, 8);
+    // Of the former link, and not to be used any more.
+    env.offers("f1");
+    let inbox = comes(&mut env, &returns);
+    assert!(matches!(inbox[..], [Message::Registered(_)]), "{inbox:?}");
+    let linked = env.agents["a1"].connection;
+    env.running("f1", "a1", "t2", "cpus:1;mem:64");
+    env.updates("f1");
+    env.agent_inbox("a1");
+    let of_a_former_process = said(&mut env, 2, 900);
+    for old in [&early, &returns, &of_a_former_process] {
+        comes_late(&mut env, old);
+        assert_eq!(env.live_tasks().len(), 2);
+        assert!(env.updates("f1").is_empty());
+    }
+    // Nor when the last link has ended meanwhile.
+    env.agents.get_mut("a1").unwrap().connection = linked;
+    env.agent_link_breaks("a1");
+    comes_late(&mut env, &early);
+    assert_eq!(env.live_tasks().len(), 2);
+    // What it says now is heard, whatever it has lost.
+    env.agents.get_mut("a1").unwrap().tasks.retain(|(_, task), _| task != "t2");
+    let newest = said(&mut env, 4, 1);
+    let inbox = comes(&mut env, &newest);
+    assert!(matches!(inbox[..], [Message::Registered(_)]), "{inbox:?}");
+    assert_eq!(env.update("f1").state(), TaskState::TaskDropped);
+    // Another term knows of nothing newer.
+    env.restart_master();
+    let inbox = comes(&mut env, &early);
+    assert!(matches!(inbox[..], [Message::Registered(_)]), "{inbox:?}");
+}
+
+/// It is refused on its own link, and the agent's stays.
+fn comes_late(env: &mut Env, message: &mezz::Reregister) {
+    let links = env.core.counters().agents_active;
+    env.link("a1", agent_message::Message::Reregister(message.clone()));
+    let text = refused(env, "a1");
+    assert!(!text.permanent && text.newer_start == Some(3), "{text:?}");
+    assert_eq!(env.core.counters().agents_active, links);
+}
+
 /// Rule 76.
 #[test]
 fn unreachable_agents_are_forgotten_after_a_time() {

@@ -21,7 +21,7 @@ pub(in crate::core) struct Described {
 }
 
 /// Why an agent is not taken in.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(in crate::core) struct Refusal {
     /// A sentence for its log.
     pub reason: String,
@@ -29,12 +29,14 @@ pub(in crate::core) struct Refusal {
     pub permanent: bool,
     /// Nor should anything of it go on.
     pub gone: bool,
+    /// At this start of its process it has said something newer.
+    pub newer_start: Option<u64>,
 }
 
 impl Refusal {
     /// Coming back with the same would change nothing.
     pub fn permanent(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), permanent: true, gone: false }
+        Self { reason: reason.into(), permanent: true, ..Self::default() }
     }
 }
 

@@ -13,8 +13,9 @@ use crate::{
     world::{Node, World},
 };
 
-/// Between attempts, first and longest.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
+/// Between rounds, first and longest.
+pub(super) const BACKOFF: (Duration, Duration) =
+    (Duration::from_millis(500), Duration::from_secs(10));
 
 /// A master that takes a connection answers within this.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -30,8 +31,7 @@ impl World {
             self.agents[n].link = Link::Dialing { stream, master };
             return;
         }
-        agent.wait = (agent.wait * 2).clamp(BACKOFF.0, BACKOFF.1);
-        let longest = u64::try_from(agent.wait.as_nanos()).unwrap_or(u64::MAX);
+        let longest = u64::try_from(agent.search.pause().as_nanos()).unwrap_or(u64::MAX);
         let wait = Duration::from_nanos(self.rng.random_range(0..=longest));
         self.agents[n].due = Some(self.local(node) + wait);
         self.agent_wakes(n);
@@ -58,6 +58,7 @@ impl World {
         let link = LinkId(agent.links);
         agent.link = Link::Up { stream, master, link, answered: false, registered: false };
         agent.due = Some(now + ANSWER);
+        agent.asked = now;
         let tried = agent.search.tried.clone();
         self.send(stream, End::Client, Packet::Request(tried));
         self.agent_event(n, Event::LinkUp { link, master: address(master) });
@@ -103,13 +104,15 @@ impl World {
         let Link::Up { master, link, registered, .. } = agent.link else { return };
         agent.link = Link::None;
         agent.due = None;
+        let asked = agent.asked;
         if registered {
-            agent.wait = Duration::ZERO;
+            agent.search.joined();
             self.say(|| format!("agent{n}: has lost master{master}"));
         }
+        let after = self.local(Node::Agent(n)).since(asked);
         let agent = &mut self.agents[n];
         match not_leading {
-            Some(leader) => agent.search.not_leading(&leader),
+            Some(leader) => agent.search.not_leading(&leader, after),
             None => agent.search.failed(address(master)),
         }
         self.agent_event(n, Event::LinkDown { link });

@@ -52,7 +52,8 @@ pub struct Agent {
     link: Link,
     links: u64,
     search: Search,
-    wait: Duration,
+    /// When the master of the link was asked.
+    asked: Time,
     /// When the search goes on, or the answer must be there.
     due: Option<Time>,
     /// Ended by the core.
@@ -73,8 +74,8 @@ impl Agent {
             writing: None,
             link: Link::None,
             links: 0,
-            search: Search::new(Vec::new()),
-            wait: Duration::ZERO,
+            search: Search::new(Vec::new(), link::BACKOFF),
+            asked: Time::ZERO,
             due: None,
             closed: None,
         }
@@ -128,7 +129,8 @@ impl World {
         self.reset_streams_of(node);
         let before = std::mem::replace(&mut self.agents[n], Agent::new());
         let mut agent = Agent { store: before.store, machine: before.machine, ..Agent::new() };
-        agent.search = Search::new((0..self.plan.masters).map(address).collect());
+        let masters = (0..self.plan.masters).map(address).collect();
+        agent.search = Search::new(masters, link::BACKOFF);
         let boot = agent.machine.boot_id();
         let mut recovered = agent.store.recovered(&boot);
         let known = recovered.containers();
@@ -151,6 +153,7 @@ impl World {
         let store = std::mem::take(&mut agent.store);
         let machine = std::mem::take(&mut agent.machine);
         self.agents[n] = Agent { store, machine, ..Agent::new() };
+        self.executors_lose_agent(n);
     }
 
     pub fn agent_woken(&mut self, n: usize) {
@@ -264,10 +267,11 @@ impl World {
     fn agent_acts(&mut self, n: usize, effect: Effect) {
         match effect {
             Effect::SendMaster { link, message } => {
-                if let Link::Up { stream, link: current, .. } = self.agents[n].link
+                if let Link::Up { stream, link: current, master, .. } = self.agents[n].link
                     && current == link
                 {
                     self.check_report(n, &message);
+                    self.echo_later(n, master, &message);
                     self.send(stream, End::Client, Packet::FromAgent(message));
                 }
             }
@@ -290,12 +294,13 @@ impl World {
             Effect::Signal { container, signal, .. } => self.signal(n, &container, signal),
             Effect::Destroy { container } => self.destroy(n, &container),
             Effect::Remove { container } => self.forget_container(n, &container),
-            // There are no executors and no checks here, and nobody reads.
-            Effect::SendExecutor { .. }
-            | Effect::CloseExecutor { .. }
-            | Effect::Update { .. }
-            | Effect::Probe { .. }
-            | Effect::Change(_) => {}
+            Effect::SendExecutor { connection, event } => {
+                self.tell_executor(n, connection, Some(event));
+            }
+            Effect::CloseExecutor { connection, .. } => self.tell_executor(n, connection, None),
+            Effect::Update { container, resources, .. } => self.hold(n, &container, resources),
+            // There are no checks here, and nobody reads.
+            Effect::Probe { .. } | Effect::Change(_) => {}
         }
     }
 }

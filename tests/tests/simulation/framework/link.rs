@@ -12,8 +12,9 @@ use crate::{
     world::{Node, World},
 };
 
-/// Between attempts, first and longest.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// Between rounds, first and longest.
+pub(super) const BACKOFF: (Duration, Duration) =
+    (Duration::from_millis(100), Duration::from_secs(5));
 
 /// A master that takes a connection answers within this.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -28,8 +29,7 @@ impl World {
             self.frameworks[n].link = Link::Dialing { stream, master };
             return;
         }
-        framework.wait = (framework.wait * 2).clamp(BACKOFF.0, BACKOFF.1);
-        let longest = u64::try_from(framework.wait.as_nanos()).unwrap_or(u64::MAX);
+        let longest = u64::try_from(framework.search.pause().as_nanos()).unwrap_or(u64::MAX);
         let wait = Duration::from_nanos(self.rng.random_range(0..=longest));
         self.frameworks[n].due = Some(self.local(node) + wait);
         self.framework_wakes(n);
@@ -54,6 +54,7 @@ impl World {
         }
         framework.link = Link::Up { stream, master, subscribed: false };
         framework.due = Some(now + ANSWER);
+        framework.asked = now;
         let subscribe = call::Subscribe {
             framework_info: framework.info.clone(),
             suppressed_roles: Vec::new(),
@@ -82,13 +83,15 @@ impl World {
     }
 
     pub(super) fn framework_link_over(&mut self, n: usize, not_leading: Option<String>) {
+        let now = self.local(Node::Framework(n));
         let framework = &mut self.frameworks[n];
         let Link::Up { master, subscribed, .. } = framework.link else { return };
+        let after = now.since(framework.asked);
         framework.link = Link::None;
         framework.due = None;
         framework.silence = None;
         match not_leading {
-            Some(leader) => framework.search.not_leading(&leader),
+            Some(leader) => framework.search.not_leading(&leader, after),
             None => framework.search.failed(address(master)),
         }
         if subscribed {

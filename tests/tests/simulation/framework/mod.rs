@@ -4,6 +4,8 @@
 mod link;
 mod tasks;
 
+pub use tasks::EXECUTOR;
+
 use std::{collections::BTreeSet, time::Duration};
 
 use mezz_agent::simulation::Search;
@@ -40,10 +42,13 @@ pub struct Framework {
     pub info: v1::FrameworkInfo,
     /// How many tasks it wants to have at once.
     pub wanted: usize,
+    /// It has executors of its own.
+    executors: bool,
     next_task: u64,
     link: Link,
     search: Search,
-    wait: Duration,
+    /// When the master of the link was asked.
+    asked: Time,
     /// When the search goes on, or the answer must be there.
     due: Option<Time>,
     /// When the master has been silent for too long.
@@ -76,17 +81,18 @@ impl Framework {
             ..Default::default()
         };
         let wanted = rng.random_range(1..8);
-        Self::with(info, wanted, 0)
+        Self::with(info, wanted, rng.random_bool(0.5), 0)
     }
 
-    fn with(info: v1::FrameworkInfo, wanted: usize, next_task: u64) -> Self {
+    fn with(info: v1::FrameworkInfo, wanted: usize, executors: bool, next_task: u64) -> Self {
         Self {
             info,
             wanted,
+            executors,
             next_task,
             link: Link::None,
-            search: Search::new(Vec::new()),
-            wait: Duration::ZERO,
+            search: Search::new(Vec::new(), link::BACKOFF),
+            asked: Time::ZERO,
             due: None,
             silence: None,
             interval: Duration::from_secs(15),
@@ -126,8 +132,9 @@ impl World {
         let now = self.local(node);
         let before = &self.frameworks[n];
         let (info, wanted, next) = (before.info.clone(), before.wanted, before.next_task);
-        let mut framework = Framework::with(info, wanted, next);
-        framework.search = Search::new((0..self.plan.masters).map(address).collect());
+        let mut framework = Framework::with(info, wanted, before.executors, next);
+        let masters = (0..self.plan.masters).map(address).collect();
+        framework.search = Search::new(masters, link::BACKOFF);
         framework.reconciles = now + Duration::from_secs(5);
         framework.kills = now + Duration::from_secs(self.rng.random_range(5..30));
         self.frameworks[n] = framework;
@@ -209,7 +216,7 @@ impl World {
                     *subscribed = true;
                 }
                 framework.due = None;
-                framework.wait = Duration::ZERO;
+                framework.search.joined();
                 framework.interval =
                     Duration::from_secs_f64(told.heartbeat_interval_seconds.unwrap_or(15.0));
                 let id = told.framework_id.value.clone();

@@ -32,10 +32,15 @@ impl World {
             if cpus > left || self.rng.random_ratio(1, 4) {
                 break;
             }
-            left -= cpus;
+            let executor = self.frameworks[n].executors && self.rng.random_bool(0.5);
+            let executor = executor.then(|| format!("f{n}-e{}", self.rng.random_range(0..2)));
+            left -= cpus + executor.as_ref().map_or(0.0, |_| EXECUTOR.0);
+            if left < 0.0 {
+                break;
+            }
             self.frameworks[n].next_task += 1;
             let task = format!("f{n}-{}", self.frameworks[n].next_task);
-            tasks.push(command_task(&task, &offer.agent_id, cpus));
+            tasks.push(task_info(&task, &offer.agent_id, cpus, executor.as_deref()));
             asked.push(task);
         }
         let offer_ids = vec![offer.id.clone()];
@@ -68,6 +73,9 @@ impl World {
             return;
         }
         let Some(own) = self.frameworks[n].id().map(str::to_owned) else { return };
+        if self.frameworks[n].executors && self.rng.random_ratio(1, 6) {
+            self.shut_executor_down(n);
+        }
         let live = self.books.not_ended(&own);
         if live.is_empty() {
             return;
@@ -78,6 +86,19 @@ impl World {
         let kill = call::Kill { task_id, agent_id, kill_policy: None };
         if self.call(n, call::Type::Kill, |call| call.kill = Some(kill)) {
             self.say(|| format!("framework{n}: kills {task}"));
+        }
+    }
+
+    fn shut_executor_down(&mut self, n: usize) {
+        let executor = format!("f{n}-e{}", self.rng.random_range(0..2));
+        let agent = self.rng.random_range(0..self.plan.agents);
+        let Some(agent) = self.agents[agent].core_id() else { return };
+        let shutdown = call::Shutdown {
+            executor_id: v1::ExecutorId { value: executor.clone() },
+            agent_id: v1::AgentId { value: agent.clone() },
+        };
+        if self.call(n, call::Type::Shutdown, |call| call.shutdown = Some(shutdown)) {
+            self.say(|| format!("framework{n}: shuts {executor} on {agent} down"));
         }
     }
 
@@ -121,13 +142,25 @@ impl World {
     }
 }
 
-fn command_task(id: &str, agent: &v1::AgentId, cpus: f64) -> v1::TaskInfo {
+/// What an executor has beside its tasks: cpus and mem.
+pub const EXECUTOR: (f64, f64) = (0.25, 16.0);
+
+fn task_info(id: &str, agent: &v1::AgentId, cpus: f64, executor: Option<&str>) -> v1::TaskInfo {
+    let command = || v1::CommandInfo { value: Some("true".to_owned()), ..Default::default() };
+    let executor = executor.map(|id| v1::ExecutorInfo {
+        r#type: Some(v1::executor_info::Type::Custom as i32),
+        executor_id: v1::ExecutorId { value: id.to_owned() },
+        command: Some(command()),
+        resources: Resources::cpus_mem(EXECUTOR.0, EXECUTOR.1).to_proto(Dialect::Plain, None),
+        ..Default::default()
+    });
     v1::TaskInfo {
         name: id.to_owned(),
         task_id: v1::TaskId { value: id.to_owned() },
         agent_id: agent.clone(),
         resources: Resources::cpus_mem(cpus, 32.0).to_proto(Dialect::Plain, None),
-        command: Some(v1::CommandInfo { value: Some("true".to_owned()), ..Default::default() }),
+        command: executor.is_none().then(command),
+        executor,
         ..Default::default()
     }
 }

@@ -193,6 +193,17 @@ impl World {
         self.tell_news(n);
     }
 
+    /// The number of the term in which this master leads, if it does.
+    pub fn leads_in_term(&self, n: usize) -> Option<u64> {
+        let master = &self.masters[n];
+        master.leads().then(|| master.terms + self.status(Node::Master(n)).epoch * 1_000_000)
+    }
+
+    /// A stream whose beginning the leader has heard already.
+    pub fn serve_led(&mut self, n: usize, stream: Stream) {
+        self.masters[n].served.insert(stream, Served::Led { opened: false });
+    }
+
     /// Those who wait hear of the leader, if they do not know of it.
     fn tell_news(&mut self, n: usize) {
         let leads = self.masters[n].leads();

@@ -7,6 +7,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use mezz_master::{
     core::{Change, Core, Effects},
+    options::CoreOptions,
+    registry::RegistryOp,
     simulation::{Dispatch, Metrics, OutboxStream},
 };
 use mezz_proto::{
@@ -44,6 +46,8 @@ pub struct Term {
     outgoing: BTreeMap<Stream, Outgoing>,
     out: Effects,
     last_write: u64,
+    /// When an agent was given up last, by its own clock.
+    last_loss: Option<Time>,
     /// What readers see.
     pub tasks: BTreeMap<(String, String), v1::Task>,
     pub agents: BTreeMap<String, mezz::AgentState>,
@@ -64,6 +68,7 @@ impl Term {
             outgoing: BTreeMap::new(),
             out: Effects::default(),
             last_write: 0,
+            last_loss: None,
             tasks: BTreeMap::new(),
             agents: BTreeMap::new(),
             frameworks: BTreeMap::new(),
@@ -111,6 +116,23 @@ impl Term {
 
     fn is_due(&self, now: Time) -> bool {
         self.core_deadline().is_some_and(|at| at <= now)
+    }
+
+    /// Whether these operations give agents up sooner after one another than they may.
+    fn losses_too_soon(&mut self, now: Time, ops: &[RegistryOp], options: &CoreOptions) -> bool {
+        let at = Some(now.to_proto());
+        let lost = |op: &&RegistryOp| match op {
+            RegistryOp::PutAgent(record) => record.unreachable_time == at,
+            _ => false,
+        };
+        let lost = ops.iter().filter(lost).count();
+        let interval = options.agent_removal_rate_limit.map(|rate| rate.interval());
+        if lost == 0 {
+            return false;
+        }
+        let last = self.last_loss.replace(now);
+        interval
+            .is_some_and(|interval| lost > 1 || last.is_some_and(|last| now.since(last) < interval))
     }
 
     fn changed(&mut self, change: Change) {

@@ -104,9 +104,7 @@ fn patience(node: Node) -> (Duration, Duration) {
 }
 
 /// How long a client waits for a connection.
-fn connect_timeout(node: Node) -> Duration {
-    Duration::from_secs(if matches!(node, Node::Framework(_)) { 5 } else { 10 })
-}
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 impl World {
     /// Time on the way: mostly little.
@@ -122,6 +120,13 @@ impl World {
 
     /// A client asks for a stream; it is told how that ends.
     pub fn dial(&mut self, client: Node, master: usize) -> Stream {
+        let stream = self.open(client, master);
+        let after = self.delay() + self.delay();
+        self.later(after, Some(client), What::Dialed(stream));
+        stream
+    }
+
+    fn open(&mut self, client: Node, master: usize) -> Stream {
         self.net.last += 1;
         let stream = self.net.last;
         let ends = [client, Node::Master(master)];
@@ -129,8 +134,6 @@ impl World {
         let ways = Default::default();
         let open = Open { ends, epochs, open: [true, true], ways, cut: false };
         self.net.streams.insert(stream, open);
-        let after = self.delay() + self.delay();
-        self.later(after, Some(client), What::Dialed(stream));
         stream
     }
 
@@ -147,7 +150,7 @@ impl World {
             || self.status(master).off;
         if silent {
             self.net.streams.remove(&stream);
-            self.later(connect_timeout(client), Some(client), What::DialFailed(stream));
+            self.later(CONNECT_TIMEOUT, Some(client), What::DialFailed(stream));
         } else if !self.status(master).up || !current {
             self.net.streams.remove(&stream);
             self.dial_failed(client, stream);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use mezz_proto::mezz::v1::{AgentMessage, agent_message};
 use rand::RngExt as _;
 
 use super::{End, Open, Packet, Stream};
@@ -131,6 +132,35 @@ impl World {
             let (node, epoch) = (ends[end.index()], epochs[end.index()]);
             self.at_epoch(self.now + wait, node, epoch, What::Cut(stream, end));
         }
+    }
+
+    /// What an agent says first on a link comes to that leader once more, some time later, and
+    /// nobody listens: as from a queue in which it lay while the agent gave the link up.
+    pub fn echo_later(&mut self, agent: usize, master: usize, message: &AgentMessage) {
+        let introduces = matches!(message.message, Some(agent_message::Message::Reregister(_)));
+        if introduces && self.books.launching && self.rng.random_ratio(1, 4) {
+            let wait = Duration::from_millis(self.rng.random_range(1..30_000));
+            let message = Box::new(message.clone());
+            let term = self.leads_in_term(master);
+            self.later(wait, None, What::Echo { agent, master, term, message });
+        }
+    }
+
+    pub fn echo(
+        &mut self,
+        agent: usize,
+        master: usize,
+        term: Option<u64>,
+        message: Box<AgentMessage>,
+    ) {
+        if term.is_none() || self.leads_in_term(master) != term {
+            return;
+        }
+        self.say(|| format!("fault: master{master} hears agent{agent} introduce itself again"));
+        let stream = self.open(Node::Agent(agent), master);
+        self.serve_led(master, stream);
+        self.send(stream, End::Client, Packet::FromAgent(message));
+        self.hang_up(stream, End::Client);
     }
 
     /// This end finds out.

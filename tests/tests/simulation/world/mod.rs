@@ -220,6 +220,7 @@ impl World {
                 }
             }
             What::Fault(fault) => self.fault(fault),
+            What::Echo { agent, master, term, message } => self.echo(agent, master, term, message),
         }
     }
 

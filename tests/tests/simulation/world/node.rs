@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use mezz_proto::{ids::ContainerId, time::Time, v1};
+use mezz_proto::{ids::ContainerId, mezz::v1::AgentMessage, time::Time, v1};
 
 use crate::{
     clock::Clock,
@@ -88,4 +88,12 @@ pub enum What {
     /// A framework acknowledges.
     Acknowledge(Box<v1::TaskStatus>),
     Fault(Fault),
+    /// What an agent has said comes to a master again.
+    Echo {
+        agent: usize,
+        master: usize,
+        /// If it still leads as it did then.
+        term: Option<u64>,
+        message: Box<AgentMessage>,
+    },
 }

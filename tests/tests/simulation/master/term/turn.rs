@@ -12,7 +12,7 @@ use mezz_master::{
     registry::RegistrySnapshot,
     simulation::{Outbox, OutboxStream, Peer, Weigh},
 };
-use mezz_proto::time::Time;
+use mezz_proto::{mezz::v1::agent_message, time::Time};
 use tokio_stream::Stream as _;
 
 use super::{Outgoing, Stage};
@@ -39,6 +39,10 @@ impl World {
             master_id: term.id.clone(),
             address: address(n),
             ..self.plan.master.clone()
+        };
+        let options = match self.sabotage {
+            Sabotage::Hasty => CoreOptions { agent_removal_rate_limit: None, ..options },
+            _ => options,
         };
         let known = (recovered.agents.len(), recovered.frameworks.len());
         let allocator = Box::new(DrfAllocator::new(options.allocator.clone()));
@@ -117,8 +121,14 @@ impl World {
         let sabotage = self.sabotage;
         let Some(term) = self.masters[n].term.as_mut() else { return };
         let mut event = event;
-        if let (Sabotage::OldOffers, Event::SchedulerCall { call, .. }) = (sabotage, &mut event) {
-            term.take_old_offers(call);
+        match (sabotage, &mut event) {
+            (Sabotage::OldOffers, Event::SchedulerCall { call, .. }) => term.take_old_offers(call),
+            (Sabotage::OldNews, Event::AgentMessage { message, .. }) => {
+                if let Some(agent_message::Message::Reregister(again)) = &mut message.message {
+                    again.attempt = None;
+                }
+            }
+            _ => {}
         }
         if first {
             let peer = match &event {
@@ -241,10 +251,14 @@ impl World {
         let held = core.check_invariants().map_err(|violation| violation.to_string());
         let after = std::mem::take(&mut term.out.after_persist);
         let ops = std::mem::take(&mut term.out.persist);
+        let waits = std::mem::take(&mut term.out.waits);
         for op in &ops {
             self.books.decided(op);
         }
-        if ops.is_empty() {
+        let too_soon = term.losses_too_soon(now, &ops, &self.plan.master);
+        if ops.is_empty() && waits {
+            term.dispatch.hold_behind(after);
+        } else if ops.is_empty() {
             for effect in after {
                 term.dispatch.send(effect);
             }
@@ -260,6 +274,9 @@ impl World {
         }
         for effect in term.out.now.drain(..) {
             term.dispatch.send(effect);
+        }
+        if too_soon {
+            self.broken_rule(format!("master{n} gives agents up faster than it may"));
         }
         if let Err(violation) = held {
             self.broken_rule(format!("master{n}: {violation}"));
