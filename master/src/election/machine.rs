@@ -19,12 +19,20 @@ const RENEW_RETRY: Duration = Duration::from_millis(100);
 /// The longest wait for one answer while there is no leadership to lose.
 const PATIENCE: Duration = Duration::from_secs(3);
 
+/// While a standby names a leader it waits for this part of the lease at most: with one
+/// member of etcd that stands still it hears from another one before it names nobody.
+const LOOK_PATIENCE: u32 = 4;
+
 /// A lease is renewed when this part of it has passed, and an answer is waited for as
-/// long as the second part. That is enough for four attempts and more: of three members of
+/// long as the second part. That is enough for four attempts: of three members of
 /// etcd one may stand still, and the others need a part of that time to agree on a new
 /// leader of theirs.
 const RENEW_AFTER: u32 = 5;
 const RENEW_PATIENCE: u32 = 8;
+
+/// So many attempts are short. If all members are merely slow, none of those is answered in
+/// time: the next one waits for all but what one more needs.
+const SHORT_RENEWALS: u32 = 2;
 
 /// One in so many of the lease's seconds is not used: what this machine's clock
 /// and etcd's may differ by over one lease, and what it takes to stop.
@@ -114,6 +122,8 @@ enum State {
     Leading {
         until: Time,
         renew_at: Time,
+        /// Renewals since the last that was answered.
+        failed: u32,
     },
 }
 
@@ -135,20 +145,24 @@ impl Election {
     pub fn next(&mut self, now: Time) -> Next {
         match self.state {
             State::Standby { ask, at, known } if at <= now => {
-                let patience = PATIENCE.min(self.lease);
                 let left = known.map(|until| until.since(now)).filter(|left| !left.is_zero());
-                Next::Ask(ask, left.map_or(patience, |left| patience.min(left)))
+                let patience = left.map_or(self.lease, |left| left.min(self.lease / LOOK_PATIENCE));
+                Next::Ask(ask, patience.min(PATIENCE))
             }
             State::Standby { at, .. } => Next::Sleep(at),
             State::Leading { until, .. } if until <= now => {
                 self.stand_by(now);
                 Next::Lost(Lost::Expired)
             }
-            State::Leading { until, renew_at } if renew_at <= now => {
-                let patience = (self.lease / RENEW_PATIENCE).min(PATIENCE).min(until.since(now));
-                Next::Ask(Ask::Renew, patience)
+            State::Leading { until, renew_at, failed } if renew_at <= now => {
+                let (left, short) = (until.since(now), self.lease / RENEW_PATIENCE);
+                let patience = match failed {
+                    ..SHORT_RENEWALS => short,
+                    _ => left.saturating_sub(short + RENEW_RETRY).max(short),
+                };
+                Next::Ask(Ask::Renew, patience.min(PATIENCE).min(left))
             }
-            State::Leading { until, renew_at } => Next::Sleep(renew_at.min(until)),
+            State::Leading { until, renew_at, .. } => Next::Sleep(renew_at.min(until)),
         }
     }
 
@@ -171,7 +185,7 @@ impl Election {
                     self.state = State::Standby { ask: Ask::Look, at: now + RETRY, known: None };
                     return News::TooLate;
                 }
-                self.state = State::Leading { until, renew_at: self.renew_at(sent) };
+                self.state = State::Leading { until, renew_at: self.renew_at(sent), failed: 0 };
                 News::Leading(until)
             }
             // An answer that comes when the time is over changes nothing: others
@@ -182,11 +196,12 @@ impl Election {
             }
             (State::Leading { until, .. }, Answer::Renewed) => {
                 let until = until.max(self.until(sent, self.lease));
-                self.state = State::Leading { until, renew_at: self.renew_at(sent) };
+                self.state = State::Leading { until, renew_at: self.renew_at(sent), failed: 0 };
                 News::Leading(until)
             }
-            (State::Leading { until, .. }, Answer::Failed) => {
-                self.state = State::Leading { until, renew_at: now + RENEW_RETRY };
+            (State::Leading { until, failed, .. }, Answer::Failed) => {
+                let failed = failed.saturating_add(1);
+                self.state = State::Leading { until, renew_at: now + RENEW_RETRY, failed };
                 News::Same
             }
             (State::Leading { .. }, _) => {

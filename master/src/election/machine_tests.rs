@@ -33,7 +33,7 @@ fn a_standby_looks_again_and_again() {
     let told = election.answer(at(0), at(10), Answer::Leads(leader("a")));
     assert_eq!(told, News::Standby(Some(leader("a"))));
     assert_eq!(election.next(at(10)), Next::Sleep(at(260)));
-    assert_eq!(election.next(at(260)), Next::Ask(Ask::Look, PATIENCE));
+    assert_eq!(election.next(at(260)), Next::Ask(Ask::Look, LEASE / 4));
     assert_eq!(election.answer(at(260), at(300), Answer::Failed), News::Same);
     assert_eq!(election.next(at(300)), Next::Sleep(at(550)));
     assert!(!election.leads(at(300)));
@@ -85,12 +85,13 @@ fn the_lease_counts_from_before_the_question() {
 fn without_answers_it_stops_by_itself() {
     let mut election = elected();
     let mut now = at(1600);
-    let mut full = 0;
+    let (mut full, mut longer) = (0, 0);
     loop {
         match election.next(now) {
             Next::Ask(Ask::Renew, patience) => {
                 assert!(now + patience <= at(7000), "{now:?} {patience:?}");
                 full += u32::from(patience == LEASE / 8);
+                longer += u32::from(patience > LEASE / 8);
                 let sent = now;
                 now = now + patience;
                 if let News::Lost(lost) = election.answer(sent, now, Answer::Failed) {
@@ -102,8 +103,59 @@ fn without_answers_it_stops_by_itself() {
             other => panic!("{other:?}"),
         }
     }
-    assert_eq!(full, 5, "attempts that are waited for to their end");
+    assert_eq!(full, 3, "attempts that are waited for as long as the first");
+    assert_eq!(longer, 1, "attempts that are waited for longer");
     assert!(matches!(election.next(now), Next::Ask(Ask::Look, _)));
+}
+
+/// Every answer takes so long, of whichever member.
+#[test]
+fn a_leader_stays_while_etcd_is_slow() {
+    for seconds in [2, 3, 10, 20] {
+        let lease = Duration::from_secs(seconds);
+        let mut election = Election::new(lease);
+        let latency = lease / 7;
+        let mut now = at(1);
+        let mut renewed = 0;
+        while now < at(1) + 20 * lease {
+            let (ask, patience) = match election.next(now) {
+                Next::Ask(ask, patience) => (ask, patience),
+                Next::Sleep(until) => {
+                    now = until;
+                    continue;
+                }
+                Next::Lost(lost) => panic!("lease {lease:?}, at {now:?}: {lost}"),
+            };
+            let sent = now;
+            now = now + latency.min(patience);
+            let answer = match ask {
+                _ if patience <= latency => Answer::Failed,
+                Ask::Look => Answer::Vacant,
+                Ask::Campaign => Answer::Won(lease),
+                Ask::Renew => Answer::Renewed,
+            };
+            renewed += u32::from(answer == Answer::Renewed);
+            let news = election.answer(sent, now, answer);
+            assert!(!matches!(news, News::Lost(_)), "lease {lease:?}, at {now:?}: {news:?}");
+        }
+        assert!(renewed > 20, "lease {lease:?}: {renewed}");
+    }
+}
+
+/// The next one answers.
+#[test]
+fn one_member_that_stands_still_makes_no_standby_forget_its_leader() {
+    let mut election = Election::new(Duration::from_secs(2));
+    election.answer(at(0), at(1), Answer::Leads(leader("a")));
+    for hung in [true, false, true, false] {
+        let Next::Sleep(sent) = election.next(at(1)) else { panic!("it has just asked") };
+        let Next::Ask(Ask::Look, patience) = election.next(sent) else { panic!("it is time") };
+        let (heard, answer, want) = match hung {
+            true => (sent + patience, Answer::Failed, News::Same),
+            false => (sent, Answer::Leads(leader("a")), News::Standby(Some(leader("a")))),
+        };
+        assert_eq!(election.answer(sent, heard, answer), want);
+    }
 }
 
 #[test]

@@ -94,6 +94,19 @@ fn key(effect: &Effect) -> Option<Key> {
     }
 }
 
+/// Effects of connections that have ended are looked for among those held back when there
+/// are so many such connections, and more of them than of others.
+const ENDED_HELD: usize = 256;
+
+/// What is held back of a key.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    /// The write that the last effect waits for.
+    write: u64,
+    /// That effect closes the connection: nothing after it could be sent.
+    closes: bool,
+}
+
 /// The connections, and what is held back from them.
 #[derive(Debug)]
 pub struct Dispatch {
@@ -107,8 +120,9 @@ pub struct Dispatch {
     /// one after it, and so on.
     held: VecDeque<Vec<Effect>>,
     first_held: u64,
-    /// The write that the last held effect of each key waits for.
-    held_keys: HashMap<Key, u64>,
+    held_keys: HashMap<Key, Held>,
+    /// Connections that have ended while effects of theirs were held, which still are.
+    ended_held: usize,
     /// Peers with something new in their outbox, woken together.
     dirty: Vec<Peer>,
     changes: Changes,
@@ -128,6 +142,7 @@ impl Dispatch {
             held: VecDeque::new(),
             first_held: 1,
             held_keys: HashMap::new(),
+            ended_held: 0,
             dirty: Vec::new(),
             changes: Vec::new(),
             lost: Vec::new(),
@@ -174,8 +189,8 @@ impl Dispatch {
         } else {
             key(&effect).and_then(|key| self.held_keys.get(&key))
         };
-        match waits_for.and_then(|number| self.held.get_mut((*number - self.first_held) as usize)) {
-            Some(batch) => batch.push(effect),
+        match waits_for {
+            Some(held) => self.keep(held.write, effect),
             None => self.deliver(effect),
         }
     }
@@ -200,27 +215,64 @@ impl Dispatch {
     /// come without gaps.
     pub fn hold(&mut self, number: u64, effects: Vec<Effect>) {
         debug_assert_eq!(number, self.first_held + self.held.len() as u64);
-        for effect in &effects {
-            self.metrics.hot.effect(effect_kind(effect));
-            if let Some(key) = key(effect) {
-                self.held_keys.insert(key, number);
-            }
+        self.held.push_back(Vec::with_capacity(effects.len()));
+        for effect in effects {
+            self.metrics.hot.effect(effect_kind(&effect));
+            self.keep(number, effect);
         }
-        self.held.push_back(effects);
     }
 
     /// Holds effects back until all writes that are under way are durable.
     pub fn hold_behind(&mut self, effects: Vec<Effect>) {
-        let last = self.first_held + self.held.len() as u64 - 1;
-        let Some(batch) = self.held.back_mut() else {
+        if self.held.is_empty() {
             return effects.into_iter().for_each(|effect| self.send(effect));
-        };
+        }
+        let last = self.first_held + self.held.len() as u64 - 1;
         for effect in effects {
             self.metrics.hot.effect(effect_kind(&effect));
-            if let Some(key) = key(&effect) {
-                self.held_keys.insert(key, last);
+            self.keep(last, effect);
+        }
+    }
+
+    /// Keeps an effect for when this write, which is under way, is durable; not one that
+    /// nobody would get.
+    fn keep(&mut self, write: u64, effect: Effect) {
+        if let Some(key) = key(&effect) {
+            if let Key::Connection(connection) = key
+                && !self.peers.contains_key(&connection)
+            {
+                return;
             }
+            let closes =
+                matches!(effect, Effect::CloseScheduler { .. } | Effect::CloseAgent { .. });
+            let held = self.held_keys.entry(key).or_insert(Held { write, closes: false });
+            if held.closes {
+                return;
+            }
+            *held = Held { write, closes };
+        }
+        if let Some(batch) = self.held.get_mut((write - self.first_held) as usize) {
             batch.push(effect);
+        }
+    }
+
+    /// The connection has ended: what was held back for it is of no use. A registry that
+    /// stands still must not let it grow with every peer that tries again.
+    fn forget_held(&mut self, connection: ConnectionId) {
+        if self.held_keys.remove(&Key::Connection(connection)).is_none() {
+            return;
+        }
+        self.ended_held += 1;
+        if self.ended_held < ENDED_HELD.max(self.held_keys.len()) {
+            return;
+        }
+        self.ended_held = 0;
+        for batch in &mut self.held {
+            batch.retain(|effect| match key(effect) {
+                Some(Key::Connection(connection)) => self.peers.contains_key(&connection),
+                Some(Key::Changes) | None => true,
+            });
+            batch.shrink_to(2 * batch.len());
         }
     }
 
@@ -232,12 +284,15 @@ impl Dispatch {
             self.first_held += 1;
             for effect in batch {
                 if let Some(key) = key(&effect)
-                    && self.held_keys.get(&key) == Some(&released)
+                    && self.held_keys.get(&key).is_some_and(|held| held.write == released)
                 {
                     self.held_keys.remove(&key);
                 }
                 self.deliver(effect);
             }
+        }
+        if self.held.is_empty() {
+            self.ended_held = 0;
         }
     }
 
@@ -337,6 +392,7 @@ impl Dispatch {
     fn remove(&mut self, connection: ConnectionId) -> Option<Peer> {
         let peer = self.peers.remove(&connection)?;
         self.fresh.remove(&connection);
+        self.forget_held(connection);
         self.gauge(&peer, -1.0);
         Some(peer)
     }

@@ -105,6 +105,55 @@ fn what_waits_for_all_that_is_written_goes_out_with_the_last() {
     assert_eq!(w.texts(), ["5"]);
 }
 
+/// The registry stands still, and a framework that is refused comes again and again; on one
+/// connection, too.
+#[test]
+fn what_is_held_does_not_grow_with_peers_that_come_again() {
+    let mut w = world(1 << 20);
+    w.dispatch.hold(1, vec![message("2")]);
+    w.dispatch.send(message("3"));
+    let refused = |connection| {
+        let Effect::SendScheduler { event, .. } = message("removed") else { unreachable!() };
+        let told = Effect::SendScheduler { connection, event };
+        vec![told, Effect::CloseScheduler { connection, error: None }]
+    };
+    let held = |w: &World| w.dispatch.held.iter().map(Vec::len).sum::<usize>();
+    for number in 100..5_000 {
+        let connection = ConnectionId(number);
+        w.dispatch.open(connection, Peer::Scheduler(Outbox::new(1 << 20)));
+        w.dispatch.hold_behind(refused(connection));
+        w.dispatch.hold_behind(refused(connection));
+        assert!(w.dispatch.ended(connection).is_some());
+        if number % 100 == 0 {
+            w.dispatch.send(message("-"));
+        }
+        assert!(held(&w) <= 2 + 49 + 2 * ENDED_HELD, "{}", held(&w));
+        // Late, of one that is not there any more.
+        w.dispatch.hold_behind(refused(connection));
+    }
+    assert_eq!(w.dispatch.held_keys.len(), 1);
+    let stays = ConnectionId(6_000);
+    let outbox = Outbox::new(1 << 20);
+    w.dispatch.open(stays, Peer::Scheduler(outbox.clone()));
+    w.dispatch.hold_behind(refused(stays));
+    let before = held(&w);
+    for _ in 0..100 {
+        w.dispatch.hold_behind(refused(stays));
+        refused(stays).into_iter().for_each(|effect| w.dispatch.send(effect));
+        w.dispatch.hold(w.dispatch.first_held + w.dispatch.held.len() as u64, refused(stays));
+    }
+    assert_eq!(held(&w), before);
+
+    w.dispatch.release(1);
+    let texts = w.texts();
+    assert_eq!(texts.len(), 2 + 49);
+    assert_eq!(texts[..3], ["2", "3", "-"]);
+    assert!(!w.dispatch.is_open(stays));
+    w.a = OutboxStream::new(outbox);
+    assert_eq!(w.texts(), ["removed"]);
+    assert!(w.dispatch.held_keys.is_empty());
+}
+
 #[test]
 fn heartbeats_do_not_wait_for_the_registry_but_for_the_first_event() {
     let mut w = world(1 << 20);

@@ -99,14 +99,19 @@ impl Core {
     /// What the agent said on a link that it has given up may come after what it said on
     /// the next one. Tasks that it got since would be taken for lost.
     fn is_newest(&self, key: AgentKey, attempt: Option<(u64, u64)>) -> Result<(), Refusal> {
-        let (Some(last), Some(this)) = (self.agents[key].attempt, attempt) else { return Ok(()) };
-        if this > last {
-            return Ok(());
-        }
+        let agent = &self.agents[key];
+        let Some(last) = agent.attempt else { return Ok(()) };
+        let this = match attempt {
+            Some(this) if this > last => return Ok(()),
+            Some(this) => format!("this is {} and {}", this.0, this.1),
+            // An older version that has taken its place does not count; then the link ends.
+            None if agent.connection().is_none() => return Ok(()),
+            None => "this is without a number, while that link lasts".to_owned(),
+        };
         Err(Refusal {
             reason: format!(
-                "attempt: agent `{}` has come back since, at its start {} and on its link {}; this is {} and {}",
-                self.agents[key].id, last.0, last.1, this.0, this.1
+                "attempt: agent `{}` has come back since, at its start {} and on its link {}; {this}",
+                agent.id, last.0, last.1
             ),
             newer_start: Some(last.0),
             ..Refusal::default()

@@ -171,6 +171,10 @@ fn what_an_agent_said_before_its_last_return_is_not_heard() {
         assert_eq!(env.live_tasks().len(), 2);
         assert!(env.updates("f1").is_empty());
     }
+    // Of an agent that has counted, nor what has no number.
+    let uncounted = mezz::Reregister { attempt: None, ..early.clone() };
+    comes_late(&mut env, &uncounted);
+    assert_eq!(env.live_tasks().len(), 2);
     // Nor when the last link has ended meanwhile.
     env.agents.get_mut("a1").unwrap().connection = linked;
     env.agent_link_breaks("a1");
@@ -182,6 +186,11 @@ fn what_an_agent_said_before_its_last_return_is_not_heard() {
     let inbox = comes(&mut env, &newest);
     assert!(matches!(inbox[..], [Message::Registered(_)]), "{inbox:?}");
     assert_eq!(env.update("f1").state(), TaskState::TaskDropped);
+    // An older version in its place does not count.
+    env.agent_link_breaks("a1");
+    let uncounted = mezz::Reregister { attempt: None, ..newest };
+    let inbox = comes(&mut env, &uncounted);
+    assert!(matches!(inbox[..], [Message::Registered(_)]), "{inbox:?}");
     // Another term knows of nothing newer.
     env.restart_master();
     let inbox = comes(&mut env, &early);
