@@ -11,6 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use mezz_agent::simulation::Search;
 use mezz_proto::{
     LEADER_KEY, LINK_PROTOCOL,
     mezz::v1::{self as mezz, agent_message, master_message},
@@ -37,8 +38,8 @@ const LAST_PAUSE: Duration = Duration::from_secs(3);
 /// For all of them to be registered.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
-/// The longest pause of an agent that looks for a leader where standbys wait for one.
-const BRIEF: Duration = Duration::from_millis(500);
+/// Pauses of an agent that looks for a leader, as `mezz agent` has them.
+const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// What the simulated agents are.
 #[derive(Clone, Debug)]
@@ -191,29 +192,40 @@ impl Agent {
 
     /// As a real agent's link: round after round, with what standbys are to know.
     async fn run_returning(&self, masters: &[String], channels: &[Channel]) {
-        let mut tried = None;
+        let mut search = Search::new(masters.to_vec(), BACKOFF);
         loop {
-            for (master, channel) in masters.iter().zip(channels) {
+            while let Some(master) = search.target() {
+                let place = masters.iter().position(|known| *known == master);
+                let Some(channel) = place.and_then(|place| channels.get(place)) else {
+                    continue;
+                };
+                part_of(search.crowd()).await;
                 let (out, queue) = mpsc::channel(QUEUE);
                 if out.send(self.hello.clone()).await.is_err() {
                     return;
                 }
+                let asked = Instant::now();
+                let tried = search.tried.as_deref();
                 match connect(channel.clone(), ReceiverStream::new(queue), tried).await {
                     Ok(stream) => {
-                        tried = Some(master.as_str());
+                        search.lost(master);
                         let mut registered = None;
                         // However it ended: it is gone.
                         let _ = self.serve(stream, out, &mut registered).await;
                         if let Some(spread) = registered {
+                            search.joined(spread);
                             part_of(spread).await;
                         }
                     }
-                    // A standby; the next in the list is the leader, or will be.
-                    Err(status) if status.metadata().contains_key(LEADER_KEY) => {}
-                    Err(_) => tried = Some(master.as_str()),
+                    Err(status) => match status.metadata().get(LEADER_KEY) {
+                        Some(leader) => {
+                            search.not_leading(leader.to_str().unwrap_or(""), asked.elapsed());
+                        }
+                        None => search.failed(master),
+                    },
                 }
             }
-            part_of(BRIEF).await;
+            part_of(search.pause()).await;
         }
     }
 

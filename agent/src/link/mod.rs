@@ -61,16 +61,22 @@ pub(crate) async fn run(
     stop: CancellationToken,
 ) {
     let mut number = 0;
-    let mut search = Search::new(options.masters.clone(), options.backoff);
+    let mut masters = options.masters.clone();
+    // Each begins elsewhere: without a leader all of them ask all the time.
+    let first = rand::rng().random_range(0..masters.len().max(1));
+    masters.rotate_left(first);
+    let mut search = Search::new(masters, options.backoff);
     loop {
         while let Some(master) = search.target() {
+            if stop.run_until_cancelled(part_of(search.crowd())).await.is_none() {
+                return;
+            }
             number += 1;
             let link = LinkId(number);
-            let began = Instant::now();
+            let mut heard = Heard::default();
             let tried = search.tried.as_deref();
-            let connected =
-                stop.run_until_cancelled(connect(link, &master, tried, &options, &inputs, &stop));
-            match connected.await {
+            let connecting = connect(link, &master, tried, &options, &inputs, &stop, &mut heard);
+            match stop.run_until_cancelled(connecting).await {
                 None => return,
                 Some(Ok(Ended { spread })) => {
                     if stop.is_cancelled() {
@@ -78,9 +84,13 @@ pub(crate) async fn run(
                     }
                     let registered = spread.is_some();
                     tracing::warn!(master, registered, "the link to the master ended");
-                    search.failed(master);
+                    if heard.refused {
+                        search.refused(&master);
+                        continue;
+                    }
+                    search.lost(master);
                     if let Some(spread) = spread {
-                        search.joined();
+                        search.joined(spread);
                         if stop.run_until_cancelled(part_of(spread)).await.is_none() {
                             return;
                         }
@@ -90,8 +100,10 @@ pub(crate) async fn run(
                     match error.metadata().get(LEADER_KEY) {
                         Some(leader) => {
                             let leader = leader.to_str().unwrap_or_default();
-                            search.not_leading(leader, began.elapsed());
+                            search.not_leading(leader, heard.after());
                         }
+                        None if heard.refused => search.refused(&master),
+                        None if heard.led => search.lost(master.clone()),
                         None => search.failed(master.clone()),
                     }
                     let error = chain(&error);
@@ -117,6 +129,24 @@ struct Ended {
     spread: Option<Duration>,
 }
 
+/// What is known of a link, however it ends.
+#[derive(Default)]
+struct Heard {
+    /// When the master was asked for the stream; not when the connection was begun, which
+    /// takes a second where the first packet is lost.
+    asked: Option<Instant>,
+    /// The master leads: it has granted the stream.
+    led: bool,
+    refused: bool,
+}
+
+impl Heard {
+    /// How long the master has kept the request.
+    fn after(&self) -> Duration {
+        self.asked.map_or(Duration::ZERO, |asked| asked.elapsed())
+    }
+}
+
 async fn connect(
     link: LinkId,
     master: &str,
@@ -124,6 +154,7 @@ async fn connect(
     options: &LinkOptions,
     inputs: &mpsc::Sender<Input>,
     stop: &CancellationToken,
+    heard: &mut Heard,
 ) -> Result<Ended, tonic::Status> {
     let failed = |error: tonic::transport::Error| {
         tonic::Status::unavailable(format!("cannot connect: {}", chain(&error)))
@@ -154,11 +185,13 @@ async fn connect(
         request.metadata_mut().insert(TRIED_KEY, tried);
     }
     let talk = async {
+        heard.asked = Some(Instant::now());
         let answer = client.connect(request);
         let incoming = tokio::time::timeout(ANSWER_TIMEOUT, answer)
             .await
             .map_err(|_| tonic::Status::deadline_exceeded("the master does not answer"))??;
-        receive(link, incoming.into_inner(), inputs).await
+        heard.led = true;
+        receive(link, incoming.into_inner(), inputs, heard).await
     };
     let ended = close.run_until_cancelled(talk).await;
     let _ = inputs.send(Input::Core(Event::LinkDown { link })).await;
@@ -169,12 +202,14 @@ async fn receive(
     link: LinkId,
     mut incoming: Streaming<MasterMessage>,
     inputs: &mpsc::Sender<Input>,
+    heard: &mut Heard,
 ) -> Result<Ended, tonic::Status> {
     let mut spread = None;
     loop {
         match incoming.message().await {
             Ok(Some(message)) => {
                 if let Some(master_message::Message::Refused(refused)) = &message.message {
+                    heard.refused = true;
                     let mezz::Refused { reason, permanent, .. } = refused;
                     tracing::warn!(reason, permanent, "the master refuses this agent");
                 }

@@ -5,9 +5,13 @@ use std::time::Duration;
 /// Redirections that are followed in a row.
 const MAX_REDIRECTS: u32 = 3;
 
-/// A standby that keeps a request for so long waits for a leader itself: to ask it again
-/// and again costs it no more than that.
+/// A standby that keeps a request for so long waits for a leader itself. To ask it again and
+/// again costs a connection each time, but no more than one in that time.
 const KEPT: Duration = Duration::from_secs(1);
+
+/// Who waited together and heard at once of the next leader does not go there at once;
+/// whom a crowd is longest kept from it by that.
+const LONGEST_SPREAD: Duration = Duration::from_secs(1);
 
 /// The longest pause while there is, or will be, a leader: so late an agent may hear of it.
 const BRIEF: Duration = Duration::from_millis(500);
@@ -23,12 +27,18 @@ pub struct Search {
     pause: Duration,
     /// In this round a leader was found, or waited for.
     hopeful: bool,
+    /// The leader was found, and does not take the agent: the round is over.
+    refused: bool,
     next: usize,
     /// Named by a standby, and not tried yet.
     leader: Option<String>,
     redirects: u32,
-    /// Where the agent failed last. A standby that knows of no other leader waits
-    /// for one.
+    /// A standby told this leader to all who waited there.
+    crowd: bool,
+    /// In which time the last leader wanted its agents back.
+    spread: Duration,
+    /// The leader that the agent lost, or was sent to in vain. A standby that knows of no
+    /// other waits for one.
     pub tried: Option<String>,
 }
 
@@ -41,9 +51,12 @@ impl Search {
             backoff: (backoff.0, backoff.1.max(backoff.0)),
             pause: Duration::ZERO,
             hopeful: false,
+            refused: false,
             next: 0,
             leader: None,
             redirects: 0,
+            crowd: false,
+            spread: Duration::ZERO,
             tried: None,
         }
     }
@@ -51,6 +64,9 @@ impl Search {
     /// The next address; `None` when a round is over, and the next one begins after a
     /// [`pause`](Self::pause).
     pub fn target(&mut self) -> Option<String> {
+        if self.refused {
+            return None;
+        }
         if let Some(leader) = self.leader.take() {
             self.redirects += 1;
             return Some(leader);
@@ -61,30 +77,66 @@ impl Search {
         master
     }
 
+    /// How long to wait at most before going to the target. All who waited at a standby
+    /// hear of the leader in the same instant.
+    pub fn crowd(&mut self) -> Duration {
+        if std::mem::take(&mut self.crowd) { self.spread } else { Duration::ZERO }
+    }
+
     /// The last target is a standby, and said so after this time; `leader` is empty when it
     /// knows of none.
     pub fn not_leading(&mut self, leader: &str, after: Duration) {
-        self.hopeful |= after >= KEPT;
-        if !leader.is_empty() && self.redirects < MAX_REDIRECTS {
+        let kept = after >= KEPT;
+        self.hopeful |= kept;
+        if leader.is_empty() {
+            // It may lead still, and only standbys tell of it.
+            if kept && self.tried.as_ref().is_some_and(|tried| !self.masters.contains(tried)) {
+                self.tried = None;
+            }
+        } else if self.redirects < MAX_REDIRECTS {
             self.leader = Some(leader.to_owned());
+            self.crowd = kept;
         }
     }
 
-    /// There is no link to this master (any more).
+    /// There is no link to the last target. Unless it was said to lead, standbys are not
+    /// told: they would name the leader at once, that one being another.
     pub fn failed(&mut self, master: String) {
+        if self.redirects > 0 {
+            self.tried = Some(master);
+        }
+    }
+
+    /// The link to the last target, which did lead, is over.
+    pub fn lost(&mut self, master: String) {
         self.tried = Some(master);
     }
 
-    /// The last target leads, and has taken the agent in.
-    pub fn joined(&mut self) {
+    /// The last target leads, and has taken the agent in; it wants its agents back in this
+    /// time.
+    pub fn joined(&mut self, spread: Duration) {
         self.hopeful = true;
+        self.spread = spread.min(LONGEST_SPREAD);
+    }
+
+    /// The last target leads, and does not take the agent. Others would only send it back
+    /// there, so the round ends, and the next begins behind that master; pauses grow.
+    pub fn refused(&mut self, master: &str) {
+        self.refused = true;
+        if self.tried.as_deref() == Some(master) {
+            self.tried = None;
+        }
     }
 
     /// How long to pause at most after a round. It grows from round to round, but not while
     /// standbys keep those who ask until there is a leader: who is then away would hear of
-    /// it late.
+    /// it late. It does where there is one that refuses.
     pub fn pause(&mut self) -> Duration {
-        if std::mem::take(&mut self.hopeful) {
+        let refused = std::mem::take(&mut self.refused);
+        if refused && self.next >= self.masters.len() {
+            self.next = 0;
+        }
+        if std::mem::take(&mut self.hopeful) && !refused {
             self.pause = Duration::ZERO;
             return self.backoff.0.min(BRIEF);
         }
@@ -120,9 +172,90 @@ mod tests {
         let mut search = search(&["a", "b", "c"]);
         let dead = |m: &str| (m == "b").then_some("d");
         assert_eq!(targets(&mut search, dead), "a b d c");
-        assert_eq!(search.tried.as_deref(), Some("c"));
+        assert_eq!(search.tried.as_deref(), Some("d"));
         assert_eq!(targets(&mut search, |_| Some("")), "a b c");
-        assert_eq!(search.tried.as_deref(), Some("c"));
+        assert_eq!(search.tried.as_deref(), Some("d"));
+    }
+
+    /// With the leader and another master off, the standby is to wait for a new leader
+    /// rather than name the old one.
+    #[test]
+    fn a_master_that_never_led_is_not_what_standbys_are_told() {
+        let mut search = search(&["dead", "off", "standby"]);
+        search.lost("dead".to_owned());
+        let standby = |m: &str| (m == "standby").then_some("");
+        assert_eq!(targets(&mut search, standby), "dead off standby");
+        assert_eq!(search.tried.as_deref(), Some("dead"));
+        // Nor does one that was never there have to be found out more than once.
+        let mut search = self::search(&["dead", "off", "standby"]);
+        let names = |m: &str| (m == "standby").then_some("dead");
+        assert_eq!(targets(&mut search, names), "dead off standby dead");
+        assert_eq!(targets(&mut search, standby), "dead off standby");
+        assert_eq!(search.tried.as_deref(), Some("dead"));
+    }
+
+    /// Who was kept for nothing asks for it no more where only standbys know of it.
+    #[test]
+    fn a_leader_that_is_not_in_the_list_is_found_again() {
+        let mut search = search(&["a", "b"]);
+        search.lost("x".to_owned());
+        search.not_leading("", Duration::ZERO);
+        assert_eq!(search.tried.as_deref(), Some("x"));
+        search.not_leading("", Duration::from_secs(4));
+        assert_eq!(search.tried, None);
+        search.lost("b".to_owned());
+        search.not_leading("", Duration::from_secs(4));
+        assert_eq!(search.tried.as_deref(), Some("b"));
+    }
+
+    /// A cluster that is full: the leader refuses, a standby keeps and sends back.
+    #[test]
+    fn pauses_grow_for_whom_the_leader_refuses() {
+        let mut search = search(&["a", "b", "c"]);
+        let mut pauses = Vec::new();
+        for _ in 0..4 {
+            assert_eq!(search.target().as_deref(), Some("a"));
+            search.not_leading("b", Duration::from_secs(4));
+            assert_eq!(search.target().as_deref(), Some("b"));
+            search.refused("b");
+            assert_eq!(search.target(), None);
+            assert_ne!(search.tried.as_deref(), Some("b"));
+            pauses.push(search.pause().as_secs_f64());
+            // It goes on behind the master that it came by.
+            assert_eq!(search.target().as_deref(), Some("b"));
+            search.refused("b");
+            pauses.push(search.pause().as_secs_f64());
+            assert_eq!(search.target().as_deref(), Some("c"));
+            search.not_leading("b", Duration::ZERO);
+            assert_eq!(search.target().as_deref(), Some("b"));
+            search.refused("b");
+            pauses.push(search.pause().as_secs_f64());
+        }
+        assert_eq!(pauses[..5], [1.0, 2.0, 4.0, 5.0, 5.0]);
+        // Let in after all.
+        search.joined(Duration::ZERO);
+        assert_eq!(self::pauses(&mut search, 2), [0.5, 1.0]);
+    }
+
+    #[test]
+    fn who_waited_with_others_goes_to_the_leader_after_a_while() {
+        let mut search = search(&["a"]);
+        let mut wait = |after, told| {
+            search.target();
+            search.not_leading(told, Duration::from_secs(after));
+            search.target();
+            let wait = search.crowd();
+            assert_eq!(search.crowd(), Duration::ZERO);
+            search.joined(Duration::from_millis(700 * after));
+            search.target();
+            wait.as_millis()
+        };
+        // Nobody has told yet how many agents there are.
+        assert_eq!(wait(1, "b"), 0);
+        assert_eq!(wait(4, "b"), 700);
+        assert_eq!(wait(4, "b"), 1000, "nobody is kept for long");
+        assert_eq!(wait(0, "b"), 0, "one that came alone");
+        assert_eq!(wait(4, ""), 0, "nobody is told");
     }
 
     #[test]
@@ -150,10 +283,10 @@ mod tests {
             assert_eq!(pauses(&mut search, 1), [0.5]);
         }
         assert_eq!(pauses(&mut search, 3), [1.0, 2.0, 4.0]);
-        search.joined();
+        search.joined(Duration::ZERO);
         assert_eq!(pauses(&mut search, 2), [0.5, 1.0]);
         let mut quick = Search::new(Vec::new(), (Duration::from_millis(10), Duration::ZERO));
-        quick.joined();
+        quick.joined(Duration::ZERO);
         assert_eq!(pauses(&mut quick, 3), [0.01, 0.01, 0.01]);
     }
 }

@@ -1,6 +1,6 @@
 //! How a driver reaches its peer, behind one trait: gRPC, or memory in tests.
 
-use std::{future::Future, pin::Pin};
+use std::{future::Future, pin::Pin, time::Duration};
 
 use futures_util::Stream;
 use tokio::sync::mpsc;
@@ -12,6 +12,8 @@ pub(crate) enum LinkEnd {
     NotLeading {
         /// host:port of the one that does, if it is known.
         leader: Option<String>,
+        /// How long it has kept the request before it said so; 0 on a link that was open.
+        after: Duration,
     },
     /// The peer refuses this subscription or the last call; trying again would
     /// end the same.

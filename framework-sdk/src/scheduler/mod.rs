@@ -61,7 +61,8 @@ use crate::drive::{self, Transport};
 /// # Panics
 /// Outside of a tokio runtime.
 pub fn connect(options: SchedulerOptions) -> Result<(Scheduler, Events), OptionsError> {
-    connect_with(options, GrpcTransport::default(), rand::random())
+    let transport = GrpcTransport::new(&options.masters);
+    connect_with(options, transport, rand::random())
 }
 
 /// As [`connect`], over any transport; `seed` decides the jitter.

@@ -20,6 +20,7 @@ use mezz_proto::{
     codec::LeanCodec,
     mezz::v1::{GetMasterRequest, GetMasterResponse},
 };
+use rand::RngExt;
 use tokio::{
     sync::watch,
     time::{Instant, timeout},
@@ -35,8 +36,12 @@ use crate::shell::{limits::HELD_PACE, metrics::Metrics};
 
 /// A stream that is asked for while no leader is known waits so long for one: all who
 /// wait for a leader hear of it when it is there, rather than asking again and again.
-/// Less than clients wait for an answer.
+/// With [`HOLD_SPREAD`] less than clients wait for an answer.
 const HOLD: Duration = Duration::from_secs(4);
+
+/// Each waits for up to so much of its time more, by chance: those who came together do
+/// not come together again.
+const HOLD_SPREAD: f64 = 0.5;
 
 /// The streams that wait.
 const STREAMS: [&str; 2] = ["/mezz.v1.Scheduler/Subscribe", "/mezz.v1.AgentLink/Connect"];
@@ -140,18 +145,20 @@ impl Front {
         let Some(stream) = STREAMS.iter().position(|stream| *stream == path) else {
             return not_leading(leader.as_deref());
         };
+        let hold = self.hold.mul_f64(1.0 + HOLD_SPREAD * rand::rng().random::<f64>());
         let tried = request.headers().get(TRIED_KEY).and_then(|v| v.to_str().ok());
         let mut roles = self.role.subscribe();
         let news = async { roles.wait_for(|role| role.is_news(tried)).await.map(|r| r.clone()) };
-        let news = self.stop.run_until_cancelled(timeout(self.hold, news)).await;
+        let news = self.stop.run_until_cancelled(timeout(hold, news)).await;
         match news {
             Some(Ok(Ok(Role::Leads(router, doors)))) => {
                 doors.pass(stream).await;
                 led(router, request).await
             }
             Some(Ok(Ok(Role::StandsBy(leader)))) => not_leading(leader.as_deref()),
-            // Who failed there may well try again: the leader may have been busy.
-            _ => not_leading(tried.filter(|t| leader.as_deref() == Some(t))),
+            // Not where it failed before: that one may be off, and each attempt is slow
+            // then. It comes there by its list, should that one lead still.
+            _ => not_leading(None),
         }
     }
 
@@ -201,7 +208,7 @@ async fn led(mut router: Router, request: Request) -> Response<Body> {
 fn not_leading(leader: Option<&str>) -> Response<Body> {
     let mut status = match leader {
         Some(leader) => Status::unavailable(format!("this master does not lead; {leader} does")),
-        None => Status::unavailable("this master does not lead, and knows of no leader yet"),
+        None => Status::unavailable("this master does not lead, and knows of no other yet"),
     };
     if let Ok(value) = leader.unwrap_or_default().parse() {
         status.metadata_mut().insert(LEADER_KEY, value);

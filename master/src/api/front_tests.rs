@@ -63,7 +63,7 @@ async fn streams_wait_for_a_leader_that_is_news() {
     assert_eq!(waiting.await.unwrap(), "b:1");
     // Also when the process is to stop.
     front.stop.cancel();
-    assert_eq!(told(&front, STREAM, Some("b:1")).await, "b:1");
+    assert_eq!(told(&front, STREAM, Some("b:1")).await, "");
 }
 
 #[tokio::test]
@@ -72,8 +72,39 @@ async fn nobody_waits_for_ever() {
     let began = Instant::now();
     assert_eq!(told(&front, STREAM, None).await, "");
     front.stand_by(Some("a:1".to_owned()));
-    assert_eq!(told(&front, STREAM, Some("a:1")).await, "a:1");
+    // Not to where it has just failed.
+    assert_eq!(told(&front, STREAM, Some("a:1")).await, "");
     assert!(began.elapsed() >= 2 * front.hold);
+    // Nor is one named that is known no more.
+    let waiting = tokio::spawn({
+        let front = front.clone();
+        async move { told(&front, STREAM, Some("a:1")).await }
+    });
+    while front.role.receiver_count() == 0 {
+        tokio::task::yield_now().await;
+    }
+    front.stand_by(None);
+    assert_eq!(waiting.await.unwrap(), "");
+}
+
+#[tokio::test]
+async fn who_came_together_does_not_leave_together() {
+    const CROWD: u32 = 20;
+    let front = Front { hold: Duration::from_millis(200), ..front() };
+    let began = Instant::now();
+    let mut crowd = tokio::task::JoinSet::new();
+    for _ in 0..CROWD {
+        let front = front.clone();
+        crowd.spawn(async move {
+            told(&front, STREAM, None).await;
+            began.elapsed()
+        });
+    }
+    let left = crowd.join_all().await;
+    let (first, last) = (left.iter().min().unwrap(), left.iter().max().unwrap());
+    assert!(*first >= front.hold, "{left:?}");
+    // All of 20 in a quarter of the time: 1 in 10^11.
+    assert!(*last - *first >= front.hold.mul_f64(HOLD_SPREAD / 4.0), "{left:?}");
 }
 
 #[tokio::test]

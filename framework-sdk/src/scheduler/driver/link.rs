@@ -28,9 +28,9 @@ const SHORTEST_HEARTBEAT: Duration = Duration::from_millis(100);
 const TEARDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the master may take to read the last calls when the driver stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
-/// A standby that keeps a request for so long waits for a leader itself: to ask it again and
-/// again costs it no more than that.
-const KEPT: Duration = Duration::from_secs(1);
+/// A standby that keeps a request for so long waits for a leader itself. To ask it again and
+/// again costs a connection each time, but no more than one in that time.
+pub(in crate::scheduler) const KEPT: Duration = Duration::from_secs(1);
 /// The longest pause while there will be a leader: so late a framework may hear of it.
 const BRIEF: Duration = Duration::from_millis(500);
 /// Redirections followed in a row without a pause.
@@ -98,7 +98,13 @@ impl Driver {
     pub(super) fn link_ended(&mut self, now: Time, end: LinkEnd, out: &mut Actions) {
         let closing = matches!(self.phase, Phase::Closing { .. });
         let was_subscribed = self.is_subscribed();
-        self.was_kept(now, &end);
+        let connecting = matches!(self.phase, Phase::Connecting { .. });
+        let kept = matches!(end, LinkEnd::NotLeading { after, .. } if connecting && after >= KEPT);
+        if kept {
+            // Pauses grow, but not while standbys keep those who ask until there is a
+            // leader: who is then away would hear of it late.
+            self.pause = self.backoff.0.min(BRIEF);
+        }
         self.offers.clear();
         self.tasks.disconnected();
         match (self.ending, &end) {
@@ -111,19 +117,21 @@ impl Driver {
         }
         let reason = match end {
             LinkEnd::Refused(reason) => return self.fail(reason, out),
-            LinkEnd::NotLeading { leader: Some(leader) } if self.redirects < MAX_REDIRECTS => {
+            LinkEnd::NotLeading { leader: Some(leader), .. } if self.redirects < MAX_REDIRECTS => {
                 if was_subscribed || closing {
                     deliver(out, Event::Disconnected { reason: format!("{leader} leads now") });
                 }
                 self.redirects += 1;
                 self.leader = Some(leader);
-                self.phase = Phase::Waiting { until: now };
+                // All who were kept hear of it in the same instant.
+                let wait = if kept { self.part_of(self.pause) } else { Duration::ZERO };
+                self.phase = Phase::Waiting { until: now + wait };
                 return;
             }
-            LinkEnd::NotLeading { leader: Some(leader) } => {
+            LinkEnd::NotLeading { leader: Some(leader), .. } => {
                 format!("redirected {MAX_REDIRECTS} times, last to {leader}; no master leads")
             }
-            LinkEnd::NotLeading { leader: None } => {
+            LinkEnd::NotLeading { leader: None, .. } => {
                 format!("{} does not lead and knows no leader", self.target())
             }
             LinkEnd::Closed => "the master ended the subscription".to_owned(),
@@ -194,15 +202,8 @@ impl Driver {
         out.push(Action::End);
     }
 
-    /// Pauses grow, but not while standbys keep those who ask until there is a leader: who
-    /// is then away would hear of it late.
-    fn was_kept(&mut self, now: Time, end: &LinkEnd) {
-        let (Phase::Connecting { until }, LinkEnd::NotLeading { .. }) = (self.phase, end) else {
-            return;
-        };
-        if now + SUBSCRIBE_TIMEOUT >= until + KEPT {
-            self.pause = self.backoff.0.min(BRIEF);
-        }
+    fn part_of(&mut self, pause: Duration) -> Duration {
+        pause.mul_f64(self.rng.random_range(0.0..=1.0))
     }
 
     /// The pause before the next attempt, which goes to the next master unless a
@@ -222,7 +223,7 @@ impl Driver {
         self.pause = pause.saturating_mul(2).min(self.backoff.1);
         // A random part of it, so that the frameworks of a failed master do not come
         // back as one.
-        pause.mul_f64(self.rng.random_range(0.0..=1.0))
+        self.part_of(pause)
     }
 
     pub(super) fn target(&self) -> &str {

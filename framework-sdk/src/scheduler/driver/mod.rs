@@ -35,7 +35,7 @@ const RECONCILE_CHUNK: usize = 1000;
 /// What masters say of a framework that has ended (behaviour rule 13).
 const REMOVED: &str = "Framework has been removed";
 
-pub(in crate::scheduler) use link::SUBSCRIBE_TIMEOUT;
+pub(in crate::scheduler) use link::{KEPT, SUBSCRIBE_TIMEOUT};
 
 type Actions = Vec<Action<Driver>>;
 

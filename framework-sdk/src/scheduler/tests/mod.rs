@@ -211,6 +211,17 @@ fn lost() -> LinkEnd {
     LinkEnd::Lost("cable".into())
 }
 
+/// A standby answers at once.
+fn not_leading(leader: &str) -> LinkEnd {
+    after(Duration::ZERO, leader)
+}
+
+/// A standby answers after this time.
+fn after(after: Duration, leader: &str) -> LinkEnd {
+    let leader = Some(leader.to_owned()).filter(|leader| !leader.is_empty());
+    LinkEnd::NotLeading { leader, after }
+}
+
 #[test]
 fn resubscribes_with_its_id_and_reconciles_until_answered() {
     let mut env = Env::subscribed();
@@ -358,14 +369,14 @@ fn acknowledges_only_what_needs_it_and_only_automatically() {
 fn follows_redirections_and_goes_round_the_masters() {
     let mut env = Env::new(&["m1:1", "m2:2"]);
     env.tick();
-    env.end(LinkEnd::NotLeading { leader: Some("m9:9".into()) });
+    env.end(not_leading("m9:9"));
     assert!(env.events.is_empty(), "a redirection is no failure");
     assert_eq!(env.wait(), Duration::ZERO);
     assert_eq!(env.connects.last().unwrap().0, "m9:9");
     env.end(lost());
     assert_eq!(env.wait(), Duration::ZERO);
     assert_eq!(env.connects.last().unwrap().0, "m1:1");
-    env.end(LinkEnd::NotLeading { leader: None });
+    env.end(not_leading(""));
     let pause = env.wait();
     assert!(pause > Duration::ZERO, "a round was made");
     assert_eq!(env.connects.last().unwrap().0, "m2:2");
@@ -377,7 +388,7 @@ fn redirections_in_a_circle_are_left() {
     let mut env = Env::new(&["m1:1"]);
     env.tick();
     for _ in 0..4 {
-        env.end(LinkEnd::NotLeading { leader: Some("m2:2".into()) });
+        env.end(not_leading("m2:2"));
         if env.events.is_empty() {
             env.wait();
         }
@@ -417,21 +428,25 @@ fn pauses_do_not_grow_while_a_standby_waits_for_a_leader() {
         env.end(lost());
         env.wait();
     }
+    let kept = |leader| after(Duration::from_secs(4), leader);
+    let mut spread = Vec::new();
     for _ in 0..20 {
-        env.now = env.now + Duration::from_secs(4);
-        // The leader that is gone is all that the standby knows.
-        env.end(LinkEnd::NotLeading { leader: Some("m2:2".into()) });
-        assert_eq!(env.wait(), Duration::ZERO);
+        // All who wait are told of the next leader at once, and do not go there at once.
+        env.end(kept("m2:2"));
+        spread.push(env.wait());
         env.end(lost());
         assert!(env.wait() <= Duration::from_millis(100));
-        env.now = env.now + Duration::from_secs(4);
-        env.end(LinkEnd::NotLeading { leader: None });
+        env.end(kept(""));
         assert!(env.wait() <= Duration::from_millis(100));
     }
-    // One that answers at once waits for nobody.
+    assert!(spread.iter().max() <= Some(&Duration::from_millis(100)), "{spread:?}");
+    assert!(spread.iter().max() > Some(&Duration::from_millis(50)), "{spread:?}");
+    assert!(spread.iter().min() < Some(&Duration::from_millis(50)), "{spread:?}");
+    // One that answers at once waits for nobody, however slow the connection was.
     let pauses: Vec<Duration> = (0..10)
         .map(|_| {
-            env.end(LinkEnd::NotLeading { leader: None });
+            env.now = env.now + Duration::from_secs(3);
+            env.end(not_leading(""));
             env.wait()
         })
         .collect();

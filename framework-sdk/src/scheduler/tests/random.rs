@@ -3,7 +3,7 @@
 use mezz_proto::v1::{self, scheduler::event::Type as EventType};
 use proptest::prelude::*;
 
-use super::{Env, kill, lost, offer_id};
+use super::{Env, kill, lost, not_leading, offer_id};
 use crate::{
     drive::{Driver as _, LinkEnd},
     scheduler::command::Command,
@@ -77,8 +77,8 @@ proptest! {
                     env.end(match kind {
                         0 => LinkEnd::Closed,
                         1 => LinkEnd::Refused("no".into()),
-                        2 => LinkEnd::NotLeading { leader: None },
-                        3 => LinkEnd::NotLeading { leader: Some("m3:3".into()) },
+                        2 => not_leading(""),
+                        3 => not_leading("m3:3"),
                         _ => lost(),
                     });
                 }

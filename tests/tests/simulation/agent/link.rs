@@ -56,7 +56,8 @@ impl World {
         }
         agent.links += 1;
         let link = LinkId(agent.links);
-        agent.link = Link::Up { stream, master, link, answered: false, registered: false };
+        let (answered, registered, refused) = (false, false, false);
+        agent.link = Link::Up { stream, master, link, answered, registered, refused };
         agent.due = Some(now + ANSWER);
         agent.asked = now;
         let tried = agent.search.tried.clone();
@@ -66,7 +67,8 @@ impl World {
 
     pub fn agent_heard(&mut self, n: usize, from: Stream, packet: Packet) {
         let agent = &mut self.agents[n];
-        let Link::Up { stream, link, answered, registered, master } = &mut agent.link else {
+        let Link::Up { stream, link, answered, registered, refused, master } = &mut agent.link
+        else {
             return;
         };
         if *stream != from {
@@ -80,6 +82,7 @@ impl World {
             Packet::NotLeading(leader) => self.agent_link_over(n, Some(leader)),
             Packet::ToAgent(message) => {
                 let (master, link) = (*master, *link);
+                *refused |= matches!(&message.message, Some(master_message::Message::Refused(_)));
                 if let Some(master_message::Message::Registered(told)) = &message.message {
                     *registered = true;
                     let id = told.agent_id.value.clone();
@@ -101,18 +104,22 @@ impl World {
     /// The link is over; a standby has named a leader, or none.
     pub(super) fn agent_link_over(&mut self, n: usize, not_leading: Option<String>) {
         let agent = &mut self.agents[n];
-        let Link::Up { master, link, registered, .. } = agent.link else { return };
+        let Link::Up { master, link, answered, registered, refused, .. } = agent.link else {
+            return;
+        };
         agent.link = Link::None;
         agent.due = None;
         let asked = agent.asked;
         if registered {
-            agent.search.joined();
+            agent.search.joined(Duration::ZERO);
             self.say(|| format!("agent{n}: has lost master{master}"));
         }
         let after = self.local(Node::Agent(n)).since(asked);
         let agent = &mut self.agents[n];
         match not_leading {
             Some(leader) => agent.search.not_leading(&leader, after),
+            None if refused => agent.search.refused(&address(master)),
+            None if answered => agent.search.lost(address(master)),
             None => agent.search.failed(address(master)),
         }
         self.agent_event(n, Event::LinkDown { link });

@@ -32,8 +32,18 @@ pub const RESOURCES: &str = "cpus:4;mem:1024";
 #[derive(Debug)]
 enum Link {
     None,
-    Dialing { stream: Stream, master: usize },
-    Up { stream: Stream, master: usize, link: LinkId, answered: bool, registered: bool },
+    Dialing {
+        stream: Stream,
+        master: usize,
+    },
+    Up {
+        stream: Stream,
+        master: usize,
+        link: LinkId,
+        answered: bool,
+        registered: bool,
+        refused: bool,
+    },
 }
 
 /// One agent: what is on its machine, and the process that is there.

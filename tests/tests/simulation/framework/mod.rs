@@ -216,7 +216,7 @@ impl World {
                     *subscribed = true;
                 }
                 framework.due = None;
-                framework.search.joined();
+                framework.search.joined(Duration::ZERO);
                 framework.interval =
                     Duration::from_secs_f64(told.heartbeat_interval_seconds.unwrap_or(15.0));
                 let id = told.framework_id.value.clone();

@@ -187,7 +187,8 @@ impl World {
     }
 
     fn requested(&mut self, n: usize, stream: Stream, tried: Option<String>) {
-        let until = self.local(Node::Master(n)) + HOLD;
+        let hold = HOLD.mul_f64(self.rng.random_range(1.0..=1.5));
+        let until = self.local(Node::Master(n)) + hold;
         let held = Served::Held { tried, until, came: Vec::new() };
         self.masters[n].served.insert(stream, held);
         self.tell_news(n);
@@ -237,15 +238,14 @@ impl World {
         let mut over = Vec::new();
         let master = &self.masters[n];
         for (stream, served) in &master.served {
-            if let Served::Held { tried, until, .. } = served
+            if let Served::Held { until, .. } = served
                 && *until <= now
             {
-                // Who failed there may well try again.
-                over.push((*stream, tried.clone().filter(|_| master.leader == *tried)));
+                over.push(*stream);
             }
         }
-        for (stream, leader) in over {
-            self.send_on(n, stream, leader);
+        for stream in over {
+            self.send_on(n, stream, None);
         }
     }
 
