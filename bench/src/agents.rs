@@ -208,10 +208,10 @@ impl Agent {
                 let tried = search.tried.as_deref();
                 match connect(channel.clone(), ReceiverStream::new(queue), tried).await {
                     Ok(stream) => {
-                        search.lost(master);
                         let mut registered = None;
                         // However it ended: it is gone.
                         let _ = self.serve(stream, out, &mut registered).await;
+                        search.lost(master, asked.elapsed());
                         if let Some(spread) = registered {
                             search.joined(spread);
                             part_of(spread).await;

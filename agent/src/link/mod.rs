@@ -88,7 +88,7 @@ pub(crate) async fn run(
                         search.refused(&master);
                         continue;
                     }
-                    search.lost(master);
+                    search.lost(master, heard.after());
                     if let Some(spread) = spread {
                         search.joined(spread);
                         if stop.run_until_cancelled(part_of(spread)).await.is_none() {
@@ -103,7 +103,7 @@ pub(crate) async fn run(
                             search.not_leading(leader, heard.after());
                         }
                         None if heard.refused => search.refused(&master),
-                        None if heard.led => search.lost(master.clone()),
+                        None if heard.led => search.lost(master.clone(), heard.after()),
                         None => search.failed(master.clone()),
                     }
                     let error = chain(&error);

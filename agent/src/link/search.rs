@@ -107,8 +107,14 @@ impl Search {
         }
     }
 
-    /// The link to the last target, which did lead, is over.
-    pub fn lost(&mut self, master: String) {
+    /// The link to the last target, which did lead, is over; so long after it was asked for.
+    pub fn lost(&mut self, master: String, after: Duration) {
+        // Only the link may be broken, and standbys would keep the agent for a while. One that
+        // ends as soon as it is there is not asked for again at once.
+        if after >= KEPT {
+            self.leader = Some(master.clone());
+            self.redirects = 0;
+        }
         self.tried = Some(master);
     }
 
@@ -182,7 +188,7 @@ mod tests {
     #[test]
     fn a_master_that_never_led_is_not_what_standbys_are_told() {
         let mut search = search(&["dead", "off", "standby"]);
-        search.lost("dead".to_owned());
+        search.lost("dead".to_owned(), Duration::ZERO);
         let standby = |m: &str| (m == "standby").then_some("");
         assert_eq!(targets(&mut search, standby), "dead off standby");
         assert_eq!(search.tried.as_deref(), Some("dead"));
@@ -194,16 +200,29 @@ mod tests {
         assert_eq!(search.tried.as_deref(), Some("dead"));
     }
 
+    /// Standbys would keep the agent for seconds before it came back to a leader that is alive.
+    #[test]
+    fn a_leader_whose_link_broke_is_tried_again_first() {
+        let mut search = search(&["a", "b", "c"]);
+        let standby = |m: &str| (m != "b").then_some("");
+        search.lost("b".to_owned(), Duration::from_secs(60));
+        assert_eq!(targets(&mut search, standby), "b a b c");
+        assert_eq!(search.tried.as_deref(), Some("b"));
+        // Not again and again, when it ends each link at once.
+        search.lost("b".to_owned(), Duration::from_millis(20));
+        assert_eq!(targets(&mut search, standby), "a b c");
+    }
+
     /// Who was kept for nothing asks for it no more where only standbys know of it.
     #[test]
     fn a_leader_that_is_not_in_the_list_is_found_again() {
         let mut search = search(&["a", "b"]);
-        search.lost("x".to_owned());
+        search.lost("x".to_owned(), Duration::ZERO);
         search.not_leading("", Duration::ZERO);
         assert_eq!(search.tried.as_deref(), Some("x"));
         search.not_leading("", Duration::from_secs(4));
         assert_eq!(search.tried, None);
-        search.lost("b".to_owned());
+        search.lost("b".to_owned(), Duration::ZERO);
         search.not_leading("", Duration::from_secs(4));
         assert_eq!(search.tried.as_deref(), Some("b"));
     }

@@ -119,7 +119,7 @@ impl World {
         match not_leading {
             Some(leader) => agent.search.not_leading(&leader, after),
             None if refused => agent.search.refused(&address(master)),
-            None if answered => agent.search.lost(address(master)),
+            None if answered => agent.search.lost(address(master), after),
             None => agent.search.failed(address(master)),
         }
         self.agent_event(n, Event::LinkDown { link });

@@ -92,7 +92,7 @@ impl World {
         framework.silence = None;
         match not_leading {
             Some(leader) => framework.search.not_leading(&leader, after),
-            None if subscribed => framework.search.lost(address(master)),
+            None if subscribed => framework.search.lost(address(master), after),
             None => framework.search.failed(address(master)),
         }
         if subscribed {
