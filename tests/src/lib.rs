@@ -108,6 +108,27 @@ pub fn processes_of(folder: &Path) -> Result<Vec<i32>> {
 /// # Errors
 /// When there is no such process.
 pub fn signal(pid: i32, signal: rustix::process::Signal) -> Result<()> {
+    let raw = pid;
     let pid = rustix::process::Pid::from_raw(pid).context("pid 0")?;
-    rustix::process::kill_process(pid, signal).with_context(|| format!("signalling {pid:?}"))
+    rustix::process::kill_process(pid, signal).with_context(|| format!("signalling {pid:?}"))?;
+    // Only a thread that runs hears of it, and on a busy machine the others go on until then.
+    if signal == rustix::process::Signal::STOP {
+        eventually(PATIENCE, "all its threads stand still", || {
+            let run = running_threads(raw)?;
+            Ok(if run.is_empty() { Ok(()) } else { Err(format!("{run:?}")) })
+        })?;
+    }
+    Ok(())
+}
+
+/// The states of a process's threads that are not stopped.
+fn running_threads(pid: i32) -> Result<Vec<char>> {
+    let mut run = Vec::new();
+    for thread in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let stat = std::fs::read_to_string(thread?.path().join("stat")).unwrap_or_default();
+        // Behind the name in parentheses, which may have some of its own.
+        let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+        run.extend(state.filter(|state| *state != 'T'));
+    }
+    Ok(run)
 }

@@ -147,7 +147,7 @@ fn what_is_broken_is_found() {
 }
 
 fn is_found(sabotage: Sabotage) {
-    let mut seeds = 0..60;
+    let mut seeds = 0..300;
     let found = seeds.find_map(|seed| play(seed, false, sabotage).0.wrong);
     println!("{sabotage:?}, seed {}: {found:?}", seeds.start.saturating_sub(1));
     assert!(found.is_some(), "{sabotage:?} was not found");
