@@ -69,6 +69,10 @@ fn program(cluster: &Cluster) -> Result<PathBuf> {
 import os, sys, time
 from pyspark.sql import SparkSession
 sc = SparkSession.builder.appName("shuffle").getOrCreate().sparkContext
+# A registered executor takes no tasks until all of it has started.
+if sc.getConf().get("spark.scheduler.minRegisteredResourcesRatio") == "1.0":
+    while sc._jsc.sc().getExecutorMemoryStatus().size() < 3:
+        time.sleep(0.05)
 ran = sc.accumulator(0)
 def pair(i):
     ran.add(1)
