@@ -24,8 +24,8 @@ pub const LINK_PROTOCOL: u32 = 2;
 /// leader's `host:port`, or empty when none is known.
 pub const LEADER_KEY: &str = "mezz-leader";
 
-/// Metadata of a request: the `host:port` of the leader at which the client has just
-/// failed. A standby that knows no other waits a moment for one.
+/// Metadata of a request: the `host:port` of the leader that the client has lost, or was
+/// sent to in vain. A standby that knows no other keeps the request for a while.
 pub const TRIED_KEY: &str = "mezz-tried";
 
 /// Messages of the Mesos v1 API, wire compatible with Apache Mesos.
