@@ -9,6 +9,7 @@ pub mod error;
 pub mod ids;
 pub mod json;
 pub mod labels;
+pub mod media;
 pub mod recordio;
 pub mod resources;
 mod states;

@@ -25,13 +25,11 @@ use axum::{
     routing::any,
 };
 use mezz_proto::{
-    error::chain,
     ids::{ExecutorId, FrameworkId},
-    json::{self, JsonError},
-    recordio, strict,
+    media::{Format, MediaError},
+    recordio,
     v1::executor::{Call, Event as ExecutorEvent, call, event},
 };
-use prost::Message;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tonic::{Code, Status};
@@ -41,9 +39,6 @@ use crate::{
     core::{CallError, ConnectionId, Event, ExecutorKey, check_update, same_secret},
     shell::Input,
 };
-
-const JSON: &str = "application/json";
-const PROTOBUF: &str = "application/x-protobuf";
 
 /// Between two HEARTBEAT events (rule 54).
 const HEARTBEAT: Duration = Duration::from_secs(30 * 60);
@@ -107,6 +102,13 @@ impl Refusal {
     }
 }
 
+impl From<MediaError> for Refusal {
+    fn from(error: MediaError) -> Self {
+        let code = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_REQUEST);
+        Self(code, error.to_string())
+    }
+}
+
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let Self(code, text) = self;
@@ -121,13 +123,6 @@ impl IntoResponse for Refusal {
         response.headers_mut().insert(header.0, header::HeaderValue::from_static(header.1));
         response
     }
-}
-
-/// How messages are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Format {
-    Json,
-    Protobuf,
 }
 
 /// In Mesos' order of checks (rule 2).
@@ -145,7 +140,8 @@ async fn handle(api: &Arc<Api>, request: Request) -> Result<Response, Refusal> {
         );
         return Err(Refusal(StatusCode::METHOD_NOT_ALLOWED, text));
     }
-    let format = content_type(&parts.headers)?;
+    let content = parts.headers.get(header::CONTENT_TYPE).map(header::HeaderValue::as_bytes);
+    let format = Format::of_content(content)?;
     let body = tokio::time::timeout(BODY, axum::body::to_bytes(body, MAX_MESSAGE));
     let body = match body.await {
         Ok(Ok(body)) => body,
@@ -158,7 +154,7 @@ async fn handle(api: &Arc<Api>, request: Request) -> Result<Response, Refusal> {
             return Err(Refusal(StatusCode::REQUEST_TIMEOUT, text));
         }
     };
-    let call = parse(format, &body)?;
+    let call = format.decode(&body)?;
     let kind = validate(&call)
         .map_err(|text| Refusal::bad(format!("Failed to validate executor::Call: {text}")))?;
     if kind == call::Type::Subscribe {
@@ -202,68 +198,9 @@ fn unknown() -> Refusal {
     Refusal(StatusCode::UNAUTHORIZED, CallError::Unauthenticated.to_string())
 }
 
-/// As a whole: with a charset it is another one (rule 3).
-fn content_type(headers: &HeaderMap) -> Result<Format, Refusal> {
-    match headers.get(header::CONTENT_TYPE).map(header::HeaderValue::as_bytes) {
-        None => Err(Refusal::bad("Expecting 'Content-Type' to be present")),
-        Some(given) if given == JSON.as_bytes() => Ok(Format::Json),
-        Some(given) if given == PROTOBUF.as_bytes() => Ok(Format::Protobuf),
-        Some(_) => Err(Refusal(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            format!("Expecting 'Content-Type' of {JSON} or {PROTOBUF}"),
-        )),
-    }
-}
-
-/// JSON where both would do (rule 4).
 fn accepted(headers: &HeaderMap) -> Result<Format, Refusal> {
-    let given: Vec<&str> = headers
-        .get_all(header::ACCEPT)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(str::trim)
-        .filter(|range| !range.is_empty())
-        .collect();
-    let takes = |wanted: &str| {
-        given.is_empty()
-            || given.iter().any(|range| {
-                let mut parts = range.split(';').map(str::trim);
-                let name = parts.next().unwrap_or_default();
-                let refused =
-                    parts.any(|p| p.strip_prefix("q=").is_some_and(|q| q.parse() == Ok(0.0)));
-                !refused && (name == wanted || name == "*/*" || name == "application/*")
-            })
-    };
-    if takes(JSON) {
-        Ok(Format::Json)
-    } else if takes(PROTOBUF) {
-        Ok(Format::Protobuf)
-    } else {
-        let text = format!("Expecting 'Accept' to allow '{PROTOBUF}' or '{JSON}'");
-        Err(Refusal(StatusCode::NOT_ACCEPTABLE, text))
-    }
-}
-
-fn parse(format: Format, body: &[u8]) -> Result<Call, Refusal> {
-    match format {
-        Format::Json => {
-            let text = std::str::from_utf8(body).map_err(|error| {
-                Refusal::bad(format!("Failed to parse body into JSON: {error}"))
-            })?;
-            json::from_str(text).map_err(|error| match &error {
-                JsonError::Syntax(syntax) => {
-                    Refusal::bad(format!("Failed to parse body into JSON: {syntax}"))
-                }
-                JsonError::Field { .. } => {
-                    Refusal::bad(format!("Failed to convert JSON into Call protobuf: {error}"))
-                }
-            })
-        }
-        Format::Protobuf => strict::decode(body).map_err(|error| {
-            Refusal::bad(format!("Failed to parse body into Call protobuf: {}", chain(&error)))
-        }),
-    }
+    let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    Ok(Format::accepted(values)?)
 }
 
 /// What can be said of a call without knowing its executor.
@@ -340,12 +277,8 @@ async fn subscribe(
         Ok(Err(status)) => return Err(Refusal::of(&status)),
         Err(_) => return Err(Refusal::stopping()),
     };
-    let name = match format {
-        Format::Json => JSON,
-        Format::Protobuf => PROTOBUF,
-    };
     let body = Body::from_stream(ReceiverStream::new(records).map(Ok::<_, Infallible>));
-    Ok(([(header::CONTENT_TYPE, name)], body).into_response())
+    Ok(([(header::CONTENT_TYPE, format.name())], body).into_response())
 }
 
 /// From the first call to the end.
@@ -402,7 +335,7 @@ async fn pass(
 ) {
     let mut next = first;
     loop {
-        if records.send(encode(format, &next)).await.is_err() {
+        if records.send(recordio::encode(&format.encode(&next))).await.is_err() {
             return;
         }
         next = tokio::select! {
@@ -420,44 +353,14 @@ async fn pass(
     }
 }
 
-fn encode(format: Format, event: &ExecutorEvent) -> Bytes {
-    match format {
-        Format::Json => recordio::encode(json::to_string(event).as_bytes()),
-        Format::Protobuf => recordio::encode(&event.encode_to_vec()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use axum::http::HeaderValue;
-
     use super::*;
-
-    fn accept(value: Option<&'static str>) -> Result<Format, StatusCode> {
-        let mut headers = HeaderMap::new();
-        if let Some(value) = value {
-            headers.insert(header::ACCEPT, HeaderValue::from_static(value));
-        }
-        accepted(&headers).map_err(|refusal| refusal.0)
-    }
-
-    #[test]
-    fn json_is_the_first_choice() {
-        for value in [None, Some("*/*"), Some("application/*"), Some(JSON), Some("")] {
-            assert_eq!(accept(value), Ok(Format::Json), "{value:?}");
-        }
-        assert_eq!(accept(Some("application/x-protobuf, application/json")), Ok(Format::Json));
-        assert_eq!(accept(Some(PROTOBUF)), Ok(Format::Protobuf));
-        let without = Some("application/json;q=0, application/x-protobuf;q=0.5");
-        assert_eq!(accept(without), Ok(Format::Protobuf));
-        assert_eq!(accept(Some("text/html")), Err(StatusCode::NOT_ACCEPTABLE));
-    }
 
     #[test]
     fn calls_are_checked_before_the_core_sees_them() {
         let check = |text: &str| {
-            let call = parse(Format::Json, text.as_bytes()).map_err(|refusal| refusal.1)?;
-            validate(&call)
+            validate(&Format::Json.decode(text.as_bytes()).map_err(|error| error.to_string())?)
         };
         let with = |rest: &str| {
             format!(r#"{{"executor_id":{{"value":"e"}},"framework_id":{{"value":"f"}}{rest}}}"#)
@@ -467,8 +370,6 @@ mod tests {
             with(&format!(r#","type":"UPDATE","update":{{"status":{{{status}}}}}"#))
         };
         for (text, tells) in [
-            ("x".to_owned(), "Failed to parse body into JSON: "),
-            ("{}".to_owned(), "executor_id: is required and missing"),
             (with(""), "Expecting 'type' to be present"),
             (with(r#","type":"NOTHING""#), "Expecting 'type' to be present"),
             (with(r#","type":"UNKNOWN""#), "'type' must be SUBSCRIBE"),
@@ -483,7 +384,5 @@ mod tests {
         let whole = status(r#","source":"SOURCE_EXECUTOR","uuid":"AAAAAAAAAAAAAAAAAAAAAA==""#);
         assert_eq!(check(&whole), Ok(call::Type::Update));
         assert_eq!(check(&with(r#","type":"HEARTBEAT""#)), Ok(call::Type::Heartbeat));
-        let error = parse(Format::Protobuf, b"").unwrap_err();
-        assert!(error.1.contains("executor_id: is required and missing"), "{error:?}");
     }
 }
