@@ -27,6 +27,8 @@ pub(crate) struct Plan {
     /// Number and place in `fields`, by number.
     by_number: Vec<(u32, usize)>,
     by_name: HashMap<String, usize>,
+    /// Places in `fields`.
+    pub(crate) required: Vec<usize>,
 }
 
 /// One field.
@@ -106,7 +108,9 @@ impl Plan {
         let mut by_number: Vec<_> = fields.iter().map(|f| f.number).zip(0..).collect();
         by_number.sort_unstable();
         let by_name = fields.iter().map(|f| f.name.clone()).zip(0..).collect();
-        Self { name: message.name().to_owned(), fields, by_number, by_name }
+        let required = (0..).zip(&fields).filter(|(_, f)| f.required).map(|(place, _)| place);
+        let required = required.collect();
+        Self { name: message.name().to_owned(), fields, by_number, by_name, required }
     }
 
     /// The place in `fields` of the field of this number.
