@@ -48,6 +48,7 @@ use mezz_proto::{
 
 pub use change::Change;
 pub use effect::{CallError, Effect, Effects, OperatorError, OperatorReply};
+pub use frameworks::master_info;
 pub use event::{ConnectionId, Event, OperatorCommand, RequestId};
 pub use invariants::Violation;
 pub use state::{Counters, TaskEnds};
@@ -99,6 +100,8 @@ pub struct Core {
     allocation: AllocationClock,
     interner: Interner,
     counters: Counters,
+    /// Roles' weights, those that were set.
+    weights: BTreeMap<String, f64>,
     /// Numbers of the next agent, framework, offer and completed task.
     next_agent: u64,
     next_framework: u64,

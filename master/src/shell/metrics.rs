@@ -8,6 +8,7 @@ use metrics_exporter_prometheus::{
     BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
 
+pub use super::samples::Samples;
 use super::kinds::{EFFECT_KINDS, EVENT_KINDS};
 use crate::core::Counters;
 
@@ -143,6 +144,11 @@ impl Metrics {
     /// each sample takes memory.
     pub fn upkeep(&self) {
         self.handle.run_upkeep();
+    }
+
+    /// What is counted here, as numbers.
+    pub fn samples(&self) -> Samples {
+        Samples::read(&self.handle.render())
     }
 
     /// The text that Prometheus reads, with what is only looked up for it.

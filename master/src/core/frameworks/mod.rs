@@ -12,6 +12,8 @@ use mezz_proto::{
     v1::scheduler::{Call, call::Type},
 };
 
+pub use subscribe::master_info;
+
 use super::{CallError, ConnectionId, Core, Effects};
 
 impl Core {
