@@ -121,3 +121,19 @@ pub const UNREAD_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How often the recorded samples of histograms are folded into their buckets.
 pub const METRICS_UPKEEP: Duration = Duration::from_secs(1);
+
+/// Operators that listen to the stream of events; of more the oldest is cut (rule 81).
+pub const MAX_SUBSCRIBERS: usize = 1_000;
+
+/// Events that may wait for one of them. The tasks of a few thousand agents that come
+/// back together fit; who is further behind is cut, and subscribes anew.
+pub const SUBSCRIBER_EVENTS: usize = 16_384;
+
+/// Heartbeats of that stream (rule 81).
+pub const SUBSCRIBER_HEARTBEAT: Duration = Duration::from_secs(15);
+
+/// Large answers that are made at the same time; others wait for their turn.
+pub const BIG_ANSWERS: usize = 2;
+
+/// Requests that may wait for a large answer; of more each is told to come again.
+pub const BIG_ANSWER_QUEUE: usize = 1_024;
