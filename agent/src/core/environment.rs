@@ -198,7 +198,7 @@ pub(super) fn nanoseconds(duration: &v1::DurationInfo) -> Duration {
 }
 
 /// Whether it has other addresses than its machine.
-fn has_own_network(container: Option<&v1::ContainerInfo>) -> bool {
+pub(super) fn has_own_network(container: Option<&v1::ContainerInfo>) -> bool {
     let Some(info) = container else { return false };
     match &info.docker {
         Some(docker) if is_docker(container) => docker.network() != Network::Host,

@@ -9,6 +9,7 @@ mod admission;
 mod backlog;
 mod check;
 mod container;
+mod describe;
 mod doom;
 mod drain;
 mod effect;

@@ -38,6 +38,7 @@ pub(super) struct Started {
     pub(super) orphans: Vec<Orphan>,
     pub(super) sandbox_tasks: Vec<(ContainerId, TaskKey)>,
     pub(super) executors: Vec<(ContainerId, Token)>,
+    pub(super) api_address: String,
 }
 
 pub(super) async fn start(
@@ -102,6 +103,7 @@ pub(super) async fn start(
         orphans,
         sandbox_tasks: stored.sandbox_tasks,
         executors,
+        api_address: api_address(options, local),
     })
 }
 
