@@ -381,8 +381,8 @@ async fn bodies_that_do_not_come_keep_nobody_out() {
         stream.write_all(&vec![b' '; 999_000]).await.unwrap();
     }
     let status = async || {
-        let call = br#"{"type":"GET_HEALTH"}"#.to_vec();
-        world.send("/api/v1", JSON, JSON, call).await.status().as_u16()
+        let call = format!("{}{}", " ".repeat(500_000), r#"{"type":"GET_HEALTH"}"#);
+        world.send("/api/v1", JSON, JSON, call.into_bytes()).await.status().as_u16()
     };
     until("there is no room left", async || status().await == 503).await;
     drop(waiting);

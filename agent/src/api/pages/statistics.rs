@@ -188,7 +188,7 @@ impl Usage {
         ]);
         if with_container {
             page.insert("container_id", json!(of.container_id.value));
-            let status = of.container_status.as_ref().map(to_value);
+            let status = of.container_status.as_ref().map(|status| sorted(to_value(status)));
             page.insert("status", status.unwrap_or_default());
         }
         json!(page)
