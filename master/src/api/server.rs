@@ -12,13 +12,15 @@ use tonic::{
 };
 use tracing::{debug, warn};
 
-use super::{Front, agent_link, http, operator::OperatorService, scheduler};
+use super::{
+    Front, agent_link, http, operator::OperatorService, redirect, scheduler, scheduler_http,
+};
 use crate::shell::{
     clock::Clock,
     handle::CoreHandle,
     limits::{
         ACCEPT_PAUSE, CONNECTION_WINDOW, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, MAX_HEADER_BYTES,
-        MAX_OPERATOR_REQUEST_BYTES, STREAM_WINDOW, STREAMS_PER_CONNECTION,
+        MAX_OPERATOR_REQUEST_BYTES, STREAM_WINDOW, STREAMS_PER_CONNECTION, UNREAD_TIMEOUT,
     },
     metrics::Metrics,
     read_model::ReadModel,
@@ -63,6 +65,8 @@ pub fn leader_routes(api: Api) -> Router {
     Routes::new(operator)
         .into_axum_router()
         .merge(scheduler::routes(api.core.clone()))
+        .merge(scheduler_http::routes(api.core.clone()))
+        .merge(redirect::routes(&api.identity.address))
         .merge(agent_link::routes(api.core.clone()))
         .merge(http::routes(Arc::new(api)))
         .fallback(http::not_found)
@@ -98,6 +102,11 @@ fn accept(listener: TcpListener) -> impl Stream<Item = io::Result<TcpStream>> {
                 Ok((stream, peer)) => {
                     if let Err(error) = stream.set_nodelay(true) {
                         debug!(%peer, %error, "cannot set TCP_NODELAY");
+                    }
+                    let unread = u32::try_from(UNREAD_TIMEOUT.as_millis()).unwrap_or(u32::MAX);
+                    if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(&stream, unread)
+                    {
+                        debug!(%peer, %error, "cannot set TCP_USER_TIMEOUT");
                     }
                     return Some((Ok(stream), listener));
                 }
