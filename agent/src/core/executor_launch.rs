@@ -214,7 +214,6 @@ impl Core {
         out: &mut Effects,
     ) {
         executor.tasks.extend(tasks);
-        let token = executor.token.clone();
         self.executors.insert(key.clone(), executor);
         self.persist_executor(key, out);
         let held = self.limits_of(key);
@@ -225,8 +224,7 @@ impl Core {
         }
         let owner = Owner::Executor(key.clone());
         self.add_container(key, owner, &launch.spec, out);
-        let container = launch.spec.id.clone();
-        out.now.push(Effect::Change(Change::ExecutorAdded { container, token }));
+        self.announce_executor(key, out);
         out.now.push(Effect::Launch(Box::new(launch)));
     }
 }
