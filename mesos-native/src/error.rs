@@ -16,6 +16,8 @@ pub(crate) enum Error {
     NotInitialized,
     #[error("Cannot call acknowledgeStatusUpdate: Implicit acknowledgements are enabled")]
     ImplicitAcknowledgements,
+    #[error("offerConstraints: are not supported by updateFramework; leave them empty")]
+    Constraints,
     #[error("Expecting '{0}' to be set in the environment")]
     Variable(&'static str),
     #[error(transparent)]

@@ -1,12 +1,12 @@
 //! All that crosses between Rust and the JVM.
 
-use std::{any::Any, collections::BTreeMap, ffi::CStr, ptr, thread};
+use std::{any::Any, collections::BTreeMap, ffi::CStr, ptr, sync::OnceLock, thread};
 
 use jni::{
     Env, EnvUnowned, JValue, JavaVM,
     errors::ErrorPolicy,
     jni_sig, jni_str,
-    objects::{JByteArray, JClass, JCollection, JObject, JThread},
+    objects::{JByteArray, JClass, JCollection, JObject, JString, JThread},
     refs::Global,
     signature::RuntimeMethodSignature,
     strings::JNIString,
@@ -114,6 +114,31 @@ pub(crate) fn read_all<M: Message + Default>(
     })
 }
 
+/// Each string of a collection.
+pub(crate) fn read_strings(
+    env: &mut Env<'_>,
+    what: &'static str,
+    collection: &JObject<'_>,
+) -> Result<Vec<String>, Error> {
+    if collection.is_null() {
+        return Err(Error::Null(what));
+    }
+    env.with_local_frame(FRAME, |env| {
+        let array = env.as_cast::<JCollection<'_>>(collection)?.to_array(env)?;
+        (0..array.len(env)?)
+            .map(|i| {
+                env.with_local_frame(FRAME, |env| {
+                    let text = array.get_element(env, i)?;
+                    if text.is_null() {
+                        return Err(Error::Null(what));
+                    }
+                    Ok(env.cast_local::<JString<'_>>(text)?.try_to_string(env)?)
+                })
+            })
+            .collect()
+    })
+}
+
 pub(crate) fn read_bytes(
     env: &mut Env<'_>,
     what: &'static str,
@@ -186,6 +211,9 @@ impl Messages {
     }
 }
 
+/// Keeps the class that loaded this library, and so the library itself, which threads run in.
+static PINNED: OnceLock<Global<JClass<'static>>> = OnceLock::new();
+
 /// Starts a thread that the JVM knows, and that does not keep it from ending. Its context
 /// class loader is that of the object whose methods it will call.
 pub(crate) fn start_thread(
@@ -195,6 +223,9 @@ pub(crate) fn start_thread(
     body: impl FnOnce(&mut Env<'_>) + Send + 'static,
 ) -> Result<(), Error> {
     let vm = env.get_java_vm()?;
+    let class = env.find_class(jni_str!("org/apache/mesos/MesosNativeLibrary"))?;
+    let class = env.new_global_ref(class)?;
+    PINNED.get_or_init(|| class);
     let loader = env.get_object_class(callbacks)?.get_class_loader(env)?;
     let loader = env.new_global_ref(loader)?;
     let run = move || {

@@ -52,16 +52,31 @@ fn settings(env: &mut Env<'_>, this: &JObject<'_>) -> Result<Settings, Error> {
     let credential_type = jni_sig!("Lorg/apache/mesos/Protos$Credential;");
     let credential = env.get_field(this, jni_str!("credential"), credential_type)?.l()?;
     let credential: Option<v1::Credential> = java::read_if_any(env, "credential", &credential)?;
-    convert::complete(&mut framework, credential.as_ref(), user, || {
-        unistd::gethostname().ok()?.into_string().ok()
-    });
+    complete(&mut framework, credential.as_ref());
     let master = env.get_field(this, jni_str!("master"), jni_sig!("Ljava/lang/String;"))?.l()?;
     if master.is_null() {
         return Err(Error::Null("master"));
     }
     let master = env.cast_local::<JString<'_>>(master)?.try_to_string(env)?;
     let implicit = env.get_field(this, jni_str!("implicitAcknowledgements"), jni_sig!("Z"))?.z()?;
-    Ok(Settings { master, framework, implicit })
+    let roles_type = jni_sig!("Ljava/util/Collection;");
+    let suppressed_roles = match env.get_field(this, jni_str!("suppressedRoles"), roles_type) {
+        Ok(roles) => roles.l()?,
+        // An older jar.
+        Err(jni::errors::Error::FieldNotFound { .. }) => JObject::null(),
+        Err(error) => return Err(error.into()),
+    };
+    let suppressed_roles = match suppressed_roles.is_null() {
+        true => Vec::new(),
+        false => java::read_strings(env, "suppressedRoles", &suppressed_roles)?,
+    };
+    Ok(Settings { master, framework, suppressed_roles, implicit })
+}
+
+fn complete(framework: &mut v1::FrameworkInfo, credential: Option<&v1::Credential>) {
+    convert::complete(framework, credential, user, || {
+        unistd::gethostname().ok()?.into_string().ok()
+    });
 }
 
 /// The user that this process runs as.
@@ -212,18 +227,84 @@ extern "system" fn kill_task<'l>(
     })
 }
 
-#[unsafe(export_name = "Java_org_apache_mesos_MesosSchedulerDriver_reviveOffers")]
+// By their long names, which older jars find as well: newer ones have two of each.
+#[unsafe(export_name = "Java_org_apache_mesos_MesosSchedulerDriver_reviveOffers__")]
 extern "system" fn revive_offers<'l>(mut env: EnvUnowned<'l>, this: JObject<'l>) -> JObject<'l> {
     answer(&mut env, &this, |_, driver| {
         Ok(driver.call(|calls| async move { calls.revive(&[]).await }))
     })
 }
 
-#[unsafe(export_name = "Java_org_apache_mesos_MesosSchedulerDriver_suppressOffers")]
+#[unsafe(export_name = "Java_org_apache_mesos_MesosSchedulerDriver_reviveOffers__Ljava_util_Collection_2")]
+extern "system" fn revive_offers_of_roles<'l>(
+    mut env: EnvUnowned<'l>,
+    this: JObject<'l>,
+    roles: JObject<'l>,
+) -> JObject<'l> {
+    answer(&mut env, &this, |env, driver| {
+        let roles = java::read_strings(env, "roles", &roles)?;
+        Ok(driver.call(|calls| async move { calls.revive(&roles).await }))
+    })
+}
+
+#[unsafe(export_name = "Java_org_apache_mesos_MesosSchedulerDriver_suppressOffers__")]
 extern "system" fn suppress_offers<'l>(mut env: EnvUnowned<'l>, this: JObject<'l>) -> JObject<'l> {
     answer(&mut env, &this, |_, driver| {
         Ok(driver.call(|calls| async move { calls.suppress(&[]).await }))
     })
+}
+
+#[unsafe(export_name = "Java_org_apache_mesos_MesosSchedulerDriver_suppressOffers__Ljava_util_Collection_2")]
+extern "system" fn suppress_offers_of_roles<'l>(
+    mut env: EnvUnowned<'l>,
+    this: JObject<'l>,
+    roles: JObject<'l>,
+) -> JObject<'l> {
+    answer(&mut env, &this, |env, driver| {
+        let roles = java::read_strings(env, "roles", &roles)?;
+        Ok(driver.call(|calls| async move { calls.suppress(&roles).await }))
+    })
+}
+
+#[unsafe(export_name = "Java_org_apache_mesos_MesosSchedulerDriver_updateFramework")]
+extern "system" fn update_framework<'l>(
+    mut env: EnvUnowned<'l>,
+    this: JObject<'l>,
+    framework: JObject<'l>,
+    suppressed_roles: JObject<'l>,
+) -> JObject<'l> {
+    answer(&mut env, &this, |env, driver| update(env, &driver, &framework, &suppressed_roles))
+}
+
+/// Constraints cannot be changed while a framework runs.
+#[unsafe(export_name = "Java_org_apache_mesos_MesosSchedulerDriver_updateFrameworkWithConstraints")]
+extern "system" fn update_framework_with_constraints<'l>(
+    mut env: EnvUnowned<'l>,
+    this: JObject<'l>,
+    framework: JObject<'l>,
+    suppressed_roles: JObject<'l>,
+    constraints: JObject<'l>,
+) -> JObject<'l> {
+    answer(&mut env, &this, |env, driver| {
+        let constraints: Option<v1::scheduler::OfferConstraints> =
+            java::read_if_any(env, "offerConstraints", &constraints)?;
+        if constraints.is_some_and(|constraints| !constraints.role_constraints.is_empty()) {
+            return Err(Error::Constraints);
+        }
+        update(env, &driver, &framework, &suppressed_roles)
+    })
+}
+
+fn update(
+    env: &mut Env<'_>,
+    driver: &Driver,
+    framework: &JObject<'_>,
+    suppressed_roles: &JObject<'_>,
+) -> Result<Status, Error> {
+    let mut framework = java::read(env, "frameworkInfo", framework)?;
+    complete(&mut framework, None);
+    let suppressed = java::read_strings(env, "suppressedRoles", suppressed_roles)?;
+    Ok(driver.call(|calls| async move { calls.update_framework(framework, &suppressed).await }))
 }
 
 #[unsafe(export_name = "Java_org_apache_mesos_MesosSchedulerDriver_acknowledgeStatusUpdate")]

@@ -35,6 +35,8 @@ struct Settings {
     /// As the program gave it.
     master: String,
     framework: v1::FrameworkInfo,
+    /// Roles that want no offers at first.
+    suppressed_roles: Vec<String>,
     /// Updates are acknowledged when the callback has returned.
     implicit: bool,
 }
@@ -85,6 +87,7 @@ impl Driver {
     fn connect(&self, masters: Vec<String>) -> Result<Events, Error> {
         let runtime = runtime::handle()?;
         let mut options = SchedulerOptions::new(masters, self.settings.framework.clone());
+        options.suppressed_roles.clone_from(&self.settings.suppressed_roles);
         // By us in either case: not after a callback that threw.
         options.acknowledge = AcknowledgeMode::Explicit;
         let (calls, events) = {
