@@ -126,7 +126,13 @@ fn a_framework_in_java_uses_every_call() -> Result<()> {
     ensure!(framework.stdout().contains("DONE"), "{}", framework.stdout());
     eventually_written(
         &cluster,
-        &["registered e of native-api data our data", "sent a TASK_KILLED DRIVER_RUNNING"],
+        &[
+            "registered e of native-api data our data",
+            "sent a TASK_KILLED DRIVER_RUNNING",
+            "error Attempted to send TASK_STAGING status update",
+            "ended DRIVER_ABORTED",
+            "shutdown\nended DRIVER_STOPPED",
+        ],
     )?;
     no_frameworks(&cluster)?;
     cluster.stop()

@@ -261,8 +261,12 @@ public class NativeFramework implements Scheduler {
     } catch (RuntimeException e) {
       check(e.getMessage().contains("taskId"), e.getMessage());
     }
-    driver.sendFrameworkMessage(id, offer.getSlaveId(), "die".getBytes());
+    driver.sendFrameworkMessage(id, offer.getSlaveId(), "staging".getBytes());
     heir.update("c", TaskState.TASK_FAILED);
+    heir.expect("executorLost e 256");
+    offer = heir.offer();
+    driver.launchTasks(offer.getId(), List.of(task("d", offer, "told to end", executor)));
+    heir.update("d", TaskState.TASK_RUNNING);
     check(driver.stop() == Status.DRIVER_STOPPED, "the end");
   }
 
