@@ -171,7 +171,14 @@ impl Core {
             false => Inhabitant::Executor(&key.executor, info, &token),
         };
         let environment = self
-            .environment(&framework.info, &inhabitant, of, command, &sandbox)
+            .environment(
+                &framework.info,
+                &inhabitant,
+                of,
+                info.container.as_ref(),
+                command,
+                &sandbox,
+            )
             .map_err(|error| failed(format!("executor.{error}")))?;
         let spec = ContainerSpec {
             id: id.clone(),

@@ -153,6 +153,7 @@ impl Core {
                 &framework.info,
                 &Inhabitant::Task(&key.task),
                 &info.resources,
+                info.container.as_ref(),
                 command,
                 &sandbox,
             )

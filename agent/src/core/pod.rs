@@ -106,6 +106,7 @@ impl Core {
             &framework.info,
             &Inhabitant::Member(&pod.executor, &key.task),
             &task.info.resources,
+            task.info.container.as_ref(),
             command,
             &sandbox,
         )?;

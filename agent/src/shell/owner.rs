@@ -343,6 +343,7 @@ mod tests {
             cgroup_root: "mezz".into(),
             cgroup_cpu_quota: false,
             launcher: LauncherCommand { program: "/no/launcher".into(), args: vec![] },
+            native_library: None,
             kill_grace: second,
             executor_registration_timeout: second,
             executor_reregistration_timeout: second,

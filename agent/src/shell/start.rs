@@ -222,6 +222,7 @@ fn core_options(
         boot_id,
         api_address: api_address(options, local),
         work_dir: options.work_dir.clone(),
+        native_library: options.native_library.clone(),
         // Only root may become somebody else; others run everything as themselves.
         switch_user: nix::unistd::geteuid().is_root(),
         abilities: abilities(options, containerizer),
