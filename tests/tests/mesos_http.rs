@@ -1,0 +1,53 @@
+//! Real masters and agents under clients that were written for Mesos: in Python, with
+//! nothing but its standard library, over HTTP in both content types.
+//!
+//! The clients and what they check are in `tests/mesos/`: `rules.py` has a function for
+//! each rule and scenario, by its number, and runs those of one subject.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use mezz_tests::{Cluster, ClusterOptions, run_mesos_client};
+
+/// What a subject takes in the worst case on a machine that does much else.
+const PATIENCE: Duration = Duration::from_secs(240);
+
+fn options(master_args: &[&str]) -> ClusterOptions {
+    ClusterOptions {
+        master_args: master_args.iter().map(|&arg| arg.to_owned()).collect(),
+        ..Default::default()
+    }
+}
+
+fn follows(subject: &str, options: ClusterOptions) -> Result<()> {
+    let mut cluster = Cluster::start(options)?;
+    run_mesos_client(&mut cluster, "rules.py", &["--subject", subject], PATIENCE)?;
+    cluster.stop()
+}
+
+fn runs_a_hundred_tasks(format: &str) -> Result<()> {
+    let mut cluster = Cluster::start(ClusterOptions { agents: 2, ..Default::default() })?;
+    let args = ["--format", format, "--faults"];
+    run_mesos_client(&mut cluster, "framework.py", &args, PATIENCE)?;
+    cluster.stop()
+}
+
+#[test]
+fn a_framework_in_json_runs_a_hundred_tasks_while_master_and_agent_are_killed() -> Result<()> {
+    runs_a_hundred_tasks("json")
+}
+
+#[test]
+fn a_framework_in_protobuf_runs_a_hundred_tasks_while_master_and_agent_are_killed() -> Result<()> {
+    runs_a_hundred_tasks("protobuf")
+}
+
+#[test]
+fn calls_of_schedulers_are_checked_as_mesos_does() -> Result<()> {
+    follows("calls", options(&[]))
+}
+
+#[test]
+fn frameworks_subscribe_as_with_mesos() -> Result<()> {
+    follows("subscription", options(&[]))
+}
