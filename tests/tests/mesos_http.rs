@@ -51,3 +51,8 @@ fn calls_of_schedulers_are_checked_as_mesos_does() -> Result<()> {
 fn frameworks_subscribe_as_with_mesos() -> Result<()> {
     follows("subscription", options(&[]))
 }
+
+#[test]
+fn offers_are_used_and_refused_as_with_mesos() -> Result<()> {
+    follows("offers", options(&["--offer-timeout=3s"]))
+}
