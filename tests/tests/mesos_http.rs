@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use mezz_tests::{Cluster, ClusterOptions, run_mesos_client};
+use mezz_tests::{Cluster, ClusterOptions, QUICK_LOSS, run_mesos_client};
 
 /// What a subject takes in the worst case on a machine that does much else.
 const PATIENCE: Duration = Duration::from_secs(240);
@@ -54,5 +54,26 @@ fn frameworks_subscribe_as_with_mesos() -> Result<()> {
 
 #[test]
 fn offers_are_used_and_refused_as_with_mesos() -> Result<()> {
-    follows("offers", options(&["--offer-timeout=3s"]))
+    follows("offers", options(&[]))
+}
+
+#[test]
+fn offers_that_nobody_answers_time_out() -> Result<()> {
+    follows("offer_timeout", options(&["--offer-timeout=3s"]))
+}
+
+#[test]
+fn tasks_are_reported_killed_and_reconciled_as_with_mesos() -> Result<()> {
+    let agent_args = vec!["--update-retry-min=1s".to_owned()];
+    follows("tasks", ClusterOptions { agent_args, ..Default::default() })
+}
+
+#[test]
+fn executors_over_http_are_served_as_with_mesos() -> Result<()> {
+    follows("executors", options(&[]))
+}
+
+#[test]
+fn agents_are_lost_return_and_are_drained_as_with_mesos() -> Result<()> {
+    follows("agents", options(&QUICK_LOSS))
 }
