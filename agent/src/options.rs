@@ -65,6 +65,9 @@ pub struct AgentOptions {
     pub executor_reregistration_timeout: Duration,
     /// Between telling an executor to shut down and killing it (rule 53: 5 s).
     pub executor_shutdown_grace: Duration,
+    /// Executors that speak HTTP must show their token also when they call from this
+    /// machine (Mesos' `--authenticate_http_executors`: off).
+    pub authenticate_http_executors: bool,
     /// First and longest wait before an update is sent again (rule 35: 10 s, 10 min).
     pub update_retry: (Duration, Duration),
     /// Sandboxes of ended containers are removed after this (rule 56: 1 week).

@@ -10,6 +10,7 @@ pub mod ids;
 pub mod json;
 pub mod labels;
 pub mod media;
+pub mod pages;
 pub mod recordio;
 pub mod resources;
 mod states;

@@ -146,6 +146,8 @@ fn agent() -> Agent {
         work_dir: PathBuf::new(),
         inputs,
         executor_queue: 1,
+        authenticate_executors: false,
+        bodies: Default::default(),
         stop: CancellationToken::new(),
     };
     Agent { served: Arc::new(served), stage }

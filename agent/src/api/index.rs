@@ -148,6 +148,11 @@ impl Index {
         self.read(|state| state.executors.values().any(|known| known.is(token)))
     }
 
+    /// That of the executor in this container, if it has not ended.
+    pub(crate) fn token(&self, container: &ContainerId) -> Option<Token> {
+        self.read(|state| state.executors.get(container).cloned())
+    }
+
     /// Containers that have not ended.
     pub(crate) fn running(&self) -> Vec<Entry> {
         self.read(|state| {

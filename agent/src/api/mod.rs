@@ -3,12 +3,15 @@
 
 mod agent;
 mod attach;
+mod body;
+mod ends;
 mod exec;
 mod executor;
 mod executor_http;
 mod files;
 mod http;
 mod index;
+mod refusal;
 
 use std::{
     future::IntoFuture,
@@ -21,7 +24,9 @@ use mezz_proto::mezz::v1::{agent_server::AgentServer, executor_server::ExecutorS
 use tokio::{net::TcpListener, sync::mpsc};
 use tokio_util::sync::CancellationToken;
 
+use self::ends::{Ends, Port};
 pub(crate) use self::{
+    body::Bodies,
     executor::Peer,
     files::Reader,
     index::{DiskUse, Index},
@@ -41,6 +46,9 @@ pub(crate) struct Served {
     pub(crate) inputs: mpsc::Sender<Input>,
     /// Events that may wait for one executor.
     pub(crate) executor_queue: usize,
+    /// Executors that speak HTTP have to show their token, those on this machine too.
+    pub(crate) authenticate_executors: bool,
+    pub(crate) bodies: Bodies,
     pub(crate) stop: CancellationToken,
 }
 
@@ -63,11 +71,8 @@ pub(crate) async fn serve(listener: TcpListener, served: Arc<Served>) -> std::io
         .into_axum_router()
         .merge(executor_http::routes(Arc::clone(&served), connections))
         .merge(http::routes(served));
-    // Small messages both ways: waiting to fill a packet would only delay them.
-    let listener = axum::serve::ListenerExt::tap_io(listener, |stream| {
-        let _ = stream.set_nodelay(true);
-    });
-    let serving = axum::serve(listener, routes)
+    let routes = routes.into_make_service_with_connect_info::<Ends>();
+    let serving = axum::serve(Port(listener), routes)
         .with_graceful_shutdown(stop.clone().cancelled_owned())
         .into_future();
     let too_long = async {

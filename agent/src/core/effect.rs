@@ -221,6 +221,15 @@ pub enum CallError {
     /// for both, so that nobody learns which executors there are.
     #[error("no executor with this id and token runs on this agent")]
     Unauthenticated,
+    /// There is no token, and here there has to be one.
+    #[error(
+        "Authorization: must be `Bearer TOKEN`, for {0}; an executor finds its token in \
+         MESOS_EXECUTOR_AUTHENTICATION_TOKEN"
+    )]
+    NoToken(&'static str),
+    /// Nobody with this id is here; in Mesos' words.
+    #[error("{0} cannot be found")]
+    Unknown(&'static str),
     /// Legal, but not now.
     #[error("{0}")]
     NotAllowed(String),

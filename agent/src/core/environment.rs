@@ -4,10 +4,11 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use mezz_proto::{
     ids::{ExecutorId, TaskId},
-    v1::{self, command_info, environment::variable, secret},
+    pages::duration_text,
+    v1::{self, command_info, container_info::docker_info::Network, environment::variable, secret},
 };
 
-use super::{Core, state::Token};
+use super::{Core, admission::is_docker, state::Token};
 use crate::containerizer::Program;
 
 /// The PATH of commands that set none.
@@ -129,20 +130,28 @@ impl Core {
         };
         set("PATH", DEFAULT_PATH.to_owned());
         set("LIBPROCESS_PORT", "0".to_owned());
+        // One with a network of its own has other addresses.
+        if let Inhabitant::Executor(_, info, _) = inhabitant
+            && let Some(ip) = self.options.executor_ip
+            && !has_own_network(info.container.as_ref())
+        {
+            set("LIBPROCESS_IP", ip.to_string());
+        }
         set("MESOS_AGENT_ENDPOINT", self.options.api_address.clone());
+        set("MESOS_AGENT_ID", agent.clone());
         set("MESOS_ALLOCATION_ROLE", role);
         set("MESOS_CHECKPOINT", if framework.checkpoint() { "1" } else { "0" }.to_owned());
         set("MESOS_DIRECTORY", sandbox.clone());
         set("MESOS_EXECUTOR_ID", executor.to_owned());
-        set("MESOS_EXECUTOR_SHUTDOWN_GRACE_PERIOD", duration(grace));
+        set("MESOS_EXECUTOR_SHUTDOWN_GRACE_PERIOD", duration_text(grace));
         set("MESOS_FRAMEWORK_ID", framework.id.clone().unwrap_or_default().value);
         set("MESOS_HTTP_COMMAND_EXECUTOR", "0".to_owned());
         set("MESOS_SANDBOX", sandbox);
         set("MESOS_SLAVE_ID", agent);
         set("MESOS_SLAVE_PID", format!("slave(1)@{}", self.options.api_address));
         if framework.checkpoint() {
-            set("MESOS_RECOVERY_TIMEOUT", duration(RECOVERY_TIMEOUT));
-            set("MESOS_SUBSCRIPTION_BACKOFF_MAX", duration(SUBSCRIPTION_BACKOFF_MAX));
+            set("MESOS_RECOVERY_TIMEOUT", duration_text(RECOVERY_TIMEOUT));
+            set("MESOS_SUBSCRIPTION_BACKOFF_MAX", duration_text(SUBSCRIPTION_BACKOFF_MAX));
         }
         match inhabitant {
             Inhabitant::Task(id) | Inhabitant::Member(_, id) => {
@@ -188,24 +197,18 @@ pub(super) fn nanoseconds(duration: &v1::DurationInfo) -> Duration {
     Duration::from_nanos(u64::try_from(duration.nanoseconds).unwrap_or(0))
 }
 
-/// As Mesos writes durations: `5secs`, `1500ms`.
-fn duration(duration: Duration) -> String {
-    if duration.subsec_millis() == 0 {
-        format!("{}secs", duration.as_secs())
-    } else {
-        format!("{}ms", duration.as_millis())
+/// Whether it has other addresses than its machine.
+fn has_own_network(container: Option<&v1::ContainerInfo>) -> bool {
+    let Some(info) = container else { return false };
+    match &info.docker {
+        Some(docker) if is_docker(container) => docker.network() != Network::Host,
+        _ => !info.network_infos.is_empty(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn writes_durations_as_mesos_does() {
-        assert_eq!(duration(Duration::from_secs(5)), "5secs");
-        assert_eq!(duration(Duration::from_millis(1500)), "1500ms");
-    }
 
     #[test]
     fn refuses_what_is_no_command() {

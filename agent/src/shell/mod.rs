@@ -23,7 +23,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{collect::Collector, monitor::Monitor, owner::Owner, registry::Registry};
 use crate::{
-    api::{self, Index, Peer, Served},
+    api::{self, Bodies, Index, Peer, Served},
     containerizer::{self, ContainerError},
     core::{ConnectionId, Event, LinkId},
     fetcher,
@@ -176,6 +176,8 @@ pub async fn serve(
         work_dir: options.work_dir.clone(),
         inputs: inputs.clone(),
         executor_queue: queue,
+        authenticate_executors: options.authenticate_http_executors,
+        bodies: Bodies::default(),
         stop: stop.clone(),
     });
     let link =

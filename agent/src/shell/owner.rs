@@ -295,7 +295,8 @@ fn status(error: &CallError) -> Status {
     let text = error.to_string();
     match error {
         CallError::Invalid(_) => Status::invalid_argument(text),
-        CallError::Unauthenticated => Status::unauthenticated(text),
+        CallError::Unauthenticated | CallError::NoToken(_) => Status::unauthenticated(text),
+        CallError::Unknown(_) => Status::not_found(text),
         CallError::NotAllowed(_) => Status::failed_precondition(text),
     }
 }
@@ -342,6 +343,7 @@ mod tests {
             executor_registration_timeout: second,
             executor_reregistration_timeout: second,
             executor_shutdown_grace: second,
+            authenticate_http_executors: false,
             update_retry: (second, second),
             sandbox_retention: second,
             register_backoff: (second, second),

@@ -77,6 +77,7 @@ pub fn options(master: &FakeMaster, work_dir: PathBuf) -> AgentOptions {
         executor_registration_timeout: Duration::from_secs(60),
         executor_reregistration_timeout: Duration::from_secs(10),
         executor_shutdown_grace: Duration::from_millis(300),
+        authenticate_http_executors: false,
         update_retry: (Duration::from_secs(10), Duration::from_secs(600)),
         sandbox_retention: Duration::from_secs(600),
         register_backoff: (Duration::from_millis(10), Duration::from_millis(100)),

@@ -59,6 +59,7 @@ pub fn options(containment: Containment) -> (TempDir, AgentOptions) {
         executor_registration_timeout: Duration::from_secs(60),
         executor_reregistration_timeout: Duration::from_secs(2),
         executor_shutdown_grace: Duration::from_secs(5),
+        authenticate_http_executors: false,
         update_retry: (Duration::from_secs(10), Duration::from_secs(600)),
         sandbox_retention: Duration::from_secs(600),
         register_backoff: (Duration::from_secs(1), Duration::from_secs(60)),

@@ -111,6 +111,16 @@ pub struct AgentArgs {
     #[arg(long, env = "MEZZ_CGROUP_CPU_QUOTA", value_name = "BOOL", default_value = "false")]
     pub cgroup_cpu_quota: String,
 
+    /// Executors that speak HTTP have to show their token, those on this machine too;
+    /// otherwise these are believed who they are without one
+    #[arg(
+        long,
+        env = "MEZZ_AUTHENTICATE_HTTP_EXECUTORS",
+        value_name = "BOOL",
+        default_value = "false"
+    )]
+    pub authenticate_http_executors: String,
+
     /// How long the agent waits for what.
     #[command(flatten)]
     pub timeouts: timeouts::TimeoutArgs,
@@ -169,6 +179,7 @@ pub fn default_options(work_dir: PathBuf, launcher: LauncherCommand) -> AgentOpt
         executor_registration_timeout: Duration::from_secs(60),
         executor_reregistration_timeout: Duration::from_secs(2),
         executor_shutdown_grace: Duration::from_secs(5),
+        authenticate_http_executors: false,
         update_retry: (Duration::from_secs(10), Duration::from_secs(600)),
         sandbox_retention: Duration::from_secs(7 * 86_400),
         register_backoff: (Duration::from_secs(1), Duration::from_secs(60)),
@@ -217,6 +228,12 @@ impl AgentArgs {
             &self.cgroup_cpu_quota,
             units::boolean,
             &mut o.cgroup_cpu_quota,
+        );
+        check.set(
+            "authenticate-http-executors",
+            &self.authenticate_http_executors,
+            units::boolean,
+            &mut o.authenticate_http_executors,
         );
         self.timeouts.set(&mut check, o);
         check.set(

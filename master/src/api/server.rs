@@ -12,7 +12,9 @@ use tonic::{
 };
 use tracing::{debug, warn};
 
-use super::{Front, agent_link, http, operator::OperatorService, scheduler};
+use super::{
+    Front, agent_link, http, operator::OperatorService, redirect, scheduler, scheduler_http,
+};
 use crate::shell::{
     clock::Clock,
     handle::CoreHandle,
@@ -63,6 +65,8 @@ pub fn leader_routes(api: Api) -> Router {
     Routes::new(operator)
         .into_axum_router()
         .merge(scheduler::routes(api.core.clone()))
+        .merge(scheduler_http::routes(api.core.clone()))
+        .merge(redirect::routes(&api.identity.address))
         .merge(agent_link::routes(api.core.clone()))
         .merge(http::routes(Arc::new(api)))
         .fallback(http::not_found)

@@ -8,6 +8,7 @@ mod elected;
 pub mod handle;
 pub mod kinds;
 pub mod limits;
+pub mod lone_call;
 pub mod metrics;
 mod news;
 pub mod outbox;

@@ -1,7 +1,9 @@
 //! The whole master over loopback, with real gRPC and HTTP clients.
 
 mod common;
+mod http;
 mod life;
 mod operator;
 mod protocol;
 mod restart;
+mod scheduler_http;

@@ -67,6 +67,8 @@ fn the_environment_tells_what_mesos_tells_and_the_command_wins() {
     assert_eq!(get("MESOS_EXECUTOR_ID"), Some("t"));
     assert_eq!(get("MESOS_TASK_ID"), Some("t"));
     assert_eq!(get("MESOS_SLAVE_ID"), Some(AGENT));
+    assert_eq!(get("MESOS_AGENT_ID"), Some(AGENT));
+    assert_eq!(get("LIBPROCESS_IP"), None);
     assert_eq!(get("MESOS_ALLOCATION_ROLE"), Some("role"));
     assert_eq!(get("MESOS_CHECKPOINT"), Some("0"));
     assert_eq!(get("MESOS_AGENT_ENDPOINT"), Some("host:5051"));

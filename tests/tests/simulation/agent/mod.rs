@@ -126,6 +126,8 @@ fn options(n: usize, boot_id: String, seed: [u8; 32]) -> CoreOptions {
         executor_registration_timeout: Duration::from_secs(60),
         executor_reregistration_timeout: Duration::from_secs(2),
         executor_shutdown_grace: Duration::from_secs(5),
+        authenticate_executors: false,
+        executor_ip: None,
         update_retry: (Duration::from_secs(5), Duration::from_secs(30)),
         max_tasks: 1_000,
         seed,
