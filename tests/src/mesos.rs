@@ -47,7 +47,7 @@ pub fn run_mesos_client(
         let errors = std::fs::read_to_string(cluster.folder().join("client.err"));
         format!("{}\n--- stderr\n{}", script.said, errors.unwrap_or_default())
     })?;
-    Ok(script.said)
+    Ok(std::mem::take(&mut script.said))
 }
 
 struct Script {
