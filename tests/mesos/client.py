@@ -20,7 +20,7 @@ PROTOBUF = "application/x-protobuf"
 FORMATS = {"json": JSON, "protobuf": PROTOBUF}
 
 # How long anything may take that normally takes a second: the machines are small and shared.
-PATIENCE = 60
+PATIENCE = 30
 
 
 class Failed(Exception):

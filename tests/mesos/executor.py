@@ -11,6 +11,7 @@ import argparse
 import base64
 import json
 import os
+import re
 import sys
 import threading
 import time
@@ -18,12 +19,13 @@ import time
 import client
 
 
+UNITS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "secs": 1, "mins": 60, "hrs": 3600, "days": 86400, "weeks": 604800}
+
+
 def seconds_of(text):
-    """Of Mesos' durations: `5secs`, `15mins`."""
-    for unit, factor in (("ns", 1e-9), ("us", 1e-6), ("ms", 1e-3), ("secs", 1), ("mins", 60), ("hrs", 3600), ("days", 86400), ("weeks", 604800)):  # fmt: skip
-        if text.endswith(unit):
-            return float(text[: -len(unit)]) * factor
-    raise ValueError(text)
+    """Of Mesos' durations: `5secs`, `1.5mins`."""
+    number, unit = re.fullmatch(r"([\d.]+)([a-z]+)", text).groups()
+    return float(number) * UNITS[unit]
 
 
 class Executor:

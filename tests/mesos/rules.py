@@ -13,6 +13,7 @@ import time
 import traceback
 
 import client
+from scheduler import Framework
 
 
 class Cluster:
@@ -45,6 +46,7 @@ def main():
             traceback.print_exc()
             failed.append(name)
             word = "FAILED"
+        Framework.forget_all()
         print(f"{word:6} {time.monotonic() - begin:6.2f} s  {name}", flush=True)
     if failed:
         sys.exit(f"{args.subject}: {len(failed)} failed: {', '.join(failed)}")

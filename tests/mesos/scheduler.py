@@ -1,7 +1,7 @@
 """The scheduler's side of Mesos' v1 API, call by call."""
 
 import client
-from client import eventually, expect
+from client import expect
 
 TERMINAL = {
     "TASK_FINISHED", "TASK_FAILED", "TASK_KILLED", "TASK_LOST", "TASK_ERROR", "TASK_DROPPED",
@@ -52,7 +52,11 @@ def task(task_id, offer, command="sleep 1000", cpus=0.1, mem=32, **more):
 class Framework:
     """One framework and its newest stream."""
 
+    # Those that may have subscribed since `forget_all`.
+    live = []
+
     def __init__(self, address, content=client.JSON, **more):
+        Framework.live.append(self)
         self.api = client.scheduler(address, content)
         self.info = info(**more)
         self.stream = None
@@ -129,7 +133,19 @@ class Framework:
 
     def teardown(self):
         self.call("TEARDOWN")
-        eventually("the stream ends", lambda: self.stream.wait_closed() is not None)
+        self.stream.wait_closed()
+
+    @classmethod
+    def forget_all(cls):
+        """What a function that failed has left behind shall not harm the next one."""
+        while cls.live:
+            framework = cls.live.pop()
+            try:
+                framework.post("TEARDOWN")
+                framework.stream.close()
+            except Exception:
+                # It was torn down, or never subscribed, or the master is away.
+                pass
 
 
 def named(event, task_id):

@@ -21,14 +21,15 @@ fn options(master_args: &[&str]) -> ClusterOptions {
 
 fn follows(subject: &str, options: ClusterOptions) -> Result<()> {
     let mut cluster = Cluster::start(options)?;
-    run_mesos_client(&mut cluster, "rules.py", &["--subject", subject], PATIENCE)?;
+    let args = ["--subject", subject];
+    println!("{}", run_mesos_client(&mut cluster, "rules.py", &args, PATIENCE)?);
     cluster.stop()
 }
 
 fn runs_a_hundred_tasks(format: &str) -> Result<()> {
     let mut cluster = Cluster::start(ClusterOptions { agents: 2, ..Default::default() })?;
     let args = ["--format", format, "--faults"];
-    run_mesos_client(&mut cluster, "framework.py", &args, PATIENCE)?;
+    println!("{}", run_mesos_client(&mut cluster, "framework.py", &args, PATIENCE)?);
     cluster.stop()
 }
 
