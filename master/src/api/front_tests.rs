@@ -179,6 +179,10 @@ async fn a_standby_has_few_pages_and_sends_the_rest_on() {
     let moved = ask("/state?x=1").await;
     assert_eq!(moved.status(), StatusCode::TEMPORARY_REDIRECT);
     assert_eq!(moved.headers()[header::LOCATION], "//a:1/state?x=1");
+    let redirect = ask("/master/redirect").await;
+    assert_eq!(redirect.status(), StatusCode::TEMPORARY_REDIRECT);
+    assert_eq!(redirect.headers()[header::LOCATION], "//a:1");
+    assert_eq!(ask("/redirect/x").await.status(), StatusCode::NOT_FOUND);
     for (path, text) in [
         ("/health", "the leader is a:1"),
         ("/", "me:5050"),

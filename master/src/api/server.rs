@@ -20,7 +20,7 @@ use crate::shell::{
     handle::CoreHandle,
     limits::{
         ACCEPT_PAUSE, CONNECTION_WINDOW, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, MAX_HEADER_BYTES,
-        MAX_OPERATOR_REQUEST_BYTES, STREAM_WINDOW, STREAMS_PER_CONNECTION,
+        MAX_OPERATOR_REQUEST_BYTES, STREAM_WINDOW, STREAMS_PER_CONNECTION, UNREAD_TIMEOUT,
     },
     metrics::Metrics,
     read_model::ReadModel,
@@ -102,6 +102,11 @@ fn accept(listener: TcpListener) -> impl Stream<Item = io::Result<TcpStream>> {
                 Ok((stream, peer)) => {
                     if let Err(error) = stream.set_nodelay(true) {
                         debug!(%peer, %error, "cannot set TCP_NODELAY");
+                    }
+                    let unread = u32::try_from(UNREAD_TIMEOUT.as_millis()).unwrap_or(u32::MAX);
+                    if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(&stream, unread)
+                    {
+                        debug!(%peer, %error, "cannot set TCP_USER_TIMEOUT");
                     }
                     return Some((Ok(stream), listener));
                 }

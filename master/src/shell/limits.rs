@@ -115,5 +115,9 @@ pub const MAX_HEADER_BYTES: u32 = 16 << 10;
 /// trying again at once would only burn the processor.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// A peer that has not taken what was sent to it for so long is cut off: it has died, or
+/// reads nothing. HTTP/1 has no pings that would tell.
+pub const UNREAD_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// How often the recorded samples of histograms are folded into their buckets.
 pub const METRICS_UPKEEP: Duration = Duration::from_secs(1);

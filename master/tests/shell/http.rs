@@ -6,7 +6,10 @@ use std::collections::BTreeMap;
 use mezz_proto::{
     media::Format,
     recordio,
-    v1::scheduler::{Call, Event, event},
+    v1::{
+        self,
+        scheduler::{Call, Event, call, event},
+    },
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -223,4 +226,18 @@ impl HttpFramework {
         let body = self.format.encode(&call);
         request(&self.address, "POST", SCHEDULER, &headers, &body).await
     }
+}
+
+/// A call of this type, with nothing else.
+pub fn of(kind: call::Type) -> Call {
+    Call { r#type: Some(kind as i32), ..Default::default() }
+}
+
+/// A subscription to these roles.
+pub fn multi_role(mut call: Call, roles: &[&str]) -> Call {
+    let info = &mut call.subscribe.as_mut().unwrap().framework_info;
+    info.roles = roles.iter().map(|&role| role.to_owned()).collect();
+    let kind = v1::framework_info::capability::Type::MultiRole as i32;
+    info.capabilities.push(v1::framework_info::Capability { r#type: Some(kind) });
+    call
 }

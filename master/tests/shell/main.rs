@@ -7,3 +7,4 @@ mod operator;
 mod protocol;
 mod restart;
 mod scheduler_http;
+mod scheduler_stream;

@@ -38,18 +38,6 @@ fn is_captured(answer: &Answer, name: &str) {
     }
 }
 
-fn of(kind: call::Type) -> Call {
-    Call { r#type: Some(kind as i32), ..Default::default() }
-}
-
-fn multi_role(mut call: Call, roles: &[&str]) -> Call {
-    let info = &mut call.subscribe.as_mut().unwrap().framework_info;
-    info.roles = roles.iter().map(|&role| role.to_owned()).collect();
-    let kind = v1::framework_info::capability::Type::MultiRole as i32;
-    info.capabilities.push(v1::framework_info::Capability { r#type: Some(kind) });
-    call
-}
-
 fn accept(offer: &v1::Offer, task: &str, dialect: Dialect) -> Call {
     let info = v1::TaskInfo {
         name: task.to_owned(),
@@ -261,16 +249,14 @@ async fn a_bad_call_costs_only_itself() {
     let call = subscribe(None, 0.0);
     let mut framework = HttpFramework::subscribe(&master.address, Format::Json, &call).await;
     let operation = v1::offer::Operation {
-        id: Some(v1::OperationId { value: "o".to_owned() }),
         r#type: Some(v1::offer::operation::Type::Launch as i32),
-        launch: Some(v1::offer::operation::Launch::default()),
         ..Default::default()
     };
     let accept = call::Accept { operations: vec![operation], ..Default::default() };
     let bad = Call { accept: Some(accept), ..of(call::Type::Accept) };
     let answer = framework.call(bad).await;
     assert_eq!(answer.status, 400);
-    assert!(answer.text().contains("accept.operations[0].id"), "{}", answer.text());
+    assert!(answer.text().contains("accept.operations[0].launch"), "{}", answer.text());
 
     let mut info = call.subscribe.unwrap().framework_info;
     info.id = Some(v1::FrameworkId { value: framework.id.clone() });
@@ -311,5 +297,118 @@ async fn a_bad_call_costs_only_itself() {
     assert_eq!(framework.call(reconcile).await.status, 202);
     let status = framework.next(event::Type::Update).await.update.unwrap().status;
     assert_eq!(status.task_id.value, "t");
+    master.stop().await;
+}
+
+#[tokio::test]
+async fn what_mezz_has_not_is_answered_all_the_same() {
+    let master = TestMaster::start(memory()).await;
+    let _agent = Agent::register(&master, "host-1").await;
+    let call = subscribe(None, 0.0);
+    let mut framework = HttpFramework::subscribe(&master.address, Format::Json, &call).await;
+    let offers = framework.next(event::Type::Offers).await.offers.unwrap().offers;
+    let reserve = |id: Option<&str>| v1::offer::Operation {
+        r#type: Some(v1::offer::operation::Type::Reserve as i32),
+        id: id.map(|id| v1::OperationId { value: id.to_owned() }),
+        reserve: Some(Default::default()),
+        ..Default::default()
+    };
+    let accept = Call {
+        accept: Some(call::Accept {
+            offer_ids: vec![offers[0].id.clone()],
+            operations: vec![reserve(None), reserve(Some("o"))],
+            filters: None,
+        }),
+        ..of(call::Type::Accept)
+    };
+    assert_eq!(framework.call(accept).await.status, 202);
+    let status = async |framework: &mut HttpFramework| {
+        let event = framework.next(event::Type::UpdateOperationStatus).await;
+        event.update_operation_status.unwrap().status
+    };
+    let refused = status(&mut framework).await;
+    assert_eq!(refused.state(), v1::OperationState::OperationError);
+    assert_eq!(refused.operation_id.unwrap().value, "o");
+
+    let asked = call::reconcile_operations::Operation {
+        operation_id: v1::OperationId { value: "o".to_owned() },
+        ..Default::default()
+    };
+    let reconcile = || Call {
+        reconcile_operations: Some(call::ReconcileOperations { operations: vec![asked.clone()] }),
+        ..of(call::Type::ReconcileOperations)
+    };
+    let answer = framework.call(reconcile()).await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.headers["content-type"], "application/json");
+    let body: Value = serde_json::from_slice(&answer.body).unwrap();
+    assert_eq!(body["type"], "RECONCILE_OPERATIONS");
+    let states = &body["reconcile_operations"]["operation_statuses"];
+    assert_eq!(states[0]["state"], "OPERATION_UNKNOWN");
+    assert_eq!(status(&mut framework).await.state(), v1::OperationState::OperationUnknown);
+    let id = framework.stream_id.clone();
+    let headers = [("accept", "text/html"), ("mesos-stream-id", id.as_str())];
+    assert_eq!(framework.call_with(reconcile(), &headers).await.status, 406);
+
+    for call in [
+        Call { request: Some(Default::default()), ..of(call::Type::Request) },
+        Call {
+            accept_inverse_offers: Some(Default::default()),
+            ..of(call::Type::AcceptInverseOffers)
+        },
+        Call {
+            decline_inverse_offers: Some(Default::default()),
+            ..of(call::Type::DeclineInverseOffers)
+        },
+        Call {
+            acknowledge_operation_status: Some(call::AcknowledgeOperationStatus {
+                agent_id: Some(offers[0].agent_id.clone()),
+                uuid: vec![0; 16],
+                ..Default::default()
+            }),
+            ..of(call::Type::AcknowledgeOperationStatus)
+        },
+        of(call::Type::Suppress),
+        Call {
+            decline: Some(call::Decline { offer_ids: vec![], filters: None }),
+            ..of(call::Type::Decline)
+        },
+        Call {
+            shutdown: Some(call::Shutdown {
+                agent_id: offers[0].agent_id.clone(),
+                executor_id: v1::ExecutorId { value: "e".to_owned() },
+            }),
+            ..of(call::Type::Shutdown)
+        },
+    ] {
+        let answer = framework.call(call.clone()).await;
+        assert_eq!((answer.status, answer.text()), (202, ""), "{call:?}");
+    }
+    master.stop().await;
+}
+
+#[tokio::test]
+async fn one_framework_too_many_is_told_to_wait() {
+    let mut options = memory();
+    options.core.max_frameworks = 1;
+    let master = TestMaster::start(options).await;
+    let call = subscribe(None, 0.0);
+    let first = HttpFramework::subscribe(&master.address, Format::Json, &call).await;
+    let second = HttpFramework::open(&master.address, Format::Json, &call).await;
+    assert_eq!(second.head.status, 503);
+    drop(first);
+    master.stop().await;
+}
+
+#[tokio::test]
+async fn the_leader_says_where_it_is() {
+    let master = TestMaster::start(memory()).await;
+    let get = async |path: &str| request(&master.address, "GET", path, &[], b"").await;
+    for path in ["/redirect", "/master/redirect"] {
+        let answer = get(path).await;
+        assert_eq!(answer.status, 307);
+        assert_eq!(answer.headers["location"], format!("//{}", master.address));
+    }
+    assert_eq!(get("/redirect/x").await.status, 404);
     master.stop().await;
 }

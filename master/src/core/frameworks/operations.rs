@@ -47,7 +47,15 @@ impl Core {
                 OperationState::OperationGoneByOperator,
                 "Reconciliation: Agent marked gone by operator",
             ),
-            _ => (OperationState::OperationUnknown, "Reconciliation: Operation is unknown"),
+            Some(_) => (OperationState::OperationUnknown, "Reconciliation: Operation is unknown"),
+            None if agent_id.is_none() => (
+                OperationState::OperationUnknown,
+                "Reconciliation: Operation is unknown and no 'agent_id' was provided",
+            ),
+            None => (
+                OperationState::OperationUnknown,
+                "Reconciliation: Both operation and agent are unknown",
+            ),
         };
         OperationStatus {
             operation_id: Some(operation_id),

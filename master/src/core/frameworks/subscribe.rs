@@ -5,6 +5,7 @@ use mezz_proto::{
     time::Time,
     v1::{
         self,
+        master_info::{self, capability::Type as Capability},
         scheduler::{Call, event::Subscribed},
     },
 };
@@ -201,6 +202,10 @@ impl Core {
                 ip: ip.map(|ip| ip.to_string()),
                 port: port.into(),
             }),
+            // Not QUOTA_V2: there are no quotas yet.
+            capabilities: [Capability::AgentUpdate, Capability::AgentDraining]
+                .map(|kind| master_info::Capability { r#type: Some(kind as i32) })
+                .into(),
             ..Default::default()
         }
     }
