@@ -48,8 +48,8 @@ use mezz_proto::{
 
 pub use change::Change;
 pub use effect::{CallError, Effect, Effects, OperatorError, OperatorReply};
-pub use frameworks::master_info;
 pub use event::{ConnectionId, Event, OperatorCommand, RequestId};
+pub use frameworks::master_info;
 pub use invariants::Violation;
 pub use state::{Counters, TaskEnds};
 pub use validate::{MAX_RECORD_BYTES, is_weight};

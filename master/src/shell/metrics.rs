@@ -8,8 +8,8 @@ use metrics_exporter_prometheus::{
     BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
 
-pub use super::samples::Samples;
 use super::kinds::{EFFECT_KINDS, EVENT_KINDS};
+pub use super::samples::Samples;
 use crate::core::Counters;
 
 /// Events that the core handled, by `kind`.

@@ -566,8 +566,5 @@ impl State {
 
 /// The role that resources are allocated to.
 fn role_of(resources: &[v1::Resource]) -> &str {
-    resources
-        .iter()
-        .find_map(|r| r.allocation_info.as_ref()?.role.as_deref())
-        .unwrap_or("*")
+    resources.iter().find_map(|r| r.allocation_info.as_ref()?.role.as_deref()).unwrap_or("*")
 }

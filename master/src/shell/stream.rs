@@ -103,10 +103,7 @@ pub fn heartbeat() -> Event {
 /// An agent registered, or is back.
 pub fn agent_added(entry: &AgentEntry, sums: &Sums) -> Event {
     let agent = view::agent(entry, sums);
-    Event {
-        agent_added: Some(event::AgentAdded { agent }),
-        ..event(event::Type::AgentAdded)
-    }
+    Event { agent_added: Some(event::AgentAdded { agent }), ..event(event::Type::AgentAdded) }
 }
 
 /// An agent is forgotten. Mesos does not tell of agents that are marked gone; here whoever
@@ -173,11 +170,7 @@ pub fn task(is_new: bool, record: &v1::Task, partition_aware: bool) -> Event {
         ..Default::default()
     });
     Event {
-        task_updated: Some(event::TaskUpdated {
-            framework_id: task.framework_id,
-            status,
-            state,
-        }),
+        task_updated: Some(event::TaskUpdated { framework_id: task.framework_id, status, state }),
         ..event(event::Type::TaskUpdated)
     }
 }

@@ -101,11 +101,8 @@ fn frameworks(snapshot: &Snapshot) -> response::GetFrameworks {
     for (record, sums) in &snapshot.frameworks {
         let offers = snapshot.offers_of(framework_id(&record.framework));
         let framework = view::framework(record, sums, offers.iter().map(|o| &o.offer));
-        let list = if view::is_live(record) {
-            &mut out.frameworks
-        } else {
-            &mut out.completed_frameworks
-        };
+        let list =
+            if view::is_live(record) { &mut out.frameworks } else { &mut out.completed_frameworks };
         list.push(framework);
     }
     out

@@ -30,18 +30,17 @@ use crate::{
 /// longer is a setting.
 const MAX_LOGGING_TIME: Duration = Duration::from_secs(7 * 24 * 3600);
 
-pub(super) async fn answer(
-    pages: Arc<Pages>,
-    kind: Type,
-    call: Call,
-    form: Format,
-) -> Response {
+pub(super) async fn answer(pages: Arc<Pages>, kind: Type, call: Call, form: Format) -> Response {
     let api = &pages.api;
     let mut out = Answer::default();
     match kind {
         Type::Subscribe => return stream::subscribe(&pages, form).await,
-        Type::GetState | Type::GetAgents | Type::GetFrameworks | Type::GetExecutors
-        | Type::GetTasks | Type::GetRoles => return read(&pages, kind, form).await,
+        Type::GetState
+        | Type::GetAgents
+        | Type::GetFrameworks
+        | Type::GetExecutors
+        | Type::GetTasks
+        | Type::GetRoles => return read(&pages, kind, form).await,
         Type::GetMetrics => {
             out.set_type(response::Type::GetMetrics);
             match metrics(&pages).await {
@@ -116,9 +115,7 @@ async fn read(pages: &Arc<Pages>, kind: Type, form: Format) -> Response {
     let (wanted, include) = match kind {
         Type::GetState => (Wanted::State, Include::ALL),
         Type::GetAgents => (Wanted::Agents, Include::NONE),
-        Type::GetFrameworks => {
-            (Wanted::Frameworks, Include { offers: true, ..Include::NONE })
-        }
+        Type::GetFrameworks => (Wanted::Frameworks, Include { offers: true, ..Include::NONE }),
         Type::GetExecutors => (Wanted::Executors, Include { executors: true, ..Include::NONE }),
         Type::GetTasks => (Wanted::Tasks, Include { tasks: true, ..Include::NONE }),
         _ => (Wanted::Roles, Include::NONE),
@@ -156,9 +153,7 @@ async fn write(pages: &Pages, kind: Type, call: Call) -> Response {
             let weights = call.update_weights.map(|c| c.weight_infos).unwrap_or_default();
             pages.set_weights(weights).await
         }
-        Type::SetLoggingLevel => {
-            set_logging_level(&call.set_logging_level.unwrap_or_default())
-        }
+        Type::SetLoggingLevel => set_logging_level(&call.set_logging_level.unwrap_or_default()),
         Type::DrainAgent => {
             let drain = call.drain_agent.unwrap_or_default();
             let max_grace_period = match drain.max_grace_period.map(nanoseconds) {

@@ -36,11 +36,11 @@ async fn answer(State(pages): State<Arc<Pages>>, request: Request) -> Response {
         return wrong_method("POST", &request);
     }
     let (head, given) = request.into_parts();
-    let form = match Format::of_content(head.headers.get(header::CONTENT_TYPE).map(|v| v.as_bytes()))
-    {
-        Ok(form) => form,
-        Err(error) => return refused(&error),
-    };
+    let form =
+        match Format::of_content(head.headers.get(header::CONTENT_TYPE).map(|v| v.as_bytes())) {
+            Ok(form) => form,
+            Err(error) => return refused(&error),
+        };
     let given = match body(given).await {
         Ok(given) => given,
         Err(refused) => return refused,

@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use axum::{body::Body, http::header, response::{IntoResponse, Response}};
+use axum::{
+    body::Body,
+    http::header,
+    response::{IntoResponse, Response},
+};
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use mezz_proto::{

@@ -26,7 +26,9 @@ pub async fn body(body: Body) -> Result<Bytes, Response> {
     to_bytes(body, MAX_OPERATOR_REQUEST_BYTES).await.map_err(|_| {
         text(
             StatusCode::PAYLOAD_TOO_LARGE,
-            format!("the body could not be read, or is longer than {MAX_OPERATOR_REQUEST_BYTES} bytes"),
+            format!(
+                "the body could not be read, or is longer than {MAX_OPERATOR_REQUEST_BYTES} bytes"
+            ),
         )
     })
 }

@@ -361,10 +361,9 @@ pub async fn all_metrics(pages: &Pages) -> Result<bytes::Bytes, NoPage> {
 fn timeout_of(arguments: &Arguments) -> Result<(), Response> {
     match arguments.get("timeout").map(|given| mezz_proto::pages::parse_duration(given)) {
         None | Some(Ok(_)) => Ok(()),
-        Some(Err(error)) => Err(text(
-            StatusCode::BAD_REQUEST,
-            format!("Unable to parse timeout: {error}"),
-        )),
+        Some(Err(error)) => {
+            Err(text(StatusCode::BAD_REQUEST, format!("Unable to parse timeout: {error}")))
+        }
     }
 }
 

@@ -82,7 +82,10 @@ fn of_core(counters: &Counters, set: &mut impl FnMut(&str, f64)) {
         ("master/slave_reregistrations", c.agent_reregistrations),
         ("master/slave_removals", c.agents_removed + c.agents_marked_unreachable),
         ("master/slave_removals/reason_unhealthy", c.agents_marked_unreachable),
-        ("master/slave_unreachable_scheduled", c.agents_marked_unreachable + c.agent_losses_waiting),
+        (
+            "master/slave_unreachable_scheduled",
+            c.agents_marked_unreachable + c.agent_losses_waiting,
+        ),
         ("master/slave_unreachable_completed", c.agents_marked_unreachable),
         ("master/slave_unreachable_canceled", c.agent_losses_cancelled),
         ("master/messages_status_update", c.status_updates),
@@ -99,8 +102,7 @@ fn of_core(counters: &Counters, set: &mut impl FnMut(&str, f64)) {
 }
 
 fn of_agents(snapshot: &Snapshot, set: &mut impl FnMut(&str, f64)) {
-    let (mut total, mut used, mut offered) =
-        (Resources::new(), Resources::new(), Resources::new());
+    let (mut total, mut used, mut offered) = (Resources::new(), Resources::new(), Resources::new());
     let mut active = 0;
     let mut registered = 0;
     for (agent, sums) in &snapshot.agents {

@@ -313,9 +313,9 @@ impl Serialize for FrameworkPage<'_> {
         map.serialize_entry(
             "executors",
             &List(|| {
-                executors.iter().filter_map(|(key, entry)| {
-                    Some(ShownExecutor(entry.decode()?, key.0.as_str()))
-                })
+                executors
+                    .iter()
+                    .filter_map(|(key, entry)| Some(ShownExecutor(entry.decode()?, key.0.as_str())))
             }),
         )?;
         if let Some(labels) = &info.labels {
@@ -434,9 +434,7 @@ impl Serialize for TasksPage<'_> {
         let tasks = found
             .iter()
             .filter_map(|(task, aware)| Shown::of(task, *aware))
-            .filter(|shown| {
-                query.task.as_deref().is_none_or(|only| only == shown.0.task_id.value)
-            })
+            .filter(|shown| query.task.as_deref().is_none_or(|only| only == shown.0.task_id.value))
             .skip(query.offset)
             .take(query.limit);
         let mut map = serializer.serialize_map(None)?;
