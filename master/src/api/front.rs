@@ -8,13 +8,7 @@ use std::{
     time::Duration,
 };
 
-use axum::{
-    Router,
-    body::Body,
-    extract::Request,
-    http::{HeaderValue, Response, StatusCode, header},
-    response::IntoResponse,
-};
+use axum::{Router, body::Body, extract::Request, http::Response, response::IntoResponse};
 use mezz_proto::{
     LEADER_KEY, TRIED_KEY,
     codec::LeanCodec,
@@ -31,6 +25,7 @@ use tonic::{Status, codegen::Service, server::UnaryService};
 use super::{
     http::{is_grpc, metrics_page},
     pages::{flags_page, standby_metrics, version_page},
+    redirect::to_leader,
     server::Identity,
 };
 use crate::shell::{limits::HELD_PACE, metrics::Metrics};
@@ -196,7 +191,7 @@ impl Front {
                 self.identity.version, self.identity.address,
             )
             .into_response(),
-            _ => elsewhere(leader, request),
+            _ => to_leader(leader, request),
         }
     }
 }
@@ -219,23 +214,6 @@ fn not_leading(leader: Option<&str>) -> Response<Body> {
         status.metadata_mut().insert(LEADER_KEY, value);
     }
     status.into_http()
-}
-
-/// For HTTP clients: the same path at the leader.
-fn elsewhere(leader: Option<&str>, request: &Request) -> Response<Body> {
-    let path = request.uri().path_and_query().map_or("/", |p| p.as_str());
-    let target = leader.and_then(|l| HeaderValue::try_from(format!("http://{l}{path}")).ok());
-    match target {
-        Some(target) => {
-            (StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, target)]).into_response()
-        }
-        None => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            [(header::RETRY_AFTER, HeaderValue::from_static("1"))],
-            "no master leads yet; try again in a moment\n",
-        )
-            .into_response(),
-    }
 }
 
 /// Answers every request with the same.

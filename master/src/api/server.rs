@@ -17,15 +17,14 @@ use super::{
     operator::OperatorService,
     operator_http,
     pages::{self, Pages},
-    patient::Patient,
-    scheduler,
+    redirect, scheduler, scheduler_http,
 };
 use crate::shell::{
     clock::Clock,
     handle::CoreHandle,
     limits::{
         ACCEPT_PAUSE, CONNECTION_WINDOW, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, MAX_HEADER_BYTES,
-        MAX_OPERATOR_REQUEST_BYTES, STALLED_WRITE, STREAM_WINDOW, STREAMS_PER_CONNECTION,
+        MAX_OPERATOR_REQUEST_BYTES, STREAM_WINDOW, STREAMS_PER_CONNECTION, UNREAD_TIMEOUT,
     },
     metrics::Metrics,
     read_model::ReadModel,
@@ -74,6 +73,8 @@ pub fn leader_routes(api: Api) -> Router {
     Routes::new(operator)
         .into_axum_router()
         .merge(scheduler::routes(api.core.clone()))
+        .merge(scheduler_http::routes(api.core.clone()))
+        .merge(redirect::routes(&api.identity.address))
         .merge(agent_link::routes(api.core.clone()))
         .merge(pages_and_calls(Arc::new(api)))
         .fallback(http::not_found)
@@ -107,7 +108,7 @@ pub async fn serve_api(
 }
 
 /// Accepts for ever; a failure is logged, and the next attempt waits a moment.
-fn accept(listener: TcpListener) -> impl Stream<Item = io::Result<Patient<TcpStream>>> {
+fn accept(listener: TcpListener) -> impl Stream<Item = io::Result<TcpStream>> {
     stream::unfold(listener, |listener| async {
         loop {
             match listener.accept().await {
@@ -115,7 +116,12 @@ fn accept(listener: TcpListener) -> impl Stream<Item = io::Result<Patient<TcpStr
                     if let Err(error) = stream.set_nodelay(true) {
                         debug!(%peer, %error, "cannot set TCP_NODELAY");
                     }
-                    return Some((Ok(Patient::new(stream, STALLED_WRITE)), listener));
+                    let unread = u32::try_from(UNREAD_TIMEOUT.as_millis()).unwrap_or(u32::MAX);
+                    if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(&stream, unread)
+                    {
+                        debug!(%peer, %error, "cannot set TCP_USER_TIMEOUT");
+                    }
+                    return Some((Ok(stream), listener));
                 }
                 Err(error) => {
                     warn!(%error, "cannot accept a connection");

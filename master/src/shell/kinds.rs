@@ -59,7 +59,7 @@ pub const DEADLINE: usize = 38;
 pub fn event_kind(event: &Event) -> usize {
     use mezz::agent_message::Message;
     match event {
-        Event::SchedulerCall { call, .. } => {
+        Event::SchedulerCall { call, .. } | Event::SchedulerRequest { call, .. } => {
             match v1::scheduler::call::Type::try_from(call.r#type.unwrap_or_default()) {
                 Ok(kind) => kind as usize,
                 Err(_) => 0,
@@ -99,8 +99,15 @@ pub fn event_kind(event: &Event) -> usize {
 }
 
 /// Labels of what the core wants done, by [`effect_kind`].
-pub const EFFECT_KINDS: &[&str] =
-    &["send_scheduler", "close_scheduler", "send_agent", "close_agent", "reply", "change"];
+pub const EFFECT_KINDS: &[&str] = &[
+    "send_scheduler",
+    "close_scheduler",
+    "send_agent",
+    "close_agent",
+    "reply",
+    "change",
+    "answer",
+];
 
 /// Index in [`EFFECT_KINDS`].
 pub fn effect_kind(effect: &Effect) -> usize {
@@ -111,6 +118,7 @@ pub fn effect_kind(effect: &Effect) -> usize {
         Effect::CloseAgent { .. } => 3,
         Effect::Reply { .. } => 4,
         Effect::Change(_) => 5,
+        Effect::Answer { .. } => 6,
     }
 }
 

@@ -9,6 +9,7 @@ mod flags;
 pub mod handle;
 pub mod kinds;
 pub mod limits;
+pub mod lone_call;
 pub mod metrics;
 mod news;
 pub mod outbox;

@@ -8,3 +8,6 @@ mod operator_http;
 mod pages;
 mod protocol;
 mod restart;
+mod scheduler_client;
+mod scheduler_http;
+mod scheduler_stream;

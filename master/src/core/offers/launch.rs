@@ -58,11 +58,21 @@ impl Core {
                 }
                 self.send_run(at, tasks, Some(executor), out);
             }
-            Err(text) => {
-                for info in &tasks {
-                    self.refuse_task(at, info, Reason::TaskGroupInvalid, &text, out);
-                }
-            }
+            Err(text) => self.refuse_tasks(at, &tasks, Reason::TaskGroupInvalid, &text, out),
+        }
+    }
+
+    /// Tells of each that it is not launched.
+    pub(super) fn refuse_tasks(
+        &mut self,
+        at: &Launch,
+        tasks: &[v1::TaskInfo],
+        reason: Reason,
+        text: &str,
+        out: &mut Effects,
+    ) {
+        for info in tasks {
+            self.refuse_task(at, info, reason, text, out);
         }
     }
 

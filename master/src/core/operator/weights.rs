@@ -17,8 +17,8 @@ impl Core {
         out: &mut Effects,
     ) -> Result<(), OperatorError> {
         for (i, entry) in request.weights.iter().enumerate() {
-            check_role(&format!("weights[{i}].role"), &entry.role)
-                .map_err(OperatorError::Invalid)?;
+            check_role(&entry.role)
+                .map_err(|text| OperatorError::Invalid(format!("weights[{i}].role: {text}")))?;
             if !is_weight(entry.weight) {
                 return Err(OperatorError::Invalid(format!(
                     "weights[{i}].weight: {} is not a number greater than 0",
