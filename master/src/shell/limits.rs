@@ -80,7 +80,7 @@ pub const CALL_BODIES_KIB: usize = 32 << 10;
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Messages of more bytes than this are read and written as JSON on a thread of their own.
-pub const INLINE_JSON_BYTES: usize = 64 << 10;
+pub const INLINE_JSON_BYTES: usize = 16 << 10;
 
 /// Bytes of one piece of an HTTP event stream, about: what waits is put together up to this.
 pub const RECORDS_PIECE: usize = 64 << 10;

@@ -89,7 +89,6 @@ impl Samples {
 mod tests {
     use std::time::Duration;
 
-    use super::*;
     use crate::shell::metrics::Metrics;
 
     #[test]

@@ -208,6 +208,7 @@ pub fn master_info(id: &str, address: &str) -> v1::MasterInfo {
             ip: ip.map(|ip| ip.to_string()),
             port: port.into(),
         }),
+        // Not QUOTA_V2: there are no quotas yet.
         capabilities: vec![capability(Type::AgentUpdate), capability(Type::AgentDraining)],
         ..Default::default()
     }
