@@ -56,6 +56,9 @@ pub struct AgentOptions {
     pub cgroup_cpu_quota: bool,
     /// How the launcher is started.
     pub launcher: LauncherCommand,
+    /// `libmezzmesos.so` or another native library of Mesos' JVM API, which containers that
+    /// see this machine's files find named in their environment (rule 55); absolute.
+    pub native_library: Option<PathBuf>,
     /// Between SIGTERM and SIGKILL where no policy says (rule 59: 3 s).
     pub kill_grace: Duration,
     /// An executor that has not subscribed so long after its container began to run is

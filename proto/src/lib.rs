@@ -9,6 +9,7 @@ pub mod error;
 pub mod ids;
 pub mod json;
 pub mod labels;
+pub mod logging;
 pub mod media;
 pub mod pages;
 pub mod recordio;

@@ -14,36 +14,27 @@ use super::refusal::Refusal;
 /// A body comes by then, or not at all.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Bytes of all bodies that are held at the same time.
-const ALL_BYTES: usize = 64 << 20;
+/// Bytes of all executors' bodies that are held at the same time.
+const OF_EXECUTORS: usize = 64 << 20;
 
-/// Requests whose body is awaited or read at the same time.
-const ALL: usize = 256;
+/// And of all operators': these keep no executor out.
+const OF_OPERATORS: usize = 8 << 20;
 
-/// What a body counts at least, in bytes: its connection and its buffers.
-const LEAST: usize = 4 << 10;
+/// What a body counts at least, in bytes. More of it counts as it comes: who promises
+/// much and sends nothing takes no place from others.
+const LEAST: usize = 1 << 10;
 
 /// Messages larger than this are read aside, in bytes.
 const LARGE: usize = 64 << 10;
 
-/// Room for bodies, which all requests share.
-pub(crate) struct Bodies {
-    bytes: Arc<Semaphore>,
-    count: Arc<Semaphore>,
-}
-
-impl Default for Bodies {
-    fn default() -> Self {
-        Self { bytes: Arc::new(Semaphore::new(ALL_BYTES)), count: Arc::new(Semaphore::new(ALL)) }
-    }
-}
+/// Room for bodies, which requests share.
+pub(crate) struct Bodies(Arc<Semaphore>);
 
 /// One that is there, and the room that it takes.
 #[derive(Debug)]
 struct Held {
     bytes: Vec<u8>,
     room: OwnedSemaphorePermit,
-    _turn: OwnedSemaphorePermit,
 }
 
 fn full() -> Refusal {
@@ -51,6 +42,14 @@ fn full() -> Refusal {
 }
 
 impl Bodies {
+    pub(crate) fn of_executors() -> Self {
+        Self(Arc::new(Semaphore::new(OF_EXECUTORS)))
+    }
+
+    pub(crate) fn of_operators() -> Self {
+        Self(Arc::new(Semaphore::new(OF_OPERATORS)))
+    }
+
     /// The message in a body of `most` bytes at most.
     ///
     /// # Errors
@@ -81,9 +80,7 @@ impl Bodies {
     }
 
     async fn read(&self, body: Body, most: usize) -> Result<Held, Refusal> {
-        let turn = Arc::clone(&self.count).try_acquire_owned().map_err(|_| full())?;
-        let room = self.room(LEAST)?;
-        let mut held = Held { bytes: Vec::new(), room, _turn: turn };
+        let mut held = Held { bytes: Vec::new(), room: self.room(LEAST)? };
         let mut parts = body.into_data_stream();
         while let Some(part) = parts.next().await {
             let part = part.map_err(|_| Refusal::bad("the body is cut off"))?;
@@ -101,7 +98,7 @@ impl Bodies {
 
     fn room(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Refusal> {
         let bytes = u32::try_from(bytes).map_err(|_| full())?;
-        Arc::clone(&self.bytes).try_acquire_many_owned(bytes).map_err(|_| full())
+        Arc::clone(&self.0).try_acquire_many_owned(bytes).map_err(|_| full())
     }
 }
 
@@ -115,7 +112,7 @@ mod tests {
 
     #[tokio::test]
     async fn bodies_share_their_room() {
-        let bodies = Bodies::default();
+        let bodies = Bodies::of_executors();
         let body = || Body::from(vec![0; MOST]);
         let mut held = Vec::new();
         for _ in 0..4 {
@@ -127,18 +124,5 @@ mod tests {
         assert_eq!(bodies.read(body(), MOST).await.unwrap().bytes.len(), MOST);
         let large = bodies.read(Body::from(vec![0; MOST + 1]), MOST).await.unwrap_err();
         assert_eq!(large.status(), StatusCode::PAYLOAD_TOO_LARGE);
-    }
-
-    #[tokio::test]
-    async fn there_are_only_so_many_at_a_time() {
-        let bodies = Bodies::default();
-        let mut held = Vec::new();
-        for _ in 0..ALL {
-            held.push(bodies.read(Body::empty(), MOST).await.unwrap());
-        }
-        let refused = bodies.read(Body::empty(), MOST).await.unwrap_err();
-        assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
-        held.clear();
-        assert!(bodies.read(Body::empty(), MOST).await.is_ok());
     }
 }

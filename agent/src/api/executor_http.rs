@@ -90,7 +90,7 @@ async fn handle(api: &Arc<Api>, request: Request) -> Result<Response, Refusal> {
     }
     let content = parts.headers.get(header::CONTENT_TYPE).map(header::HeaderValue::as_bytes);
     let format = Format::of_content(content)?;
-    let call: Call = api.served.bodies.message(body, format, MAX_MESSAGE).await?;
+    let call: Call = api.served.executor_bodies.message(body, format, MAX_MESSAGE).await?;
     let kind = validate(&call)
         .map_err(|text| Refusal::bad(format!("Failed to validate executor::Call: {text}")))?;
     match kind {

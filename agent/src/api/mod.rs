@@ -1,6 +1,7 @@
 //! What the agent serves, all on one port: gRPC for executors, operators and
 //! frameworks, and a little HTTP.
 
+mod about;
 mod agent;
 mod attach;
 mod body;
@@ -11,7 +12,11 @@ mod executor_http;
 mod files;
 mod http;
 mod index;
+mod operator;
+mod pages;
 mod refusal;
+mod roster;
+mod sandboxes;
 
 use std::{
     future::IntoFuture,
@@ -26,10 +31,13 @@ use tokio_util::sync::CancellationToken;
 
 use self::ends::{Ends, Port};
 pub(crate) use self::{
+    about::About,
     body::Bodies,
     executor::Peer,
     files::Reader,
     index::{DiskUse, Index},
+    pages::Pages,
+    roster::Roster,
 };
 use crate::{containerizer::Containerizer, metrics::Metrics, shell::Input};
 
@@ -39,6 +47,9 @@ const MAX_MESSAGE: usize = 16 << 20;
 /// What requests are answered from.
 pub(crate) struct Served {
     pub(crate) index: Arc<Index>,
+    pub(crate) roster: Arc<Roster>,
+    pub(crate) about: About,
+    pub(crate) pages: Pages,
     pub(crate) containerizer: Arc<dyn Containerizer>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) work_dir: PathBuf,
@@ -48,7 +59,10 @@ pub(crate) struct Served {
     pub(crate) executor_queue: usize,
     /// Executors that speak HTTP have to show their token, those on this machine too.
     pub(crate) authenticate_executors: bool,
-    pub(crate) bodies: Bodies,
+    /// Room for what they send.
+    pub(crate) executor_bodies: Bodies,
+    /// And for what operators send.
+    pub(crate) operator_bodies: Bodies,
     pub(crate) stop: CancellationToken,
 }
 
@@ -70,6 +84,8 @@ pub(crate) async fn serve(listener: TcpListener, served: Arc<Served>) -> std::io
         .add_service(agents)
         .into_axum_router()
         .merge(executor_http::routes(Arc::clone(&served), connections))
+        .merge(pages::routes(Arc::clone(&served)))
+        .merge(operator::routes(Arc::clone(&served)))
         .merge(http::routes(served));
     let routes = routes.into_make_service_with_connect_info::<Ends>();
     let serving = axum::serve(Port(listener), routes)

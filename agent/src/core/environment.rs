@@ -104,6 +104,7 @@ impl Core {
         framework: &v1::FrameworkInfo,
         inhabitant: &Inhabitant<'_>,
         resources: &[v1::Resource],
+        container: Option<&v1::ContainerInfo>,
         command: &v1::CommandInfo,
         sandbox: &Path,
     ) -> Result<BTreeMap<String, String>, String> {
@@ -149,6 +150,14 @@ impl Core {
         set("MESOS_SANDBOX", sandbox);
         set("MESOS_SLAVE_ID", agent);
         set("MESOS_SLAVE_PID", format!("slave(1)@{}", self.options.api_address));
+        // In an image its path names nothing.
+        if let Some(library) =
+            self.options.native_library.as_ref().filter(|_| !has_image(container))
+        {
+            let library = library.display().to_string();
+            set("MESOS_NATIVE_JAVA_LIBRARY", library.clone());
+            set("MESOS_NATIVE_LIBRARY", library);
+        }
         if framework.checkpoint() {
             set("MESOS_RECOVERY_TIMEOUT", duration_text(RECOVERY_TIMEOUT));
             set("MESOS_SUBSCRIPTION_BACKOFF_MAX", duration_text(SUBSCRIPTION_BACKOFF_MAX));
@@ -192,13 +201,19 @@ impl Core {
     }
 }
 
+/// Whether a container has files of its own in place of the machine's.
+fn has_image(container: Option<&v1::ContainerInfo>) -> bool {
+    let image = container.and_then(|container| container.mesos.as_ref()?.image.as_ref());
+    is_docker(container) || image.is_some()
+}
+
 /// From the wire; a negative one is nothing.
 pub(super) fn nanoseconds(duration: &v1::DurationInfo) -> Duration {
     Duration::from_nanos(u64::try_from(duration.nanoseconds).unwrap_or(0))
 }
 
 /// Whether it has other addresses than its machine.
-fn has_own_network(container: Option<&v1::ContainerInfo>) -> bool {
+pub(super) fn has_own_network(container: Option<&v1::ContainerInfo>) -> bool {
     let Some(info) = container else { return false };
     match &info.docker {
         Some(docker) if is_docker(container) => docker.network() != Network::Host,

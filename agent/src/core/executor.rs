@@ -13,7 +13,7 @@ use mezz_proto::{
 use prost::Message as _;
 
 use super::{
-    CallError, ConnectionId, Core, Effect, Effects, ExecutorKey, Proof, TaskKey,
+    CallError, Change, ConnectionId, Core, Effect, Effects, ExecutorKey, Proof, TaskKey,
     state::{Home, Stage},
 };
 
@@ -173,9 +173,11 @@ impl Core {
         for pending in std::mem::take(&mut executor.pending) {
             let mut infos = Vec::with_capacity(pending.tasks.len());
             for task in &pending.tasks {
-                if let Some(task) = self.tasks.get_mut(&key.task(task)) {
+                let key = key.task(task);
+                if let Some(task) = self.tasks.get_mut(&key) {
                     task.stage = Stage::Launching;
                     infos.push(task.info.clone());
+                    out.now.push(Effect::Change(Change::TaskLaunched(key)));
                 }
             }
             if pending.group {

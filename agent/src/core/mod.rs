@@ -9,6 +9,7 @@ mod admission;
 mod backlog;
 mod check;
 mod container;
+mod describe;
 mod doom;
 mod drain;
 mod effect;
@@ -81,6 +82,8 @@ pub struct CoreOptions {
     pub api_address: String,
     /// Sandboxes lie below it; absolute.
     pub work_dir: PathBuf,
+    /// Native library of Mesos' JVM API, named to containers that see this machine's files.
+    pub native_library: Option<PathBuf>,
     /// Whether containers can run as another user than the agent's own.
     pub switch_user: bool,
     /// What containers it can run.

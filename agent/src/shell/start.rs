@@ -38,6 +38,7 @@ pub(super) struct Started {
     pub(super) orphans: Vec<Orphan>,
     pub(super) sandbox_tasks: Vec<(ContainerId, TaskKey)>,
     pub(super) executors: Vec<(ContainerId, Token)>,
+    pub(super) api_address: String,
 }
 
 pub(super) async fn start(
@@ -102,6 +103,7 @@ pub(super) async fn start(
         orphans,
         sandbox_tasks: stored.sandbox_tasks,
         executors,
+        api_address: api_address(options, local),
     })
 }
 
@@ -220,6 +222,7 @@ fn core_options(
         boot_id,
         api_address: api_address(options, local),
         work_dir: options.work_dir.clone(),
+        native_library: options.native_library.clone(),
         // Only root may become somebody else; others run everything as themselves.
         switch_user: nix::unistd::geteuid().is_root(),
         abilities: abilities(options, containerizer),

@@ -55,6 +55,7 @@ pub fn options(containment: Containment) -> (TempDir, AgentOptions) {
             program: env!("CARGO_BIN_EXE_mezz-launcher").into(),
             args: vec![],
         },
+        native_library: None,
         kill_grace: Duration::from_secs(3),
         executor_registration_timeout: Duration::from_secs(60),
         executor_reregistration_timeout: Duration::from_secs(2),

@@ -125,6 +125,11 @@ pub struct AgentArgs {
     #[command(flatten)]
     pub timeouts: timeouts::TimeoutArgs,
 
+    /// Path of `libmezzmesos.so`, told to executors and tasks that do not run in an image, as
+    /// MESOS_NATIVE_JAVA_LIBRARY: JVM executors written for Mesos load it [default: none]
+    #[arg(long, env = "MEZZ_NATIVE_LIBRARY", value_name = "FILE")]
+    pub native_library: Option<PathBuf>,
+
     /// Sandboxes of ended tasks are removed after this time on an empty disk; on one
     /// that is full by the share U, after this time multiplied by 0.9 - U
     #[arg(long, env = "MEZZ_SANDBOX_RETENTION", value_name = "TIME", default_value = "7d")]
@@ -175,6 +180,7 @@ pub fn default_options(work_dir: PathBuf, launcher: LauncherCommand) -> AgentOpt
         cgroup_root: "mezz".to_owned(),
         cgroup_cpu_quota: false,
         launcher,
+        native_library: None,
         kill_grace: Duration::from_secs(3),
         executor_registration_timeout: Duration::from_secs(60),
         executor_reregistration_timeout: Duration::from_secs(2),
@@ -235,6 +241,15 @@ impl AgentArgs {
             units::boolean,
             &mut o.authenticate_http_executors,
         );
+        if let Some(path) = &self.native_library {
+            o.native_library = Some(path.clone());
+            check.require(path.is_absolute(), "native-library", || {
+                format!(
+                    "`{}` must be an absolute path: tasks run in folders of their own",
+                    path.display()
+                )
+            });
+        }
         self.timeouts.set(&mut check, o);
         check.set(
             "sandbox-retention",

@@ -1,5 +1,7 @@
 //! Bodies of HTTP calls: bounded in size, in time, and all of them together in memory.
 
+use std::time::Duration;
+
 use axum::{body::Body, http::StatusCode};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
@@ -27,13 +29,7 @@ pub async fn read<M>(
 where
     M: Message + Name + Default + 'static,
 {
-    let (bytes, room) = match timeout(BODY_TIMEOUT, collect(core, body, limit)).await {
-        Ok(read) => read?,
-        Err(_) => {
-            let text = format!("the body did not come within {BODY_TIMEOUT:?}");
-            return Err(Refusal(StatusCode::REQUEST_TIMEOUT, text));
-        }
-    };
+    let (bytes, room) = within(BODY_TIMEOUT, collect(core, body, limit)).await?;
     let message = if bytes.len() <= INLINE_JSON_BYTES {
         format.decode(&bytes)?
     } else {
@@ -41,6 +37,16 @@ where
         decoded.map_err(|_| Stopped)??
     };
     Ok((message, room))
+}
+
+async fn within<T>(
+    time: Duration,
+    body: impl Future<Output = Result<T, Refusal>>,
+) -> Result<T, Refusal> {
+    timeout(time, body).await.unwrap_or_else(|_| {
+        let text = format!("the body did not come within {time:?}");
+        Err(Refusal(StatusCode::REQUEST_TIMEOUT, text))
+    })
 }
 
 /// Room is taken as the bytes come: who promises many and sends none keeps nobody out.
@@ -61,4 +67,62 @@ async fn collect(core: &CoreHandle, body: Body, limit: usize) -> Result<(Bytes, 
         }
     }
     Ok((bytes.freeze(), room))
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::{FutureExt, stream};
+    use mezz_proto::v1::scheduler::Call;
+
+    use super::*;
+    use crate::shell::limits::CALL_BODIES_KIB;
+
+    const LIMIT: usize = 4 << 20;
+
+    /// A body that brings so many bytes and then nothing more.
+    fn unfinished(bytes: usize) -> Body {
+        let begun = stream::iter([Ok::<_, std::io::Error>(vec![b' '; bytes])]);
+        Body::from_stream(begun.chain(stream::pending()))
+    }
+
+    async fn settle() {
+        for _ in 0..1_000 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn bodies_wait_for_room_and_only_for_what_came() {
+        let (core, _inputs) = CoreHandle::new();
+        let begin = |body: Body| {
+            let core = core.clone();
+            tokio::spawn(async move { read::<Call>(&core, body, LIMIT, Format::Json).await })
+        };
+        // As many as there is room for, were they whole; these only promise to be.
+        let idle: Vec<_> = (0..2 * CALL_BODIES_KIB / 4096).map(|_| begin(unfinished(10))).collect();
+        settle().await;
+        let call = || Body::from(r#"{"type":"REVIVE"}"#);
+        let (_, room) = read::<Call>(&core, call(), LIMIT, Format::Json).await.unwrap();
+        assert_eq!(room.num_permits(), 1);
+        // Large ones fill it.
+        let full: Vec<_> =
+            (0..CALL_BODIES_KIB / 4096).map(|_| begin(unfinished(LIMIT - 1))).collect();
+        settle().await;
+        let mut waits = Box::pin(read::<Call>(&core, call(), LIMIT, Format::Json));
+        assert!((&mut waits).now_or_never().is_none());
+        for task in full.iter().chain(&idle) {
+            task.abort();
+        }
+        let (call, _room) = waits.await.unwrap();
+        assert_eq!(call.r#type(), mezz_proto::v1::scheduler::call::Type::Revive);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_does_not_come_is_given_up() {
+        let (core, _inputs) = CoreHandle::new();
+        let read = collect(&core, unfinished(10), LIMIT);
+        let error = within(Duration::from_millis(10), read).await.map(|_| ()).unwrap_err();
+        assert_eq!(error.0, StatusCode::REQUEST_TIMEOUT);
+        assert_eq!(error.1, "the body did not come within 10ms");
+    }
 }

@@ -23,7 +23,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, codegen::Service, server::UnaryService};
 
 use super::{
-    http::{is_grpc, metrics_page, version_page},
+    http::{is_grpc, metrics_page},
+    pages::{flags_page, standby_metrics, version_page},
     redirect::to_leader,
     server::Identity,
 };
@@ -176,13 +177,17 @@ impl Front {
     fn page(&self, leader: Option<&str>, request: &Request) -> Response<Body> {
         let known = leader.unwrap_or("not known");
         match request.uri().path() {
-            "/health" => format!("standby; the leader is {known}\n").into_response(),
-            "/version" => version_page(&self.identity).into_response(),
+            "/health" | "/master/health" => format!("standby; the leader is {known}\n").into_response(),
+            "/version" | "/master/version" => version_page(&self.identity, request.uri()),
+            "/flags" | "/master/flags" => flags_page(&self.identity, request.uri()),
+            "/metrics/snapshot" | "/metrics/snapshot.json" => {
+                standby_metrics(&self.metrics, &self.identity, request.uri())
+            }
             "/metrics" => metrics_page(&self.metrics, None, &[], &self.identity, leader.is_some())
                 .into_response(),
             "/" => format!(
                 "Mezz master {} at {}, a standby; the leader is {known}\n\n\
-                 Here are /health, /version and /metrics; all else is the leader's.\n",
+                 Here are /health, /version, /flags, /metrics and /metrics/snapshot; all else is the leader's.\n",
                 self.identity.version, self.identity.address,
             )
             .into_response(),

@@ -19,6 +19,7 @@ fn front() -> Front {
         version: "0",
         cluster: None,
         clock: Clock::start(),
+        flags: Default::default(),
     });
     let stop = CancellationToken::new();
     Front::new(identity, Arc::new(Metrics::new().unwrap()), stop)

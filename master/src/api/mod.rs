@@ -6,6 +6,8 @@ mod front;
 mod http;
 mod messages;
 mod operator;
+mod operator_http;
+mod pages;
 mod records;
 mod redirect;
 mod refusal;

@@ -1,10 +1,10 @@
 //! One port for all of it.
 
-use std::{future::Future, io, sync::Arc};
+use std::{collections::BTreeMap, future::Future, io, sync::Arc};
 
 use axum::Router;
 use futures_util::{Stream, stream};
-use mezz_proto::mezz::v1::operator_server::OperatorServer;
+use mezz_proto::{mezz::v1::operator_server::OperatorServer, time::Time};
 use tokio::net::{TcpListener, TcpStream};
 use tonic::{
     service::Routes,
@@ -13,7 +13,11 @@ use tonic::{
 use tracing::{debug, warn};
 
 use super::{
-    Front, agent_link, http, operator::OperatorService, redirect, scheduler, scheduler_http,
+    Front, agent_link, http,
+    operator::OperatorService,
+    operator_http,
+    pages::{self, Pages},
+    redirect, scheduler, scheduler_http,
 };
 use crate::shell::{
     clock::Clock,
@@ -39,6 +43,8 @@ pub struct Identity {
     pub cluster: Option<String>,
     /// Since when it runs.
     pub clock: Clock,
+    /// Its settings as Mesos names them, for people; no secrets.
+    pub flags: BTreeMap<String, String>,
 }
 
 /// What the services and pages need.
@@ -52,6 +58,8 @@ pub struct Api {
     pub metrics: Arc<Metrics>,
     /// Who this master is.
     pub identity: Arc<Identity>,
+    /// Since when it leads.
+    pub elected: Time,
 }
 
 /// The services and pages of a master that leads.
@@ -68,8 +76,13 @@ pub fn leader_routes(api: Api) -> Router {
         .merge(scheduler_http::routes(api.core.clone()))
         .merge(redirect::routes(&api.identity.address))
         .merge(agent_link::routes(api.core.clone()))
-        .merge(http::routes(Arc::new(api)))
+        .merge(pages_and_calls(Arc::new(api)))
         .fallback(http::not_found)
+}
+
+fn pages_and_calls(api: Arc<Api>) -> Router {
+    let pages = Pages::new(api.clone());
+    http::routes(api).merge(operator_http::routes(pages.clone())).merge(pages::routes(pages))
 }
 
 /// Serves until `stop` resolves and every connection has ended.

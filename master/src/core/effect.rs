@@ -118,13 +118,19 @@ impl Effects {
         self.after_persist_on(connection);
     }
 
+    /// An answer confirms what earlier calls have persisted: it waits until all is written.
+    pub(super) fn confirm_all(&mut self) {
+        self.waits = true;
+    }
+
     /// An answer confirms, so it waits for what this call persists.
     pub(super) fn reply(
         &mut self,
         request: RequestId,
         reply: Result<OperatorReply, OperatorError>,
     ) {
-        let to = if self.persist.is_empty() { &mut self.now } else { &mut self.after_persist };
+        let waits = self.waits || !self.persist.is_empty();
+        let to = if waits { &mut self.after_persist } else { &mut self.now };
         to.push(Effect::Reply { request, reply });
     }
 

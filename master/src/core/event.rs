@@ -79,4 +79,7 @@ pub enum OperatorCommand {
     DeactivateAgent(mezz::DeactivateAgentRequest),
     /// Offer an agent again.
     ReactivateAgent(mezz::ReactivateAgentRequest),
+    /// Give an agent up, whatever runs there: the agent with this id may not come back
+    /// (rule 47).
+    MarkAgentGone(String),
 }

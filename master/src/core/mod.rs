@@ -49,7 +49,7 @@ use mezz_proto::{
 pub use change::Change;
 pub use effect::{CallError, CallReply, Effect, Effects, OperatorError, OperatorReply};
 pub use event::{ConnectionId, Event, OperatorCommand, RequestId};
-pub use frameworks::Standing;
+pub use frameworks::{Standing, master_info};
 pub use invariants::Violation;
 pub use state::{Counters, TaskEnds};
 pub use validate::{MAX_RECORD_BYTES, check_call, check_request, is_weight};
@@ -100,6 +100,8 @@ pub struct Core {
     allocation: AllocationClock,
     interner: Interner,
     counters: Counters,
+    /// Roles' weights, those that were set.
+    weights: BTreeMap<String, f64>,
     /// Numbers of the next agent, framework, offer and completed task.
     next_agent: u64,
     next_framework: u64,

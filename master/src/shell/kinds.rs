@@ -44,6 +44,7 @@ pub const EVENT_KINDS: &[&str] = &[
     "operator_drain_agent",
     "operator_deactivate_agent",
     "operator_reactivate_agent",
+    "operator_mark_agent_gone",
     "deadline",
 ];
 
@@ -52,7 +53,7 @@ const AGENT: usize = 19;
 const AGENT_DISCONNECTED: usize = 28;
 const OPERATOR: usize = 29;
 /// The kind of a call of `on_deadline`.
-pub const DEADLINE: usize = 37;
+pub const DEADLINE: usize = 38;
 
 /// Index in [`EVENT_KINDS`].
 pub fn event_kind(event: &Event) -> usize {
@@ -91,6 +92,7 @@ pub fn event_kind(event: &Event) -> usize {
                     OperatorCommand::DrainAgent(_) => 5,
                     OperatorCommand::DeactivateAgent(_) => 6,
                     OperatorCommand::ReactivateAgent(_) => 7,
+                    OperatorCommand::MarkAgentGone(_) => 8,
                 }
         }
     }

@@ -80,7 +80,7 @@ pub const CALL_BODIES_KIB: usize = 32 << 10;
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Messages of more bytes than this are read and written as JSON on a thread of their own.
-pub const INLINE_JSON_BYTES: usize = 64 << 10;
+pub const INLINE_JSON_BYTES: usize = 16 << 10;
 
 /// Bytes of one piece of an HTTP event stream, about: what waits is put together up to this.
 pub const RECORDS_PIECE: usize = 64 << 10;
@@ -121,3 +121,19 @@ pub const UNREAD_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How often the recorded samples of histograms are folded into their buckets.
 pub const METRICS_UPKEEP: Duration = Duration::from_secs(1);
+
+/// Operators that listen to the stream of events; of more the oldest is cut (rule 81).
+pub const MAX_SUBSCRIBERS: usize = 1_000;
+
+/// Events that may wait for one of them. The tasks of a few thousand agents that come
+/// back together fit; who is further behind is cut, and subscribes anew.
+pub const SUBSCRIBER_EVENTS: usize = 16_384;
+
+/// Heartbeats of that stream (rule 81).
+pub const SUBSCRIBER_HEARTBEAT: Duration = Duration::from_secs(15);
+
+/// Large answers that are made at the same time; others wait for their turn.
+pub const BIG_ANSWERS: usize = 2;
+
+/// Requests that may wait for a large answer; of more each is told to come again.
+pub const BIG_ANSWER_QUEUE: usize = 1_024;

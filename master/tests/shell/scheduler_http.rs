@@ -13,7 +13,7 @@ use mezz_proto::{
 };
 use serde_json::Value;
 
-use crate::{common::*, http::*};
+use crate::{common::*, scheduler_client::*};
 
 const FORMATS: [Format; 2] = [Format::Json, Format::Protobuf];
 

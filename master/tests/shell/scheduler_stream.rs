@@ -12,7 +12,7 @@ use mezz_proto::{
 };
 use serde_json::Value;
 
-use crate::{common::*, http::*};
+use crate::{common::*, scheduler_client::*};
 
 /// The same keys, and under them values of the same type, as in what was captured.
 fn has_shape_of(ours: &Value, theirs: &Value, at: &str, but: &[&str]) {

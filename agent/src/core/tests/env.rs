@@ -109,6 +109,7 @@ pub(super) fn options() -> CoreOptions {
         boot_id: Some("boot".into()),
         api_address: "host:5051".into(),
         work_dir: PathBuf::from("/work"),
+        native_library: None,
         switch_user: true,
         abilities: Abilities::default(),
         kill_grace: Duration::from_secs(3),

@@ -13,6 +13,8 @@ use mezz_proto::{
     v1::scheduler::{Call, call::Type},
 };
 
+pub use subscribe::master_info;
+
 use super::{CallError, CallReply, ConnectionId, Core, Effects, validate::check_call};
 
 /// Where the framework of an id stands.

@@ -5,7 +5,6 @@ use mezz_proto::{
     time::Time,
     v1::{
         self,
-        master_info::{self, capability::Type as Capability},
         scheduler::{Call, event::Subscribed},
     },
 };
@@ -181,32 +180,36 @@ impl Core {
     }
 
     fn master_info(&self) -> v1::MasterInfo {
-        let address = &self.options.address;
-        let (host, port) = address.rsplit_once(':').unwrap_or((address, ""));
-        let port: u16 = port.parse().unwrap_or(5050);
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        let ip: Option<::core::net::IpAddr> = host.parse().ok();
-        v1::MasterInfo {
-            id: self.options.master_id.clone(),
-            // In network byte order, as Mesos has it; 0 when it is a name or IPv6.
-            ip: match ip {
-                Some(::core::net::IpAddr::V4(ip)) => u32::from_le_bytes(ip.octets()),
-                _ => 0,
-            },
-            port: port.into(),
-            pid: Some(format!("master@{address}")),
+        master_info(&self.options.master_id, &self.options.address)
+    }
+}
+
+/// A master as frameworks and operators are told of it: by its id and its `host:port`.
+pub fn master_info(id: &str, address: &str) -> v1::MasterInfo {
+    use v1::master_info::{Capability, capability::Type};
+    let (host, port) = address.rsplit_once(':').unwrap_or((address, ""));
+    let port: u16 = port.parse().unwrap_or(5050);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let ip: Option<::core::net::IpAddr> = host.parse().ok();
+    let capability = |of: Type| Capability { r#type: Some(of as i32) };
+    v1::MasterInfo {
+        id: id.to_owned(),
+        // In network byte order, as Mesos has it; 0 when it is a name or IPv6.
+        ip: match ip {
+            Some(::core::net::IpAddr::V4(ip)) => u32::from_le_bytes(ip.octets()),
+            _ => 0,
+        },
+        port: port.into(),
+        pid: Some(format!("master@{address}")),
+        hostname: Some(host.to_owned()),
+        version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+        address: Some(v1::Address {
             hostname: Some(host.to_owned()),
-            version: Some(env!("CARGO_PKG_VERSION").to_owned()),
-            address: Some(v1::Address {
-                hostname: Some(host.to_owned()),
-                ip: ip.map(|ip| ip.to_string()),
-                port: port.into(),
-            }),
-            // Not QUOTA_V2: there are no quotas yet.
-            capabilities: [Capability::AgentUpdate, Capability::AgentDraining]
-                .map(|kind| master_info::Capability { r#type: Some(kind as i32) })
-                .into(),
-            ..Default::default()
-        }
+            ip: ip.map(|ip| ip.to_string()),
+            port: port.into(),
+        }),
+        // Not QUOTA_V2: there are no quotas yet.
+        capabilities: vec![capability(Type::AgentUpdate), capability(Type::AgentDraining)],
+        ..Default::default()
     }
 }

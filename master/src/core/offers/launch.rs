@@ -14,7 +14,7 @@ use crate::{
     allocator::{AgentKey, FrameworkKey},
     core::{
         Change, Core, Effects,
-        state::{Charge, Executor, Task, TaskExtra},
+        state::{Charge, Executor, Task, TaskExtra, shown_executor},
         tasks::{MasterStatus, NoTask},
         validate::task::{self as validate, CheckedExecutor, CheckedTask, LaunchContext},
     },
@@ -187,6 +187,7 @@ impl Core {
                     self.frameworks[at.framework].id.clone(),
                     id.clone(),
                     Arc::clone(&resources),
+                    shown_executor(&info, &role, &resources),
                 ));
                 self.agents[at.agent].executors.insert(place, Executor { info, role, resources });
                 self.frameworks[at.framework].executors.insert((at.agent, id.clone()));

@@ -120,6 +120,7 @@ fn options(n: usize, boot_id: String, seed: [u8; 32]) -> CoreOptions {
         boot_id: Some(boot_id),
         api_address: format!("host{n}:5051"),
         work_dir: PathBuf::from("/work"),
+        native_library: None,
         switch_user: true,
         abilities: Abilities::default(),
         kill_grace: Duration::from_secs(3),
