@@ -93,3 +93,8 @@ fn executors_over_http_are_served_as_with_mesos() -> Result<()> {
 fn agents_are_lost_return_and_are_drained_as_with_mesos() -> Result<()> {
     follows("agents", options(&QUICK_LOSS))
 }
+
+#[test]
+fn operators_and_tools_read_what_mesos_shows() -> Result<()> {
+    follows("operators", options(&[]))
+}
