@@ -39,6 +39,14 @@ where
     Ok((message, room))
 }
 
+/// A body that is no message, and its place.
+///
+/// # Errors
+/// 408, 413, 503.
+pub async fn bytes(core: &CoreHandle, body: Body, limit: usize) -> Result<(Bytes, Room), Refusal> {
+    within(BODY_TIMEOUT, collect(core, body, limit)).await
+}
+
 async fn within<T>(
     time: Duration,
     body: impl Future<Output = Result<T, Refusal>>,

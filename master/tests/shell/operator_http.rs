@@ -114,7 +114,9 @@ async fn protobuf_says_the_same_as_json() {
     .await;
     let text = operate(&master, r#"{"type":"GET_AGENTS"}"#).await;
     let same: master::Response = mezz_proto::json::from_str(text.text()).unwrap();
-    assert_eq!(same, answer);
+    // Defaults that the one leaves out the other says.
+    let shown = mezz_proto::json::to_value::<master::Response>;
+    assert_eq!(shown(&same), shown(&answer));
     let agents = answer.get_agents.unwrap().agents;
     assert_eq!(agents[0].agent_info.id.as_ref().unwrap().value, agent.id);
     assert!(agents[0].active);

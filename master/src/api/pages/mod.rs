@@ -11,7 +11,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use axum::{
     Router,
-    extract::{Query, Request, State},
+    extract::{Query, State},
     http::{HeaderValue, StatusCode, Uri, header},
     response::{IntoResponse, Response},
     routing::{MethodRouter, any, get},
@@ -24,7 +24,6 @@ use serde::Serialize;
 
 use self::answers::{Answers, NoPage, Shared};
 pub use self::{
-    forms::body,
     roles::roles,
     snapshot::{Sources, metrics},
 };
@@ -383,15 +382,4 @@ pub fn standby_metrics(metrics_of: &Metrics, identity: &Identity, uri: &Uri) -> 
         subscribers: 0,
     };
     json(mezz_proto::pages::snapshot(&metrics(&sources)).into(), jsonp.as_ref())
-}
-
-/// 405 in the words of Mesos.
-pub fn wrong_method(allowed: &'static str, request: &Request) -> Response {
-    let words = format!(
-        "405 Method Not Allowed. Expecting one of {{ '{allowed}' }}, but received '{}'.",
-        request.method()
-    );
-    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, words);
-    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
-    response
 }
