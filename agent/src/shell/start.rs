@@ -131,8 +131,7 @@ fn check(options: &AgentOptions) -> Result<(), AgentError> {
     }
     if let Some(library) = options.native_library.as_ref().filter(|path| !path.is_file()) {
         return Err(AgentError::Options(format!(
-            "--native-library: {} is no file; it is made by `cargo build --release -p \
-             mezz-mesos-native`",
+            "--native-library: {} is no file on this machine; give the path of libmezzmesos.so",
             library.display()
         )));
     }
