@@ -24,11 +24,12 @@ const MAX_BYTES: usize = 1280 << 10;
 /// count them, so many small pages of many records cost it more than the records.
 const PAGE: i64 = 500;
 
-/// As many as came in a page of this size would have; records of one kind are alike.
-const PAGE_BYTES: usize = 4 << 20;
+/// Then as many as have so many bytes, if they are like those before: a page must come within
+/// [`ATTEMPT`](crate::etcd::ATTEMPT) also from a busy etcd.
+const PAGE_BYTES: usize = 1 << 20;
 
 /// And no more than this.
-const LARGEST_PAGE: i64 = 16_384;
+const LARGEST_PAGE: i64 = 4096;
 
 /// Between attempts, from the first to the longest.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
