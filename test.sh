@@ -16,14 +16,10 @@ case "${1:-}" in
   *) die "unknown argument \`$1\`; there is only --fast" ;;
 esac
 
-step "what the tests need"
-ensure_rust
-if ! cargo nextest --version >/dev/null 2>&1; then
-  note "building cargo-nextest (once)"
-  quietly "$MEZZ_HOME/log/nextest.log" cargo install --locked cargo-nextest
-fi
-if ! $fast; then
-  [ "$(id -u)" = 0 ] || die "the container tests need root: they make cgroups; --fast does without"
+# What is fetched and installed, and does not come with the repository.
+fetch_all() {
+  # A subshell begins without the traps of its shell.
+  trap 'end_quiet; exit 143' TERM
   ensure_java
   ensure_python
   ensure_spark $SPARK_4
@@ -33,7 +29,39 @@ if ! $fast; then
   ensure_etcd
   ensure_network
   ensure_vm
-  trap stop_docker EXIT
+}
+
+# The process that fetches while Rust is compiled.
+fetching=
+cleanup() {
+  if [ -n "$fetching" ]; then kill "$fetching" 2>/dev/null || true; fi
+  stop_docker
+}
+trap cleanup EXIT
+
+step "what the tests need"
+ensure_rust
+if ! $fast; then
+  [ "$(id -u)" = 0 ] || die "the container tests need root: they make cgroups; --fast does without"
+  # Mostly the network's time, so the compiler has the machine meanwhile.
+  fetch_all &
+  fetching=$!
+fi
+if ! cargo nextest --version >/dev/null 2>&1; then
+  note "building cargo-nextest (once)"
+  quietly "$MEZZ_HOME/log/nextest.log" cargo install --locked cargo-nextest
+fi
+
+step "formatting"
+cargo fmt --all --check
+
+step "clippy, with warnings denied"
+cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
+
+if ! $fast; then
+  step "the rest of what the tests need"
+  wait "$fetching" || die "something that the tests need could not be had; see above"
+  fetching=
   ensure_docker
   ensure_registry
   ensure_compose
@@ -47,12 +75,6 @@ if ! $fast; then
   export MEZZ_TEST_PYTHON="$MEZZ_HOME/spark-$SPARK_4/bin/python"
   export MEZZ_SPARK_BRIDGE="$PWD/target/debug/mezz-spark-bridge.jar"
 fi
-
-step "formatting"
-cargo fmt --all --check
-
-step "clippy, with warnings denied"
-cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
 
 step "documentation, with warnings denied"
 RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet

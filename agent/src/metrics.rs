@@ -173,7 +173,14 @@ impl Metrics {
             Change::Registered { .. } => self.registered.set(1.0),
             Change::Disconnected => self.registered.set(0.0),
             Change::ContainerAdded(_) => self.containers_live.increment(1.0),
-            Change::ExecutorAdded { .. } | Change::ContainerRunning { .. } => {}
+            Change::Framework(_)
+            | Change::FrameworkForgotten(_)
+            | Change::ExecutorAdded { .. }
+            | Change::ExecutorForgotten(_)
+            | Change::Task { .. }
+            | Change::TaskLaunched(_)
+            | Change::TaskForgotten(_)
+            | Change::ContainerRunning { .. } => {}
             Change::ContainerEnded { .. } => self.containers_live.decrement(1.0),
             Change::TaskAdded { .. } => self.tasks_launched.increment(1),
             Change::TaskUpdated { state, .. } => {

@@ -56,6 +56,9 @@ pub struct AgentOptions {
     pub cgroup_cpu_quota: bool,
     /// How the launcher is started.
     pub launcher: LauncherCommand,
+    /// `libmezzmesos.so` or another native library of Mesos' JVM API, which containers that
+    /// see this machine's files find named in their environment (rule 55); absolute.
+    pub native_library: Option<PathBuf>,
     /// Between SIGTERM and SIGKILL where no policy says (rule 59: 3 s).
     pub kill_grace: Duration,
     /// An executor that has not subscribed so long after its container began to run is
@@ -65,6 +68,9 @@ pub struct AgentOptions {
     pub executor_reregistration_timeout: Duration,
     /// Between telling an executor to shut down and killing it (rule 53: 5 s).
     pub executor_shutdown_grace: Duration,
+    /// Executors that speak HTTP must show their token also when they call from this
+    /// machine (Mesos' `--authenticate_http_executors`: off).
+    pub authenticate_http_executors: bool,
     /// First and longest wait before an update is sent again (rule 35: 10 s, 10 min).
     pub update_retry: (Duration, Duration),
     /// Sandboxes of ended containers are removed after this (rule 56: 1 week).

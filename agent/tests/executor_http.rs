@@ -48,8 +48,11 @@ fn executor_task(id: &str, line: &str, command: &str) -> v1::TaskInfo {
     }
 }
 
-fn python(id: &str, line: &str) -> v1::TaskInfo {
-    let command = format!("cat > executor.py <<'END'\n{EXECUTOR}\nEND\nexec python3 executor.py");
+/// With a token, or as one that was written for an agent that asks for none.
+fn python(id: &str, line: &str, token: bool) -> v1::TaskInfo {
+    let forget = if token { "" } else { "unset MESOS_EXECUTOR_AUTHENTICATION_TOKEN\n" };
+    let command =
+        format!("{forget}cat > executor.py <<'END'\n{EXECUTOR}\nEND\nexec python3 executor.py");
     executor_task(id, line, &command)
 }
 
@@ -66,11 +69,20 @@ async fn expect_all(master: &mut FakeMaster, mut wanted: Vec<(&str, TaskState)>)
 
 #[test_log::test(tokio::test)]
 async fn an_executor_in_python_runs_tasks_over_http() {
+    python_runs_tasks(true).await;
+}
+
+#[test_log::test(tokio::test)]
+async fn an_executor_that_knows_of_no_token_runs_tasks_over_http() {
+    python_runs_tasks(false).await;
+}
+
+async fn python_runs_tasks(token: bool) {
     let mut master = FakeMaster::start().await;
     let mut agent = TestAgent::joined(&mut master).await;
     let tasks = [("good", "exit 0"), ("bad", "exit 7"), ("long", "sleep 1000")];
     for (id, line) in tasks {
-        master.run(vec![python(id, line)]).await;
+        master.run(vec![python(id, line, token)]).await;
     }
     use TaskState::{TaskFailed, TaskFinished, TaskKilled, TaskRunning};
     let wanted = [
@@ -133,8 +145,15 @@ struct Idle {
 
 impl Idle {
     async fn start() -> Self {
+        Self::start_with(false).await
+    }
+
+    async fn start_with(authenticate: bool) -> Self {
         let mut master = FakeMaster::start().await;
-        let agent = TestAgent::joined(&mut master).await;
+        let mut agent = TestAgent::new(&master);
+        agent.options.authenticate_http_executors = authenticate;
+        agent.start().await;
+        master.welcome().await;
         let show = "echo $MESOS_EXECUTOR_AUTHENTICATION_TOKEN > new; mv new token; sleep 1000";
         master.run(vec![executor_task("t", "", show)]).await;
         let mut token = String::new();
@@ -156,11 +175,12 @@ impl Idle {
         request.send().await.unwrap()
     }
 
-    /// With all that is right, but what is said.
+    /// With all that is right, but what is said. An empty token is none.
     async fn post(&self, token: &str, format: &str, accept: &str, body: Vec<u8>) -> Response {
-        let token = format!("Bearer {token}");
-        let headers = [("authorization", &*token), ("content-type", format), ("accept", accept)];
-        self.send(Method::POST, &headers, body).await
+        let bearer = format!("Bearer {token}");
+        let headers = [("content-type", format), ("accept", accept), ("authorization", &*bearer)];
+        let some = if token.is_empty() { &headers[..2] } else { &headers[..] };
+        self.send(Method::POST, some, body).await
     }
 
     async fn json(&self, token: &str, call: &str) -> Response {
@@ -192,7 +212,7 @@ async fn refused(response: Response, code: u16, text: &str) {
 
 #[test_log::test(tokio::test)]
 async fn what_is_wrong_is_refused_in_mesos_order() {
-    let idle = Idle::start().await;
+    let idle = Idle::start_with(true).await;
     let token = idle.token.clone();
     let bearer = format!("Bearer {token}");
     let json = "application/json";
@@ -227,7 +247,7 @@ async fn what_is_wrong_is_refused_in_mesos_order() {
         refused(idle.json(&token, &stranger).await, 401, "no executor with this id").await;
     }
     let early = idle.json(&token, &update("TASK_RUNNING", 0)).await;
-    refused(early, 403, "the first call must be SUBSCRIBE").await;
+    refused(early, 403, "Executor is not subscribed").await;
     let large = idle.post(&token, json, "*/*", vec![b' '; (16 << 20) + 1]).await;
     refused(large, 413, "longer than 16777216 bytes").await;
     idle.agent.finish().await;
@@ -306,9 +326,45 @@ impl Events {
 }
 
 #[test_log::test(tokio::test)]
+async fn without_a_token_an_executor_of_this_machine_is_who_it_says() {
+    let idle = Idle::start().await;
+    let get = idle.send(Method::GET, &[], Vec::new()).await;
+    refused(get, 405, "but received 'GET'.").await;
+    for call in [subscribe(), update("TASK_RUNNING", 0)] {
+        let stranger = call.replace(r#""E""#, r#""F""#);
+        refused(idle.json("", &stranger).await, 400, "Executor cannot be found").await;
+        let foreign = call.replace(FRAMEWORK, "nobody");
+        refused(idle.json("", &foreign).await, 400, "Framework cannot be found").await;
+        // One that is shown must be right all the same, and tells nothing.
+        refused(idle.json("wrong", &stranger).await, 401, "no executor with this id").await;
+    }
+    let basic = [("authorization", "Basic eDp5"), ("content-type", "application/json")];
+    let basic = idle.send(Method::POST, &basic, subscribe().into()).await;
+    refused(basic, 401, "must be `Bearer TOKEN`").await;
+    let early = idle.json("", &update("TASK_RUNNING", 0)).await;
+    refused(early, 403, "Executor is not subscribed").await;
+    let unknown = idle.json("", &with_ids(r#""type":"UNKNOWN""#)).await;
+    refused(unknown, 501, "").await;
+    let mut events = Events::of(idle.json("", &subscribe()).await);
+    events.expect(event::Type::Subscribed).await;
+    refused(idle.json("wrong", &update("TASK_RUNNING", 0)).await, 401, "no executor").await;
+    assert_eq!(idle.json(&idle.token, &update("TASK_RUNNING", 0)).await.status(), 202);
+    idle.agent.finish().await;
+}
+
+#[test_log::test(tokio::test)]
 async fn both_formats_take_over_from_each_other() {
+    both_formats(true).await;
+}
+
+#[test_log::test(tokio::test)]
+async fn both_formats_go_without_a_token() {
+    both_formats(false).await;
+}
+
+async fn both_formats(with_token: bool) {
     let mut idle = Idle::start().await;
-    let token = idle.token.clone();
+    let token = if with_token { idle.token.clone() } else { String::new() };
     let protobuf = "application/x-protobuf";
     let call = Call {
         executor_id: v1::ExecutorId { value: "E".into() },

@@ -1,6 +1,7 @@
 //! What servers say while they run: to stderr, as text or JSON.
 
 use clap::{Args, ValueEnum};
+use mezz_proto::logging::LogControl;
 use tracing_subscriber::EnvFilter;
 
 /// How log lines look.
@@ -34,13 +35,59 @@ pub fn filter(text: &str) -> Result<EnvFilter, String> {
 
 /// Starts logging. Once in a process; later calls change nothing.
 pub fn start(filter: EnvFilter, format: LogFormat) {
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let started = match format {
-        LogFormat::Text => builder.with_ansi(false).try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    let text = filter.to_string();
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_filter_reloading();
+    // Installing fails only when logging has been started already.
+    match format {
+        LogFormat::Text => {
+            let builder = builder.with_ansi(false);
+            let handle = builder.reload_handle();
+            if builder.try_init().is_ok() {
+                install(text, move |filter| drop(handle.reload(filter)));
+            }
+        }
+        LogFormat::Json => {
+            let builder = builder.json().flatten_event(true);
+            let handle = builder.reload_handle();
+            if builder.try_init().is_ok() {
+                install(text, move |filter| drop(handle.reload(filter)));
+            }
+        }
+    }
+}
+
+/// Lets operators change how much is logged (SET_LOGGING_LEVEL).
+fn install(started_with: String, reload: impl Fn(EnvFilter) + Send + Sync + 'static) {
+    mezz_proto::logging::install(Box::new(Reload { started_with, reload }));
+}
+
+/// The parts of Mezz, whose details an operator may ask for.
+const PARTS: [&str; 4] = ["mezz_master", "mezz_agent", "mezz_sdk", "mezz_spark"];
+
+struct Reload<F> {
+    started_with: String,
+    reload: F,
+}
+
+impl<F: Fn(EnvFilter) + Send + Sync> LogControl for Reload<F> {
+    fn set(&self, verbosity: u32) {
+        if let Ok(filter) = filter(&filter_for(&self.started_with, verbosity)) {
+            (self.reload)(filter);
+        }
+    }
+}
+
+/// The filter's text for what an operator asks.
+fn filter_for(started_with: &str, verbosity: u32) -> String {
+    let level = match verbosity {
+        0 => return started_with.to_owned(),
+        1 => "debug",
+        _ => "trace",
     };
-    // Fails only when logging has been started already.
-    drop(started);
+    PARTS.iter().fold(started_with.to_owned(), |text, part| format!("{text},{part}={level}"))
 }
 
 /// For commands that talk by themselves: only warnings, unless RUST_LOG says
@@ -53,6 +100,15 @@ pub fn start_quiet() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn operators_hear_more_of_mezz_and_of_nothing_else() {
+        assert_eq!(filter_for("warn", 0), "warn");
+        let more = filter_for("warn", 1);
+        assert!(more.starts_with("warn,mezz_master=debug,mezz_agent=debug"), "{more}");
+        assert!(filter(&more).is_ok());
+        assert!(filter(&filter_for("info,mezz_agent=warn", 3)).is_ok());
+    }
 
     #[test]
     fn filters() {

@@ -8,13 +8,15 @@
 //! booleans may stand in strings, an unknown name drops an optional enum, and a
 //! missing required field is an error that names its path.
 
+pub(crate) mod plan;
 mod read;
+pub(crate) mod wire;
 mod write;
 
 use std::sync::LazyLock;
 
 use prost::{Message, Name};
-use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
+use prost_reflect::{DescriptorPool, MessageDescriptor};
 use serde_json::Value;
 use thiserror::Error;
 
@@ -38,17 +40,19 @@ pub enum JsonError {
 
 /// The message in the JSON dialect.
 pub fn to_value<M: Message + Name>(message: &M) -> Value {
-    let mut dynamic = DynamicMessage::new(descriptor::<M>());
-    // Every message of this crate has a descriptor with the same field numbers and
-    // types, so its own encoding always decodes.
-    let decoded = dynamic.merge(message.encode_to_vec().as_slice());
-    debug_assert!(decoded.is_ok(), "{} does not decode as itself: {decoded:?}", M::full_name());
-    write::message(&dynamic)
+    let bytes = message.encode_to_vec();
+    // Fails for keys that are no text and for numbers that JSON lacks; there are none.
+    serde_json::to_value(written::<M>(&bytes)).unwrap_or_default()
 }
 
 /// The message as JSON text.
 pub fn to_string<M: Message + Name>(message: &M) -> String {
-    to_value(message).to_string()
+    let bytes = message.encode_to_vec();
+    serde_json::to_string(&written::<M>(&bytes)).unwrap_or_default()
+}
+
+fn written<M: Name>(bytes: &[u8]) -> write::Message<'_> {
+    write::Message { of: index::<M>(), bytes }
 }
 
 /// A message from JSON text.
@@ -81,9 +85,8 @@ pub fn list_from_str<M: Message + Name + Default>(text: &str) -> Result<Vec<M>, 
 /// # Errors
 /// [`JsonError::Field`].
 pub fn from_value<M: Message + Name + Default>(value: &Value) -> Result<M, JsonError> {
-    let dynamic = read::message(&descriptor::<M>(), value)?;
-    dynamic
-        .transcode_to()
+    let bytes = read::message(index::<M>(), value)?;
+    M::decode(bytes.as_slice())
         .map_err(|e| JsonError::Field { path: M::NAME.to_owned(), problem: e.to_string() })
 }
 
@@ -102,6 +105,15 @@ pub(crate) fn descriptor<M: Name>() -> MessageDescriptor {
         Some(descriptor) => descriptor,
         // Types and descriptors are generated from the same files in one build.
         None => unreachable!("no descriptor for {name}"),
+    }
+}
+
+pub(crate) fn index<M: Name>() -> plan::Index {
+    let name = M::full_name();
+    match plan::Plans::get().find(&name) {
+        Some(index) => index,
+        // As above.
+        None => unreachable!("no plan for {name}"),
     }
 }
 

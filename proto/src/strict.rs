@@ -5,7 +5,11 @@ use prost::{Message, Name};
 use prost_reflect::{DynamicMessage, MessageDescriptor, ReflectMessage, Value};
 use thiserror::Error;
 
-use crate::json::descriptor;
+use crate::json::{
+    descriptor, index,
+    plan::{Field, Kind, Plan, Plans, Shape},
+    wire::fields,
+};
 
 /// Why bytes are no such message.
 #[derive(Debug, Error)]
@@ -27,14 +31,42 @@ pub enum StrictError {
 /// The message that the bytes encode.
 ///
 /// # Errors
-/// [`StrictError`]; the first missing field in the order of declaration.
+/// [`StrictError`]; a missing field that was found first.
 pub fn decode<M: Message + Name + Default>(bytes: &[u8]) -> Result<M, StrictError> {
     let failed = |source| StrictError::Decode { message: M::full_name(), source };
-    let dynamic = DynamicMessage::decode(descriptor::<M>(), bytes).map_err(failed)?;
-    match missing(&dynamic) {
-        Some(path) => Err(StrictError::Missing(path)),
-        None => M::decode(bytes).map_err(failed),
+    let message = M::decode(bytes).map_err(failed)?;
+    if is_complete(Plans::get().at(index::<M>()), bytes) {
+        return Ok(message);
     }
+    // Which one, and whether it stands in another piece of a message in pieces, which
+    // protobuf allows and nobody writes.
+    let dynamic = DynamicMessage::decode(descriptor::<M>(), bytes).map_err(failed)?;
+    missing(&dynamic).map_or(Ok(message), |path| Err(StrictError::Missing(path)))
+}
+
+/// Whether each message in the bytes has what it must. They are known to be one of the
+/// plan, so their depth is bounded by prost (100).
+fn is_complete(plan: &Plan, bytes: &[u8]) -> bool {
+    let mut missing = plan.required.clone();
+    for (number, raw) in fields(bytes) {
+        let Some(place) = plan.numbered(number) else { continue };
+        missing.retain(|required| *required != place);
+        let Some(field) = plan.fields.get(place) else { continue };
+        let Kind::Message(of) = field.kind else { continue };
+        let inner = Plans::get().at(of);
+        let complete = match (field.shape, inner.fields.as_slice()) {
+            // prost leaves a value that is all zeros out.
+            (Shape::Map, [_, Field { number, kind: Kind::Message(of), .. }]) => fields(raw.bytes())
+                .filter(|(n, raw)| n == number && !raw.bytes().is_empty())
+                .all(|(_, raw)| is_complete(Plans::get().at(*of), raw.bytes())),
+            (Shape::Map, _) => true,
+            _ => is_complete(inner, raw.bytes()),
+        };
+        if !complete {
+            return false;
+        }
+    }
+    missing.is_empty()
 }
 
 fn missing(message: &DynamicMessage) -> Option<String> {
@@ -92,5 +124,13 @@ mod tests {
         let bytes = [0x0a, 3, 0x0a, 1, b'x', 0x0a, 0];
         let error = decode::<v1::scheduler::call::Decline>(&bytes).unwrap_err().to_string();
         assert_eq!(error, "offer_ids[1].value: is required and missing");
+        // `address` of a URL (field 2) without its port.
+        let bytes = [0x0a, 1, b'h', 0x12, 3, 0x0a, 1, b'h'];
+        let error = decode::<v1::Url>(&bytes).unwrap_err().to_string();
+        assert_eq!(error, "address.port: is required and missing");
+        // A second piece of it brings it.
+        let bytes = [0x0a, 1, b'h', 0x12, 3, 0x0a, 1, b'h', 0x12, 2, 0x18, 80];
+        let url: v1::Url = decode(&bytes).unwrap();
+        assert_eq!((url.address.hostname(), url.address.port), ("h", 80));
     }
 }

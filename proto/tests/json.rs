@@ -3,13 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use mezz_proto::{
-    json::{descriptors, from_value, to_value},
+    json::{descriptors, from_value, to_string, to_value},
     strict, v1,
 };
 use proptest::prelude::*;
 use prost::{Message, Name};
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MapKey, MessageDescriptor, Value};
-use serde_json::Value as Json;
+use serde_json::{Map, Value as Json};
 
 /// `scheduler_events`, and the answers of the operator APIs of a `master` and an
 /// `agent`.
@@ -18,7 +18,8 @@ fn captured(what: &str) -> Vec<Json> {
     all[what].as_array().unwrap().clone()
 }
 
-/// What is read and written again is what Mesos wrote: not a field more or less.
+/// What is read and written again is what Mesos wrote: not a field more or less, and in
+/// the same order.
 fn reads_and_writes<M: Message + Name + Default>(what: &str) {
     let captured = captured(what);
     assert!(!captured.is_empty());
@@ -28,6 +29,8 @@ fn reads_and_writes<M: Message + Name + Default>(what: &str) {
         if let Some(difference) = difference("", &written, &wanted) {
             panic!("{what}: {difference}");
         }
+        // The text says the same as the value, in the same order.
+        assert_eq!(to_string(&message), written.to_string());
     }
 }
 
@@ -35,6 +38,14 @@ fn reads_and_writes<M: Message + Name + Default>(what: &str) {
 fn difference(path: &str, ours: &Json, theirs: &Json) -> Option<String> {
     match (ours, theirs) {
         (Json::Object(a), Json::Object(b)) => {
+            // What both have comes in the same order.
+            let common = |of: &Map<String, Json>, other: &Map<String, Json>| {
+                of.keys().filter(|key| other.contains_key(*key)).cloned().collect::<Vec<_>>()
+            };
+            let (ours, theirs) = (common(a, b), common(b, a));
+            if ours != theirs {
+                return Some(format!("{path}: the order {ours:?} instead of {theirs:?}"));
+            }
             let keys: std::collections::BTreeSet<_> = a.keys().chain(b.keys()).collect();
             keys.into_iter().find_map(|key| {
                 let path = format!("{path}.{key}");

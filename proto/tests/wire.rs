@@ -146,3 +146,22 @@ fn nothing_is_in_mesos_packages_that_mesos_has_not() {
         .collect();
     assert!(extra.is_empty(), "{extra:?}");
 }
+
+/// `data/order.json` has the messages whose fields Mesos declares in another order than
+/// that of their numbers, which all others have. JSON is written in that order.
+#[test]
+fn fields_are_declared_in_the_order_of_mesos() {
+    let others: BTreeMap<String, Vec<String>> =
+        serde_json::from_str(include_str!("data/order.json")).expect("data/order.json");
+    let table = table();
+    for name in table["messages"].as_object().expect("messages").keys() {
+        let Some(message) = descriptors().get_message_by_name(name) else { continue };
+        let declared = &message.descriptor_proto().field;
+        let ours: Vec<&str> = declared.iter().map(|field| field.name()).collect();
+        match others.get(name) {
+            Some(wanted) => assert_eq!(&ours, wanted, "{name}"),
+            None => assert!(declared.is_sorted_by_key(|field| field.number()), "{name}: {ours:?}"),
+        }
+    }
+    assert_eq!(others.len(), 36);
+}

@@ -126,6 +126,11 @@ impl Cluster {
         &self.master_addresses[n]
     }
 
+    /// host:port of each agent.
+    pub fn agent_addresses(&self) -> &[String] {
+        &self.agent_addresses
+    }
+
     /// Where logs, work dirs and whatever a test puts there are.
     pub fn folder(&self) -> &Path {
         self.folder.path()

@@ -9,6 +9,7 @@ mod docker;
 mod etcd;
 mod folder;
 mod ledger;
+mod mesos;
 mod network;
 mod process;
 mod serve;
@@ -19,6 +20,7 @@ pub use docker::{Containers, DockerNetwork, Registry, docker, volumes_of_this_ma
 pub use etcd::Etcd;
 pub use folder::{COMPOSE_PROJECT, Folder};
 pub use ledger::{Account, Ledger, LedgerOptions};
+pub use mesos::run_mesos_client;
 pub use network::Network;
 pub use process::{Finished, Process, clean_command, example_program, mezz_program};
 pub use serve::FileServer;

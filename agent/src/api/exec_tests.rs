@@ -141,11 +141,17 @@ fn agent() -> Agent {
     let (inputs, _) = mpsc::channel(1);
     let served = Served {
         index: Arc::new(index),
+        roster: Arc::default(),
+        about: Default::default(),
+        pages: Default::default(),
         containerizer: Arc::clone(&stage) as Arc<dyn Containerizer>,
         metrics: Arc::new(Metrics::new()),
         work_dir: PathBuf::new(),
         inputs,
         executor_queue: 1,
+        authenticate_executors: false,
+        executor_bodies: crate::api::Bodies::of_executors(),
+        operator_bodies: crate::api::Bodies::of_operators(),
         stop: CancellationToken::new(),
     };
     Agent { served: Arc::new(served), stage }

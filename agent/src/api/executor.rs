@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::Served;
 use crate::{
-    core::{CallError, ConnectionId, Event},
+    core::{CallError, ConnectionId, Event, Proof},
     shell::Input,
 };
 
@@ -114,7 +114,8 @@ async fn read(
         Err(_) => return,
     };
     while let Ok(Some(call)) = next {
-        let event = Event::ExecutorCall { connection, token: token.clone(), call: Box::new(call) };
+        let proof = Proof::token(&token);
+        let event = Event::ExecutorCall { connection, proof, call: Box::new(call) };
         if inputs.send(Input::Core(event)).await.is_err() {
             return;
         }

@@ -19,32 +19,29 @@ use std::{
 use axum::{
     Router,
     body::{Body, Bytes},
-    extract::{Request, State},
-    http::{HeaderMap, Method, StatusCode, header},
+    extract::{ConnectInfo, Request, State},
+    http::{HeaderMap, Method, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
     routing::any,
 };
 use mezz_proto::{
-    ids::{ExecutorId, FrameworkId},
-    media::{Format, MediaError},
+    ids::{ContainerId, ExecutorId, FrameworkId},
+    media::Format,
     recordio,
     v1::executor::{Call, Event as ExecutorEvent, call, event},
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
-use tonic::{Code, Status};
+use tonic::Status;
 
-use super::{MAX_MESSAGE, Served, executor::Peer};
+use super::{MAX_MESSAGE, Served, ends::Ends, executor::Peer, refusal::Refusal};
 use crate::{
-    core::{CallError, ConnectionId, Event, ExecutorKey, check_update, same_secret},
+    core::{CallError, ConnectionId, Event, ExecutorKey, Proof, Token, check_update},
     shell::Input,
 };
 
 /// Between two HEARTBEAT events (rule 54).
 const HEARTBEAT: Duration = Duration::from_secs(30 * 60);
-
-/// A call's body comes by then, or not at all.
-const BODY: Duration = Duration::from_secs(60);
 
 /// Events on their way to the socket; more wait in the executor's own queue.
 const ENCODED: usize = 1;
@@ -58,7 +55,7 @@ struct Api {
 
 struct Subscription {
     connection: ConnectionId,
-    token: String,
+    token: Token,
 }
 
 /// `connections` numbers those of gRPC, too.
@@ -78,124 +75,66 @@ async fn answer(State(api): State<Arc<Api>>, request: Request) -> Response {
     }
 }
 
-/// An answer that is an error: the text is for people.
-#[derive(Debug)]
-struct Refusal(StatusCode, String);
-
-impl Refusal {
-    fn bad(text: impl Into<String>) -> Self {
-        Self(StatusCode::BAD_REQUEST, text.into())
-    }
-
-    fn of(status: &Status) -> Self {
-        let code = match status.code() {
-            Code::InvalidArgument => StatusCode::BAD_REQUEST,
-            Code::Unauthenticated => StatusCode::UNAUTHORIZED,
-            Code::FailedPrecondition => StatusCode::FORBIDDEN,
-            _ => StatusCode::SERVICE_UNAVAILABLE,
-        };
-        Self(code, status.message().to_owned())
-    }
-
-    fn stopping() -> Self {
-        Self(StatusCode::SERVICE_UNAVAILABLE, "the agent is stopping".to_owned())
-    }
-}
-
-impl From<MediaError> for Refusal {
-    fn from(error: MediaError) -> Self {
-        let code = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_REQUEST);
-        Self(code, error.to_string())
-    }
-}
-
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
-        let Self(code, text) = self;
-        let mut response = (code, text).into_response();
-        let header = match code {
-            StatusCode::UNAUTHORIZED => {
-                (header::WWW_AUTHENTICATE, "Bearer realm=\"mesos-agent-executor\"")
-            }
-            StatusCode::METHOD_NOT_ALLOWED => (header::ALLOW, "POST"),
-            _ => return response,
-        };
-        response.headers_mut().insert(header.0, header::HeaderValue::from_static(header.1));
-        response
-    }
-}
-
 /// In Mesos' order of checks (rule 2).
 async fn handle(api: &Arc<Api>, request: Request) -> Result<Response, Refusal> {
     let (parts, body) = request.into_parts();
-    let token = bearer(&parts.headers)?;
+    let proof = proof(&parts)?;
     // Nothing is read, or kept in memory, for those who are nobody here.
-    if !api.served.index.is_token(&token) {
-        return Err(unknown());
+    let refused = |error: CallError| Refusal::new(StatusCode::UNAUTHORIZED, error.to_string());
+    proof.admitted(api.served.authenticate_executors).map_err(refused)?;
+    if proof.given().is_some_and(|token| !api.served.index.is_token(token)) {
+        return Err(refused(CallError::Unauthenticated));
     }
     if parts.method != Method::POST {
-        let text = format!(
-            "405 Method Not Allowed. Expecting one of {{ 'POST' }}, but received '{}'.",
-            parts.method
-        );
-        return Err(Refusal(StatusCode::METHOD_NOT_ALLOWED, text));
+        return Err(Refusal::method(&parts.method));
     }
     let content = parts.headers.get(header::CONTENT_TYPE).map(header::HeaderValue::as_bytes);
     let format = Format::of_content(content)?;
-    let body = tokio::time::timeout(BODY, axum::body::to_bytes(body, MAX_MESSAGE));
-    let body = match body.await {
-        Ok(Ok(body)) => body,
-        Ok(Err(_)) => {
-            let text = format!("the body is cut off, or longer than {MAX_MESSAGE} bytes");
-            return Err(Refusal(StatusCode::PAYLOAD_TOO_LARGE, text));
-        }
-        Err(_) => {
-            let text = format!("the body did not come within {BODY:?}");
-            return Err(Refusal(StatusCode::REQUEST_TIMEOUT, text));
-        }
-    };
-    let call = format.decode(&body)?;
+    let call: Call = api.served.executor_bodies.message(body, format, MAX_MESSAGE).await?;
     let kind = validate(&call)
         .map_err(|text| Refusal::bad(format!("Failed to validate executor::Call: {text}")))?;
-    if kind == call::Type::Subscribe {
-        let format = accepted(&parts.headers)?;
-        return subscribe(api, token, call, format).await;
+    match kind {
+        call::Type::Subscribe => {
+            let format = accepted(&parts.headers)?;
+            return subscribe(api, proof, call, format).await;
+        }
+        call::Type::Unknown => return Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, "")),
+        call::Type::Update | call::Type::Message | call::Type::Heartbeat => {}
     }
     let key = key_of(&call);
     let connection = {
         let subscriptions = api.subscriptions();
         match subscriptions.get(&key) {
-            Some(subscription) if !same_secret(&subscription.token, &token) => {
-                return Err(unknown());
+            Some(subscription) if !proof.shows(&subscription.token) => {
+                return Err(refused(CallError::Unauthenticated));
             }
             Some(subscription) => Some(subscription.connection),
             None => None,
         }
     };
-    let Some(connection) = connection else { return Err(not_subscribed(api, token, call).await) };
-    let event = Event::ExecutorCall { connection, token, call: Box::new(call) };
+    let Some(connection) = connection else { return Err(not_subscribed(api, proof, call).await) };
+    let event = Event::ExecutorCall { connection, proof, call: Box::new(call) };
     let sent = api.served.inputs.send(Input::Core(event)).await;
     sent.map(|()| StatusCode::ACCEPTED.into_response()).map_err(|_| Refusal::stopping())
 }
 
-fn bearer(headers: &HeaderMap) -> Result<String, Refusal> {
-    let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let token = given.and_then(|value| value.split_once(' '));
-    match token {
+/// Who the request shows to come from.
+fn proof(request: &Parts) -> Result<Proof, Refusal> {
+    // Without the connection's ends nobody is near.
+    let ends = request.extensions.get::<ConnectInfo<Ends>>();
+    let local = ends.is_some_and(|ConnectInfo(ends)| ends.local);
+    let Some(given) = request.headers.get(header::AUTHORIZATION) else {
+        return Ok(Proof::http(None, local));
+    };
+    match given.to_str().ok().and_then(|given| given.split_once(' ')) {
         Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => {
-            Ok(token.trim().to_owned())
+            Ok(Proof::http(Some(token.trim().to_owned()), local))
         }
-        _ => Err(Refusal(
+        _ => Err(Refusal::new(
             StatusCode::UNAUTHORIZED,
-            "Authorization: must be `Bearer TOKEN`; an executor finds its token in \
-             MESOS_EXECUTOR_AUTHENTICATION_TOKEN"
-                .to_owned(),
+            CallError::NoToken("no other proof is known here").to_string(),
         )),
     }
-}
-
-fn unknown() -> Refusal {
-    Refusal(StatusCode::UNAUTHORIZED, CallError::Unauthenticated.to_string())
 }
 
 fn accepted(headers: &HeaderMap) -> Result<Format, Refusal> {
@@ -214,13 +153,10 @@ fn validate(call: &Call) -> Result<call::Type, String> {
         if there { Ok(()) } else { Err(format!("Expecting '{field}' to be present")) }
     };
     match kind {
-        Type::Unknown => {
-            return Err("'type' must be SUBSCRIBE, UPDATE, MESSAGE or HEARTBEAT".to_owned());
-        }
         Type::Subscribe => needs("subscribe", call.subscribe.is_some())?,
         Type::Message => needs("message", call.message.is_some())?,
         Type::Update => needs("update", call.update.is_some())?,
-        Type::Heartbeat => {}
+        Type::Heartbeat | Type::Unknown => {}
     }
     if let Some(update) = call.update.as_ref().filter(|_| kind == Type::Update) {
         check_update(&update.status)?;
@@ -237,8 +173,8 @@ fn key_of(call: &Call) -> ExecutorKey {
 
 /// The core knows which token is right: it tells what is wrong with a call of one
 /// that has not subscribed.
-async fn not_subscribed(api: &Api, token: String, call: Call) -> Refusal {
-    match open(api, token, call).await {
+async fn not_subscribed(api: &Api, proof: Proof, call: Call) -> Refusal {
+    match open(api, proof, call).await {
         Some((_, mut events)) => match events.recv().await {
             Some(Err(status)) => Refusal::of(&status),
             _ => Refusal::stopping(),
@@ -250,13 +186,13 @@ async fn not_subscribed(api: &Api, token: String, call: Call) -> Refusal {
 type Events = mpsc::Receiver<Result<ExecutorEvent, Status>>;
 
 /// Makes a connection to the core, with its first call.
-async fn open(api: &Api, token: String, call: Call) -> Option<(ConnectionId, Events)> {
+async fn open(api: &Api, proof: Proof, call: Call) -> Option<(ConnectionId, Events)> {
     let connection = ConnectionId(api.connections.fetch_add(1, Ordering::Relaxed));
     let (sender, events) = mpsc::channel(api.served.executor_queue);
     let peer = Peer::new(sender, &api.served.stop.child_token());
     let opened = Input::ExecutorOpened { connection, peer };
     api.served.inputs.send(opened).await.ok()?;
-    let event = Event::ExecutorCall { connection, token, call: Box::new(call) };
+    let event = Event::ExecutorCall { connection, proof, call: Box::new(call) };
     api.served.inputs.send(Input::Core(event)).await.ok()?;
     Some((connection, events))
 }
@@ -265,13 +201,13 @@ type Started = Result<mpsc::Receiver<Bytes>, Status>;
 
 async fn subscribe(
     api: &Arc<Api>,
-    token: String,
+    proof: Proof,
     call: Call,
     format: Format,
 ) -> Result<Response, Refusal> {
     let (reply, started) = oneshot::channel();
     // By itself, for the caller may go before there is an answer.
-    tokio::spawn(connection(Arc::clone(api), token, call, format, reply));
+    tokio::spawn(connection(Arc::clone(api), proof, call, format, reply));
     let records = match started.await {
         Ok(Ok(records)) => records,
         Ok(Err(status)) => return Err(Refusal::of(&status)),
@@ -284,13 +220,13 @@ async fn subscribe(
 /// From the first call to the end.
 async fn connection(
     api: Arc<Api>,
-    token: String,
+    proof: Proof,
     call: Call,
     format: Format,
     reply: oneshot::Sender<Started>,
 ) {
     let key = key_of(&call);
-    let Some((connection, mut events)) = open(&api, token.clone(), call).await else { return };
+    let Some((connection, mut events)) = open(&api, proof, call).await else { return };
     let first = tokio::select! {
         first = events.recv() => first,
         () = api.served.stop.cancelled() => None,
@@ -298,8 +234,10 @@ async fn connection(
     match first {
         Some(Ok(event)) => {
             // Before it hears that it is subscribed, for then it calls.
-            let subscription = Subscription { connection, token };
-            api.subscriptions().insert(key.clone(), subscription);
+            if let Some(token) = api.token_of(&event) {
+                let subscription = Subscription { connection, token };
+                api.subscriptions().insert(key.clone(), subscription);
+            }
             let (records, receiver) = mpsc::channel(ENCODED);
             if reply.send(Ok(receiver)).is_ok() {
                 pass(&api, event, events, format, records).await;
@@ -319,6 +257,13 @@ async fn connection(
 }
 
 impl Api {
+    /// That of the executor that is told of its subscription; none when it has ended
+    /// meanwhile.
+    fn token_of(&self, event: &ExecutorEvent) -> Option<Token> {
+        let container = event.subscribed.as_ref()?.container_id.as_ref()?;
+        self.served.index.token(&ContainerId::from(container))
+    }
+
     fn subscriptions(&self) -> std::sync::MutexGuard<'_, HashMap<ExecutorKey, Subscription>> {
         self.subscribed.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -372,7 +317,6 @@ mod tests {
         for (text, tells) in [
             (with(""), "Expecting 'type' to be present"),
             (with(r#","type":"NOTHING""#), "Expecting 'type' to be present"),
-            (with(r#","type":"UNKNOWN""#), "'type' must be SUBSCRIBE"),
             (with(r#","type":"SUBSCRIBE""#), "Expecting 'subscribe' to be present"),
             (with(r#","type":"UPDATE""#), "Expecting 'update' to be present"),
             (with(r#","type":"MESSAGE""#), "Expecting 'message' to be present"),

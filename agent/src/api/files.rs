@@ -106,8 +106,40 @@ pub(crate) fn open_file(sandbox: &Path, path: &str) -> Result<File, FileError> {
     if regular { Ok(file) } else { Err(FileError::NotAFile(path.to_owned())) }
 }
 
+/// A file or folder, as a listing shows it.
+#[derive(Clone, Debug)]
+pub(crate) struct Listed {
+    /// From the sandbox on.
+    pub(crate) path: String,
+    pub(crate) size: u64,
+    /// As the kernel has it, with the file's kind.
+    pub(crate) mode: u32,
+    /// Seconds since the epoch.
+    pub(crate) mtime: i64,
+    pub(crate) nlink: u64,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
+
+impl Listed {
+    pub(crate) fn is_folder(&self) -> bool {
+        rustix::fs::FileType::from_raw_mode(self.mode) == rustix::fs::FileType::Directory
+    }
+}
+
 /// What a folder of the sandbox holds, sorted by path.
 pub(crate) fn list(sandbox: &Path, path: &str) -> Result<Vec<FileEntry>, FileError> {
+    let entry = |listed: Listed| FileEntry {
+        directory: listed.is_folder(),
+        path: listed.path,
+        size: listed.size,
+        modified_time: listed.mtime as f64,
+    };
+    Ok(list_whole(sandbox, path)?.into_iter().map(entry).collect())
+}
+
+/// As [`list`], with all that is known of each.
+pub(crate) fn list_whole(sandbox: &Path, path: &str) -> Result<Vec<Listed>, FileError> {
     let folder = open(sandbox, path, OFlags::empty())?;
     let io = |error: Errno| match error {
         Errno::NOTDIR => FileError::NotAFolder(path.to_owned()),
@@ -123,12 +155,14 @@ pub(crate) fn list(sandbox: &Path, path: &str) -> Result<Vec<FileEntry>, FileErr
         let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
         // It may be gone again.
         let Ok(stat) = rustix::fs::statat(&folder, name, flags) else { continue };
-        let kind = rustix::fs::FileType::from_raw_mode(stat.st_mode);
-        entries.push(FileEntry {
+        entries.push(Listed {
             path: Path::new(path).join(&*name.to_string_lossy()).to_string_lossy().into_owned(),
             size: u64::try_from(stat.st_size).unwrap_or(0),
-            directory: kind == rustix::fs::FileType::Directory,
-            modified_time: stat.st_mtime as f64,
+            mode: stat.st_mode,
+            mtime: stat.st_mtime,
+            nlink: stat.st_nlink,
+            uid: stat.st_uid,
+            gid: stat.st_gid,
         });
         if entries.len() == MAX_ENTRIES {
             break;
@@ -177,6 +211,11 @@ impl Reader {
             Err(_) => size.saturating_sub(offset.unsigned_abs()),
         };
         Ok(Self { file, path: path.to_owned(), offset, rotations: None })
+    }
+
+    /// How long the file is now, in bytes.
+    pub(crate) fn size(&self) -> u64 {
+        self.file.metadata().map_or(0, |metadata| metadata.len())
     }
 
     /// From what comes next on.

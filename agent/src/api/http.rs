@@ -3,37 +3,33 @@
 use std::sync::Arc;
 
 use axum::{
-    Json, Router,
+    Router,
     body::{Body, Bytes},
     extract::{Query, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
 };
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::{
     Served,
     agent::{files, no_files},
     files::{FileError, Reader},
+    pages::file_refusal,
+    refusal::Refusal,
+    sandboxes::{Place, resolve},
 };
 
 pub(super) fn routes(served: Arc<Served>) -> Router {
     Router::new()
         .route("/health", get(|| async { "ok\n" }))
-        .route("/version", get(version))
         .route("/metrics", get(metrics))
         .route("/files/download", get(download))
+        .route("/files/download.json", get(download))
+        .route("/slave(1)/files/download", get(download))
+        .route("/slave(1)/health", get(|| async { "ok\n" }))
         .with_state(served)
-}
-
-#[derive(Serialize)]
-struct Version {
-    version: &'static str,
-}
-
-async fn version() -> Json<Version> {
-    Json(Version { version: env!("CARGO_PKG_VERSION") })
 }
 
 async fn metrics(State(served): State<Arc<Served>>) -> impl IntoResponse {
@@ -43,9 +39,10 @@ async fn metrics(State(served): State<Arc<Served>>) -> impl IntoResponse {
 /// What `/files/download` is asked for.
 #[derive(Deserialize)]
 struct Download {
-    framework: String,
-    task: String,
-    path: String,
+    /// Both, or neither: then the path is one that tools of Mesos know.
+    framework: Option<String>,
+    task: Option<String>,
+    path: Option<String>,
     /// First byte; below zero from the end.
     #[serde(default)]
     offset: i64,
@@ -53,12 +50,23 @@ struct Download {
 
 /// Always as plain text, so that no task's output runs as a page of ours.
 async fn download(State(served): State<Arc<Served>>, Query(query): Query<Download>) -> Response {
-    let Some((_, files)) = files(&served, &query.framework, &query.task) else {
-        let text = no_files(&query.framework, &query.task);
-        return (StatusCode::NOT_FOUND, text + "\n").into_response();
+    let Some(path) = query.path.filter(|path| !path.is_empty()) else {
+        return Refusal::bad("Expecting 'path=value' in query.\n").into_response();
     };
+    let place = match (query.framework, query.task) {
+        (Some(framework), Some(task)) => match files(&served, &framework, &task) {
+            Some((_, files)) => Some(Place { sandbox: files.sandbox, rest: path }),
+            None => {
+                let text = no_files(&framework, &task);
+                return (StatusCode::NOT_FOUND, text + "\n").into_response();
+            }
+        },
+        (None, None) => resolve(&served, &path),
+        _ => return Refusal::bad("framework and task go together\n").into_response(),
+    };
+    let Some(place) = place else { return StatusCode::NOT_FOUND.into_response() };
     let opened = tokio::task::spawn_blocking(move || {
-        Reader::open(&files.sandbox, &query.path, query.offset)
+        Reader::open(&place.sandbox, &place.rest, query.offset)
     });
     match opened.await {
         Ok(Ok(reader)) => {
@@ -69,14 +77,7 @@ async fn download(State(served): State<Arc<Served>>, Query(query): Query<Downloa
             ];
             (headers, Body::from_stream(parts(reader))).into_response()
         }
-        Ok(Err(error)) => {
-            let status = match &error {
-                FileError::Missing(_) => StatusCode::NOT_FOUND,
-                FileError::Io { .. } => StatusCode::INTERNAL_SERVER_ERROR,
-                _ => StatusCode::BAD_REQUEST,
-            };
-            (status, format!("{error}\n")).into_response()
-        }
+        Ok(Err(error)) => file_refusal(&error).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }

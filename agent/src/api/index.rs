@@ -69,6 +69,10 @@ struct State {
     live: HashSet<TaskKey>,
     /// Of containers that have not ended.
     executors: BTreeMap<ContainerId, Token>,
+    /// By the folder that they are in: those of one executor.
+    runs: HashMap<PathBuf, BTreeSet<ContainerId>>,
+    /// Those folders by framework and executor.
+    folders: HashMap<(String, String), PathBuf>,
 }
 
 /// The read model. Its lock is held for moments only.
@@ -107,7 +111,7 @@ impl Index {
             }
             Change::Disconnected => state.master = None,
             Change::ContainerAdded(record) => state.add(record),
-            Change::ExecutorAdded { container, token } => {
+            Change::ExecutorAdded { container, token, .. } => {
                 state.executors.insert(container, token);
             }
             Change::ContainerRunning { container, pid } => {
@@ -127,11 +131,18 @@ impl Index {
                 state.live.insert(task.clone());
                 state.place(task, container, passing);
             }
-            Change::TaskUpdated { task, state: new } => {
+            Change::TaskUpdated { task, state: new, .. } => {
                 if new.is_terminal() && state.live.remove(&task) {
                     state.pass(task);
                 }
             }
+            // For the roster.
+            Change::Framework(_)
+            | Change::FrameworkForgotten(_)
+            | Change::ExecutorForgotten(_)
+            | Change::Task { .. }
+            | Change::TaskLaunched(_)
+            | Change::TaskForgotten(_) => {}
         }
     }
 
@@ -146,6 +157,11 @@ impl Index {
     /// Whether it is that of an executor that has not ended; which one is for the core.
     pub(crate) fn is_token(&self, token: &str) -> bool {
         self.read(|state| state.executors.values().any(|known| known.is(token)))
+    }
+
+    /// That of the executor in this container, if it has not ended.
+    pub(crate) fn token(&self, container: &ContainerId) -> Option<Token> {
+        self.read(|state| state.executors.get(container).cloned())
     }
 
     /// Containers that have not ended.
@@ -195,6 +211,28 @@ impl Index {
         }
     }
 
+    /// Where a container's sandbox is, until it is collected.
+    pub(crate) fn sandbox(&self, container: &ContainerId) -> Option<PathBuf> {
+        self.read(|state| state.containers.get(container).map(|e| PathBuf::from(&e.record.path)))
+    }
+
+    /// Where the sandboxes of an executor are: each in a folder with its container's id.
+    pub(crate) fn folder(&self, framework: &str, executor: &str) -> Option<PathBuf> {
+        let key = (framework.to_owned(), executor.to_owned());
+        self.read(|state| state.folders.get(&key).cloned())
+    }
+
+    /// The newest sandbox in such a folder.
+    pub(crate) fn latest(&self, folder: &Path) -> Option<PathBuf> {
+        self.read(|state| {
+            let all = state.runs.get(folder)?.iter();
+            let entries = all.filter_map(|container| state.containers.get(container));
+            // One that has not ended is newer than any that has.
+            let newest = entries.max_by_key(|e| e.record.ended_at.unwrap_or(u64::MAX))?;
+            Some(PathBuf::from(&newest.record.path))
+        })
+    }
+
     /// Whether this folder is a sandbox that is not collected.
     pub(crate) fn is_sandbox(&self, folder: &Path) -> bool {
         // A sandbox has its container's id as its name.
@@ -220,6 +258,16 @@ impl Index {
         if let Some(ended) = entry.record.ended_at {
             state.ended.remove(&(ended, container.clone()));
         }
+        if let Some(folder) = Path::new(&entry.record.path).parent()
+            && let Some(runs) = state.runs.get_mut(folder)
+        {
+            runs.remove(container);
+            if runs.is_empty() {
+                state.runs.remove(folder);
+                let key = (entry.record.framework_id, entry.record.executor_id);
+                state.folders.remove(&key);
+            }
+        }
         let Some(inhabitants) = state.inhabitants.remove(container) else { return };
         for task in inhabitants.lasting.into_iter().chain(inhabitants.passed) {
             state.leave(&task, container);
@@ -232,6 +280,13 @@ impl State {
         let container = ContainerId::new(&record.container_id);
         if let Some(ended) = record.ended_at {
             self.ended.insert((ended, container.clone()));
+        }
+        let path = Path::new(&record.path);
+        // A member's sandbox lies in its pod's, and is no run of the executor.
+        if let Some(folder) = path.parent().filter(|folder| folder.ends_with("runs")) {
+            self.runs.entry(folder.to_owned()).or_default().insert(container.clone());
+            let key = (record.framework_id.clone(), record.executor_id.clone());
+            self.folders.insert(key, folder.to_owned());
         }
         match self.containers.get_mut(&container) {
             Some(known) => known.record = record,
@@ -318,7 +373,7 @@ mod tests {
         index.apply(added);
         assert_eq!(index.container(&task()), Some("a".into()));
         let state = mezz_proto::v1::TaskState::TaskKilled;
-        index.apply(Change::TaskUpdated { task: task(), state });
+        index.apply(Change::TaskUpdated { task: task(), state, status: Default::default() });
         assert_eq!(index.container(&task()), None);
     }
 
@@ -345,7 +400,8 @@ mod tests {
             index.apply(Change::TaskAdded { task, container, passing: n > 0 });
             assert!(index.files(&named(n)).is_some_and(|files| files.live));
             let state = mezz_proto::v1::TaskState::TaskFinished;
-            index.apply(Change::TaskUpdated { task: named(n), state });
+            let status = Default::default();
+            index.apply(Change::TaskUpdated { task: named(n), state, status });
         }
         for known in [0, MANY - MAX_PASSED, MANY - 1] {
             assert!(index.files(&named(known)).is_some_and(|files| !files.live), "{known}");

@@ -1,14 +1,22 @@
 //! What the agent serves, all on one port: gRPC for executors, operators and
 //! frameworks, and a little HTTP.
 
+mod about;
 mod agent;
 mod attach;
+mod body;
+mod ends;
 mod exec;
 mod executor;
 mod executor_http;
 mod files;
 mod http;
 mod index;
+mod operator;
+mod pages;
+mod refusal;
+mod roster;
+mod sandboxes;
 
 use std::{
     future::IntoFuture,
@@ -21,10 +29,15 @@ use mezz_proto::mezz::v1::{agent_server::AgentServer, executor_server::ExecutorS
 use tokio::{net::TcpListener, sync::mpsc};
 use tokio_util::sync::CancellationToken;
 
+use self::ends::{Ends, Port};
 pub(crate) use self::{
+    about::About,
+    body::Bodies,
     executor::Peer,
     files::Reader,
     index::{DiskUse, Index},
+    pages::Pages,
+    roster::Roster,
 };
 use crate::{containerizer::Containerizer, metrics::Metrics, shell::Input};
 
@@ -34,6 +47,9 @@ const MAX_MESSAGE: usize = 16 << 20;
 /// What requests are answered from.
 pub(crate) struct Served {
     pub(crate) index: Arc<Index>,
+    pub(crate) roster: Arc<Roster>,
+    pub(crate) about: About,
+    pub(crate) pages: Pages,
     pub(crate) containerizer: Arc<dyn Containerizer>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) work_dir: PathBuf,
@@ -41,6 +57,12 @@ pub(crate) struct Served {
     pub(crate) inputs: mpsc::Sender<Input>,
     /// Events that may wait for one executor.
     pub(crate) executor_queue: usize,
+    /// Executors that speak HTTP have to show their token, those on this machine too.
+    pub(crate) authenticate_executors: bool,
+    /// Room for what they send.
+    pub(crate) executor_bodies: Bodies,
+    /// And for what operators send.
+    pub(crate) operator_bodies: Bodies,
     pub(crate) stop: CancellationToken,
 }
 
@@ -62,12 +84,11 @@ pub(crate) async fn serve(listener: TcpListener, served: Arc<Served>) -> std::io
         .add_service(agents)
         .into_axum_router()
         .merge(executor_http::routes(Arc::clone(&served), connections))
+        .merge(pages::routes(Arc::clone(&served)))
+        .merge(operator::routes(Arc::clone(&served)))
         .merge(http::routes(served));
-    // Small messages both ways: waiting to fill a packet would only delay them.
-    let listener = axum::serve::ListenerExt::tap_io(listener, |stream| {
-        let _ = stream.set_nodelay(true);
-    });
-    let serving = axum::serve(listener, routes)
+    let routes = routes.into_make_service_with_connect_info::<Ends>();
+    let serving = axum::serve(Port(listener), routes)
         .with_graceful_shutdown(stop.clone().cancelled_owned())
         .into_future();
     let too_long = async {

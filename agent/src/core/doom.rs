@@ -13,7 +13,7 @@ use mezz_proto::{
 };
 
 use super::{
-    Core, Effect, Effects, ExecutorKey, StoreOp,
+    Change, Core, Effect, Effects, ExecutorKey, StoreOp,
     environment::RECOVERY_TIMEOUT,
     executor::send,
     outcome::{is_limitation, limited},
@@ -228,6 +228,7 @@ impl Core {
         self.await_executor_no_more(key);
         self.timers.cancel(&Timer::Shutdown(key.clone()));
         out.persist.push(StoreOp::RemoveExecutor(key.clone()));
+        out.now.push(Effect::Change(Change::ExecutorForgotten(key.clone())));
         if !self.is_shutting_down(&key.framework) {
             let terminated = mezz::ExecutorTerminated {
                 framework_id: (&key.framework).into(),

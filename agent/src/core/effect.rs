@@ -12,7 +12,7 @@ use mezz_proto::{
 use thiserror::Error;
 
 use super::{
-    ConnectionId, LinkId, SandboxRecord, StoreOp, TaskKey, Token,
+    ConnectionId, ExecutorKey, LinkId, SandboxRecord, StoreOp, TaskKey, Token,
     check::{Probe, ProbeId},
 };
 use crate::containerizer::{Addressee, ContainerSpec};
@@ -155,13 +155,37 @@ pub enum Change {
     Disconnected,
     /// There is a new container, or one of an earlier run.
     ContainerAdded(SandboxRecord),
-    /// There is a new executor.
+    /// There is a new framework, or its description has changed.
+    Framework(Box<v1::FrameworkInfo>),
+    /// It has nothing here any more.
+    FrameworkForgotten(FrameworkId),
+    /// There is a new executor, or one of an earlier run.
     ExecutorAdded {
+        /// Whose it is and which.
+        executor: ExecutorKey,
         /// What it runs in, with which it ends.
         container: ContainerId,
         /// What it proves itself with.
         token: Token,
+        /// What its framework said of it.
+        info: Box<v1::ExecutorInfo>,
     },
+    /// It has ended.
+    ExecutorForgotten(ExecutorKey),
+    /// There is a new task that has a place here, or one of an earlier run.
+    Task {
+        /// Which, with the updates that wait.
+        task: Box<v1::Task>,
+        /// Of a command task, which is its own executor: its container, and what that is
+        /// called.
+        own: Option<(ContainerId, String)>,
+        /// It waits for its executor.
+        queued: bool,
+    },
+    /// It was handed to its executor.
+    TaskLaunched(TaskKey),
+    /// The last of its updates was acknowledged.
+    TaskForgotten(TaskKey),
     /// It runs.
     ContainerRunning {
         /// Which.
@@ -192,6 +216,8 @@ pub enum Change {
         task: TaskKey,
         /// The state.
         state: v1::TaskState,
+        /// The update, without its `data`.
+        status: Box<v1::TaskStatus>,
     },
 }
 
@@ -221,6 +247,15 @@ pub enum CallError {
     /// for both, so that nobody learns which executors there are.
     #[error("no executor with this id and token runs on this agent")]
     Unauthenticated,
+    /// There is no token, and here there has to be one.
+    #[error(
+        "Authorization: must be `Bearer TOKEN`, for {0}; an executor finds its token in \
+         MESOS_EXECUTOR_AUTHENTICATION_TOKEN"
+    )]
+    NoToken(&'static str),
+    /// Nobody with this id is here; in Mesos' words.
+    #[error("{0} cannot be found")]
+    Unknown(&'static str),
     /// Legal, but not now.
     #[error("{0}")]
     NotAllowed(String),

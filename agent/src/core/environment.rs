@@ -4,10 +4,11 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use mezz_proto::{
     ids::{ExecutorId, TaskId},
-    v1::{self, command_info, environment::variable, secret},
+    pages::duration_text,
+    v1::{self, command_info, container_info::docker_info::Network, environment::variable, secret},
 };
 
-use super::{Core, state::Token};
+use super::{Core, admission::is_docker, state::Token};
 use crate::containerizer::Program;
 
 /// The PATH of commands that set none.
@@ -103,6 +104,7 @@ impl Core {
         framework: &v1::FrameworkInfo,
         inhabitant: &Inhabitant<'_>,
         resources: &[v1::Resource],
+        container: Option<&v1::ContainerInfo>,
         command: &v1::CommandInfo,
         sandbox: &Path,
     ) -> Result<BTreeMap<String, String>, String> {
@@ -129,20 +131,36 @@ impl Core {
         };
         set("PATH", DEFAULT_PATH.to_owned());
         set("LIBPROCESS_PORT", "0".to_owned());
+        // One with a network of its own has other addresses.
+        if let Inhabitant::Executor(_, info, _) = inhabitant
+            && let Some(ip) = self.options.executor_ip
+            && !has_own_network(info.container.as_ref())
+        {
+            set("LIBPROCESS_IP", ip.to_string());
+        }
         set("MESOS_AGENT_ENDPOINT", self.options.api_address.clone());
+        set("MESOS_AGENT_ID", agent.clone());
         set("MESOS_ALLOCATION_ROLE", role);
         set("MESOS_CHECKPOINT", if framework.checkpoint() { "1" } else { "0" }.to_owned());
         set("MESOS_DIRECTORY", sandbox.clone());
         set("MESOS_EXECUTOR_ID", executor.to_owned());
-        set("MESOS_EXECUTOR_SHUTDOWN_GRACE_PERIOD", duration(grace));
+        set("MESOS_EXECUTOR_SHUTDOWN_GRACE_PERIOD", duration_text(grace));
         set("MESOS_FRAMEWORK_ID", framework.id.clone().unwrap_or_default().value);
         set("MESOS_HTTP_COMMAND_EXECUTOR", "0".to_owned());
         set("MESOS_SANDBOX", sandbox);
         set("MESOS_SLAVE_ID", agent);
         set("MESOS_SLAVE_PID", format!("slave(1)@{}", self.options.api_address));
+        // In an image its path names nothing.
+        if let Some(library) =
+            self.options.native_library.as_ref().filter(|_| !has_image(container))
+        {
+            let library = library.display().to_string();
+            set("MESOS_NATIVE_JAVA_LIBRARY", library.clone());
+            set("MESOS_NATIVE_LIBRARY", library);
+        }
         if framework.checkpoint() {
-            set("MESOS_RECOVERY_TIMEOUT", duration(RECOVERY_TIMEOUT));
-            set("MESOS_SUBSCRIPTION_BACKOFF_MAX", duration(SUBSCRIPTION_BACKOFF_MAX));
+            set("MESOS_RECOVERY_TIMEOUT", duration_text(RECOVERY_TIMEOUT));
+            set("MESOS_SUBSCRIPTION_BACKOFF_MAX", duration_text(SUBSCRIPTION_BACKOFF_MAX));
         }
         match inhabitant {
             Inhabitant::Task(id) | Inhabitant::Member(_, id) => {
@@ -183,29 +201,29 @@ impl Core {
     }
 }
 
+/// Whether a container has files of its own in place of the machine's.
+fn has_image(container: Option<&v1::ContainerInfo>) -> bool {
+    let image = container.and_then(|container| container.mesos.as_ref()?.image.as_ref());
+    is_docker(container) || image.is_some()
+}
+
 /// From the wire; a negative one is nothing.
 pub(super) fn nanoseconds(duration: &v1::DurationInfo) -> Duration {
     Duration::from_nanos(u64::try_from(duration.nanoseconds).unwrap_or(0))
 }
 
-/// As Mesos writes durations: `5secs`, `1500ms`.
-fn duration(duration: Duration) -> String {
-    if duration.subsec_millis() == 0 {
-        format!("{}secs", duration.as_secs())
-    } else {
-        format!("{}ms", duration.as_millis())
+/// Whether it has other addresses than its machine.
+pub(super) fn has_own_network(container: Option<&v1::ContainerInfo>) -> bool {
+    let Some(info) = container else { return false };
+    match &info.docker {
+        Some(docker) if is_docker(container) => docker.network() != Network::Host,
+        _ => !info.network_infos.is_empty(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn writes_durations_as_mesos_does() {
-        assert_eq!(duration(Duration::from_secs(5)), "5secs");
-        assert_eq!(duration(Duration::from_millis(1500)), "1500ms");
-    }
 
     #[test]
     fn refuses_what_is_no_command() {

@@ -2,7 +2,10 @@
 
 use mezz_proto::{ids::ContainerId, mezz::v1 as mezz, v1};
 
-use super::check::{Answer, NoAnswer, ProbeId};
+use super::{
+    check::{Answer, NoAnswer, ProbeId},
+    proof::Proof,
+};
 use crate::containerizer::{Limitation, Termination};
 
 /// One connection of an executor. Numbered by the shell, never reused.
@@ -42,8 +45,8 @@ pub enum Event {
     ExecutorCall {
         /// On which it came.
         connection: ConnectionId,
-        /// The connection's proof of who it is.
-        token: String,
+        /// Who it shows to be.
+        proof: Proof,
         /// What it says.
         call: Box<v1::executor::Call>,
     },

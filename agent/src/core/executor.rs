@@ -13,8 +13,7 @@ use mezz_proto::{
 use prost::Message as _;
 
 use super::{
-    CallError, ConnectionId, Core, Effect, Effects, ExecutorKey, TaskKey,
-    ids::same_secret,
+    CallError, Change, ConnectionId, Core, Effect, Effects, ExecutorKey, Proof, TaskKey,
     state::{Home, Stage},
 };
 
@@ -31,25 +30,21 @@ impl Core {
         &mut self,
         now: Time,
         connection: ConnectionId,
-        token: &str,
+        proof: &Proof,
         call: Call,
         out: &mut Effects,
     ) {
         let done = match self.connections.get(&connection).cloned() {
             None if call.r#type() == call::Type::Subscribe => {
-                self.on_subscribe(now, connection, token, call, out)
+                self.on_subscribe(now, connection, proof, call, out)
             }
             None => {
                 let key = ExecutorKey {
                     framework: FrameworkId::from(&call.framework_id),
                     executor: ExecutorId::from(&call.executor_id),
                 };
-                let executor = self.executors.get(&key);
-                Err(if executor.is_some_and(|e| same_secret(&e.token.0, token)) {
-                    CallError::NotAllowed("the first call must be SUBSCRIBE".to_owned())
-                } else {
-                    CallError::Unauthenticated
-                })
+                let early = || CallError::NotAllowed("Executor is not subscribed".to_owned());
+                Err(self.identify(&key, proof).err().unwrap_or_else(early))
             }
             Some(key) => self.on_subscribed_call(now, connection, &key, call, out),
         };
@@ -178,9 +173,11 @@ impl Core {
         for pending in std::mem::take(&mut executor.pending) {
             let mut infos = Vec::with_capacity(pending.tasks.len());
             for task in &pending.tasks {
-                if let Some(task) = self.tasks.get_mut(&key.task(task)) {
+                let key = key.task(task);
+                if let Some(task) = self.tasks.get_mut(&key) {
                     task.stage = Stage::Launching;
                     infos.push(task.info.clone());
+                    out.now.push(Effect::Change(Change::TaskLaunched(key)));
                 }
             }
             if pending.group {

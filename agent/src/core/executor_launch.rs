@@ -171,7 +171,14 @@ impl Core {
             false => Inhabitant::Executor(&key.executor, info, &token),
         };
         let environment = self
-            .environment(&framework.info, &inhabitant, of, command, &sandbox)
+            .environment(
+                &framework.info,
+                &inhabitant,
+                of,
+                info.container.as_ref(),
+                command,
+                &sandbox,
+            )
             .map_err(|error| failed(format!("executor.{error}")))?;
         let spec = ContainerSpec {
             id: id.clone(),
@@ -214,7 +221,6 @@ impl Core {
         out: &mut Effects,
     ) {
         executor.tasks.extend(tasks);
-        let token = executor.token.clone();
         self.executors.insert(key.clone(), executor);
         self.persist_executor(key, out);
         let held = self.limits_of(key);
@@ -225,8 +231,7 @@ impl Core {
         }
         let owner = Owner::Executor(key.clone());
         self.add_container(key, owner, &launch.spec, out);
-        let container = launch.spec.id.clone();
-        out.now.push(Effect::Change(Change::ExecutorAdded { container, token }));
+        self.announce_executor(key, out);
         out.now.push(Effect::Launch(Box::new(launch)));
     }
 }

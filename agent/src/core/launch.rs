@@ -60,6 +60,7 @@ impl Core {
                 self.frameworks.insert(id.clone(), framework);
             }
         }
+        out.now.push(Effect::Change(Change::Framework(Box::new(info.clone()))));
         out.persist.push(StoreOp::PutFramework(id.clone(), Box::new(info)));
     }
 
@@ -119,6 +120,7 @@ impl Core {
         out.persist.push(StoreOp::PutTask(key.clone(), record));
         out.persist.push(StoreOp::PutTaskState(key.clone(), task.state_record()));
         self.live_tasks += 1;
+        self.announce_task(key, &task, out);
         self.tasks.insert(key.clone(), task);
     }
 
@@ -151,6 +153,7 @@ impl Core {
                 &framework.info,
                 &Inhabitant::Task(&key.task),
                 &info.resources,
+                info.container.as_ref(),
                 command,
                 &sandbox,
             )

@@ -285,27 +285,7 @@ impl Core {
             if shutting_down(&key.framework) {
                 continue;
             }
-            let head = task.updates.front();
-            let user = task.info.command.as_ref().and_then(|command| command.user.clone());
-            tasks.push(v1::Task {
-                name: task.info.name.clone(),
-                task_id: task.info.task_id.clone(),
-                framework_id: (&key.framework).into(),
-                executor_id: task.home.executor().map(Into::into),
-                agent_id: self.agent_id.as_ref().map(Into::into).unwrap_or_default(),
-                state: task.latest.into(),
-                resources: task.info.resources.clone(),
-                statuses: task.updates.iter().cloned().collect(),
-                status_update_state: head.map(|status| status.state),
-                status_update_uuid: head.and_then(|status| status.uuid.clone()),
-                labels: task.info.labels.clone(),
-                discovery: task.info.discovery.clone(),
-                container: task.info.container.clone(),
-                user,
-                health_check: task.info.health_check.clone(),
-                kill_policy: task.info.kill_policy,
-                limits: task.info.limits.clone(),
-            });
+            tasks.push(self.describe_task(key, task));
         }
         let mut executors = Vec::new();
         for (key, executor) in &self.executors {

@@ -9,6 +9,7 @@ mod admission;
 mod backlog;
 mod check;
 mod container;
+mod describe;
 mod doom;
 mod drain;
 mod effect;
@@ -25,6 +26,7 @@ mod limits;
 mod link;
 mod outcome;
 mod pod;
+mod proof;
 mod records;
 mod recovery;
 mod sandbox;
@@ -35,7 +37,7 @@ mod tests;
 mod timers;
 mod update;
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
 
 use mezz_proto::{
     ids::{AgentId, ContainerId, FrameworkId},
@@ -56,6 +58,7 @@ pub use self::{
     effect::{CallError, Change, Effect, Effects, Launch},
     event::{ConnectionId, Event, LinkId},
     invariants::Violation,
+    proof::Proof,
     records::{
         DoomRecord, ExecutorRecord, LimitationRecord, SandboxRecord, StoreOp, TaskRecord,
         TaskStateRecord,
@@ -64,7 +67,7 @@ pub use self::{
     sandbox::escape,
     state::{ExecutorKey, TaskKey, Token},
 };
-pub(crate) use self::{environment::DEFAULT_PATH, executor::check_update, ids::same_secret};
+pub(crate) use self::{environment::DEFAULT_PATH, executor::check_update};
 
 /// What the core needs to know of its surroundings.
 #[derive(Clone, Debug)]
@@ -79,6 +82,8 @@ pub struct CoreOptions {
     pub api_address: String,
     /// Sandboxes lie below it; absolute.
     pub work_dir: PathBuf,
+    /// Native library of Mesos' JVM API, named to containers that see this machine's files.
+    pub native_library: Option<PathBuf>,
     /// Whether containers can run as another user than the agent's own.
     pub switch_user: bool,
     /// What containers it can run.
@@ -92,6 +97,10 @@ pub struct CoreOptions {
     pub executor_reregistration_timeout: Duration,
     /// Between telling an executor to shut down and killing it.
     pub executor_shutdown_grace: Duration,
+    /// Every executor has to show its token, those on this machine too.
+    pub authenticate_executors: bool,
+    /// What executors on this machine may listen on, for those that ask libprocess.
+    pub executor_ip: Option<IpAddr>,
     /// First and longest wait before an update is sent again.
     pub update_retry: (Duration, Duration),
     /// More live tasks than this are refused.
@@ -147,8 +156,8 @@ impl Core {
             Event::LinkUp { link, master } => self.on_link_up(now, link, master, out),
             Event::LinkDown { link } => self.on_link_down(link, out),
             Event::Master { link, message } => self.on_master_message(now, link, *message, out),
-            Event::ExecutorCall { connection, token, call } => {
-                self.on_executor_call(now, connection, &token, *call, out);
+            Event::ExecutorCall { connection, proof, call } => {
+                self.on_executor_call(now, connection, &proof, *call, out);
             }
             Event::ExecutorDisconnected { connection } => {
                 self.on_executor_disconnected(now, connection);

@@ -12,7 +12,7 @@ use mezz_proto::{
 };
 
 use super::{
-    Core, Effect, Effects, ExecutorKey, Launch, TaskKey,
+    Change, Core, Effect, Effects, ExecutorKey, Launch, TaskKey,
     environment::{Inhabitant, program, uris},
     limits::limits,
     sandbox,
@@ -54,8 +54,10 @@ impl Core {
         }
         for pending in std::mem::take(&mut executor.pending) {
             for task in &pending.tasks {
-                if let Some(task) = self.tasks.get_mut(&key.task(task)) {
+                let key = key.task(task);
+                if let Some(task) = self.tasks.get_mut(&key) {
                     task.stage = Stage::Launching;
+                    out.now.push(Effect::Change(Change::TaskLaunched(key)));
                 }
             }
             for task in pending.tasks {
@@ -104,6 +106,7 @@ impl Core {
             &framework.info,
             &Inhabitant::Member(&pod.executor, &key.task),
             &task.info.resources,
+            task.info.container.as_ref(),
             command,
             &sandbox,
         )?;

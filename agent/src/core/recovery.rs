@@ -292,6 +292,15 @@ impl Core {
 
     /// Tells readers what there is.
     fn announce(&self, out: &mut Effects) {
+        for framework in self.frameworks.values() {
+            out.now.push(Effect::Change(Change::Framework(Box::new(framework.info.clone()))));
+        }
+        for executor in self.executors.keys() {
+            self.announce_executor(executor, out);
+        }
+        for (key, task) in &self.tasks {
+            self.announce_task(key, task, out);
+        }
         for (id, container) in &self.containers {
             out.now.push(Effect::Change(Change::ContainerAdded(SandboxRecord {
                 container_id: id.to_string(),

@@ -13,10 +13,9 @@ use mezz_proto::{
 };
 
 use super::{
-    CallError, ConnectionId, Core, Effect, Effects, ExecutorKey, TaskKey,
+    CallError, ConnectionId, Core, Effect, Effects, ExecutorKey, Proof, TaskKey,
     environment::RECOVERY_TIMEOUT,
     executor::{check_update, send},
-    ids::same_secret,
     state::Stage,
     timers::Timer,
     update::Verdict,
@@ -57,7 +56,7 @@ impl Core {
         &mut self,
         now: Time,
         connection: ConnectionId,
-        token: &str,
+        proof: &Proof,
         call: Call,
         out: &mut Effects,
     ) -> Result<(), CallError> {
@@ -67,11 +66,8 @@ impl Core {
         };
         let agent = self.agent_info();
         let framework = self.frameworks.get(&key.framework).map(|framework| framework.info.clone());
-        let executor = self
-            .executors
-            .get_mut(&key)
-            .filter(|executor| same_secret(&executor.token.0, token))
-            .ok_or(CallError::Unauthenticated)?;
+        self.identify(&key, proof)?;
+        let executor = self.executors.get_mut(&key).ok_or(CallError::Unauthenticated)?;
         if executor.doom.is_some() {
             return Err(CallError::NotAllowed("the executor is being shut down".to_owned()));
         }

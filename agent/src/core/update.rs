@@ -1,7 +1,7 @@
 //! Status updates: at least once, one in flight per task (behaviour rules 35
 //! and 36).
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, net::IpAddr};
 
 use mezz_proto::{
     ids::{FrameworkId, TaskId},
@@ -12,6 +12,7 @@ use mezz_proto::{
 
 use super::{
     Change, Core, Effect, Effects, StoreOp, TaskKey,
+    environment::has_own_network,
     link::Link,
     outcome::limited,
     state::{Home, KillCause, Stage},
@@ -60,7 +61,7 @@ impl Core {
         let state = verdict.state;
         let mut status = self.status(key, verdict);
         self.complete(now, key, &mut status);
-        out.now.push(Effect::Change(Change::TaskUpdated { task: key.clone(), state }));
+        out.now.push(updated(key, &mut status));
         let update = mezz::StatusUpdate {
             framework_id: (&key.framework).into(),
             status,
@@ -92,7 +93,6 @@ impl Core {
         let Some(task) = self.tasks.get_mut(key).filter(|task| task.is_live()) else { return };
         let state = status.state();
         task.latest = state;
-        out.now.push(Effect::Change(Change::TaskUpdated { task: key.clone(), state }));
         if state.is_terminal() {
             task.stage = Stage::Ended;
             self.live_tasks -= 1;
@@ -100,9 +100,10 @@ impl Core {
             self.timers.cancel(&Timer::Completion(key.clone()));
             self.stop_checks(key);
         }
+        self.complete(now, key, &mut status);
+        out.now.push(updated(key, &mut status));
         // Nobody listens to the tasks of a removed framework.
         if !self.is_shutting_down(&key.framework) {
-            self.complete(now, key, &mut status);
             if let Some(task) = self.tasks.get_mut(key) {
                 if let Some(executor) = key.charged(&task.home) {
                     self.backlog.add(executor, [&status]);
@@ -137,10 +138,34 @@ impl Core {
         status.agent_id = self.agent_id.as_ref().map(Into::into);
         status.timestamp.get_or_insert(now.as_secs_f64());
         if let Some(container) = container {
-            let known = &mut status.container_status.get_or_insert_default().container_id;
-            known.get_or_insert_with(|| container.into());
+            let known = status.container_status.get_or_insert_default();
+            known.container_id.get_or_insert_with(|| container.into());
+            if known.network_infos.is_empty() {
+                known.network_infos.extend(self.network_of(key));
+            }
         }
         self.add_checks(key, status);
+    }
+
+    /// Where a task is reached that has the machine's network: what finds services by
+    /// tasks reads it in their statuses (rule 90).
+    fn network_of(&self, key: &TaskKey) -> Option<v1::NetworkInfo> {
+        let ip = self.options.executor_ip?;
+        let task = self.tasks.get(key)?;
+        let executor = task.home.executor().and_then(|id| self.executors.get(&key.executor(id)));
+        let holder = executor.and_then(|executor| executor.info.container.as_ref());
+        if has_own_network(task.info.container.as_ref()) || has_own_network(holder) {
+            return None;
+        }
+        let protocol = match ip {
+            IpAddr::V4(_) => v1::network_info::Protocol::IPv4,
+            IpAddr::V6(_) => v1::network_info::Protocol::IPv6,
+        };
+        let address = v1::network_info::IpAddress {
+            protocol: Some(protocol.into()),
+            ip_address: Some(ip.to_string()),
+        };
+        Some(v1::NetworkInfo { ip_addresses: vec![address], ..Default::default() })
     }
 
     /// What the agent's own checks say of the task (rule 61): each status tells of the
@@ -272,6 +297,7 @@ impl Core {
         }
         self.timers.cancel(&Timer::Retry(key.clone()));
         out.persist.push(StoreOp::RemoveTask(key.clone()));
+        out.now.push(Effect::Change(Change::TaskForgotten(key.clone())));
         self.forget_idle_framework(&key.framework, out);
     }
 
@@ -279,6 +305,7 @@ impl Core {
         let idle = self.tasks_of(id).next().is_none() && self.executors_of(id).next().is_none();
         if idle && self.frameworks.remove(id).is_some() {
             out.persist.push(StoreOp::RemoveFramework(id.clone()));
+            out.now.push(Effect::Change(Change::FrameworkForgotten(id.clone())));
         }
     }
 
@@ -336,6 +363,16 @@ impl Core {
             },
         }
     }
+}
+
+/// What readers see of an update.
+fn updated(key: &TaskKey, status: &mut TaskStatus) -> Effect {
+    // It may be large, and is for the framework alone.
+    let data = status.data.take();
+    let shown = Box::new(status.clone());
+    status.data = data;
+    let state = status.state();
+    Effect::Change(Change::TaskUpdated { task: key.clone(), state, status: shown })
 }
 
 fn remember(acknowledged: &mut VecDeque<Vec<u8>>, uuid: Vec<u8>) {

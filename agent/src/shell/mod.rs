@@ -23,7 +23,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{collect::Collector, monitor::Monitor, owner::Owner, registry::Registry};
 use crate::{
-    api::{self, Index, Peer, Served},
+    api::{self, About, Bodies, Index, Pages, Peer, Roster, Served},
     containerizer::{self, ContainerError},
     core::{ConnectionId, Event, LinkId},
     fetcher,
@@ -167,15 +167,22 @@ pub async fn serve(
         started.sandbox_tasks,
         started.executors,
     ));
+    let roster = Arc::new(Roster::default());
     let metrics = Arc::new(Metrics::new());
     let queue = options.max_tasks.saturating_mul(2).saturating_add(QUEUE_ROOM);
     let served = Arc::new(Served {
         index: Arc::clone(&index),
+        roster: Arc::clone(&roster),
+        about: About::new(&options, &started.api_address, local),
+        pages: Pages::default(),
         containerizer: Arc::clone(&started.containerizer),
         metrics: Arc::clone(&metrics),
         work_dir: options.work_dir.clone(),
         inputs: inputs.clone(),
         executor_queue: queue,
+        authenticate_executors: options.authenticate_http_executors,
+        executor_bodies: Bodies::of_executors(),
+        operator_bodies: Bodies::of_operators(),
         stop: stop.clone(),
     });
     let link =
@@ -210,7 +217,7 @@ pub async fn serve(
         interval: options.monitor.disk_watch_interval,
         orphans: started.orphans,
     };
-    let owner = Owner::new(started.core, started.writer, containers, index, metrics);
+    let owner = Owner::new(started.core, started.writer, containers, index, roster, metrics);
     tasks.spawn(link::run(link, inputs, stop.clone()));
     let api = tasks.spawn({
         let stop = stop.clone();

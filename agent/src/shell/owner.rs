@@ -15,7 +15,7 @@ use tonic::Status;
 
 use super::{AgentError, Input, collect::Collector, container::Runner, now, outgoing::Outgoing};
 use crate::{
-    api::{Index, Peer},
+    api::{Index, Peer, Roster},
     core::{CallError, Change, ConnectionId, Core, Effect, Effects, Event, LinkId, TaskKey},
     metrics::Metrics,
     store::{Progress, Writer},
@@ -40,6 +40,7 @@ pub(super) struct Owner {
     executors: HashMap<ConnectionId, Peer>,
     containers: Runner,
     index: Arc<Index>,
+    roster: Arc<Roster>,
     metrics: Arc<Metrics>,
     /// Set when the master has ended the agent's life.
     over: Option<AgentError>,
@@ -52,6 +53,7 @@ impl Owner {
         writer: Writer,
         containers: Runner,
         index: Arc<Index>,
+        roster: Arc<Roster>,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
@@ -63,6 +65,7 @@ impl Owner {
             executors: HashMap::new(),
             containers,
             index,
+            roster,
             metrics,
             over: None,
             effects: Effects::default(),
@@ -246,6 +249,7 @@ impl Owner {
             Effect::Change(change) => {
                 log(&change);
                 self.metrics.count(&change);
+                self.roster.apply(&change);
                 self.index.apply(change);
             }
         }
@@ -283,7 +287,7 @@ fn log(change: &Change) {
         Change::Registered { agent_id, master } => {
             tracing::info!(%agent_id, %master, "registered");
         }
-        Change::TaskUpdated { task, state } => {
+        Change::TaskUpdated { task, state, .. } => {
             let TaskKey { framework, task } = task;
             tracing::info!(%framework, %task, state = state.as_str_name(), "task update");
         }
@@ -295,7 +299,8 @@ fn status(error: &CallError) -> Status {
     let text = error.to_string();
     match error {
         CallError::Invalid(_) => Status::invalid_argument(text),
-        CallError::Unauthenticated => Status::unauthenticated(text),
+        CallError::Unauthenticated | CallError::NoToken(_) => Status::unauthenticated(text),
+        CallError::Unknown(_) => Status::not_found(text),
         CallError::NotAllowed(_) => Status::failed_precondition(text),
     }
 }
@@ -338,10 +343,12 @@ mod tests {
             cgroup_root: "mezz".into(),
             cgroup_cpu_quota: false,
             launcher: LauncherCommand { program: "/no/launcher".into(), args: vec![] },
+            native_library: None,
             kill_grace: second,
             executor_registration_timeout: second,
             executor_reregistration_timeout: second,
             executor_shutdown_grace: second,
+            authenticate_http_executors: false,
             update_retry: (second, second),
             sandbox_retention: second,
             register_backoff: (second, second),
@@ -381,7 +388,8 @@ mod tests {
             interval: Duration::from_secs(60),
             orphans: vec![],
         };
-        let mut owner = Owner::new(started.core, started.writer, containers, index, metrics);
+        let mut owner =
+            Owner::new(started.core, started.writer, containers, index, Arc::default(), metrics);
         // As a thread that panics leaves it.
         let (report, progress) = watch::channel(Progress::Written(0));
         drop(report);

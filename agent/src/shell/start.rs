@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr, UdpSocket},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -38,6 +38,7 @@ pub(super) struct Started {
     pub(super) orphans: Vec<Orphan>,
     pub(super) sandbox_tasks: Vec<(ContainerId, TaskKey)>,
     pub(super) executors: Vec<(ContainerId, Token)>,
+    pub(super) api_address: String,
 }
 
 pub(super) async fn start(
@@ -102,6 +103,7 @@ pub(super) async fn start(
         orphans,
         sandbox_tasks: stored.sandbox_tasks,
         executors,
+        api_address: api_address(options, local),
     })
 }
 
@@ -186,6 +188,17 @@ fn api_address(options: &AgentOptions, local: SocketAddr) -> String {
     }
 }
 
+/// An address that programs here can listen on, the one by which this agent is known if it
+/// is one.
+fn executor_ip(options: &AgentOptions, local: SocketAddr) -> Option<IpAddr> {
+    let known = || {
+        let advertised: SocketAddr = options.advertise.as_ref()?.parse().ok()?;
+        // It may be that of a gateway.
+        UdpSocket::bind((advertised.ip(), 0)).ok().map(|_| advertised.ip())
+    };
+    Some(local.ip()).filter(|ip| !ip.is_unspecified()).or_else(known)
+}
+
 /// For admission: what is refused with a sentence before anything is made for it.
 fn abilities(options: &AgentOptions, containerizer: &dyn Containerizer) -> Abilities {
     Abilities {
@@ -209,6 +222,7 @@ fn core_options(
         boot_id,
         api_address: api_address(options, local),
         work_dir: options.work_dir.clone(),
+        native_library: options.native_library.clone(),
         // Only root may become somebody else; others run everything as themselves.
         switch_user: nix::unistd::geteuid().is_root(),
         abilities: abilities(options, containerizer),
@@ -216,6 +230,8 @@ fn core_options(
         executor_registration_timeout: options.executor_registration_timeout,
         executor_reregistration_timeout: options.executor_reregistration_timeout,
         executor_shutdown_grace: options.executor_shutdown_grace,
+        authenticate_executors: options.authenticate_http_executors,
+        executor_ip: executor_ip(options, local),
         update_retry: options.update_retry,
         max_tasks: options.max_tasks,
         seed: rand::random(),

@@ -111,9 +111,24 @@ pub struct AgentArgs {
     #[arg(long, env = "MEZZ_CGROUP_CPU_QUOTA", value_name = "BOOL", default_value = "false")]
     pub cgroup_cpu_quota: String,
 
+    /// Executors that speak HTTP have to show their token, those on this machine too;
+    /// otherwise these are believed who they are without one
+    #[arg(
+        long,
+        env = "MEZZ_AUTHENTICATE_HTTP_EXECUTORS",
+        value_name = "BOOL",
+        default_value = "false"
+    )]
+    pub authenticate_http_executors: String,
+
     /// How long the agent waits for what.
     #[command(flatten)]
     pub timeouts: timeouts::TimeoutArgs,
+
+    /// Path of `libmezzmesos.so`, told to executors and tasks that do not run in an image, as
+    /// MESOS_NATIVE_JAVA_LIBRARY: JVM executors written for Mesos load it [default: none]
+    #[arg(long, env = "MEZZ_NATIVE_LIBRARY", value_name = "FILE")]
+    pub native_library: Option<PathBuf>,
 
     /// Sandboxes of ended tasks are removed after this time on an empty disk; on one
     /// that is full by the share U, after this time multiplied by 0.9 - U
@@ -165,10 +180,12 @@ pub fn default_options(work_dir: PathBuf, launcher: LauncherCommand) -> AgentOpt
         cgroup_root: "mezz".to_owned(),
         cgroup_cpu_quota: false,
         launcher,
+        native_library: None,
         kill_grace: Duration::from_secs(3),
         executor_registration_timeout: Duration::from_secs(60),
         executor_reregistration_timeout: Duration::from_secs(2),
         executor_shutdown_grace: Duration::from_secs(5),
+        authenticate_http_executors: false,
         update_retry: (Duration::from_secs(10), Duration::from_secs(600)),
         sandbox_retention: Duration::from_secs(7 * 86_400),
         register_backoff: (Duration::from_secs(1), Duration::from_secs(60)),
@@ -218,6 +235,21 @@ impl AgentArgs {
             units::boolean,
             &mut o.cgroup_cpu_quota,
         );
+        check.set(
+            "authenticate-http-executors",
+            &self.authenticate_http_executors,
+            units::boolean,
+            &mut o.authenticate_http_executors,
+        );
+        if let Some(path) = &self.native_library {
+            o.native_library = Some(path.clone());
+            check.require(path.is_absolute(), "native-library", || {
+                format!(
+                    "`{}` must be an absolute path: tasks run in folders of their own",
+                    path.display()
+                )
+            });
+        }
         self.timeouts.set(&mut check, o);
         check.set(
             "sandbox-retention",

@@ -254,7 +254,7 @@ impl World {
                         (agent.link, agent.reconnect) = (None, reconnect);
                     }
                 }
-                Effect::Reply { .. } | Effect::Change(_) => {}
+                Effect::Reply { .. } | Effect::Answer { .. } | Effect::Change(_) => {}
             }
         }
     }

@@ -8,13 +8,7 @@ use std::{
     time::Duration,
 };
 
-use axum::{
-    Router,
-    body::Body,
-    extract::Request,
-    http::{HeaderValue, Response, StatusCode, header},
-    response::IntoResponse,
-};
+use axum::{Router, body::Body, extract::Request, http::Response, response::IntoResponse};
 use mezz_proto::{
     LEADER_KEY, TRIED_KEY,
     codec::LeanCodec,
@@ -29,7 +23,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, codegen::Service, server::UnaryService};
 
 use super::{
-    http::{is_grpc, metrics_page, version_page},
+    http::{is_grpc, metrics_page},
+    pages::{flags_page, standby_metrics, version_page},
+    redirect::to_leader,
     server::Identity,
 };
 use crate::shell::{limits::HELD_PACE, metrics::Metrics};
@@ -181,17 +177,21 @@ impl Front {
     fn page(&self, leader: Option<&str>, request: &Request) -> Response<Body> {
         let known = leader.unwrap_or("not known");
         match request.uri().path() {
-            "/health" => format!("standby; the leader is {known}\n").into_response(),
-            "/version" => version_page(&self.identity).into_response(),
+            "/health" | "/master/health" => format!("standby; the leader is {known}\n").into_response(),
+            "/version" | "/master/version" => version_page(&self.identity, request.uri()),
+            "/flags" | "/master/flags" => flags_page(&self.identity, request.uri()),
+            "/metrics/snapshot" | "/metrics/snapshot.json" => {
+                standby_metrics(&self.metrics, &self.identity, request.uri())
+            }
             "/metrics" => metrics_page(&self.metrics, None, &[], &self.identity, leader.is_some())
                 .into_response(),
             "/" => format!(
                 "Mezz master {} at {}, a standby; the leader is {known}\n\n\
-                 Here are /health, /version and /metrics; all else is the leader's.\n",
+                 Here are /health, /version, /flags, /metrics and /metrics/snapshot; all else is the leader's.\n",
                 self.identity.version, self.identity.address,
             )
             .into_response(),
-            _ => elsewhere(leader, request),
+            _ => to_leader(leader, request),
         }
     }
 }
@@ -214,23 +214,6 @@ fn not_leading(leader: Option<&str>) -> Response<Body> {
         status.metadata_mut().insert(LEADER_KEY, value);
     }
     status.into_http()
-}
-
-/// For HTTP clients: the same path at the leader.
-fn elsewhere(leader: Option<&str>, request: &Request) -> Response<Body> {
-    let path = request.uri().path_and_query().map_or("/", |p| p.as_str());
-    let target = leader.and_then(|l| HeaderValue::try_from(format!("http://{l}{path}")).ok());
-    match target {
-        Some(target) => {
-            (StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, target)]).into_response()
-        }
-        None => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            [(header::RETRY_AFTER, HeaderValue::from_static("1"))],
-            "no master leads yet; try again in a moment\n",
-        )
-            .into_response(),
-    }
 }
 
 /// Answers every request with the same.

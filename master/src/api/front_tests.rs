@@ -1,4 +1,8 @@
-use axum::{body::to_bytes, routing::get};
+use axum::{
+    body::to_bytes,
+    http::{StatusCode, header},
+    routing::get,
+};
 use mezz_proto::mezz::v1 as mezz;
 use prost::Message;
 use tokio::time::Instant;
@@ -15,6 +19,7 @@ fn front() -> Front {
         version: "0",
         cluster: None,
         clock: Clock::start(),
+        flags: Default::default(),
     });
     let stop = CancellationToken::new();
     Front::new(identity, Arc::new(Metrics::new().unwrap()), stop)
@@ -174,7 +179,11 @@ async fn a_standby_has_few_pages_and_sends_the_rest_on() {
     front.stand_by(Some("a:1".to_owned()));
     let moved = ask("/state?x=1").await;
     assert_eq!(moved.status(), StatusCode::TEMPORARY_REDIRECT);
-    assert_eq!(moved.headers()[header::LOCATION], "http://a:1/state?x=1");
+    assert_eq!(moved.headers()[header::LOCATION], "//a:1/state?x=1");
+    let redirect = ask("/master/redirect").await;
+    assert_eq!(redirect.status(), StatusCode::TEMPORARY_REDIRECT);
+    assert_eq!(redirect.headers()[header::LOCATION], "//a:1");
+    assert_eq!(ask("/redirect/x").await.status(), StatusCode::NOT_FOUND);
     for (path, text) in [
         ("/health", "the leader is a:1"),
         ("/", "me:5050"),

@@ -4,15 +4,17 @@
 use std::sync::Arc;
 
 use axum::{
-    Json, Router,
+    Router,
     extract::{Request, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
     response::{IntoResponse, Response},
     routing::get,
 };
-use serde_json::json;
 
-use super::server::{Api, Identity};
+use super::{
+    pages::version_page,
+    server::{Api, Identity},
+};
 use crate::{
     core::Counters,
     shell::{limits::HEALTH_TIMEOUT, metrics::Metrics},
@@ -23,7 +25,9 @@ pub fn routes(api: Arc<Api>) -> Router {
     Router::new()
         .route("/", get(index))
         .route("/health", get(health))
+        .route("/master/health", get(health))
         .route("/version", get(version))
+        .route("/master/version", get(version))
         .route("/metrics", get(metrics))
         .with_state(api)
 }
@@ -52,20 +56,8 @@ async fn health(State(api): State<Arc<Api>>) -> Response {
     }
 }
 
-async fn version(State(api): State<Arc<Api>>) -> impl IntoResponse {
-    version_page(&api.identity)
-}
-
-/// What a master was built from.
-pub fn version_page(identity: &Identity) -> impl IntoResponse + use<> {
-    Json(json!({
-        "name": "mezz",
-        "version": identity.version,
-        "build": if cfg!(debug_assertions) { "debug" } else { "release" },
-        "target": format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
-        "master_id": identity.id,
-        "start_time": identity.clock.start_time().as_secs_f64(),
-    }))
+async fn version(State(api): State<Arc<Api>>, uri: Uri) -> Response {
+    version_page(&api.identity, &uri)
 }
 
 async fn metrics(State(api): State<Arc<Api>>) -> impl IntoResponse {

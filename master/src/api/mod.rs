@@ -1,11 +1,18 @@
 //! The network side: gRPC services and a few HTTP pages, all on one port.
 
 mod agent_link;
+mod body;
 mod front;
 mod http;
 mod messages;
 mod operator;
+mod operator_http;
+mod pages;
+mod records;
+mod redirect;
+mod refusal;
 mod scheduler;
+mod scheduler_http;
 mod server;
 mod stream;
 

@@ -1,10 +1,10 @@
 //! One port for all of it.
 
-use std::{future::Future, io, sync::Arc};
+use std::{collections::BTreeMap, future::Future, io, sync::Arc};
 
 use axum::Router;
 use futures_util::{Stream, stream};
-use mezz_proto::mezz::v1::operator_server::OperatorServer;
+use mezz_proto::{mezz::v1::operator_server::OperatorServer, time::Time};
 use tokio::net::{TcpListener, TcpStream};
 use tonic::{
     service::Routes,
@@ -12,13 +12,19 @@ use tonic::{
 };
 use tracing::{debug, warn};
 
-use super::{Front, agent_link, http, operator::OperatorService, scheduler};
+use super::{
+    Front, agent_link, http,
+    operator::OperatorService,
+    operator_http,
+    pages::{self, Pages},
+    redirect, scheduler, scheduler_http,
+};
 use crate::shell::{
     clock::Clock,
     handle::CoreHandle,
     limits::{
         ACCEPT_PAUSE, CONNECTION_WINDOW, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, MAX_HEADER_BYTES,
-        MAX_OPERATOR_REQUEST_BYTES, STREAM_WINDOW, STREAMS_PER_CONNECTION,
+        MAX_OPERATOR_REQUEST_BYTES, STREAM_WINDOW, STREAMS_PER_CONNECTION, UNREAD_TIMEOUT,
     },
     metrics::Metrics,
     read_model::ReadModel,
@@ -37,6 +43,8 @@ pub struct Identity {
     pub cluster: Option<String>,
     /// Since when it runs.
     pub clock: Clock,
+    /// Its settings as Mesos names them, for people; no secrets.
+    pub flags: BTreeMap<String, String>,
 }
 
 /// What the services and pages need.
@@ -50,6 +58,8 @@ pub struct Api {
     pub metrics: Arc<Metrics>,
     /// Who this master is.
     pub identity: Arc<Identity>,
+    /// Since when it leads.
+    pub elected: Time,
 }
 
 /// The services and pages of a master that leads.
@@ -63,9 +73,16 @@ pub fn leader_routes(api: Api) -> Router {
     Routes::new(operator)
         .into_axum_router()
         .merge(scheduler::routes(api.core.clone()))
+        .merge(scheduler_http::routes(api.core.clone()))
+        .merge(redirect::routes(&api.identity.address))
         .merge(agent_link::routes(api.core.clone()))
-        .merge(http::routes(Arc::new(api)))
+        .merge(pages_and_calls(Arc::new(api)))
         .fallback(http::not_found)
+}
+
+fn pages_and_calls(api: Arc<Api>) -> Router {
+    let pages = Pages::new(api.clone());
+    http::routes(api).merge(operator_http::routes(pages.clone())).merge(pages::routes(pages))
 }
 
 /// Serves until `stop` resolves and every connection has ended.
@@ -98,6 +115,11 @@ fn accept(listener: TcpListener) -> impl Stream<Item = io::Result<TcpStream>> {
                 Ok((stream, peer)) => {
                     if let Err(error) = stream.set_nodelay(true) {
                         debug!(%peer, %error, "cannot set TCP_NODELAY");
+                    }
+                    let unread = u32::try_from(UNREAD_TIMEOUT.as_millis()).unwrap_or(u32::MAX);
+                    if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(&stream, unread)
+                    {
+                        debug!(%peer, %error, "cannot set TCP_USER_TIMEOUT");
                     }
                     return Some((Ok(stream), listener));
                 }

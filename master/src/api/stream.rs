@@ -80,6 +80,16 @@ async fn run<In, Out>(
 {
     let connection = core.next_connection();
     let end = read(&core, connection, kind, &mut incoming, &outbox).await;
+    finish(&core, connection, &outbox, end).await;
+}
+
+/// Ends a connection whose reader has ended with `end`.
+pub(super) async fn finish<Out: Weigh>(
+    core: &CoreHandle,
+    connection: ConnectionId,
+    outbox: &Outbox<Out>,
+    end: Result<(), Status>,
+) {
     // The core ignores it when it ended the connection itself, or never heard of
     // it. A stopped core needs no telling.
     let _ = core.send(Input::Ended(connection)).await;
@@ -145,7 +155,7 @@ async fn read<In: Message + Default, Out: Weigh>(
     }
 }
 
-fn stopping(Stopped: Stopped) -> Status {
+pub(super) fn stopping(Stopped: Stopped) -> Status {
     Status::unavailable("the master is stopping; find the leader again")
 }
 

@@ -30,12 +30,15 @@ pub enum Change {
     /// A task's record is dropped.
     TaskRemoved(FrameworkId, TaskId),
     /// An executor is new on an agent, or holds something else: what it holds
-    /// itself, beside its tasks.
-    Executor(AgentId, FrameworkId, ExecutorId, Arc<Resources>),
+    /// itself, beside its tasks, and its description without what is secret, with the
+    /// role that it is charged to.
+    Executor(AgentId, FrameworkId, ExecutorId, Arc<Resources>, Box<v1::ExecutorInfo>),
     /// An executor is gone.
     ExecutorRemoved(AgentId, FrameworkId, ExecutorId),
     /// An offer was made.
     Offer(mezz::OfferRecord),
     /// An offer was used, declined, rescinded or withdrawn.
     OfferRemoved(OfferId),
+    /// A role's weight was set.
+    Weight(String, f64),
 }

@@ -47,6 +47,13 @@ pub enum Effect {
         /// What.
         reply: Result<OperatorReply, OperatorError>,
     },
+    /// Answer a framework's call that came by itself.
+    Answer {
+        /// Which.
+        request: RequestId,
+        /// How it went.
+        answer: Result<CallReply, CallError>,
+    },
     /// Tell the read model and the event streams of a change of state.
     Change(Box<Change>),
 }
@@ -82,7 +89,7 @@ impl Effect {
             | Self::CloseScheduler { connection, .. }
             | Self::SendAgent { connection, .. }
             | Self::CloseAgent { connection } => Some(*connection),
-            Self::Reply { .. } | Self::Change(_) => None,
+            Self::Reply { .. } | Self::Answer { .. } | Self::Change(_) => None,
         }
     }
 }
@@ -111,14 +118,26 @@ impl Effects {
         self.after_persist_on(connection);
     }
 
+    /// An answer confirms what earlier calls have persisted: it waits until all is written.
+    pub(super) fn confirm_all(&mut self) {
+        self.waits = true;
+    }
+
     /// An answer confirms, so it waits for what this call persists.
     pub(super) fn reply(
         &mut self,
         request: RequestId,
         reply: Result<OperatorReply, OperatorError>,
     ) {
-        let to = if self.persist.is_empty() { &mut self.now } else { &mut self.after_persist };
+        let waits = self.waits || !self.persist.is_empty();
+        let to = if waits { &mut self.after_persist } else { &mut self.now };
         to.push(Effect::Reply { request, reply });
+    }
+
+    /// As [`reply`](Self::reply), to a framework.
+    pub(super) fn answer(&mut self, request: RequestId, answer: Result<CallReply, CallError>) {
+        let to = if self.persist.is_empty() { &mut self.now } else { &mut self.after_persist };
+        to.push(Effect::Answer { request, answer });
     }
 
     fn put(&mut self, connection: ConnectionId, effect: Effect) {
@@ -189,6 +208,15 @@ pub enum CallError {
     /// The configured number of frameworks, agents or tasks is reached.
     #[error("{0}")]
     LimitReached(String),
+}
+
+/// Answers to a framework's call that came by itself.
+#[derive(Clone, Debug, PartialEq)]
+pub enum CallReply {
+    /// It was taken.
+    Done,
+    /// To RECONCILE_OPERATIONS.
+    Operations(Vec<v1::OperationStatus>),
 }
 
 /// Answers to operators.

@@ -7,7 +7,8 @@ use mezz_proto::{mezz::v1 as mezz, v1};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ConnectionId(pub u64);
 
-/// One operator request that waits for its [`Reply`](super::Effect::Reply).
+/// One request that waits for its [`Reply`](super::Effect::Reply), or its
+/// [`Answer`](super::Effect::Answer).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct RequestId(pub u64);
 
@@ -20,6 +21,16 @@ pub enum Event {
         /// On which it came.
         connection: ConnectionId,
         /// What it says.
+        call: Box<v1::scheduler::Call>,
+    },
+    /// A framework's call came by itself, as HTTP has it: not on the connection of its
+    /// subscription, but for that. A bad one costs only itself.
+    SchedulerRequest {
+        /// To be answered under this id.
+        request: RequestId,
+        /// The framework's subscription.
+        connection: ConnectionId,
+        /// What it says; never SUBSCRIBE.
         call: Box<v1::scheduler::Call>,
     },
     /// A framework's connection ended.
@@ -68,4 +79,7 @@ pub enum OperatorCommand {
     DeactivateAgent(mezz::DeactivateAgentRequest),
     /// Offer an agent again.
     ReactivateAgent(mezz::ReactivateAgentRequest),
+    /// Give an agent up, whatever runs there: the agent with this id may not come back
+    /// (rule 47).
+    MarkAgentGone(String),
 }

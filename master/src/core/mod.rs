@@ -47,11 +47,12 @@ use mezz_proto::{
 };
 
 pub use change::Change;
-pub use effect::{CallError, Effect, Effects, OperatorError, OperatorReply};
+pub use effect::{CallError, CallReply, Effect, Effects, OperatorError, OperatorReply};
 pub use event::{ConnectionId, Event, OperatorCommand, RequestId};
+pub use frameworks::{Standing, master_info};
 pub use invariants::Violation;
 pub use state::{Counters, TaskEnds};
-pub use validate::{MAX_RECORD_BYTES, is_weight};
+pub use validate::{MAX_RECORD_BYTES, check_call, check_request, is_weight};
 
 use crate::{
     allocator::{AgentKey, Allocator, FrameworkKey},
@@ -99,6 +100,8 @@ pub struct Core {
     allocation: AllocationClock,
     interner: Interner,
     counters: Counters,
+    /// Roles' weights, those that were set.
+    weights: BTreeMap<String, f64>,
     /// Numbers of the next agent, framework, offer and completed task.
     next_agent: u64,
     next_framework: u64,
@@ -115,6 +118,10 @@ impl Core {
         match event {
             Event::SchedulerCall { connection, call } => {
                 self.scheduler_call(now, connection, *call, out);
+            }
+            Event::SchedulerRequest { request, connection, call } => {
+                let answer = self.scheduler_request(now, connection, *call, out);
+                out.answer(request, answer);
             }
             Event::SchedulerDisconnected { connection } => {
                 self.scheduler_disconnected(now, connection, out);

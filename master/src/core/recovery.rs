@@ -60,6 +60,7 @@ impl Core {
             allocation: AllocationClock::default(),
             interner: Interner::default(),
             counters: Counters::default(),
+            weights: Default::default(),
             next_agent: 0,
             next_framework: 0,
             next_offer: 0,
@@ -68,6 +69,7 @@ impl Core {
         // Rule 76: the registry's weights beat the configured ones.
         for (role, weight) in core.options.weights.iter().chain(&recovered.weights) {
             core.allocator.set_weight(&role.as_str().into(), *weight);
+            core.weights.insert(role.clone(), *weight);
         }
         for record in recovered.agents {
             core.recover_agent(record, now);
@@ -86,7 +88,8 @@ impl Core {
         let agents = self.agents.iter().map(|(_, a)| Change::Agent(a.state()));
         let frameworks = self.frameworks.iter().map(|(_, f)| Change::Framework(f.state()));
         let completed = self.completed.values().map(|f| Change::Framework(f.state()));
-        agents.chain(frameworks).chain(completed).collect()
+        let weights = self.weights.iter().map(|(role, w)| Change::Weight(role.clone(), *w));
+        agents.chain(frameworks).chain(completed).chain(weights).collect()
     }
 
     fn recover_agent(&mut self, record: mezz::AgentRecord, now: Time) {

@@ -13,11 +13,12 @@ use super::{
     handle::Turn,
     kinds::{DEADLINE, EVENT_KINDS, event_kind},
     limits::{CORE_BATCH, PENDING_WRITES, STALLED_LOOK},
+    lone_call::{LoneCall, subscription},
     metrics::Metrics,
     writer::Write,
 };
 use crate::{
-    core::{ConnectionId, Core, Counters, Effects, Event, OperatorCommand},
+    core::{ConnectionId, Core, Counters, Effects, Event, OperatorCommand, Standing},
     election::Tenure,
 };
 
@@ -28,6 +29,8 @@ pub enum Input {
     Open(ConnectionId, Peer, Option<Turn>),
     /// A call or a message. Ignored when its connection was ended meanwhile.
     Message(ConnectionId, Event),
+    /// A framework's call that came by itself.
+    Call(LoneCall),
     /// The peer has left, or its reader gave up.
     Ended(ConnectionId),
     /// An operator asks.
@@ -85,6 +88,8 @@ pub trait Machine: Send + 'static {
     fn on_heartbeats(&mut self, now: Time, out: &mut Effects);
     /// See [`Core::next_deadline`].
     fn next_deadline(&self) -> Option<Time>;
+    /// See [`Core::standing`].
+    fn standing(&self, framework: &str) -> Standing;
     /// See [`Core::counters`].
     fn counters(&self) -> &Counters;
 }
@@ -104,6 +109,10 @@ impl Machine for Core {
 
     fn next_deadline(&self) -> Option<Time> {
         self.next_deadline()
+    }
+
+    fn standing(&self, framework: &str) -> Standing {
+        self.standing(framework)
     }
 
     fn counters(&self) -> &Counters {
@@ -207,6 +216,7 @@ impl<M: Machine> CoreLoop<M> {
                     self.handle(event);
                 }
             }
+            Input::Call(call) => self.lone_call(call),
             Input::Ended(connection) => {
                 if let Some(event) = self.dispatch.ended(connection) {
                     self.handle(event);
@@ -221,6 +231,20 @@ impl<M: Machine> CoreLoop<M> {
                 let _ = reply.send(self.core.counters().clone());
             }
         }
+    }
+
+    fn lone_call(&mut self, LoneCall { call, stream, room, reply }: LoneCall) {
+        let standing = |framework: &str| self.core.standing(framework);
+        let stream_id = |connection| self.dispatch.stream_id(connection);
+        match subscription(&call, stream, standing, stream_id) {
+            Ok(connection) => {
+                let request = self.dispatch.call(reply);
+                self.handle(Event::SchedulerRequest { request, connection, call });
+            }
+            // Whoever asked may have given up.
+            Err(error) => drop(reply.send(Err(error.into()))),
+        }
+        drop(room);
     }
 
     fn handle(&mut self, event: Event) {

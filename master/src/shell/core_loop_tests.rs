@@ -8,7 +8,7 @@ use tokio::{sync::Mutex, time::timeout};
 
 use super::*;
 use crate::{
-    core::{Effect, OperatorReply},
+    core::{Effect, OperatorReply, Standing},
     registry::{Registry, RegistryError, RegistryOp, RegistrySnapshot},
     shell::{
         outbox::{Outbox, OutboxStream},
@@ -69,6 +69,10 @@ impl Machine for Script {
     fn on_deadline(&mut self, now: Time, out: &mut Effects) {
         assert!(self.deadlines.pop_front().unwrap() <= now);
         out.now.push(say("deadline".to_owned()));
+    }
+
+    fn standing(&self, _: &str) -> Standing {
+        Standing::Subscribed(A)
     }
 
     fn on_heartbeats(&mut self, _: Time, out: &mut Effects) {

@@ -13,7 +13,8 @@ use tracing::{debug, warn};
 
 use super::{
     kinds::effect_kind,
-    limits::OPERATOR_REQUESTS,
+    limits::WAITING_REQUESTS,
+    lone_call::{CallAnswer, StreamId},
     metrics::Metrics,
     outbox::{Outbox, Overflow},
 };
@@ -39,8 +40,10 @@ pub type AgentOutbox = Arc<Outbox<mezz::MasterMessage>>;
 /// The other end of an open connection.
 #[derive(Clone, Debug)]
 pub enum Peer {
-    /// A framework.
+    /// A framework, over gRPC.
     Scheduler(SchedulerOutbox),
+    /// A framework, over HTTP: its calls come by themselves, with this id.
+    HttpScheduler(SchedulerOutbox, StreamId),
     /// An agent.
     Agent(AgentOutbox),
 }
@@ -48,28 +51,30 @@ pub enum Peer {
 impl Peer {
     fn wake(&self) {
         match self {
-            Self::Scheduler(outbox) => outbox.wake(),
+            Self::Scheduler(outbox) | Self::HttpScheduler(outbox, _) => outbox.wake(),
             Self::Agent(outbox) => outbox.wake(),
         }
     }
 
     fn close(&self, end: Result<(), Status>) {
         match self {
-            Self::Scheduler(outbox) => outbox.close(end),
+            Self::Scheduler(outbox) | Self::HttpScheduler(outbox, _) => outbox.close(end),
             Self::Agent(outbox) => outbox.close(end),
         }
     }
 
     fn abort(&self, status: Status) {
         match self {
-            Self::Scheduler(outbox) => outbox.abort(status),
+            Self::Scheduler(outbox) | Self::HttpScheduler(outbox, _) => outbox.abort(status),
             Self::Agent(outbox) => outbox.abort(status),
         }
     }
 
     fn disconnected(&self, connection: ConnectionId) -> Event {
         match self {
-            Self::Scheduler(_) => Event::SchedulerDisconnected { connection },
+            Self::Scheduler(_) | Self::HttpScheduler(..) => {
+                Event::SchedulerDisconnected { connection }
+            }
             Self::Agent(_) => Event::AgentDisconnected { connection },
         }
     }
@@ -90,7 +95,7 @@ fn key(effect: &Effect) -> Option<Key> {
         | Effect::SendAgent { connection, .. }
         | Effect::CloseAgent { connection } => Some(Key::Connection(*connection)),
         Effect::Change(_) => Some(Key::Changes),
-        Effect::Reply { .. } => None,
+        Effect::Reply { .. } | Effect::Answer { .. } => None,
     }
 }
 
@@ -107,6 +112,22 @@ struct Held {
     closes: bool,
 }
 
+/// Who waits for an answer.
+#[derive(Debug)]
+enum Waiting {
+    Operator(oneshot::Sender<Answer>),
+    Framework(oneshot::Sender<CallAnswer>),
+}
+
+impl Waiting {
+    fn gave_up(&self) -> bool {
+        match self {
+            Self::Operator(reply) => reply.is_closed(),
+            Self::Framework(reply) => reply.is_closed(),
+        }
+    }
+}
+
 /// The connections, and what is held back from them.
 #[derive(Debug)]
 pub struct Dispatch {
@@ -114,7 +135,7 @@ pub struct Dispatch {
     peers: HashMap<ConnectionId, Peer>,
     /// Those who have heard nothing yet.
     fresh: HashSet<ConnectionId>,
-    requests: HashMap<RequestId, oneshot::Sender<Answer>>,
+    requests: HashMap<RequestId, Waiting>,
     last_request: u64,
     /// Effects that wait for a write: those of write `first_held`, then of the
     /// one after it, and so on.
@@ -170,13 +191,30 @@ impl Dispatch {
 
     /// A request that [`Effect::Reply`] will answer.
     pub fn request(&mut self, reply: oneshot::Sender<Answer>) -> RequestId {
-        if self.requests.len() >= OPERATOR_REQUESTS {
-            self.requests.retain(|_, reply| !reply.is_closed());
+        self.waits(Waiting::Operator(reply))
+    }
+
+    /// A framework's call that [`Effect::Answer`] will answer.
+    pub fn call(&mut self, reply: oneshot::Sender<CallAnswer>) -> RequestId {
+        self.waits(Waiting::Framework(reply))
+    }
+
+    fn waits(&mut self, waiting: Waiting) -> RequestId {
+        if self.requests.len() >= WAITING_REQUESTS {
+            self.requests.retain(|_, waiting| !waiting.gave_up());
         }
         self.last_request += 1;
         let id = RequestId(self.last_request);
-        self.requests.insert(id, reply);
+        self.requests.insert(id, waiting);
         id
+    }
+
+    /// The id that calls for this subscription must have; none if it is not over HTTP.
+    pub fn stream_id(&self, connection: ConnectionId) -> Option<StreamId> {
+        match self.peers.get(&connection)? {
+            Peer::HttpScheduler(_, id) => Some(*id),
+            Peer::Scheduler(_) | Peer::Agent(_) => None,
+        }
     }
 
     /// Sends an effect, or holds it back behind an earlier one of its key. Heartbeats and
@@ -332,7 +370,11 @@ impl Dispatch {
     fn deliver(&mut self, effect: Effect) {
         match effect {
             Effect::SendScheduler { connection, event } => {
-                let Some(Peer::Scheduler(outbox)) = self.peers.get(&connection) else { return };
+                let Some(Peer::Scheduler(outbox) | Peer::HttpScheduler(outbox, _)) =
+                    self.peers.get(&connection)
+                else {
+                    return;
+                };
                 if !self.fresh.is_empty() {
                     self.fresh.remove(&connection);
                 }
@@ -366,9 +408,15 @@ impl Dispatch {
                 }
             }
             Effect::Reply { request, reply } => {
-                if let Some(waiting) = self.requests.remove(&request) {
+                if let Some(Waiting::Operator(waiting)) = self.requests.remove(&request) {
                     // The operator may have given up.
                     let _ = waiting.send(reply);
+                }
+            }
+            Effect::Answer { request, answer } => {
+                if let Some(Waiting::Framework(waiting)) = self.requests.remove(&request) {
+                    // So may the framework.
+                    let _ = waiting.send(answer.map_err(Into::into));
                 }
             }
             Effect::Change(change) => self.changes.push(change),
@@ -378,7 +426,9 @@ impl Dispatch {
     fn overflowed(&mut self, connection: ConnectionId) {
         let Some(peer) = self.remove(connection) else { return };
         let (kind, count) = match &peer {
-            Peer::Scheduler(_) => ("framework", &self.metrics.hot.slow_frameworks),
+            Peer::Scheduler(_) | Peer::HttpScheduler(..) => {
+                ("framework", &self.metrics.hot.slow_frameworks)
+            }
             Peer::Agent(_) => ("agent", &self.metrics.hot.slow_agents),
         };
         count.increment(1);
@@ -399,7 +449,9 @@ impl Dispatch {
 
     fn gauge(&self, peer: &Peer, change: f64) {
         match peer {
-            Peer::Scheduler(_) => self.metrics.hot.frameworks_connected.increment(change),
+            Peer::Scheduler(_) | Peer::HttpScheduler(..) => {
+                self.metrics.hot.frameworks_connected.increment(change);
+            }
             Peer::Agent(_) => self.metrics.hot.agents_connected.increment(change),
         }
     }

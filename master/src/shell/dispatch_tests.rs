@@ -274,9 +274,9 @@ async fn requests_are_answered_and_given_up_ones_forgotten() {
     let request = w.dispatch.request(reply);
     w.dispatch.send(Effect::Reply { request, reply: Ok(OperatorReply::Done) });
     assert_eq!(answer.await.unwrap(), Ok(OperatorReply::Done));
-    for _ in 0..3 * OPERATOR_REQUESTS {
+    for _ in 0..3 * WAITING_REQUESTS {
         let (reply, _) = oneshot::channel();
         w.dispatch.request(reply);
     }
-    assert!(w.dispatch.requests.len() <= OPERATOR_REQUESTS);
+    assert!(w.dispatch.requests.len() <= WAITING_REQUESTS);
 }

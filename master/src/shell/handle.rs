@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use mezz_proto::v1::scheduler::Call;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     time::timeout,
@@ -16,7 +17,10 @@ use tokio::{
 use super::{
     core_loop::Input,
     dispatch::Answer,
-    limits::{ADMISSION_BYTES, AGENT_ADMISSIONS, CORE_QUEUE, FRAMEWORK_ADMISSIONS},
+    limits::{
+        ADMISSION_BYTES, AGENT_ADMISSIONS, CALL_BODIES_KIB, CORE_QUEUE, FRAMEWORK_ADMISSIONS,
+    },
+    lone_call::{CallAnswer, LoneCall},
 };
 use crate::core::{ConnectionId, Counters, OperatorCommand};
 
@@ -36,6 +40,9 @@ pub enum NoAnswer {
 /// A stream's turn to say its first message. Dropped when the core has taken that.
 pub type Turn = OwnedSemaphorePermit;
 
+/// A place of an HTTP call among the bodies in memory. Dropped when the core has taken it.
+pub type Room = OwnedSemaphorePermit;
+
 /// Whose turns do not depend on each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Line {
@@ -52,6 +59,7 @@ pub struct CoreHandle {
     connections: Arc<AtomicU64>,
     frameworks: Arc<Semaphore>,
     agents: Arc<Semaphore>,
+    bodies: Arc<Semaphore>,
 }
 
 impl CoreHandle {
@@ -64,6 +72,7 @@ impl CoreHandle {
             connections: Arc::new(AtomicU64::new(0)),
             frameworks: line(FRAMEWORK_ADMISSIONS),
             agents: line(AGENT_ADMISSIONS),
+            bodies: Arc::new(Semaphore::new(CALL_BODIES_KIB)),
         };
         (handle, receiver)
     }
@@ -80,6 +89,29 @@ impl CoreHandle {
         };
         let places = u32::try_from(1 + bytes / ADMISSION_BYTES).unwrap_or(most).min(most);
         line.clone().acquire_many_owned(places).await.map_err(|_| Stopped)
+    }
+
+    /// Waits for room for so many KiB of a call's body.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn body_room(&self, kib: u32) -> Result<Room, Stopped> {
+        self.bodies.clone().acquire_many_owned(kib).await.map_err(|_| Stopped)
+    }
+
+    /// Makes a framework's call that came by itself, and waits for its answer.
+    ///
+    /// # Errors
+    /// [`Stopped`]; the call may have been done nevertheless.
+    pub async fn call(
+        &self,
+        call: Box<Call>,
+        stream: Option<String>,
+        room: Room,
+    ) -> Result<CallAnswer, Stopped> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Input::Call(LoneCall { call, stream, room, reply })).await?;
+        answer.await.map_err(|_| Stopped)
     }
 
     /// A number that no connection had before.

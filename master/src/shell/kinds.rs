@@ -44,6 +44,7 @@ pub const EVENT_KINDS: &[&str] = &[
     "operator_drain_agent",
     "operator_deactivate_agent",
     "operator_reactivate_agent",
+    "operator_mark_agent_gone",
     "deadline",
 ];
 
@@ -52,13 +53,13 @@ const AGENT: usize = 19;
 const AGENT_DISCONNECTED: usize = 28;
 const OPERATOR: usize = 29;
 /// The kind of a call of `on_deadline`.
-pub const DEADLINE: usize = 37;
+pub const DEADLINE: usize = 38;
 
 /// Index in [`EVENT_KINDS`].
 pub fn event_kind(event: &Event) -> usize {
     use mezz::agent_message::Message;
     match event {
-        Event::SchedulerCall { call, .. } => {
+        Event::SchedulerCall { call, .. } | Event::SchedulerRequest { call, .. } => {
             match v1::scheduler::call::Type::try_from(call.r#type.unwrap_or_default()) {
                 Ok(kind) => kind as usize,
                 Err(_) => 0,
@@ -91,14 +92,22 @@ pub fn event_kind(event: &Event) -> usize {
                     OperatorCommand::DrainAgent(_) => 5,
                     OperatorCommand::DeactivateAgent(_) => 6,
                     OperatorCommand::ReactivateAgent(_) => 7,
+                    OperatorCommand::MarkAgentGone(_) => 8,
                 }
         }
     }
 }
 
 /// Labels of what the core wants done, by [`effect_kind`].
-pub const EFFECT_KINDS: &[&str] =
-    &["send_scheduler", "close_scheduler", "send_agent", "close_agent", "reply", "change"];
+pub const EFFECT_KINDS: &[&str] = &[
+    "send_scheduler",
+    "close_scheduler",
+    "send_agent",
+    "close_agent",
+    "reply",
+    "change",
+    "answer",
+];
 
 /// Index in [`EFFECT_KINDS`].
 pub fn effect_kind(effect: &Effect) -> usize {
@@ -109,6 +118,7 @@ pub fn effect_kind(effect: &Effect) -> usize {
         Effect::CloseAgent { .. } => 3,
         Effect::Reply { .. } => 4,
         Effect::Change(_) => 5,
+        Effect::Answer { .. } => 6,
     }
 }
 

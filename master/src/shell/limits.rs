@@ -68,8 +68,22 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// An operator's request that the core has not answered within this fails.
 pub const OPERATOR_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Operator requests that may wait for the core's answer.
-pub const OPERATOR_REQUESTS: usize = 1_024;
+/// When so many requests wait for the core's answer, those whose asker has given up are
+/// forgotten.
+pub const WAITING_REQUESTS: usize = 1_024;
+
+/// Bodies of HTTP calls that may be in memory at a time, in KiB: from their first byte until
+/// the core has taken the call. Decoded, a call is several times as large.
+pub const CALL_BODIES_KIB: usize = 32 << 10;
+
+/// The body of an HTTP call comes within this, or not at all.
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Messages of more bytes than this are read and written as JSON on a thread of their own.
+pub const INLINE_JSON_BYTES: usize = 16 << 10;
+
+/// Bytes of one piece of an HTTP event stream, about: what waits is put together up to this.
+pub const RECORDS_PIECE: usize = 64 << 10;
 
 /// `/health` fails when the core's loop has not answered within this.
 pub const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
@@ -101,5 +115,25 @@ pub const MAX_HEADER_BYTES: u32 = 16 << 10;
 /// trying again at once would only burn the processor.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// A peer that has not taken what was sent to it for so long is cut off: it has died, or
+/// reads nothing. HTTP/1 has no pings that would tell.
+pub const UNREAD_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// How often the recorded samples of histograms are folded into their buckets.
 pub const METRICS_UPKEEP: Duration = Duration::from_secs(1);
+
+/// Operators that listen to the stream of events; of more the oldest is cut (rule 81).
+pub const MAX_SUBSCRIBERS: usize = 1_000;
+
+/// Events that may wait for one of them. The tasks of a few thousand agents that come
+/// back together fit; who is further behind is cut, and subscribes anew.
+pub const SUBSCRIBER_EVENTS: usize = 16_384;
+
+/// Heartbeats of that stream (rule 81).
+pub const SUBSCRIBER_HEARTBEAT: Duration = Duration::from_secs(15);
+
+/// Large answers that are made at the same time; others wait for their turn.
+pub const BIG_ANSWERS: usize = 2;
+
+/// Requests that may wait for a large answer; of more each is told to come again.
+pub const BIG_ANSWER_QUEUE: usize = 1_024;

@@ -9,6 +9,7 @@ use metrics_exporter_prometheus::{
 };
 
 use super::kinds::{EFFECT_KINDS, EVENT_KINDS};
+pub use super::samples::Samples;
 use crate::core::Counters;
 
 /// Events that the core handled, by `kind`.
@@ -143,6 +144,11 @@ impl Metrics {
     /// each sample takes memory.
     pub fn upkeep(&self) {
         self.handle.run_upkeep();
+    }
+
+    /// What is counted here, as numbers.
+    pub fn samples(&self) -> Samples {
+        Samples::read(&self.handle.render())
     }
 
     /// The text that Prometheus reads, with what is only looked up for it.

@@ -18,6 +18,8 @@ use tokio::sync::mpsc;
 use super::{
     dispatch::Changes,
     read_state::{State, Sums},
+    snapshot::{Include, Snapshot},
+    stream::{Subscribers, Subscription},
 };
 use crate::core::Change;
 
@@ -25,6 +27,9 @@ use crate::core::Change;
 #[derive(Debug, Default)]
 pub struct ReadModel {
     state: RwLock<State>,
+    /// Changed only while `state` is held for writing: who joins gets what comes next, and
+    /// nothing twice.
+    subscribers: Subscribers,
 }
 
 /// Counts for `GetMaster`.
@@ -46,15 +51,48 @@ impl ReadModel {
         while let Some(batch) = changes.recv().await {
             self.apply(batch.into_iter().map(|change| *change));
         }
+        self.subscribers.end();
     }
 
     /// Applies changes in order.
     pub fn apply(&self, changes: impl IntoIterator<Item = Change>) {
         // Nothing panics while it is held, and a reader could not break it.
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let mut news = self.subscribers.is_wanted().then(Vec::new);
         for change in changes {
-            state.apply(change);
+            state.apply(change, news.as_mut());
         }
+        if let Some(news) = news {
+            self.subscribers.tell(news);
+        }
+    }
+
+    /// What there is at this moment. May take a while in a large cluster: for threads that
+    /// may block.
+    pub fn snapshot(&self, include: Include) -> Snapshot {
+        // The lock is held no longer than it takes to copy.
+        let snapshot = self.read().snapshot(include);
+        snapshot.in_order()
+    }
+
+    /// What there is at this moment, and everything that changes after it.
+    pub fn subscribe(&self) -> (Snapshot, Subscription) {
+        // For writing, so that nothing is applied between the two.
+        let state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let subscription = self.subscribers.join();
+        let snapshot = state.snapshot(Include::ALL);
+        drop(state);
+        (snapshot.in_order(), subscription)
+    }
+
+    /// Weights of roles that were set.
+    pub fn weights(&self) -> BTreeMap<String, f64> {
+        self.read().weights().clone()
+    }
+
+    /// How many operators listen.
+    pub fn subscribers(&self) -> usize {
+        self.subscribers.count()
     }
 
     /// Sorted by id.

@@ -16,6 +16,8 @@ use prost::Message;
 use super::{
     news,
     read_model::{Totals, wire},
+    snapshot::{Include, Snapshot},
+    stream::{self, News},
 };
 use crate::core::Change;
 
@@ -37,12 +39,20 @@ pub struct TaskEntry {
     encoded: Arc<[u8]>,
     /// Where it runs.
     pub agent: AgentId,
-    state: v1::TaskState,
+    /// The newest.
+    pub state: v1::TaskState,
+    /// Its last update is not acknowledged.
+    pub waits: bool,
     /// Counts up; tells which is newer.
     pub number: u64,
 }
 
 impl TaskEntry {
+    /// It has ended, and its framework knows.
+    pub fn is_completed(&self) -> bool {
+        self.state.is_terminal() && !self.waits
+    }
+
     /// The message again. Never `None`, for the bytes are our own.
     pub fn decode(&self) -> Option<v1::Task> {
         v1::Task::decode(&*self.encoded).ok()
@@ -65,6 +75,16 @@ impl AgentEntry {
         record.total = Vec::new();
         record.agent.resources = Vec::new();
         Self { rest: record, total }
+    }
+
+    /// The record with no resources in it.
+    pub fn rest(&self) -> &mezz::AgentState {
+        &self.rest
+    }
+
+    /// All that it has.
+    pub fn total(&self) -> &Resources {
+        &self.total
     }
 
     /// The record again, with these sums.
@@ -99,7 +119,22 @@ impl<R> Entry<R> {
 }
 
 /// Where an executor is, whose, and its name.
-type ExecutorKey = (AgentId, FrameworkId, ExecutorId);
+pub type ExecutorKey = (AgentId, FrameworkId, ExecutorId);
+
+/// An executor as it is kept: encoded, like tasks.
+#[derive(Clone, Debug)]
+pub struct ExecutorEntry {
+    encoded: Arc<[u8]>,
+    resources: Arc<Resources>,
+    role: Arc<str>,
+}
+
+impl ExecutorEntry {
+    /// The message again. Never `None`, for the bytes are our own.
+    pub fn decode(&self) -> Option<v1::ExecutorInfo> {
+        v1::ExecutorInfo::decode(&*self.encoded).ok()
+    }
+}
 
 /// All that is known.
 #[derive(Debug, Default)]
@@ -107,7 +142,10 @@ pub struct State {
     agents: HashMap<AgentId, Entry<AgentEntry>>,
     frameworks: HashMap<FrameworkId, Entry<mezz::FrameworkState>>,
     tasks: BTreeMap<FrameworkId, BTreeMap<TaskId, TaskEntry>>,
-    executors: HashMap<ExecutorKey, Arc<Resources>>,
+    executors: HashMap<ExecutorKey, ExecutorEntry>,
+    /// What is held and offered of each role that holds or is offered anything.
+    roles: BTreeMap<Arc<str>, Sums>,
+    weights: BTreeMap<String, f64>,
     offers: HashMap<OfferId, (Arc<mezz::OfferRecord>, Resources)>,
     by_state: BTreeMap<i32, u64>,
     last_number: u64,
@@ -139,18 +177,22 @@ fn holds(state: v1::TaskState) -> bool {
 }
 
 impl State {
-    /// Applies one change.
-    pub fn apply(&mut self, change: Change) {
+    /// Applies one change; what operators' streams tell of it goes to `news`, if there
+    /// are any.
+    pub fn apply(&mut self, change: Change, news: Option<&mut News>) {
         match change {
-            Change::Agent(record) => self.put_agent(record),
+            Change::Agent(record) => self.put_agent(record, news),
             Change::AgentRemoved(id) => {
                 news::agent_removed(&id);
+                if let Some(news) = news {
+                    news.push(stream::agent_removed(&id));
+                }
                 if let Some(entry) = self.agents.get_mut(&id) {
                     entry.record = None;
                 }
                 self.forget_if_empty(id.as_str(), None);
             }
-            Change::Framework(record) => self.put_framework(record),
+            Change::Framework(record) => self.put_framework(record, news),
             Change::FrameworkRemoved(id) => {
                 if let Some(entry) = self.frameworks.get_mut(&id) {
                     entry.record = None;
@@ -159,34 +201,49 @@ impl State {
                     }
                 }
             }
-            Change::Task(task) => self.put_task(&task),
+            Change::Task(task) => self.put_task(&task, news),
             Change::TaskRemoved(framework, task) => self.remove_task(&framework, &task),
-            Change::Executor(agent, framework, id, resources) => {
-                self.put_executor((agent, framework, id), resources);
+            Change::Executor(agent, framework, id, resources, info) => {
+                self.put_executor((agent, framework, id), resources, &info);
             }
             Change::ExecutorRemoved(agent, framework, id) => {
                 self.remove_executor(&(agent, framework, id));
             }
             Change::Offer(record) => self.put_offer(record),
             Change::OfferRemoved(id) => self.remove_offer(&id),
+            Change::Weight(role, weight) => _ = self.weights.insert(role, weight),
         }
     }
 
-    fn put_agent(&mut self, record: mezz::AgentState) {
+    fn put_agent(&mut self, record: mezz::AgentState, news: Option<&mut News>) {
+        use mezz::agent_state::Status;
         let id = AgentId::from(record.agent.id.clone().unwrap_or_default());
         let entry = self.agents.entry(id).or_default();
         news::agent(entry.record.as_deref().map(|old| &old.rest), &record);
-        entry.record = Some(Arc::new(AgentEntry::new(record)));
+        let there = |status| matches!(status, Status::Active | Status::Disconnected);
+        let was = entry.record.as_deref().is_some_and(|old| there(old.rest.status()));
+        let is = there(record.status());
+        let record = Arc::new(AgentEntry::new(record));
+        if let Some(news) = news
+            && is
+            && !was
+        {
+            news.push(stream::agent_added(&record, &entry.sums));
+        }
+        entry.record = Some(record);
     }
 
-    fn put_framework(&mut self, record: mezz::FrameworkState) {
+    fn put_framework(&mut self, record: mezz::FrameworkState, news: Option<&mut News>) {
         let id = FrameworkId::from(record.framework.id.clone().unwrap_or_default());
         let entry = self.frameworks.entry(id).or_default();
         news::framework(entry.record.as_deref(), &record);
+        if let Some(news) = news {
+            news.extend(stream::framework(entry.record.as_deref(), &record, &entry.sums));
+        }
         entry.record = Some(Arc::new(record));
     }
 
-    fn put_task(&mut self, task: &v1::Task) {
+    fn put_task(&mut self, task: &v1::Task, news: Option<&mut News>) {
         let state = task.state();
         let tasks = match self.tasks.get_mut(task.framework_id.value.as_str()) {
             Some(tasks) => tasks,
@@ -197,6 +254,7 @@ impl State {
         let (old, elsewhere) = match tasks.get_mut(task.task_id.value.as_str()) {
             Some(entry) if entry.agent.as_str() == task.agent_id.value => {
                 entry.encoded = encoded.clone();
+                entry.waits = task.status_update_uuid.is_some();
                 (Some(std::mem::replace(&mut entry.state, state)), false)
             }
             found => (None, found.is_some()),
@@ -212,6 +270,16 @@ impl State {
             self.count_down(old);
         }
         news::task(old, task);
+        if let Some(news) = news
+            && old != Some(state)
+        {
+            let aware = self
+                .frameworks
+                .get(task.framework_id.value.as_str())
+                .and_then(|entry| entry.record.as_deref())
+                .is_some_and(|framework| stream::is_partition_aware(&framework.framework));
+            news.push(stream::task(old.is_none(), task, aware));
+        }
         let was = old.unwrap_or(v1::TaskState::TaskFinished);
         self.charge_task(task, was, state);
     }
@@ -223,7 +291,8 @@ impl State {
             Some((id, _)) => id.clone(),
             None => AgentId::from(&task.agent_id),
         };
-        let entry = TaskEntry { encoded, agent, state, number: self.last_number };
+        let waits = task.status_update_uuid.is_some();
+        let entry = TaskEntry { encoded, agent, state, waits, number: self.last_number };
         let tasks = match self.tasks.get_mut(task.framework_id.value.as_str()) {
             Some(tasks) => tasks,
             None => self.tasks.entry(FrameworkId::from(&task.framework_id)).or_default(),
@@ -250,10 +319,32 @@ impl State {
                 _ => sums.allocated.saturating_sub(&resources),
             }
         };
-        self.change_sums(&task.agent_id.value, &task.framework_id.value, change);
+        let role = role_of(&task.resources);
+        self.change_sums(&task.agent_id.value, &task.framework_id.value, role, change);
     }
 
-    fn change_sums(&mut self, agent: &str, framework: &str, change: impl Fn(&mut Sums)) {
+    fn change_sums(
+        &mut self,
+        agent: &str,
+        framework: &str,
+        role: &str,
+        change: impl Fn(&mut Sums),
+    ) {
+        match self.roles.get_mut(role) {
+            Some(sums) => {
+                change(sums);
+                if *sums == Sums::default() {
+                    self.roles.remove(role);
+                }
+            }
+            None => {
+                let mut sums = Sums::default();
+                change(&mut sums);
+                if sums != Sums::default() {
+                    self.roles.insert(role.into(), sums);
+                }
+            }
+        }
         match self.agents.get_mut(agent) {
             Some(entry) => change(&mut entry.sums),
             None => change(&mut self.agents.entry(AgentId::new(agent)).or_default().sums),
@@ -301,16 +392,29 @@ impl State {
         }
     }
 
-    fn put_executor(&mut self, key: ExecutorKey, resources: Arc<Resources>) {
+    fn put_executor(
+        &mut self,
+        key: ExecutorKey,
+        resources: Arc<Resources>,
+        info: &v1::ExecutorInfo,
+    ) {
         self.remove_executor(&key);
-        self.change_sums(key.0.as_str(), key.1.as_str(), |sums| sums.allocated += &resources);
-        self.executors.insert(key, resources);
+        let role = role_of(&info.resources);
+        self.change_sums(key.0.as_str(), key.1.as_str(), role, |sums| {
+            sums.allocated += &resources;
+        });
+        let role = match self.roles.get_key_value(role) {
+            Some((role, _)) => role.clone(),
+            None => role.into(),
+        };
+        let encoded = info.encode_to_vec().into();
+        self.executors.insert(key, ExecutorEntry { encoded, resources, role });
     }
 
     fn remove_executor(&mut self, key: &ExecutorKey) {
-        let Some(resources) = self.executors.remove(key) else { return };
-        self.change_sums(key.0.as_str(), key.1.as_str(), |sums| {
-            sums.allocated.saturating_sub(&resources);
+        let Some(entry) = self.executors.remove(key) else { return };
+        self.change_sums(key.0.as_str(), key.1.as_str(), &entry.role, |sums| {
+            sums.allocated.saturating_sub(&entry.resources);
         });
     }
 
@@ -319,14 +423,52 @@ impl State {
         self.remove_offer(&id);
         let resources = Resources::from_proto(&record.offer.resources).unwrap_or_default();
         let (agent, framework) = (&record.offer.agent_id.value, &record.offer.framework_id.value);
-        self.change_sums(agent, framework, |sums| sums.offered += &resources);
+        let role = &record.role;
+        self.change_sums(agent, framework, role, |sums| sums.offered += &resources);
         self.offers.insert(id, (Arc::new(record), resources));
     }
 
     fn remove_offer(&mut self, id: &OfferId) {
         let Some((record, resources)) = self.offers.remove(id) else { return };
         let (agent, framework) = (&record.offer.agent_id.value, &record.offer.framework_id.value);
-        self.change_sums(agent, framework, |sums| sums.offered.saturating_sub(&resources));
+        let role = &record.role;
+        self.change_sums(agent, framework, role, |sums| sums.offered.saturating_sub(&resources));
+    }
+
+    /// What there is at this moment, in no order, to be looked at without the lock.
+    pub fn snapshot(&self, include: Include) -> Snapshot {
+        let mut out = Snapshot {
+            agents: self.agents().map(|(a, sums)| (a.clone(), sums.clone())).collect(),
+            frameworks: self.frameworks().map(|(f, sums)| (f.clone(), sums.clone())).collect(),
+            roles: self.roles.clone(),
+            weights: self.weights.clone(),
+            ..Snapshot::default()
+        };
+        if include.tasks {
+            out.tasks = self
+                .tasks
+                .iter()
+                .map(|(id, tasks)| (id.clone(), tasks.values().cloned().collect()))
+                .collect();
+        }
+        if include.offers {
+            for (record, _) in self.offers.values() {
+                let id = FrameworkId::from(&record.offer.framework_id);
+                out.offers.entry(id).or_default().push(record.clone());
+            }
+        }
+        if include.executors {
+            for (key, entry) in &self.executors {
+                let executor = (key.clone(), entry.clone());
+                out.executors.entry(key.1.clone()).or_default().push(executor);
+            }
+        }
+        out
+    }
+
+    /// Weights of roles that were set.
+    pub fn weights(&self) -> &BTreeMap<String, f64> {
+        &self.weights
     }
 
     /// Known agents, in no order.
@@ -420,4 +562,9 @@ impl State {
             Some((v1::TaskState::try_from(*state).ok()?.as_str_name(), *count))
         })
     }
+}
+
+/// The role that resources are allocated to.
+fn role_of(resources: &[v1::Resource]) -> &str {
+    resources.iter().find_map(|r| r.allocation_info.as_ref()?.role.as_deref()).unwrap_or("*")
 }

@@ -1,6 +1,6 @@
 //! Puts a master together, and takes it down again.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc};
 
 use thiserror::Error;
 use tokio::{
@@ -16,6 +16,7 @@ use super::{
     clock::Clock,
     core_loop::{CoreLoop, Input, Outputs},
     elected,
+    flags::flags,
     handle::CoreHandle,
     limits::{CHANGE_BATCHES, METRICS_UPKEEP, SHUTDOWN_GRACE},
     metrics::Metrics,
@@ -114,6 +115,7 @@ pub(super) struct Process {
     core: CoreOptions,
     cluster: Option<String>,
     clock: Clock,
+    flags: BTreeMap<String, String>,
     pub(super) front: Front,
     pub(super) stop: CancellationToken,
 }
@@ -127,10 +129,11 @@ impl Process {
         let core = complete(options, listener)?;
         let clock = Clock::start();
         let cluster = options.cluster.clone();
-        let identity = identity(&core, cluster.clone(), clock);
+        let flags = flags(options, &core);
+        let identity = identity(&core, cluster.clone(), clock, flags.clone());
         let metrics = Arc::new(Metrics::new().map_err(MasterError::Metrics)?);
         let front = Front::new(identity, metrics, stop.clone());
-        Ok(Self { core, cluster, clock, front, stop })
+        Ok(Self { core, cluster, clock, flags, front, stop })
     }
 
     /// host:port that peers are told.
@@ -148,7 +151,7 @@ impl Process {
     ) -> Result<Term<R>, MasterError> {
         let recovered = registry.load().await?;
         let options = CoreOptions { master_id, ..self.core.clone() };
-        let identity = identity(&options, self.cluster.clone(), self.clock);
+        let identity = identity(&options, self.cluster.clone(), self.clock, self.flags.clone());
         info!(
             master_id = identity.id,
             address = identity.address,
@@ -164,7 +167,13 @@ impl Process {
         let model = Arc::new(ReadModel::default());
         model.apply(core.initial_changes());
         let (handle, inputs) = CoreHandle::new();
-        let api = Api { core: handle, model: model.clone(), metrics: metrics.clone(), identity };
+        let api = Api {
+            core: handle,
+            model: model.clone(),
+            metrics: metrics.clone(),
+            identity,
+            elected: clock.start_time(),
+        };
         self.front.lead(leader_routes(api));
         Ok(Term { registry, core, model, metrics, inputs, tenure, clock })
     }
@@ -249,13 +258,19 @@ impl<R: Registry> Term<R> {
     }
 }
 
-fn identity(core: &CoreOptions, cluster: Option<String>, clock: Clock) -> Arc<Identity> {
+fn identity(
+    core: &CoreOptions,
+    cluster: Option<String>,
+    clock: Clock,
+    flags: BTreeMap<String, String>,
+) -> Arc<Identity> {
     Arc::new(Identity {
         id: core.master_id.clone(),
         address: core.address.clone(),
         version: env!("CARGO_PKG_VERSION"),
         cluster,
         clock,
+        flags,
     })
 }
 

@@ -1,72 +1,155 @@
-//! Messages to JSON.
+//! Messages to JSON, from their protobuf encoding: nothing stands between the two.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use prost_reflect::{
-    DynamicMessage, FieldDescriptor, Kind, MapKey, ReflectMessage, Value as Proto,
-};
-use serde_json::{Map, Number, Value};
+use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 
-/// The message as an object.
-pub(super) fn message(message: &DynamicMessage) -> Value {
-    let mut out = Map::new();
-    for field in message.descriptor().fields() {
-        let declared = field.field_descriptor_proto();
-        let has_default = declared.default_value.is_some()
-            && !declared.options.as_ref().is_some_and(|o| o.deprecated());
+use super::{
+    plan::{Field, Index, Kind, Plan, Plans, Shape},
+    wire::{Raw, fields, unpack},
+};
+
+/// A message that is written as an object.
+pub(super) struct Message<'a> {
+    pub(super) of: Index,
+    /// Its encoding, as prost makes it.
+    pub(super) bytes: &'a [u8],
+}
+
+/// One value that a field has.
+#[derive(Clone, Copy)]
+struct Single<'a> {
+    kind: &'a Kind,
+    raw: Raw<'a>,
+}
+
+/// All values of a field that is repeated.
+struct List<'a> {
+    kind: &'a Kind,
+    found: &'a [(usize, Raw<'a>)],
+}
+
+/// All entries of a map, which prost writes in the order of their keys.
+struct Entries<'a> {
+    entry: &'a Plan,
+    found: &'a [(usize, Raw<'a>)],
+}
+
+impl Serialize for Message<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let plan = Plans::get().at(self.of);
+        let mut found = placed(plan, self.bytes);
+        // Stable: the values of a list stay in their order.
+        found.sort_by_key(|(place, _)| *place);
+        let mut found = found.as_slice();
+        let mut out = serializer.serialize_map(None)?;
+        for (place, field) in plan.fields.iter().enumerate() {
+            let length = found.iter().take_while(|(at, _)| *at == place).count();
+            let (here, rest) = found.split_at(length);
+            found = rest;
+            let Some((_, last)) = here.last() else {
+                write_unset(&mut out, field)?;
+                continue;
+            };
+            match (field.shape, &field.kind) {
+                (Shape::Map, Kind::Message(entry)) => {
+                    let entry = Plans::get().at(*entry);
+                    out.serialize_entry(&field.name, &Entries { entry, found: here })?;
+                }
+                (Shape::Single, kind) => {
+                    out.serialize_entry(&field.name, &Single { kind, raw: *last })?;
+                }
+                (_, kind) => out.serialize_entry(&field.name, &List { kind, found: here })?,
+            }
+        }
+        out.end()
+    }
+}
+
+/// The fields of a message with their places in its plan, in the order of the bytes.
+fn placed<'a>(plan: &Plan, bytes: &'a [u8]) -> Vec<(usize, Raw<'a>)> {
+    fields(bytes).filter_map(|(number, raw)| Some((plan.numbered(number)?, raw))).collect()
+}
+
+fn write_unset<M: SerializeMap>(out: &mut M, field: &Field) -> Result<(), M::Error> {
+    match (&field.default, field.required) {
+        (Some(default), _) => out.serialize_entry(&field.name, default),
         // A typed message always has its required fields, but prost leaves a map's
         // value that is all zeros out.
-        if !message.has_field(&field) && !has_default && !field.is_required() {
-            continue;
+        (None, true) => {
+            out.serialize_entry(&field.name, &Single { kind: &field.kind, raw: field.kind.zero() })
         }
-        out.insert(field.name().to_owned(), value(&message.get_field(&field), &field));
-    }
-    Value::Object(out)
-}
-
-fn value(value: &Proto, field: &FieldDescriptor) -> Value {
-    match value {
-        Proto::Bool(b) => Value::Bool(*b),
-        Proto::I32(n) => Value::from(*n),
-        Proto::I64(n) => Value::from(*n),
-        Proto::U32(n) => Value::from(*n),
-        Proto::U64(n) => Value::from(*n),
-        Proto::F32(n) => float(f64::from(*n)),
-        Proto::F64(n) => float(*n),
-        Proto::String(s) => Value::String(s.clone()),
-        Proto::Bytes(b) => Value::String(STANDARD.encode(b)),
-        Proto::EnumNumber(n) => match field.kind() {
-            Kind::Enum(e) => e
-                .get_value(*n)
-                .map_or_else(|| Value::from(*n), |v| Value::String(v.name().to_owned())),
-            _ => Value::from(*n),
-        },
-        Proto::Message(m) => message(m),
-        Proto::List(items) => items.iter().map(|i| self::value(i, field)).collect(),
-        Proto::Map(entries) => {
-            let mut sorted: Vec<_> = entries.iter().collect();
-            sorted.sort_by(|a, b| a.0.cmp(b.0));
-            let of = match field.kind() {
-                Kind::Message(entry) => entry.map_entry_value_field(),
-                _ => field.clone(),
-            };
-            let entry = |(k, v): (&MapKey, &Proto)| (key(k), self::value(v, &of));
-            Value::Object(sorted.into_iter().map(entry).collect())
-        }
+        (None, false) => Ok(()),
     }
 }
 
-fn key(key: &MapKey) -> String {
-    match key {
-        MapKey::Bool(b) => b.to_string(),
-        MapKey::I32(n) => n.to_string(),
-        MapKey::I64(n) => n.to_string(),
-        MapKey::U32(n) => n.to_string(),
-        MapKey::U64(n) => n.to_string(),
-        MapKey::String(s) => s.clone(),
+impl Serialize for Single<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let raw = self.raw;
+        match self.kind {
+            Kind::Bool => to.serialize_bool(raw.varint() != 0),
+            Kind::Int32 => to.serialize_i32(raw.varint() as i32),
+            Kind::Int64 => to.serialize_i64(raw.varint() as i64),
+            Kind::Uint32 => to.serialize_u32(raw.varint() as u32),
+            Kind::Uint64 => to.serialize_u64(raw.varint()),
+            Kind::Sint32 | Kind::Sint64 => {
+                let n = raw.varint();
+                to.serialize_i64((n >> 1) as i64 ^ -((n & 1) as i64))
+            }
+            Kind::Fixed32 => to.serialize_u32(raw.fixed32()),
+            Kind::Sfixed32 => to.serialize_i32(raw.fixed32() as i32),
+            Kind::Fixed64 => to.serialize_u64(raw.fixed64()),
+            Kind::Sfixed64 => to.serialize_i64(raw.fixed64() as i64),
+            Kind::Float => float(f64::from(f32::from_bits(raw.fixed32())), to),
+            Kind::Double => float(f64::from_bits(raw.fixed64()), to),
+            // A typed message's strings are UTF-8.
+            Kind::String => to.serialize_str(&String::from_utf8_lossy(raw.bytes())),
+            Kind::Bytes => to.serialize_str(&STANDARD.encode(raw.bytes())),
+            Kind::Enum(values) => {
+                let number = raw.varint() as i32;
+                match values.iter().find(|(n, _)| *n == number) {
+                    Some((_, name)) => to.serialize_str(name),
+                    None => to.serialize_i32(number),
+                }
+            }
+            Kind::Message(of) => Message { of: *of, bytes: raw.bytes() }.serialize(to),
+        }
+    }
+}
+
+impl Serialize for List<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let kind = self.kind;
+        let mut out = to.serialize_seq(None)?;
+        for (_, raw) in self.found {
+            for raw in unpack(kind, *raw) {
+                out.serialize_element(&Single { kind, raw })?;
+            }
+        }
+        out.end()
+    }
+}
+
+impl Serialize for Entries<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let mut out = to.serialize_map(Some(self.found.len()))?;
+        if let [key, value] = self.entry.fields.as_slice() {
+            for (_, raw) in self.found {
+                let parts = placed(self.entry, raw.bytes());
+                let part = |field: &Field, place| {
+                    let given = parts.iter().rfind(|(at, _)| *at == place);
+                    given.map_or_else(|| field.kind.zero(), |(_, raw)| *raw)
+                };
+                // All maps of the Mesos API have text keys.
+                let name = part(key, 0);
+                out.serialize_key(&String::from_utf8_lossy(name.bytes()))?;
+                out.serialize_value(&Single { kind: &value.kind, raw: part(value, 1) })?;
+            }
+        }
+        out.end()
     }
 }
 
 /// JSON has no NaN and no infinities; as text they can be read again.
-fn float(n: f64) -> Value {
-    Number::from_f64(n).map_or_else(|| Value::String(n.to_string()), Value::Number)
+fn float<S: Serializer>(n: f64, to: S) -> Result<S::Ok, S::Error> {
+    if n.is_finite() { to.serialize_f64(n) } else { to.collect_str(&n) }
 }

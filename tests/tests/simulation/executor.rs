@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use mezz_agent::core::{ConnectionId, Event};
+use mezz_agent::core::{ConnectionId, Event, Proof};
 use mezz_proto::{
     ids::{ContainerId, ExecutorId, FrameworkId, TaskId},
     resources::Resources,
@@ -241,8 +241,8 @@ impl World {
     fn executor_says(&mut self, n: usize, id: &ContainerId, call: Call) {
         let Some(executor) = self.executor(n, id) else { return };
         let Some(connection) = executor.connection else { return };
-        let (token, call) = (executor.token.clone(), Box::new(call));
-        let event = Event::ExecutorCall { connection, token, call };
+        let (proof, call) = (Proof::token(&executor.token), Box::new(call));
+        let event = Event::ExecutorCall { connection, proof, call };
         self.later(LINK, Some(Node::Agent(n)), What::Container(event));
     }
 }

@@ -11,7 +11,7 @@ use mezz_proto::{
 use super::env::*;
 use crate::{
     containerizer::{OutOfMemory, Termination},
-    core::{Effect, Event},
+    core::{Abilities, CoreOptions, Effect, Event},
 };
 
 pub(super) fn signals(effects: &[Effect]) -> Vec<i32> {
@@ -67,12 +67,47 @@ fn the_environment_tells_what_mesos_tells_and_the_command_wins() {
     assert_eq!(get("MESOS_EXECUTOR_ID"), Some("t"));
     assert_eq!(get("MESOS_TASK_ID"), Some("t"));
     assert_eq!(get("MESOS_SLAVE_ID"), Some(AGENT));
+    assert_eq!(get("MESOS_AGENT_ID"), Some(AGENT));
+    assert_eq!(get("LIBPROCESS_IP"), None);
     assert_eq!(get("MESOS_ALLOCATION_ROLE"), Some("role"));
     assert_eq!(get("MESOS_CHECKPOINT"), Some("0"));
     assert_eq!(get("MESOS_AGENT_ENDPOINT"), Some("host:5051"));
     assert_eq!(get("MESOS_EXECUTOR_SHUTDOWN_GRACE_PERIOD"), Some("5secs"));
     assert_eq!(get("MESOS_SANDBOX"), get("MESOS_DIRECTORY"));
     assert_eq!(get("MEZZ_EXECUTOR_TOKEN"), None);
+    assert_eq!(get("MESOS_NATIVE_JAVA_LIBRARY"), None);
+}
+
+/// Rule 55; in an image the path would name nothing, or something else.
+#[test]
+fn a_native_library_is_named_to_who_sees_the_files_of_the_machine() {
+    let abilities = Abilities { docker: true, images: true, isolation: true };
+    let native_library = Some("/l.so".into());
+    let mut env = TestEnv::unlinked(CoreOptions { native_library, abilities, ..options() });
+    env.register();
+    let in_image = v1::TaskInfo {
+        container: Some(v1::ContainerInfo {
+            r#type: container_info::Type::Docker.into(),
+            docker: Some(container_info::DockerInfo { image: "i".into(), ..Default::default() }),
+            ..Default::default()
+        }),
+        ..task("in-image")
+    };
+    env.run(vec![task("plain"), in_image]);
+    let mut named: Vec<_> = env
+        .launches()
+        .into_iter()
+        .map(|spec| {
+            let get = |name: &str| spec.environment.get(name).cloned();
+            (get("MESOS_TASK_ID"), get("MESOS_NATIVE_JAVA_LIBRARY"), get("MESOS_NATIVE_LIBRARY"))
+        })
+        .collect();
+    named.sort();
+    let text = |text: &str| Some(text.to_owned());
+    assert_eq!(
+        named,
+        [(text("in-image"), None, None), (text("plain"), text("/l.so"), text("/l.so"))]
+    );
 }
 
 #[test]
@@ -170,7 +205,7 @@ fn a_launch_that_fails_fails_the_task() {
 
 #[test]
 fn more_tasks_than_allowed_are_refused() {
-    let mut env = TestEnv::unlinked(crate::core::CoreOptions { max_tasks: 1, ..options() });
+    let mut env = TestEnv::unlinked(CoreOptions { max_tasks: 1, ..options() });
     env.register();
     env.running(task("a"));
     env.run(vec![task("b")]);
@@ -182,7 +217,7 @@ fn more_tasks_than_allowed_are_refused() {
 
 #[test]
 fn every_refused_task_is_told_one_end_even_when_no_more_are_kept() {
-    let mut env = TestEnv::unlinked(crate::core::CoreOptions { max_tasks: 2, ..options() });
+    let mut env = TestEnv::unlinked(CoreOptions { max_tasks: 2, ..options() });
     env.register();
     env.running(task("a"));
     env.running(task("b"));

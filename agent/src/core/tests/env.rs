@@ -22,7 +22,7 @@ use crate::{
     containerizer::{ContainerSpec, Termination},
     core::{
         Abilities, ConnectionId, Core, CoreOptions, Effect, Effects, Event, ExecutorKey,
-        ExecutorRecord, LinkId, Recovered, SandboxRecord, StoreOp, TaskKey, TaskRecord,
+        ExecutorRecord, LinkId, Proof, Recovered, SandboxRecord, StoreOp, TaskKey, TaskRecord,
         TaskStateRecord,
     },
 };
@@ -109,12 +109,15 @@ pub(super) fn options() -> CoreOptions {
         boot_id: Some("boot".into()),
         api_address: "host:5051".into(),
         work_dir: PathBuf::from("/work"),
+        native_library: None,
         switch_user: true,
         abilities: Abilities::default(),
         kill_grace: Duration::from_secs(3),
         executor_registration_timeout: Duration::from_secs(60),
         executor_reregistration_timeout: Duration::from_secs(2),
         executor_shutdown_grace: Duration::from_secs(5),
+        authenticate_executors: false,
+        executor_ip: None,
         update_retry: (Duration::from_secs(10), Duration::from_secs(600)),
         max_tasks: 100,
         seed: [7; 32],
@@ -299,8 +302,14 @@ impl TestEnv {
 
     pub(super) fn call(&mut self, connection: u64, token: &str, call: Call) {
         let connection = ConnectionId(connection);
-        let token = token.to_owned();
-        self.handle(Event::ExecutorCall { connection, token, call: Box::new(call) });
+        let proof = Proof::token(token);
+        self.handle(Event::ExecutorCall { connection, proof, call: Box::new(call) });
+    }
+
+    /// Over HTTP, without a token.
+    pub(super) fn call_without_token(&mut self, connection: u64, local: bool, call: Call) {
+        let (connection, proof) = (ConnectionId(connection), Proof::http(None, local));
+        self.handle(Event::ExecutorCall { connection, proof, call: Box::new(call) });
     }
 
     pub(super) fn shutdown_executor(&mut self) {

@@ -10,7 +10,7 @@ use mezz_proto::{
 };
 
 use super::env::*;
-use crate::core::{CallError, ConnectionId, Effect, Event};
+use crate::core::{CallError, ConnectionId, CoreOptions, Effect, Event};
 
 /// An executor that runs and has subscribed on connection 1, with task `a`.
 pub(super) fn subscribed(env: &mut TestEnv) -> (ContainerId, String) {
@@ -290,4 +290,57 @@ fn its_updates_are_bounded_in_bytes_over_all_its_tasks() {
     env.call(3, &token, subscribe());
     env.call(3, &token, update(large("b", 9)));
     assert_eq!(closed(&mut env), None, "there is room again");
+}
+
+#[test]
+fn the_environment_is_that_of_mesos() {
+    let options = CoreOptions {
+        api_address: "10.0.0.5:5051".into(),
+        executor_ip: Some([10, 0, 0, 5].into()),
+        ..options()
+    };
+    let start = |checkpoint: bool, container: Option<v1::ContainerInfo>| {
+        let mut env = TestEnv::unlinked(options.clone());
+        env.register();
+        let mut task = executor_task("a");
+        let executor = task.executor.as_mut().unwrap();
+        executor.container = container;
+        let framework = v1::FrameworkInfo { checkpoint: Some(checkpoint), ..framework("F", &[]) };
+        env.run_for(framework, vec![task], None);
+        env.launches().remove(0)
+    };
+    let spec = start(true, None);
+    let sandbox = spec.sandbox.display().to_string();
+    for (name, value) in [
+        ("LIBPROCESS_IP", "10.0.0.5"),
+        ("LIBPROCESS_PORT", "0"),
+        ("MESOS_AGENT_ENDPOINT", "10.0.0.5:5051"),
+        ("MESOS_AGENT_ID", AGENT),
+        ("MESOS_ALLOCATION_ROLE", "role"),
+        ("MESOS_CHECKPOINT", "1"),
+        ("MESOS_DIRECTORY", &*sandbox),
+        ("MESOS_EXECUTOR_ID", "E"),
+        ("MESOS_EXECUTOR_SHUTDOWN_GRACE_PERIOD", "5secs"),
+        ("MESOS_FRAMEWORK_ID", "F"),
+        ("MESOS_HTTP_COMMAND_EXECUTOR", "0"),
+        ("MESOS_RECOVERY_TIMEOUT", "15mins"),
+        ("MESOS_SANDBOX", &*sandbox),
+        ("MESOS_SLAVE_ID", AGENT),
+        ("MESOS_SLAVE_PID", "slave(1)@10.0.0.5:5051"),
+        ("MESOS_SUBSCRIPTION_BACKOFF_MAX", "2secs"),
+    ] {
+        assert_eq!(spec.environment.get(name).map(String::as_str), Some(value), "{name}");
+    }
+    let environment = start(false, None).environment;
+    assert_eq!(environment["MESOS_CHECKPOINT"], "0");
+    for absent in ["MESOS_RECOVERY_TIMEOUT", "MESOS_SUBSCRIPTION_BACKOFF_MAX", "MESOS_TASK_ID"] {
+        assert!(!environment.contains_key(absent), "{absent}");
+    }
+    // It has other addresses than its machine.
+    let elsewhere = v1::ContainerInfo {
+        r#type: v1::container_info::Type::Mesos.into(),
+        network_infos: vec![v1::NetworkInfo::default()],
+        ..Default::default()
+    };
+    assert!(!start(false, Some(elsewhere)).environment.contains_key("LIBPROCESS_IP"));
 }

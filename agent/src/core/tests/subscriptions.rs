@@ -10,7 +10,7 @@ use super::{
     env::*,
     executors::{closed, subscribed},
 };
-use crate::core::{CallError, ConnectionId, Effect, Event};
+use crate::core::{CallError, ConnectionId, CoreOptions, Effect, Event};
 
 #[test]
 fn nobody_gets_in_without_the_token() {
@@ -26,6 +26,45 @@ fn nobody_gets_in_without_the_token() {
     assert!(matches!(closed(&mut env), Some(CallError::NotAllowed(_))), "SUBSCRIBE comes first");
     env.call(1, &token, update(status("a", TaskState::TaskRunning, 1)));
     env.expect(TaskState::TaskRunning);
+}
+
+/// Mesos' executors show none unless they must (docs/adr/0015).
+#[test]
+fn without_a_token_one_of_this_machine_is_believed() {
+    let mut env = TestEnv::new();
+    let (_, token) = subscribed(&mut env);
+    let hint = |error| matches!(error, Some(CallError::NoToken(_)));
+    env.call_without_token(2, false, subscribe());
+    assert!(hint(closed(&mut env)), "from elsewhere");
+    for (framework, executor, what) in [("F", "other", "Executor"), ("G", "E", "Framework")] {
+        let mut call = subscribe();
+        call.framework_id.value = framework.into();
+        call.executor_id.value = executor.into();
+        env.call_without_token(2, true, call);
+        assert_eq!(closed(&mut env), Some(CallError::Unknown(what)));
+    }
+    env.call_without_token(2, true, update(status("a", TaskState::TaskRunning, 1)));
+    assert!(matches!(closed(&mut env), Some(CallError::NotAllowed(_))), "SUBSCRIBE comes first");
+    env.call_without_token(2, true, subscribe());
+    assert_eq!(env.event_types(2), ["SUBSCRIBED"], "it takes the place of the former");
+    env.call(2, &token, update(status("a", TaskState::TaskRunning, 1)));
+
+    let options = CoreOptions { authenticate_executors: true, ..options() };
+    let mut env = TestEnv::unlinked(options);
+    env.register();
+    subscribed(&mut env);
+    env.call_without_token(2, true, subscribe());
+    assert!(hint(closed(&mut env)), "the agent wants one");
+}
+
+/// What holds a group is the agent's own: it has an id that everybody can guess.
+#[test]
+fn nobody_subscribes_as_what_holds_a_group() {
+    let mut env = TestEnv::new();
+    env.run_group(&["a"]);
+    env.take();
+    env.call_without_token(1, true, subscribe());
+    assert_eq!(closed(&mut env), Some(CallError::Unknown("Executor")));
 }
 
 #[test]

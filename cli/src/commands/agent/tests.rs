@@ -24,10 +24,10 @@ fn every_option_arrives() {
     let agent = check(
         "--listen 127.0.0.1:0 --advertise a:1 --hostname h --work-dir /w --resources cpus:4;x:{a} \
          --attributes rack:r1 --region r --zone z --containment none --cgroup-root a.b \
-         --cgroup-cpu-quota true --kill-grace 1s --executor-registration-timeout 2s \
+         --cgroup-cpu-quota true --authenticate-http-executors true --kill-grace 1s --executor-registration-timeout 2s \
          --executor-reregistration-timeout 3s --executor-shutdown-grace 4s --update-retry-min 5s \
          --update-retry-max 6s --register-backoff-min 7s --register-backoff-max 8s \
-         --isolation pid,mount --image-dir /i --pids-limit 99 \
+         --native-library /l.so --isolation pid,mount --image-dir /i --pids-limit 99 \
          --bounding-capabilities KILL --allowed-host-paths /d --sandbox-retention 9s --max-tasks 10 \
          --max-fetch-size 11MiB \
          --fetcher-cache-size 12MiB --fetch-timeout 17s --disk-watch-interval 13s --container-disk-watch-interval 14s \
@@ -39,11 +39,12 @@ fn every_option_arrives() {
     let secs = Duration::from_secs;
     assert_eq!(o.advertise.as_deref(), Some("a:1"));
     assert_eq!((o.hostname.as_str(), o.work_dir), ("h", PathBuf::from("/w")));
+    assert_eq!(o.native_library, Some(PathBuf::from("/l.so")));
     assert_eq!(o.resources, Resources::parse("cpus:4;x:{a}").unwrap());
     assert_eq!(o.attributes[0].name, "rack");
     assert_eq!(o.domain.unwrap().fault_domain.unwrap().zone.name, "z");
     assert_eq!((o.containment, o.cgroup_root.as_str()), (Containment::None, "a.b"));
-    assert!(o.cgroup_cpu_quota);
+    assert!(o.cgroup_cpu_quota && o.authenticate_http_executors);
     assert_eq!((o.kill_grace, o.executor_registration_timeout), (secs(1), secs(2)));
     assert_eq!((o.executor_reregistration_timeout, o.executor_shutdown_grace), (secs(3), secs(4)));
     assert_eq!(o.update_retry, (secs(5), secs(6)));

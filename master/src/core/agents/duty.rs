@@ -107,6 +107,26 @@ impl Core {
         Ok(())
     }
 
+    /// An operator gives the agent up, whatever runs there (rule 47): its tasks are gone, its
+    /// id is burnt, and it is told to stop when it is there or comes back. Asked again, it
+    /// is done already. Who has tasks there hears of their end, and the operator of the
+    /// agent's, when it is written.
+    pub(in crate::core) fn mark_agent_gone(
+        &mut self,
+        now: Time,
+        id: &str,
+        out: &mut Effects,
+    ) -> Result<(), OperatorError> {
+        if self.gone.contains_key(id) {
+            // The write of the first time may be under way.
+            out.confirm_all();
+            return Ok(());
+        }
+        let key = self.known_agent(id)?;
+        self.mark_gone(now, key, out);
+        Ok(())
+    }
+
     /// What every call ends with: the agents that may have become empty in it. That
     /// takes both sides: tasks whose end no framework has acknowledged are known
     /// here, and containers of removed frameworks only there.

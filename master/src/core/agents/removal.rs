@@ -78,8 +78,9 @@ impl Core {
         self.forget_agent(key, out);
     }
 
-    /// A drained agent is given up: it is told to stop, and its id is burnt. It has
-    /// no tasks.
+    /// An agent is given up: it is told to stop, and its id is burnt. A drained one has no
+    /// tasks; those of another one are gone by an operator's word (rule 47), and whoever has
+    /// any hears of it when it is written, for another leader would let the agent come back.
     pub(super) fn mark_gone(&mut self, now: Time, key: AgentKey, out: &mut Effects) {
         let id = self.agents[key].id.clone();
         if let Some(connection) = self.agents[key].connection() {
@@ -91,6 +92,19 @@ impl Core {
         self.detach_agent(now, key, out);
         self.set_agent_link(key, AgentLink::Unreachable { since: now });
         self.counters.agents_removed += 1;
+        let tasks: Vec<_> = self.agents[key].tasks.iter().copied().collect();
+        for task in tasks {
+            let framework = self.tasks[task].framework;
+            if let Some(connection) = self.frameworks[framework].connection() {
+                out.after_persist_on(connection);
+            }
+            let status = MasterStatus::new(
+                self.lost_state(framework, TaskState::TaskGoneByOperator),
+                Reason::AgentRemovedByOperator,
+                "an operator has marked the agent as gone",
+            );
+            self.end_task_of_lost_agent(now, task, status, out);
+        }
         self.tell_agent_lost(key, out);
         self.forget_agent(key, out);
         out.persist.push(RegistryOp::PutAgent(record));

@@ -14,7 +14,7 @@ use crate::{
     core::{
         Change, ConnectionId, Core, Effect, Effects,
         effect::{master, shutdown_framework},
-        state::{AgentLink, Charge, Duty, Executor, Task, TaskKey},
+        state::{AgentLink, Charge, Duty, Executor, Task, TaskKey, shown_executor},
         tasks::MasterStatus,
         validate::{
             agent::{Described, Refusal, described},
@@ -252,6 +252,7 @@ impl Core {
                 executor.framework,
                 executor.id.clone(),
                 Arc::clone(&resources),
+                shown_executor(&executor.info, &role, &resources),
             ));
             let at = (framework, executor.id);
             old.remove(&at);

@@ -3,6 +3,7 @@
 mod connection;
 pub(in crate::core) mod events;
 mod membership;
+mod operations;
 mod removal;
 mod subscribe;
 mod update;
@@ -12,9 +13,33 @@ use mezz_proto::{
     v1::scheduler::{Call, call::Type},
 };
 
-use super::{CallError, ConnectionId, Core, Effects};
+pub use subscribe::master_info;
+
+use super::{CallError, CallReply, ConnectionId, Core, Effects, validate::check_call};
+
+/// Where the framework of an id stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// There is none, or it has ended.
+    Unknown,
+    /// It is not subscribed at the moment.
+    Away,
+    /// It is subscribed.
+    Subscribed(ConnectionId),
+}
 
 impl Core {
+    /// Where the framework of this id stands. For calls that come by themselves, to be
+    /// asked in the same turn in which [`Event::SchedulerRequest`](super::Event) is handled.
+    pub fn standing(&self, framework: &str) -> Standing {
+        match self.framework_ids.get(framework) {
+            None => Standing::Unknown,
+            Some(&key) => {
+                self.frameworks[key].connection().map_or(Standing::Away, Standing::Subscribed)
+            }
+        }
+    }
+
     /// A call of a framework. One that breaks the protocol ends the connection.
     pub(super) fn scheduler_call(
         &mut self,
@@ -30,16 +55,29 @@ impl Core {
         }
     }
 
+    /// A call that came by itself. One that breaks the protocol has done nothing.
+    pub(super) fn scheduler_request(
+        &mut self,
+        now: Time,
+        connection: ConnectionId,
+        call: Call,
+        out: &mut Effects,
+    ) -> Result<CallReply, CallError> {
+        let done = self.dispatch(now, connection, call, out);
+        self.counters.invalid_calls += u64::from(done.is_err());
+        done
+    }
+
     fn dispatch(
         &mut self,
         now: Time,
         connection: ConnectionId,
         call: Call,
         out: &mut Effects,
-    ) -> Result<(), CallError> {
-        let kind = call.r#type();
+    ) -> Result<CallReply, CallError> {
+        let kind = check_call(&call).map_err(CallError::Invalid)?;
         if kind == Type::Subscribe {
-            return self.subscribe(now, connection, call, out);
+            return self.subscribe(now, connection, call, out).map(|()| CallReply::Done);
         }
         let Some(&key) = self.framework_links.get(&connection) else {
             return Err(CallError::NotAllowed(format!(
@@ -74,24 +112,27 @@ impl Core {
                 self.update_framework(now, key, update, out)?;
             }
             Type::Teardown => self.teardown(now, key, out),
+            Type::ReconcileOperations => {
+                let asked = part(call.reconcile_operations, "reconcile_operations")?;
+                return Ok(CallReply::Operations(self.reconcile_operations(key, asked, out)));
+            }
             // Rule 20: REQUEST does nothing. There are no inverse offers and no
             // operations with updates, so there is nothing to answer to.
             Type::Request
             | Type::AcceptInverseOffers
             | Type::DeclineInverseOffers
-            | Type::AcknowledgeOperationStatus
-            | Type::ReconcileOperations => {}
+            | Type::AcknowledgeOperationStatus => {}
             Type::Unknown | Type::Subscribe => {
                 return Err(CallError::Invalid(
                     "type: must be one of the types of mesos.v1.scheduler.Call".to_owned(),
                 ));
             }
         }
-        Ok(())
+        Ok(CallReply::Done)
     }
 }
 
-/// The part of a call that its type calls for.
+/// The part of a call that its type calls for; [`check_call`] has found it there.
 fn part<T>(value: Option<T>, field: &str) -> Result<T, CallError> {
-    value.ok_or_else(|| CallError::Invalid(format!("{field}: must be set for this type of call")))
+    value.ok_or_else(|| CallError::Invalid(format!("Expecting '{field}' to be present")))
 }

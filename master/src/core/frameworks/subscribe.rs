@@ -9,7 +9,7 @@ use mezz_proto::{
     },
 };
 
-use super::{events, part};
+use super::{events, part, update::same_principal};
 use crate::{
     allocator::FrameworkKey,
     core::{
@@ -35,7 +35,8 @@ impl Core {
             ));
         }
         let subscribe = part(call.subscribe, "subscribe")?;
-        let id = same_id(call.framework_id, &subscribe.framework_info)?;
+        // Rule 6: the info has the same; an empty one counts as none.
+        let id = call.framework_id.filter(|id| !id.value.is_empty()).map(FrameworkId::from);
         // Rule 7: what is refused from here on is answered with an ERROR event.
         let admitted = Subscription::parse(
             subscribe.framework_info,
@@ -43,6 +44,7 @@ impl Core {
             subscribe.offer_constraints,
         )
         .and_then(|subscription| {
+            id.as_ref().map_or(Ok(()), |id| ids::id("framework_id", id.as_str()))?;
             self.may_return(id.as_ref(), &subscription).map(|()| subscription)
         });
         let subscription = match admitted {
@@ -86,15 +88,8 @@ impl Core {
             return Err("Framework has been removed".to_owned());
         }
         let Some(&key) = self.framework_ids.get(id) else { return Ok(()) };
-        let known = &self.frameworks[key].info.principal;
         // Rule 14.
-        if *known != subscription.info.principal {
-            return Err(format!(
-                "framework_info.principal: is {}, but framework `{id}` has {}; a principal cannot change",
-                text(&subscription.info.principal),
-                text(known)
-            ));
-        }
+        same_principal(&self.frameworks[key].info, &subscription.info)?;
         Ok(())
     }
 
@@ -185,53 +180,36 @@ impl Core {
     }
 
     fn master_info(&self) -> v1::MasterInfo {
-        let address = &self.options.address;
-        let (host, port) = address.rsplit_once(':').unwrap_or((address, ""));
-        let port: u16 = port.parse().unwrap_or(5050);
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        let ip: Option<::core::net::IpAddr> = host.parse().ok();
-        v1::MasterInfo {
-            id: self.options.master_id.clone(),
-            // In network byte order, as Mesos has it; 0 when it is a name or IPv6.
-            ip: match ip {
-                Some(::core::net::IpAddr::V4(ip)) => u32::from_le_bytes(ip.octets()),
-                _ => 0,
-            },
-            port: port.into(),
-            pid: Some(format!("master@{address}")),
+        master_info(&self.options.master_id, &self.options.address)
+    }
+}
+
+/// A master as frameworks and operators are told of it: by its id and its `host:port`.
+pub fn master_info(id: &str, address: &str) -> v1::MasterInfo {
+    use v1::master_info::{Capability, capability::Type};
+    let (host, port) = address.rsplit_once(':').unwrap_or((address, ""));
+    let port: u16 = port.parse().unwrap_or(5050);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let ip: Option<::core::net::IpAddr> = host.parse().ok();
+    let capability = |of: Type| Capability { r#type: Some(of as i32) };
+    v1::MasterInfo {
+        id: id.to_owned(),
+        // In network byte order, as Mesos has it; 0 when it is a name or IPv6.
+        ip: match ip {
+            Some(::core::net::IpAddr::V4(ip)) => u32::from_le_bytes(ip.octets()),
+            _ => 0,
+        },
+        port: port.into(),
+        pid: Some(format!("master@{address}")),
+        hostname: Some(host.to_owned()),
+        version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+        address: Some(v1::Address {
             hostname: Some(host.to_owned()),
-            version: Some(env!("CARGO_PKG_VERSION").to_owned()),
-            address: Some(v1::Address {
-                hostname: Some(host.to_owned()),
-                ip: ip.map(|ip| ip.to_string()),
-                port: port.into(),
-            }),
-            ..Default::default()
-        }
+            ip: ip.map(|ip| ip.to_string()),
+            port: port.into(),
+        }),
+        // Not QUOTA_V2: there are no quotas yet.
+        capabilities: vec![capability(Type::AgentUpdate), capability(Type::AgentDraining)],
+        ..Default::default()
     }
-}
-
-/// Rule 6: the call's id and the info's must be the same; empty counts as none.
-fn same_id(
-    of_call: Option<v1::FrameworkId>,
-    info: &v1::FrameworkInfo,
-) -> Result<Option<FrameworkId>, CallError> {
-    let given = |id: &Option<v1::FrameworkId>| {
-        id.as_ref().map(|id| id.value.clone()).filter(|id| !id.is_empty())
-    };
-    let (of_call, of_info) = (given(&of_call), given(&info.id));
-    if of_call != of_info {
-        return Err(CallError::Invalid(format!(
-            "framework_id: is {}, but subscribe.framework_info.id is {}; both must be the same",
-            text(&of_call),
-            text(&of_info)
-        )));
-    }
-    let Some(id) = of_call else { return Ok(None) };
-    ids::id("framework_id", &id).map_err(CallError::Invalid)?;
-    Ok(Some(id.into()))
-}
-
-fn text(value: &Option<String>) -> String {
-    value.as_ref().map_or_else(|| "not set".to_owned(), |v| format!("`{v}`"))
 }

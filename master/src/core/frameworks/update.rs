@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use mezz_proto::{
     mezz::v1::{self as mezz, master_message::Message},
     time::Time,
-    v1::scheduler::call::UpdateFramework,
+    v1::{FrameworkInfo, scheduler::call::UpdateFramework},
 };
 
 use crate::{
@@ -29,8 +29,9 @@ impl Core {
             &update.suppressed_roles,
             update.offer_constraints,
         )
-        .map_err(CallError::Invalid)?;
-        self.unchanged(key, &subscription).map_err(CallError::Invalid)?;
+        .map_err(|text| invalid("Supplied FrameworkInfo is not valid", &text))?;
+        self.unchanged(key, &subscription)
+            .map_err(|text| invalid("FrameworkInfo update is not valid", &text))?;
         self.describe_framework(key, subscription);
         let framework = &self.frameworks[key];
         self.allocator.update_framework(key, framework.spec());
@@ -55,22 +56,21 @@ impl Core {
     /// Rule 14: these fields never change.
     fn unchanged(&self, key: FrameworkKey, new: &Subscription) -> Result<(), String> {
         let (id, old, new) = (&self.frameworks[key].id, &self.frameworks[key].info, &new.info);
-        let changed = |field: &str| {
+        if new.id.as_ref().is_some_and(|n| !n.value.is_empty() && n.value != id.as_str()) {
+            return Err(format!("'FrameworkInfo.id' is not `{id}`; an id cannot be changed"));
+        }
+        same_principal(old, new)?;
+        let changed = |field: &str, old: &str, new: &str| {
             Err(format!(
-                "update_framework.framework_info.{field}: cannot be changed; send what SUBSCRIBE had"
+                "Updating 'FrameworkInfo.{field}' is unsupported; attempted to update from '{old}' to '{new}'"
             ))
         };
-        if new.id.as_ref().is_some_and(|n| !n.value.is_empty() && n.value != id.as_str()) {
-            return changed("id");
-        }
-        if new.principal != old.principal {
-            return changed("principal");
-        }
         if new.user != old.user {
-            return changed("user");
+            return changed("user", &old.user, &new.user);
         }
         if new.checkpoint() != old.checkpoint() {
-            return changed("checkpoint");
+            let [old, new] = [old, new].map(|info| info.checkpoint().to_string());
+            return changed("checkpoint", &old, &new);
         }
         Ok(())
     }
@@ -88,4 +88,16 @@ impl Core {
             out.agent(connection, Message::UpdateFramework(message));
         }
     }
+}
+
+fn invalid(what: &str, text: &str) -> CallError {
+    CallError::Invalid(format!("{what}: {text}"))
+}
+
+/// Rule 14. Whoever does not know the principal is not told it.
+pub(super) fn same_principal(old: &FrameworkInfo, new: &FrameworkInfo) -> Result<(), String> {
+    if old.principal == new.principal {
+        return Ok(());
+    }
+    Err("Changing framework's principal is not allowed.".to_owned())
 }

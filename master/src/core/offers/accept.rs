@@ -120,7 +120,16 @@ impl Core {
         }
         let mut launch = Launch { now, framework, agent, role, pool, launched: 0 };
         for operation in accept.operations {
+            let named = operation.id.is_some();
             match (operation.r#type(), operation.launch, operation.launch_group) {
+                (Type::Launch, Some(tasks), _) if named => {
+                    let (reason, tasks) = (Reason::TaskInvalid, tasks.task_infos);
+                    self.refuse_tasks(&launch, &tasks, reason, NAMED_LAUNCH, out);
+                }
+                (Type::LaunchGroup, _, Some(group)) if named => {
+                    let (reason, tasks) = (Reason::TaskGroupInvalid, group.task_group.tasks);
+                    self.refuse_tasks(&launch, &tasks, reason, NAMED_GROUP, out);
+                }
                 (Type::Launch, Some(tasks), _) => self.launch(&mut launch, tasks.task_infos, out),
                 (Type::LaunchGroup, _, Some(group)) => self.launch_group(&mut launch, group, out),
                 _ => self.refuse_operation(framework, operation.id, UNSUPPORTED, out),
@@ -196,6 +205,10 @@ impl Core {
 const UNSUPPORTED: &str =
     "operation.type: only LAUNCH and LAUNCH_GROUP are supported; the resources are unchanged";
 
+/// Rule 26: the answers to these are task updates.
+const NAMED_LAUNCH: &str = "The `id` field cannot be set on LAUNCH operations";
+const NAMED_GROUP: &str = "The `id` field cannot be set on LAUNCH_GROUP operations";
+
 /// What breaks the protocol, whatever the offers.
 fn check_operations(operations: &[Operation]) -> Result<(), CallError> {
     for (i, operation) in operations.iter().enumerate() {
@@ -204,26 +217,12 @@ fn check_operations(operations: &[Operation]) -> Result<(), CallError> {
         let needed = match kind {
             Type::Launch => ("launch", operation.launch.is_some()),
             Type::LaunchGroup => ("launch_group", operation.launch_group.is_some()),
-            Type::Unknown => {
-                return Err(CallError::Invalid(format!(
-                    "{}: must be one of the types of mesos.v1.Offer.Operation",
-                    field("type")
-                )));
-            }
             _ => continue,
         };
         if !needed.1 {
             return Err(CallError::Invalid(format!(
                 "{}: must be set for {}",
                 field(needed.0),
-                kind.as_str_name()
-            )));
-        }
-        // Rule 26.
-        if operation.id.is_some() {
-            return Err(CallError::Invalid(format!(
-                "{}: must not be set for {}; its answers are task updates",
-                field("id"),
                 kind.as_str_name()
             )));
         }

@@ -163,6 +163,8 @@ fn url(api_address: &str) -> Option<v1::Url> {
             ip,
             port: port.parse::<u16>().ok()?.into(),
         },
+        // Where Mesos' agents have their endpoints, and ours have them as well.
+        path: Some("/slave(1)".to_owned()),
         ..Default::default()
     })
 }

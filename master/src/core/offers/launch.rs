@@ -14,7 +14,7 @@ use crate::{
     allocator::{AgentKey, FrameworkKey},
     core::{
         Change, Core, Effects,
-        state::{Charge, Executor, Task, TaskExtra},
+        state::{Charge, Executor, Task, TaskExtra, shown_executor},
         tasks::{MasterStatus, NoTask},
         validate::task::{self as validate, CheckedExecutor, CheckedTask, LaunchContext},
     },
@@ -58,11 +58,21 @@ impl Core {
                 }
                 self.send_run(at, tasks, Some(executor), out);
             }
-            Err(text) => {
-                for info in &tasks {
-                    self.refuse_task(at, info, Reason::TaskGroupInvalid, &text, out);
-                }
-            }
+            Err(text) => self.refuse_tasks(at, &tasks, Reason::TaskGroupInvalid, &text, out),
+        }
+    }
+
+    /// Tells of each that it is not launched.
+    pub(super) fn refuse_tasks(
+        &mut self,
+        at: &Launch,
+        tasks: &[v1::TaskInfo],
+        reason: Reason,
+        text: &str,
+        out: &mut Effects,
+    ) {
+        for info in tasks {
+            self.refuse_task(at, info, reason, text, out);
         }
     }
 
@@ -177,6 +187,7 @@ impl Core {
                     self.frameworks[at.framework].id.clone(),
                     id.clone(),
                     Arc::clone(&resources),
+                    shown_executor(&info, &role, &resources),
                 ));
                 self.agents[at.agent].executors.insert(place, Executor { info, role, resources });
                 self.frameworks[at.framework].executors.insert((at.agent, id.clone()));

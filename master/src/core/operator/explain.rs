@@ -88,7 +88,7 @@ impl Core {
     }
 
     fn explain_role(&self, now: Time, role: &str) -> Result<mezz::ExplainResponse, OperatorError> {
-        check_role("role", role).map_err(OperatorError::Invalid)?;
+        check_role(role).map_err(|text| OperatorError::Invalid(format!("role: {text}")))?;
         let share = self.allocator.roles().into_iter().find(|r| *r.role == *role);
         let Some(share) = share else {
             return Err(OperatorError::NotFound(format!(

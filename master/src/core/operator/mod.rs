@@ -46,6 +46,9 @@ impl Core {
             OperatorCommand::ReactivateAgent(request) => {
                 self.reactivate_agent(now, &request, out).map(|()| OperatorReply::Done)
             }
+            OperatorCommand::MarkAgentGone(id) => {
+                self.mark_agent_gone(now, &id, out).map(|()| OperatorReply::Done)
+            }
         }
     }
 

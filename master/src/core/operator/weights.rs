@@ -3,7 +3,7 @@
 use mezz_proto::{mezz::v1 as mezz, time::Time};
 
 use crate::{
-    core::{Core, Effects, OperatorError, is_weight, validate::check_role},
+    core::{Change, Core, Effects, OperatorError, is_weight, validate::check_role},
     registry::RegistryOp,
 };
 
@@ -17,8 +17,8 @@ impl Core {
         out: &mut Effects,
     ) -> Result<(), OperatorError> {
         for (i, entry) in request.weights.iter().enumerate() {
-            check_role(&format!("weights[{i}].role"), &entry.role)
-                .map_err(OperatorError::Invalid)?;
+            check_role(&entry.role)
+                .map_err(|text| OperatorError::Invalid(format!("weights[{i}].role: {text}")))?;
             if !is_weight(entry.weight) {
                 return Err(OperatorError::Invalid(format!(
                     "weights[{i}].weight: {} is not a number greater than 0",
@@ -28,6 +28,8 @@ impl Core {
         }
         for entry in request.weights {
             self.allocator.set_weight(&entry.role.as_str().into(), entry.weight);
+            self.weights.insert(entry.role.clone(), entry.weight);
+            out.change(Change::Weight(entry.role.clone(), entry.weight));
             out.persist.push(RegistryOp::PutWeight(entry.role, entry.weight));
         }
         self.wake_allocator(now);

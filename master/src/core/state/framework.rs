@@ -221,6 +221,13 @@ impl Framework {
             suppressed_roles: self.suppressed.iter().map(|r| r.to_string()).collect(),
             offers_sent: self.offers_sent,
             offers_accepted: self.offers_accepted,
+            offer_constraints: Some(v1::scheduler::OfferConstraints {
+                role_constraints: self
+                    .constraints
+                    .iter()
+                    .map(|(role, constraints)| (role.to_string(), constraints.clone()))
+                    .collect(),
+            }),
             ..Default::default()
         }
     }

@@ -140,10 +140,10 @@ impl Core {
                 self.lost_state(framework, state),
                 Reason::Reconciliation,
                 match state {
-                    TaskState::TaskUnreachable => "the task's agent is unreachable",
-                    TaskState::TaskGoneByOperator => "an operator has given up the task's agent",
-                    TaskState::TaskGone => "the agent does not have this task",
-                    _ => "the master does not know this task",
+                    TaskState::TaskUnreachable => "Reconciliation: Task is unreachable",
+                    TaskState::TaskGoneByOperator => "Reconciliation: Task is gone",
+                    TaskState::TaskGone => "Reconciliation: Task is unknown to the agent",
+                    _ => "Reconciliation: Task is unknown",
                 },
             )
         };
@@ -161,7 +161,7 @@ impl Core {
         };
         let status = MasterStatus {
             unreachable_since: since,
-            ..MasterStatus::new(state, Reason::Reconciliation, "latest known state of the task")
+            ..MasterStatus::new(state, Reason::Reconciliation, "Reconciliation: Latest task state")
         };
         let mut wire = self.status_to_wire(now, key, status);
         if let Some(last) = task.statuses.iter().rev().find(|s| s.state == state) {

@@ -22,7 +22,7 @@ use mezz_proto::{
 use crate::{
     allocator::DrfAllocator,
     core::{
-        CallError, Change, ConnectionId, Core, Effect, Effects, Event, OperatorCommand,
+        CallError, CallReply, Change, ConnectionId, Core, Effect, Effects, Event, OperatorCommand,
         OperatorError, OperatorReply, RequestId,
     },
     options::CoreOptions,
@@ -73,6 +73,7 @@ pub struct Env {
     pub frameworks: BTreeMap<String, FrameworkSide>,
     pub changes: Vec<Change>,
     replies: Vec<(RequestId, Result<OperatorReply, OperatorError>)>,
+    pub answers: Vec<(RequestId, Result<CallReply, CallError>)>,
     next_connection: u64,
     next_uuid: u64,
     masters: u64,
@@ -110,6 +111,7 @@ impl Env {
             frameworks: BTreeMap::new(),
             changes: Vec::new(),
             replies: Vec::new(),
+            answers: Vec::new(),
             next_connection: 0,
             next_uuid: 0,
             masters: 1,
@@ -235,6 +237,7 @@ impl Env {
                 }
             }
             Effect::Reply { request, reply } => self.replies.push((request, reply)),
+            Effect::Answer { request, answer } => self.answers.push((request, answer)),
             Effect::Change(change) => self.changes.push(*change),
         }
     }

@@ -241,10 +241,10 @@ fn only_so_many_completed_frameworks_are_remembered() {
 fn bad_infos_are_refused_with_the_field_named() {
     type Damage = fn(&mut super::env::FrameworkSide);
     let cases: [(&str, Damage); 8] = [
-        ("framework_info.roles", |f| f.info.roles = vec!["a b".to_owned()]),
-        ("framework_info.roles", |f| f.info.roles = vec!["a".to_owned(), "a".to_owned()]),
-        ("framework_info.roles", |f| f.info.capabilities.clear()),
-        ("framework_info.role", |f| f.info.role = Some("a".to_owned())),
+        ("'FrameworkInfo.roles'", |f| f.info.roles = vec!["a b".to_owned()]),
+        ("'FrameworkInfo.roles'", |f| f.info.roles = vec!["a".to_owned(), "a".to_owned()]),
+        ("'FrameworkInfo.roles'", |f| f.info.capabilities.clear()),
+        ("'FrameworkInfo.role'", |f| f.info.role = Some("a".to_owned())),
         ("suppressed_roles", |f| f.suppressed = vec!["other".to_owned()]),
         ("framework_info.failover_timeout", |f| f.info.failover_timeout = Some(1e30)),
         ("framework_info.failover_timeout", |f| f.info.failover_timeout = Some(f64::NAN)),
@@ -275,7 +275,8 @@ fn a_principal_never_changes_and_a_user_keeps_its_old_value() {
     env.inbox("f1");
     env.frameworks.get_mut("f1").unwrap().info.principal = Some("p".to_owned());
     env.subscribe("f1");
-    assert!(error_text(&mut env, "f1").starts_with("framework_info.principal"));
+    let text = error_text(&mut env, "f1");
+    assert_eq!(text, "Changing framework's principal is not allowed.");
 }
 
 fn closed_with(env: &Env, name: &str) -> CallError {
@@ -287,7 +288,7 @@ fn calls_that_break_the_protocol_end_the_connection_and_name_the_field() {
     let mut env = Env::new();
     env.framework("f1", "ads");
     env.call("f1", call::Type::Accept, |_| {});
-    assert!(matches!(closed_with(&env, "f1"), CallError::Invalid(t) if t.starts_with("accept:")));
+    assert!(matches!(closed_with(&env, "f1"), CallError::Invalid(t) if t.contains("'accept'")));
 
     env.subscribe("f1");
     env.call("f1", call::Type::Unknown, |_| {});
@@ -306,7 +307,7 @@ fn calls_that_break_the_protocol_end_the_connection_and_name_the_field() {
         c.acknowledge = Some(call::Acknowledge { uuid: vec![1, 2], ..Default::default() });
     });
     assert!(
-        matches!(closed_with(&env, "f1"), CallError::Invalid(t) if t.starts_with("acknowledge.uuid:"))
+        matches!(closed_with(&env, "f1"), CallError::Invalid(t) if t.contains("acknowledge.uuid:"))
     );
 
     // Nothing but SUBSCRIBE is legal on a fresh connection.

@@ -5,6 +5,7 @@ mod bounds;
 mod drain;
 mod env;
 mod frameworks;
+mod gone;
 mod offers;
 mod operator;
 mod random;

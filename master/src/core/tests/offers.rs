@@ -205,14 +205,22 @@ fn other_operations_are_refused_and_change_nothing() {
         .collect();
     assert_eq!(statuses.len(), 1);
     assert_eq!(statuses[0].status.state(), v1::OperationState::OperationError);
-    assert_eq!(env.offer("f1").resources, offer.resources);
+    let again = env.offer("f1");
+    assert_eq!(again.resources, offer.resources);
     // Rule 26.
-    let offer = v1::Offer::default();
+    let offer = again;
     let mut bad = launch(vec![command_task("t", &offer, "cpus:1")]);
     bad.id = Some(v1::OperationId { value: "x".to_owned() });
     env.accept("f1", &[&offer], vec![bad]);
+    let status = env.update("f1");
+    assert_eq!((status.state(), status.reason()), (v1::TaskState::TaskError, Reason::TaskInvalid));
+    assert!(status.message().contains("`id`"), "{status:?}");
+    let empty = Operation { launch: None, ..launch(vec![]) };
+    env.accept("f1", &[&offer], vec![empty]);
     let closed = env.frameworks["f1"].closed.clone().unwrap().unwrap();
-    assert!(matches!(closed, CallError::Invalid(t) if t.starts_with("accept.operations[0].id")));
+    assert!(
+        matches!(closed, CallError::Invalid(t) if t.starts_with("accept.operations[0].launch"))
+    );
 }
 
 /// Rule 30.

@@ -404,8 +404,8 @@ impl History {
     fn duty(&mut self) {
         let agent = *self.dice.pick(&AGENTS);
         let agent_id = self.env.agents[agent].id.clone().unwrap_or_default();
-        let command = match self.dice.roll(6) {
-            0..3 => {
+        let command = match self.dice.roll(24) {
+            0..12 => {
                 let nanoseconds = *self.dice.pick(&[-1, 0, 5_000_000_000]);
                 OperatorCommand::DrainAgent(mezz::DrainAgentRequest {
                     agent_id,
@@ -413,7 +413,8 @@ impl History {
                     mark_gone: Some(self.dice.roll(4) == 0),
                 })
             }
-            3 => OperatorCommand::DeactivateAgent(mezz::DeactivateAgentRequest { agent_id }),
+            12..16 => OperatorCommand::DeactivateAgent(mezz::DeactivateAgentRequest { agent_id }),
+            16 => OperatorCommand::MarkAgentGone(agent_id),
             _ => OperatorCommand::ReactivateAgent(mezz::ReactivateAgentRequest { agent_id }),
         };
         match self.env.operator(command) {

@@ -122,16 +122,17 @@ fn subscribed_roles(info: &v1::FrameworkInfo, multi_role: bool) -> Result<Vec<Ar
     if !multi_role {
         if !info.roles.is_empty() {
             return Err(
-                "framework_info.roles: needs the capability MULTI_ROLE; set that, or use framework_info.role"
+                "'FrameworkInfo.roles' must not be set when the framework is not MULTI_ROLE capable"
                     .to_owned(),
             );
         }
-        roles::role("framework_info.role", info.role())?;
+        roles::role(info.role())
+            .map_err(|text| format!("'FrameworkInfo.role' is not a valid role: {text}"))?;
         return Ok(vec![Arc::from(info.role())]);
     }
     if info.role.is_some() {
         return Err(
-            "framework_info.role: must not be set together with the capability MULTI_ROLE; use framework_info.roles"
+            "'FrameworkInfo.role' must not be set when the framework is MULTI_ROLE capable"
                 .to_owned(),
         );
     }
@@ -143,12 +144,13 @@ fn subscribed_roles(info: &v1::FrameworkInfo, multi_role: bool) -> Result<Vec<Ar
     }
     let mut out: Vec<Arc<str>> = Vec::with_capacity(info.roles.len());
     for role in &info.roles {
-        roles::role("framework_info.roles", role)?;
+        roles::role(role)
+            .map_err(|text| format!("'FrameworkInfo.roles' contains invalid role: {text}"))?;
         out.push(Arc::from(role.as_str()));
     }
     out.sort();
     if let Some(twice) = out.windows(2).find(|w| w[0] == w[1]) {
-        return Err(format!("framework_info.roles: contains `{}` twice", twice[0]));
+        return Err(format!("'FrameworkInfo.roles' contains duplicate items: {{ {} }}", twice[0]));
     }
     Ok(out)
 }

@@ -1,6 +1,7 @@
 //! Checks on what peers send. Each returns a sentence that names the field.
 
 pub(in crate::core) mod agent;
+mod call;
 mod constraints;
 pub(in crate::core) mod framework;
 pub(in crate::core) mod ids;
@@ -8,6 +9,7 @@ pub(in crate::core) mod report;
 mod roles;
 pub(in crate::core) mod task;
 
+pub use call::{check_call, check_request};
 pub(in crate::core) use roles::role as check_role;
 
 /// Largest description of an agent or a framework, in bytes as protobuf: what the

@@ -4,33 +4,38 @@
 const MAX_ROLE: usize = 1024;
 
 /// Rule 17: `*`, or a path of components separated by single `/`. No component
-/// may be `.`, `..` or `*`, begin with `-`, or contain whitespace.
-pub(in crate::core) fn role(field: &str, role: &str) -> Result<(), String> {
-    let bad = |what: &str| Err(format!("{field}: role `{role}` {what}"));
+/// may be `.`, `..` or `*`, begin with `-`, or contain whitespace. The texts are Mesos'.
+pub(in crate::core) fn role(role: &str) -> Result<(), String> {
+    let bad = |what: &str| Err(format!("Role '{role}' {what}"));
     if role == "*" {
         return Ok(());
     }
     if role.is_empty() {
-        return Err(format!("{field}: a role must not be empty"));
+        return Err("Role names cannot be the empty string".to_owned());
     }
     if role.len() > MAX_ROLE {
-        return Err(format!("{field}: a role has at most {MAX_ROLE} bytes"));
+        return Err(format!("Role names cannot be longer than {MAX_ROLE} bytes"));
     }
-    if role.starts_with('/') || role.ends_with('/') {
-        return bad("must not begin or end with `/`");
+    if role.starts_with('/') {
+        return bad("cannot start with a slash");
+    }
+    if role.ends_with('/') {
+        return bad("cannot end with a slash");
     }
     for component in role.split('/') {
         if component.is_empty() {
-            return bad("must not contain `//`");
+            return bad("cannot contain two adjacent slashes");
         }
         if matches!(component, "." | ".." | "*") {
-            return bad("must not have `.`, `..` or `*` as a component");
+            return bad(&format!("cannot include '{component}' as a component"));
         }
+        let because =
+            |what: &str| Err(format!("Role component '{component}' is invalid because it {what}"));
         if component.starts_with('-') {
-            return bad("must not have a component that begins with `-`");
+            return because("starts with a dash");
         }
         if component.chars().any(|c| c.is_whitespace() || c.is_control()) {
-            return bad("must not contain whitespace or control characters");
+            return because("contains backspace or whitespace");
         }
     }
     Ok(())
@@ -43,11 +48,12 @@ mod tests {
     #[test]
     fn rule_17() {
         for good in ["*", "a", "a/b/c", "a-b", "a.b", "…"] {
-            assert_eq!(role("roles", good), Ok(()), "{good}");
+            assert_eq!(role(good), Ok(()), "{good}");
         }
-        for bad in ["", "/a", "a/", "a//b", ".", "a/..", "a/*", "-a", "a/-b", "a b", "a\tb"] {
-            let text = role("roles", bad).unwrap_err();
-            assert!(text.starts_with("roles: "), "{text}");
+        assert!(role("").is_err());
+        for bad in ["/a", "a/", "a//b", ".", "a/..", "a/*", "-a", "a/-b", "a b", "a\tb"] {
+            let text = role(bad).unwrap_err();
+            assert!(text.starts_with("Role "), "{text}");
         }
     }
 }

@@ -152,7 +152,7 @@ impl Term {
             Change::TaskRemoved(framework, task) => {
                 self.tasks.remove(&(framework.to_string(), task.to_string()));
             }
-            Change::Executor(..) | Change::ExecutorRemoved(..) => {}
+            Change::Executor(..) | Change::ExecutorRemoved(..) | Change::Weight(..) => {}
             Change::Offer(offer) => _ = self.offers.insert(offer.offer.id.value.clone(), offer),
             Change::OfferRemoved(id) => _ = self.offers.remove(id.as_str()),
         }

@@ -1,0 +1,331 @@
+//! The agent's operator API (behaviour rules 79 and 82): `POST /api/v1`.
+//!
+//! What is asked is read, and what is answered comes from the read models; nothing here
+//! asks the core.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::{Request, State},
+    http::{Method, StatusCode, header},
+    response::{IntoResponse, Response as HttpResponse},
+    routing::any,
+};
+use mezz_proto::{
+    json::to_value,
+    logging,
+    media::Format,
+    pages::Version,
+    v1::{
+        self,
+        agent::{Call, Response, call, response},
+    },
+};
+use prost::Message as _;
+use serde_json::Value;
+
+use super::{
+    Served,
+    files::FileError,
+    pages::{containers, file_refusal, metrics, write},
+    refusal::Refusal,
+    roster::{Executor, Framework, Frameworks},
+    sandboxes::{self, Names, resolve},
+};
+
+/// Calls are small: the largest is the path of a file, in bytes.
+const MAX_CALL: usize = 1 << 20;
+
+/// The longest time for which a logging level may be set: a week.
+const MAX_LOGGING_TIME: Duration = Duration::from_secs(7 * 24 * 3600);
+
+pub(super) fn routes(served: Arc<Served>) -> Router {
+    Router::new()
+        .route("/api/v1", any(answer))
+        .route("/slave(1)/api/v1", any(answer))
+        .with_state(served)
+}
+
+async fn answer(State(served): State<Arc<Served>>, request: Request) -> HttpResponse {
+    match handle(&served, request).await {
+        Ok(response) => response,
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+/// In Mesos' order of checks (rules 2 and 79).
+async fn handle(served: &Arc<Served>, request: Request) -> Result<HttpResponse, Refusal> {
+    let (parts, body) = request.into_parts();
+    if parts.method != Method::POST {
+        return Err(Refusal::method(&parts.method));
+    }
+    let content = parts.headers.get(header::CONTENT_TYPE).map(header::HeaderValue::as_bytes);
+    let format = Format::of_content(content)?;
+    let call: Call = served.operator_bodies.message(body, format, MAX_CALL).await?;
+    validate(&call)
+        .map_err(|text| Refusal::bad(format!("Failed to validate agent::Call: {text}")))?;
+    let accept = parts.headers.get_all(header::ACCEPT);
+    let accept = Format::accepted(accept.iter().filter_map(|value| value.to_str().ok()))?;
+    if call.r#type() == call::Type::SetLoggingLevel {
+        return set_logging_level(&call.set_logging_level.unwrap_or_default());
+    }
+    // Asked before the page is written, for it waits for containers and engines.
+    let used = match call.r#type() {
+        call::Type::GetContainers => Some(containers(served).await),
+        _ => None,
+    };
+    let written = write(served, move |served| {
+        let response = match used {
+            Some(used) => {
+                let containers = used.iter().map(|usage| usage.container.clone()).collect();
+                Response {
+                    get_containers: Some(response::GetContainers { containers }),
+                    ..typed(response::Type::GetContainers)
+                }
+            }
+            None => respond(served, &call)?,
+        };
+        Ok::<_, Refusal>(match accept {
+            Format::Protobuf => response.encode_to_vec(),
+            Format::Json => json_text(&response).into_bytes(),
+        })
+    });
+    Ok(written.await?.transpose()?.answer(accept.name()))
+}
+
+/// Changes how much is logged, for a while. It is the whole process that logs.
+fn set_logging_level(call: &call::SetLoggingLevel) -> Result<HttpResponse, Refusal> {
+    let nanos = u64::try_from(call.duration.nanoseconds).unwrap_or_default();
+    let duration = Duration::from_nanos(nanos).min(MAX_LOGGING_TIME);
+    let change = logging::set(call.level).ok_or_else(|| {
+        Refusal::new(StatusCode::NOT_IMPLEMENTED, "this program's log cannot be changed")
+    })?;
+    tokio::spawn(async move {
+        tokio::time::sleep(duration).await;
+        change.revert();
+    });
+    Ok(StatusCode::OK.into_response())
+}
+
+/// What can be said of a call without looking.
+fn validate(call: &Call) -> Result<(), String> {
+    use call::Type;
+    if call.r#type.is_none() {
+        return Err("Expecting 'type' to be present".to_owned());
+    }
+    let (field, there) = match call.r#type() {
+        Type::GetMetrics => ("get_metrics", call.get_metrics.is_some()),
+        Type::SetLoggingLevel => ("set_logging_level", call.set_logging_level.is_some()),
+        Type::ListFiles => ("list_files", call.list_files.is_some()),
+        Type::ReadFile => ("read_file", call.read_file.is_some()),
+        _ => return Ok(()),
+    };
+    if there { Ok(()) } else { Err(format!("Expecting '{field}' to be present")) }
+}
+
+fn typed(kind: response::Type) -> Response {
+    Response { r#type: Some(kind.into()), ..Response::default() }
+}
+
+fn respond(served: &Served, call: &Call) -> Result<Response, Refusal> {
+    use call::Type;
+    Ok(match call.r#type() {
+        Type::GetHealth => Response {
+            get_health: Some(response::GetHealth { healthy: true }),
+            ..typed(response::Type::GetHealth)
+        },
+        Type::GetFlags => {
+            let flag = |(name, value): (&&str, &String)| v1::Flag {
+                name: (*name).to_owned(),
+                value: Some(value.clone()),
+            };
+            let flags = served.about.flags.iter().map(flag).collect();
+            Response {
+                get_flags: Some(response::GetFlags { flags }),
+                ..typed(response::Type::GetFlags)
+            }
+        }
+        Type::GetVersion => Response {
+            get_version: Some(response::GetVersion {
+                version_info: Version::of_build().to_proto(),
+            }),
+            ..typed(response::Type::GetVersion)
+        },
+        Type::GetMetrics => {
+            let metric = |(name, value)| v1::Metric { name, value: Some(value) };
+            let metrics = metrics(served).into_iter().map(metric).collect();
+            Response {
+                get_metrics: Some(response::GetMetrics { metrics }),
+                ..typed(response::Type::GetMetrics)
+            }
+        }
+        Type::ListFiles => {
+            let path = call.list_files.as_ref().map_or("", |list| &list.path);
+            Response {
+                list_files: Some(response::ListFiles { file_infos: list_files(served, path)? }),
+                ..typed(response::Type::ListFiles)
+            }
+        }
+        Type::ReadFile => {
+            let asked = call.read_file.clone().unwrap_or_default();
+            let place = resolve(served, &asked.path).ok_or_else(no_file)?;
+            let read = sandboxes::read(&place, Some(asked.offset), asked.length);
+            let sandboxes::Part { size, data } = read.map_err(|error| refused(&error))?;
+            Response {
+                read_file: Some(response::ReadFile { size, data }),
+                ..typed(response::Type::ReadFile)
+            }
+        }
+        Type::GetLoggingLevel => Response {
+            get_logging_level: Some(response::GetLoggingLevel { level: logging::verbosity() }),
+            ..typed(response::Type::GetLoggingLevel)
+        },
+        Type::GetState => {
+            let all = served.roster.frameworks();
+            Response {
+                get_state: Some(response::GetState {
+                    get_tasks: Some(tasks(&all)),
+                    get_executors: Some(executors(&all)),
+                    get_frameworks: Some(frameworks(&all)),
+                }),
+                ..typed(response::Type::GetState)
+            }
+        }
+        Type::GetFrameworks => Response {
+            get_frameworks: Some(frameworks(&served.roster.frameworks())),
+            ..typed(response::Type::GetFrameworks)
+        },
+        Type::GetExecutors => Response {
+            get_executors: Some(executors(&served.roster.frameworks())),
+            ..typed(response::Type::GetExecutors)
+        },
+        Type::GetTasks => Response {
+            get_tasks: Some(tasks(&served.roster.frameworks())),
+            ..typed(response::Type::GetTasks)
+        },
+        Type::GetOperations => Response {
+            get_operations: Some(response::GetOperations::default()),
+            ..typed(response::Type::GetOperations)
+        },
+        Type::GetResourceProviders => Response {
+            get_resource_providers: Some(response::GetResourceProviders::default()),
+            ..typed(response::Type::GetResourceProviders)
+        },
+        Type::GetAgent => Response {
+            get_agent: Some(response::GetAgent {
+                agent_info: Some(agent_info(served)),
+                ..Default::default()
+            }),
+            ..typed(response::Type::GetAgent)
+        },
+        other => {
+            let text = format!("{} is not supported by this agent", other.as_str_name());
+            return Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, text));
+        }
+    })
+}
+
+fn no_file() -> Refusal {
+    Refusal::new(StatusCode::NOT_FOUND, "")
+}
+
+fn refused(error: &FileError) -> Refusal {
+    file_refusal(error)
+}
+
+fn agent_info(served: &Served) -> v1::AgentInfo {
+    let about = &served.about;
+    v1::AgentInfo {
+        hostname: about.hostname.clone(),
+        port: Some(about.port.into()),
+        resources: about.resources.to_proto(mezz_proto::resources::Dialect::Refined, None),
+        attributes: about.attributes.clone(),
+        id: served.index.agent_id().map(Into::into),
+        domain: about.domain.clone(),
+    }
+}
+
+fn list_files(served: &Served, path: &str) -> Result<Vec<v1::FileInfo>, Refusal> {
+    let place = resolve(served, path).ok_or_else(no_file)?;
+    let all = sandboxes::browse(path, &place).map_err(|error| refused(&error))?;
+    let mut names = Names::default();
+    Ok(all
+        .into_iter()
+        .map(|one| v1::FileInfo {
+            nlink: i32::try_from(one.nlink).ok(),
+            size: Some(one.size),
+            mtime: Some(v1::TimeInfo {
+                nanoseconds: Duration::from_secs(u64::try_from(one.mtime).unwrap_or(0))
+                    .as_nanos()
+                    .try_into()
+                    .unwrap_or(i64::MAX),
+            }),
+            mode: Some(one.mode),
+            uid: Some(names.user(one.uid)),
+            gid: Some(names.group(one.gid)),
+            path: one.path,
+        })
+        .collect())
+}
+
+fn frameworks(all: &Frameworks) -> response::GetFrameworks {
+    let show = |framework: &Framework| response::get_frameworks::Framework {
+        framework_info: (*framework.info).clone(),
+    };
+    response::GetFrameworks {
+        frameworks: all.active.iter().map(show).collect(),
+        completed_frameworks: all.completed.iter().map(show).collect(),
+    }
+}
+
+fn executors(all: &Frameworks) -> response::GetExecutors {
+    let show = |executor: &Arc<Executor>| response::get_executors::Executor {
+        executor_info: (*executor.info).clone(),
+    };
+    let live = all.active.iter().flat_map(|framework| &framework.executors);
+    let ended = all.active.iter().chain(&all.completed).flat_map(|framework| &framework.completed);
+    response::GetExecutors {
+        executors: live.map(show).collect(),
+        completed_executors: ended.map(show).collect(),
+    }
+}
+
+fn tasks(all: &Frameworks) -> response::GetTasks {
+    let mut out = response::GetTasks::default();
+    for framework in all.active.iter().chain(&all.completed) {
+        for executor in framework.executors.iter().chain(&framework.completed) {
+            out.queued_tasks.extend(executor.queued().cloned());
+            out.launched_tasks.extend(executor.launched().cloned());
+            out.terminated_tasks.extend(executor.terminated().cloned());
+            out.completed_tasks.extend(executor.completed().cloned());
+        }
+    }
+    out
+}
+
+/// Lists that Mesos writes even when they are empty, in its order.
+const LISTS: [(&str, &[&str]); 3] = [
+    (
+        "get_tasks",
+        &["pending_tasks", "queued_tasks", "launched_tasks", "terminated_tasks", "completed_tasks"],
+    ),
+    ("get_executors", &["executors", "completed_executors"]),
+    ("get_frameworks", &["frameworks", "completed_frameworks"]),
+];
+
+fn json_text(response: &Response) -> String {
+    let mut value = to_value(response);
+    for (name, lists) in LISTS {
+        for path in [format!("/{name}"), format!("/get_state/{name}")] {
+            if let Some(Value::Object(part)) = value.pointer_mut(&path) {
+                let list = |list: &&str| {
+                    let known = part.remove(*list).unwrap_or_else(|| Value::Array(Vec::new()));
+                    ((*list).to_owned(), known)
+                };
+                *part = lists.iter().map(list).collect();
+            }
+        }
+    }
+    value.to_string()
+}

@@ -1,0 +1,68 @@
+//! How a call shows whose it is (docs/adr/0015).
+
+use super::{CallError, Core, ExecutorKey, Token};
+
+/// What came with an executor's call. It does not show the token in logs.
+#[derive(Clone, Debug)]
+pub struct Proof {
+    token: Option<Token>,
+    local: bool,
+}
+
+impl Proof {
+    /// Of a connection that shows this token.
+    pub fn token(token: impl Into<String>) -> Self {
+        Self { token: Some(Token(token.into())), local: false }
+    }
+
+    /// Of an HTTP call: with the token that it shows, if any, and whether it came from the
+    /// agent's own machine.
+    pub(crate) fn http(token: Option<String>, local: bool) -> Self {
+        Self { token: token.map(Token), local }
+    }
+
+    /// The token, if one was shown. It may be anybody's.
+    pub(crate) fn given(&self) -> Option<&str> {
+        self.token.as_ref().map(|token| &*token.0)
+    }
+
+    /// Whether somebody who shows this is heard at all: Mesos' executors show a token only
+    /// where they must (rule 54), and are believed who they are when they call from here.
+    /// `required`: not even then.
+    ///
+    /// # Errors
+    /// [`CallError::NoToken`].
+    pub(crate) fn admitted(&self, required: bool) -> Result<(), CallError> {
+        match &self.token {
+            None if required => Err(CallError::NoToken("this agent wants one of every executor")),
+            None if !self.local => {
+                Err(CallError::NoToken("only executors on the agent's own machine need none"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether it may be the executor with this token, for one who is admitted. A token
+    /// that is shown must be right.
+    pub(crate) fn shows(&self, token: &Token) -> bool {
+        self.given().is_none_or(|given| token.is(given))
+    }
+}
+
+impl Core {
+    /// Whether a call comes from the executor that it names. Who shows a token learns
+    /// nothing of which executors there are; who shows none hears what Mesos says.
+    pub(super) fn identify(&self, key: &ExecutorKey, proof: &Proof) -> Result<(), CallError> {
+        proof.admitted(self.options.authenticate_executors)?;
+        // Nobody comes from a pod: it is the agent's own.
+        let executor = self.executors.get(key).filter(|executor| !executor.is_pod());
+        match executor {
+            Some(executor) if proof.shows(&executor.token) => Ok(()),
+            None if proof.given().is_none() => {
+                let framework = self.frameworks.contains_key(&key.framework);
+                Err(CallError::Unknown(if framework { "Executor" } else { "Framework" }))
+            }
+            _ => Err(CallError::Unauthenticated),
+        }
+    }
+}

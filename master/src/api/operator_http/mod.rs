@@ -1,0 +1,114 @@
+//! Mesos' operator API, `POST /api/v1` (rules 79 to 81): its calls become the same reads of
+//! the read model and the same commands of the core as those of our own API.
+
+mod answers;
+mod calls;
+mod stream;
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::{Request, State},
+    http::{HeaderMap, Method, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::any,
+};
+use mezz_proto::{
+    media::{Format, MediaError},
+    v1::master::{Call, call::Type},
+};
+
+use super::pages::{Pages, body, text, wrong_method};
+
+/// The API's routes.
+pub fn routes(pages: Arc<Pages>) -> Router {
+    Router::new()
+        .route("/api/v1", any(answer))
+        .route("/master/api/v1", any(answer))
+        .with_state(pages)
+}
+
+/// In the order of rule 2: the method, the form, the body, what it says, and at last what
+/// the client takes.
+async fn answer(State(pages): State<Arc<Pages>>, request: Request) -> Response {
+    if request.method() != Method::POST {
+        return wrong_method("POST", &request);
+    }
+    let (head, given) = request.into_parts();
+    let form =
+        match Format::of_content(head.headers.get(header::CONTENT_TYPE).map(|v| v.as_bytes())) {
+            Ok(form) => form,
+            Err(error) => return refused(&error),
+        };
+    let given = match body(given).await {
+        Ok(given) => given,
+        Err(refused) => return refused,
+    };
+    let call: Call = match form.decode(&given) {
+        Ok(call) => call,
+        Err(error) => return refused(&error),
+    };
+    let kind = match valid(&call) {
+        Ok(kind) => kind,
+        Err(missing) => {
+            return text(
+                StatusCode::BAD_REQUEST,
+                format!("Failed to validate master::Call: Expecting '{missing}' to be present"),
+            );
+        }
+    };
+    match accepted(&head.headers) {
+        Ok(form) => calls::answer(pages, kind, call, form).await,
+        Err(error) => refused(&error),
+    }
+}
+
+fn accepted(headers: &HeaderMap) -> Result<Format, MediaError> {
+    // What is no text names no form.
+    Format::accepted(headers.get_all(header::ACCEPT).iter().map(|v| v.to_str().unwrap_or("?")))
+}
+
+fn refused(error: &MediaError) -> Response {
+    let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_REQUEST);
+    text(status, error.to_string())
+}
+
+/// A message as an answer.
+fn encoded(form: Format, bytes: impl Into<bytes::Bytes>) -> Response {
+    ([(header::CONTENT_TYPE, form.name())], bytes.into()).into_response()
+}
+
+/// The call's type, if what goes with it is there; else what is missing. A number that is
+/// no type counts as none, as Mesos reads it.
+fn valid(call: &Call) -> Result<Type, &'static str> {
+    let kind = call.r#type.and_then(|kind| Type::try_from(kind).ok()).ok_or("type")?;
+    let there = |is: bool, name| if is { Ok(kind) } else { Err(name) };
+    match kind {
+        Type::GetMetrics => there(call.get_metrics.is_some(), "get_metrics"),
+        Type::SetLoggingLevel => there(call.set_logging_level.is_some(), "set_logging_level"),
+        Type::ListFiles => there(call.list_files.is_some(), "list_files"),
+        Type::ReadFile => there(call.read_file.is_some(), "read_file"),
+        Type::UpdateWeights => there(call.update_weights.is_some(), "update_weights"),
+        Type::ReserveResources => there(call.reserve_resources.is_some(), "reserve_resources"),
+        Type::UnreserveResources => {
+            there(call.unreserve_resources.is_some(), "unreserve_resources")
+        }
+        Type::CreateVolumes => there(call.create_volumes.is_some(), "create_volumes"),
+        Type::DestroyVolumes => there(call.destroy_volumes.is_some(), "destroy_volumes"),
+        Type::GrowVolume => there(call.grow_volume.is_some(), "grow_volume"),
+        Type::ShrinkVolume => there(call.shrink_volume.is_some(), "shrink_volume"),
+        Type::UpdateMaintenanceSchedule => {
+            there(call.update_maintenance_schedule.is_some(), "update_maintenance_schedule")
+        }
+        Type::StartMaintenance => there(call.start_maintenance.is_some(), "start_maintenance"),
+        Type::StopMaintenance => there(call.stop_maintenance.is_some(), "stop_maintenance"),
+        Type::DrainAgent => there(call.drain_agent.is_some(), "drain_agent"),
+        Type::DeactivateAgent => there(call.deactivate_agent.is_some(), "deactivate_agent"),
+        Type::ReactivateAgent => there(call.reactivate_agent.is_some(), "reactivate_agent"),
+        Type::UpdateQuota => there(call.update_quota.is_some(), "update_quota"),
+        Type::Teardown => there(call.teardown.is_some(), "teardown"),
+        Type::MarkAgentGone => there(call.mark_agent_gone.is_some(), "mark_agent_gone"),
+        _ => Ok(kind),
+    }
+}

@@ -1,0 +1,165 @@
+//! Large answers: made off the async threads, few at a time, and one for all who wait for
+//! the same.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Instant,
+};
+
+use bytes::Bytes;
+use thiserror::Error;
+use tokio::sync::{Mutex, Semaphore};
+
+use crate::shell::limits::{BIG_ANSWER_QUEUE, BIG_ANSWERS};
+
+/// Why there is no answer. Status 503.
+#[derive(Debug, Error)]
+pub enum NoPage {
+    /// Too many wait.
+    #[error("too many requests wait for large answers; try again in a moment")]
+    Busy,
+    /// The thread that made it failed.
+    #[error("the answer could not be made: {0}")]
+    Failed(String),
+}
+
+/// How many are made, and how many wait.
+#[derive(Clone, Debug)]
+pub struct Answers {
+    places: Arc<Semaphore>,
+    waiting: Arc<AtomicUsize>,
+}
+
+/// One of those who wait.
+#[derive(Debug)]
+struct Waits<'a>(&'a AtomicUsize);
+
+impl<'a> Waits<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Answers {
+    /// None yet.
+    pub fn new() -> Self {
+        Self { places: Arc::new(Semaphore::new(BIG_ANSWERS)), waiting: Arc::default() }
+    }
+
+    /// Makes one, when it is its turn.
+    ///
+    /// # Errors
+    /// [`NoPage`].
+    pub async fn make<T: Send + 'static>(
+        &self,
+        make: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, NoPage> {
+        let _waits = Waits::new(&self.waiting);
+        if self.waiting.load(Ordering::Relaxed) > BIG_ANSWER_QUEUE {
+            return Err(NoPage::Busy);
+        }
+        let place = self.places.clone().acquire_owned().await.map_err(|_| NoPage::Busy)?;
+        let made = tokio::task::spawn_blocking(move || {
+            // Held to the end, also when nobody waits for it any more.
+            let _place = place;
+            make()
+        });
+        made.await.map_err(|e| NoPage::Failed(e.to_string()))
+    }
+}
+
+/// One page that many ask for. Who comes while it is made waits for the next one, and
+/// shares that with all who came meanwhile: nobody gets what was made before it asked, and
+/// of a hundred pollers two are worked for.
+#[derive(Debug, Default)]
+pub struct Shared {
+    latest: Mutex<Option<(Instant, Bytes)>>,
+    waiting: AtomicUsize,
+}
+
+impl Shared {
+    /// The page.
+    ///
+    /// # Errors
+    /// [`NoPage`].
+    pub async fn get(
+        &self,
+        answers: &Answers,
+        make: impl FnOnce() -> Vec<u8> + Send + 'static,
+    ) -> Result<Bytes, NoPage> {
+        let asked = Instant::now();
+        let _waits = Waits::new(&self.waiting);
+        if self.waiting.load(Ordering::Relaxed) > BIG_ANSWER_QUEUE {
+            return Err(NoPage::Busy);
+        }
+        let mut latest = self.latest.lock().await;
+        let others = self.waiting.load(Ordering::Relaxed) > 1;
+        if let Some((begun, page)) = &*latest
+            && *begun >= asked
+        {
+            let page = page.clone();
+            if !others {
+                *latest = None;
+            }
+            return Ok(page);
+        }
+        *latest = None;
+        let (begun, page) = answers.make(move || (Instant::now(), Bytes::from(make()))).await?;
+        if self.waiting.load(Ordering::Relaxed) > 1 {
+            *latest = Some((begun, page.clone()));
+        }
+        Ok(page)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All but the first share what is made after they asked.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn who_waits_for_the_same_shares_it() {
+        let (answers, shared) = (Answers::new(), Arc::new(Shared::default()));
+        let made = Arc::new(AtomicUsize::new(0));
+        let (go, gate) = std::sync::mpsc::channel::<()>();
+        let gate = Arc::new(std::sync::Mutex::new(gate));
+        let ask = || {
+            let (answers, shared, made) = (answers.clone(), shared.clone(), made.clone());
+            let gate = gate.clone();
+            tokio::spawn(async move {
+                let make = move || {
+                    gate.lock().unwrap().recv().unwrap();
+                    made.fetch_add(1, Ordering::Relaxed).to_string().into_bytes()
+                };
+                shared.get(&answers, make).await.unwrap()
+            })
+        };
+        let asked: Vec<_> = (0..50).map(|_| ask()).collect();
+        while shared.waiting.load(Ordering::Relaxed) < 50 {
+            tokio::task::yield_now().await;
+        }
+        go.send(()).unwrap();
+        go.send(()).unwrap();
+        let mut pages = Vec::new();
+        for asked in asked {
+            pages.push(asked.await.unwrap());
+        }
+        assert_eq!(made.load(Ordering::Relaxed), 2);
+        assert_eq!(pages.iter().filter(|page| &page[..] == b"0").count(), 1);
+        assert!(shared.latest.lock().await.is_none(), "nothing is kept that nobody waits for");
+        // Later it is made anew.
+        let later = ask();
+        go.send(()).unwrap();
+        assert_eq!(&later.await.unwrap()[..], b"2");
+    }
+}

@@ -1,0 +1,397 @@
+//! The pages that tools of Mesos read and the forms that they post (rules 83 to 90), each
+//! at `/x` and `/master/x`. Answered from the read model.
+
+pub mod answers;
+mod forms;
+mod roles;
+mod snapshot;
+mod state;
+
+use std::{collections::HashMap, sync::Arc};
+
+use axum::{
+    Router,
+    extract::{Query, Request, State},
+    http::{HeaderValue, StatusCode, Uri, header},
+    response::{IntoResponse, Response},
+    routing::{MethodRouter, any, get},
+};
+use mezz_proto::{
+    media::JSON,
+    pages::{Jsonp, Version},
+};
+use serde::Serialize;
+
+use self::answers::{Answers, NoPage, Shared};
+pub use self::{
+    forms::body,
+    roles::roles,
+    snapshot::{Sources, metrics},
+};
+use super::server::{Api, Identity};
+use crate::shell::{
+    limits::HEALTH_TIMEOUT,
+    metrics::Metrics,
+    snapshot::{Include, Snapshot},
+};
+
+/// Tasks on a page of `/tasks`, where the request does not say (rule 87).
+const DEFAULT_TASKS: usize = 100;
+
+/// What the pages are made from, and the answers that several share.
+#[derive(Debug)]
+pub struct Pages {
+    /// What they are made from.
+    pub api: Arc<Api>,
+    /// The makers of large answers.
+    pub answers: Answers,
+    state: Shared,
+    summary: Shared,
+    slaves: Shared,
+    frameworks: Shared,
+    roles: Shared,
+    metrics: Shared,
+    /// GET_STATE of the operator API, in JSON.
+    pub get_state: Shared,
+}
+
+impl Pages {
+    /// Of this master.
+    pub fn new(api: Arc<Api>) -> Arc<Self> {
+        Arc::new(Self {
+            api,
+            answers: Answers::new(),
+            state: Shared::default(),
+            summary: Shared::default(),
+            slaves: Shared::default(),
+            frameworks: Shared::default(),
+            roles: Shared::default(),
+            metrics: Shared::default(),
+            get_state: Shared::default(),
+        })
+    }
+
+    /// One page, made of a snapshot; shared where a slot is given.
+    async fn page(
+        &self,
+        slot: Option<&Shared>,
+        include: Include,
+        jsonp: Option<Jsonp>,
+        write: impl FnOnce(&Api, &Snapshot) -> Vec<u8> + Send + 'static,
+    ) -> Response {
+        let api = self.api.clone();
+        let make = move || write(&api, &api.model.snapshot(include));
+        let made = match slot {
+            Some(slot) => slot.get(&self.answers, make).await,
+            None => self.answers.make(make).await.map(Into::into),
+        };
+        match made {
+            Ok(page) => json(page, jsonp.as_ref()),
+            Err(error) => unavailable(&error),
+        }
+    }
+}
+
+/// The query of a request. What cannot be read is none: Mesos ignores it, too.
+type Arguments = HashMap<String, String>;
+
+fn arguments(uri: &Uri) -> Arguments {
+    Query::try_from_uri(uri).map(|Query(all)| all).unwrap_or_default()
+}
+
+fn callback(arguments: &Arguments) -> Result<Option<Jsonp>, Response> {
+    match arguments.get("jsonp").map(|name| Jsonp::new(name)) {
+        None => Ok(None),
+        Some(Ok(callback)) => Ok(Some(callback)),
+        Some(Err(error)) => Err(text(StatusCode::BAD_REQUEST, error.to_string())),
+    }
+}
+
+/// A page in JSON, or as a script.
+fn json(page: bytes::Bytes, jsonp: Option<&Jsonp>) -> Response {
+    match jsonp {
+        None => ([(header::CONTENT_TYPE, JSON)], page).into_response(),
+        Some(callback) => {
+            let script = callback.wrap(&String::from_utf8_lossy(&page));
+            ([(header::CONTENT_TYPE, Jsonp::CONTENT_TYPE)], script).into_response()
+        }
+    }
+}
+
+/// A small page.
+fn small(page: &impl Serialize, arguments: &Arguments) -> Response {
+    match callback(arguments) {
+        Ok(jsonp) => json(written(page).into(), jsonp.as_ref()),
+        Err(refused) => refused,
+    }
+}
+
+/// What the operator is told in words.
+pub fn text(status: StatusCode, text: impl Into<String>) -> Response {
+    (status, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text.into()).into_response()
+}
+
+/// There is no answer now.
+pub fn unavailable(error: &NoPage) -> Response {
+    let mut response = text(StatusCode::SERVICE_UNAVAILABLE, error.to_string());
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    response
+}
+
+/// Never fails: keys are text, and numbers are finite or text.
+fn written(page: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(page).unwrap_or_default()
+}
+
+/// The pages' routes.
+pub fn routes(pages: Arc<Pages>) -> Router {
+    let table: [(&str, MethodRouter<Arc<Pages>>); 22] = [
+        ("/state", get(state)),
+        ("/state.json", get(state)),
+        ("/state-summary", get(summary)),
+        ("/slaves", get(slaves)),
+        ("/frameworks", get(frameworks)),
+        ("/tasks", get(tasks)),
+        ("/tasks.json", get(tasks)),
+        ("/roles", get(roles_page)),
+        ("/roles.json", get(roles_page)),
+        ("/flags", get(flags)),
+        ("/weights", get(forms::weights).put(forms::put_weights)),
+        ("/quota", get(forms::nothing).fallback(forms::not_implemented)),
+        ("/quota/{role}", any(forms::not_implemented)),
+        ("/maintenance/schedule", get(forms::nothing).fallback(forms::not_implemented)),
+        ("/maintenance/status", get(forms::nothing)),
+        ("/machine/up", any(forms::not_implemented_post)),
+        ("/machine/down", any(forms::not_implemented_post)),
+        ("/reserve", any(forms::not_implemented_post)),
+        ("/unreserve", any(forms::not_implemented_post)),
+        ("/create-volumes", any(forms::not_implemented_post)),
+        ("/destroy-volumes", any(forms::not_implemented_post)),
+        ("/teardown", any(forms::teardown)),
+    ];
+    let mut router = Router::new();
+    for (path, method) in table {
+        router = router.route(path, method.clone()).route(&format!("/master{path}"), method);
+    }
+    for path in ["/files/browse", "/files/read", "/files/download"] {
+        router = router.route(path, get(forms::no_file));
+        router = router.route(&format!("{path}.json"), get(forms::no_file));
+    }
+    router
+        .route("/metrics/snapshot", get(metrics_snapshot))
+        .route("/metrics/snapshot.json", get(metrics_snapshot))
+        .with_state(pages)
+}
+
+async fn state(State(pages): State<Arc<Pages>>, uri: Uri) -> Response {
+    let jsonp = match callback(&arguments(&uri)) {
+        Ok(jsonp) => jsonp,
+        Err(refused) => return refused,
+    };
+    pages
+        .page(Some(&pages.state), Include::ALL, jsonp, |api, snapshot| {
+            let elected = api.elected.as_secs_f64();
+            written(&state::StatePage { identity: &api.identity, elected, snapshot })
+        })
+        .await
+}
+
+async fn summary(State(pages): State<Arc<Pages>>, uri: Uri) -> Response {
+    let jsonp = match callback(&arguments(&uri)) {
+        Ok(jsonp) => jsonp,
+        Err(refused) => return refused,
+    };
+    let include = Include { tasks: true, ..Include::NONE };
+    pages
+        .page(Some(&pages.summary), include, jsonp, |api, snapshot| {
+            let hostname = hostname(&api.identity);
+            written(&state::SummaryPage { hostname, snapshot })
+        })
+        .await
+}
+
+/// The host of this master's address.
+fn hostname(identity: &Identity) -> &str {
+    identity.address.rsplit_once(':').map_or(&*identity.address, |(host, _)| host)
+}
+
+async fn slaves(State(pages): State<Arc<Pages>>, uri: Uri) -> Response {
+    let arguments = arguments(&uri);
+    let jsonp = match callback(&arguments) {
+        Ok(jsonp) => jsonp,
+        Err(refused) => return refused,
+    };
+    let only = arguments.get("slave_id").cloned();
+    let slot = only.is_none().then_some(&pages.slaves);
+    pages
+        .page(slot, Include::NONE, jsonp, move |_, snapshot| {
+            written(&state::SlavesPage { snapshot, only: only.as_deref() })
+        })
+        .await
+}
+
+async fn frameworks(State(pages): State<Arc<Pages>>, uri: Uri) -> Response {
+    let arguments = arguments(&uri);
+    let jsonp = match callback(&arguments) {
+        Ok(jsonp) => jsonp,
+        Err(refused) => return refused,
+    };
+    let only = arguments.get("framework_id").cloned();
+    let slot = only.is_none().then_some(&pages.frameworks);
+    pages
+        .page(slot, Include::ALL, jsonp, move |_, snapshot| {
+            written(&state::FrameworksPage { snapshot, only: only.as_deref() })
+        })
+        .await
+}
+
+async fn tasks(State(pages): State<Arc<Pages>>, uri: Uri) -> Response {
+    let arguments = arguments(&uri);
+    let jsonp = match callback(&arguments) {
+        Ok(jsonp) => jsonp,
+        Err(refused) => return refused,
+    };
+    let number = |name: &str, default| match arguments.get(name) {
+        None => Ok(default),
+        Some(given) => given.parse().map_err(|_| {
+            let given: String = given.chars().take(40).collect();
+            text(
+                StatusCode::BAD_REQUEST,
+                format!("{name}: `{given}` is no number; it must be whole and not below 0"),
+            )
+        }),
+    };
+    let (limit, offset) = match (number("limit", DEFAULT_TASKS), number("offset", 0)) {
+        (Ok(limit), Ok(offset)) => (limit, offset),
+        (Err(refused), _) | (_, Err(refused)) => return refused,
+    };
+    let query = state::TasksQuery {
+        limit,
+        offset,
+        ascending: arguments.get("order").is_some_and(|order| order == "asc"),
+        framework: arguments.get("framework_id").cloned(),
+        task: arguments.get("task_id").cloned(),
+    };
+    let include = Include { tasks: true, ..Include::NONE };
+    pages
+        .page(None, include, jsonp, move |_, snapshot| {
+            written(&state::TasksPage { snapshot, query: &query })
+        })
+        .await
+}
+
+async fn roles_page(State(pages): State<Arc<Pages>>, uri: Uri) -> Response {
+    let jsonp = match callback(&arguments(&uri)) {
+        Ok(jsonp) => jsonp,
+        Err(refused) => return refused,
+    };
+    pages
+        .page(Some(&pages.roles), Include::NONE, jsonp, |_, snapshot| {
+            written(&roles::RolesPage(snapshot))
+        })
+        .await
+}
+
+async fn flags(State(pages): State<Arc<Pages>>, uri: Uri) -> Response {
+    flags_page(&pages.api.identity, &uri)
+}
+
+/// `/flags`, the same at leaders and standbys.
+pub fn flags_page(identity: &Identity, uri: &Uri) -> Response {
+    #[derive(Serialize)]
+    struct Flags<'a> {
+        flags: &'a std::collections::BTreeMap<String, String>,
+    }
+    small(&Flags { flags: &identity.flags }, &arguments(uri))
+}
+
+/// `/version`: what Mesos says, and what we said before.
+pub fn version_page(identity: &Identity, uri: &Uri) -> Response {
+    let mut page = serde_json::to_value(Version::of_build()).unwrap_or_default();
+    let ours = serde_json::json!({
+        "name": "mezz",
+        "build": if cfg!(debug_assertions) { "debug" } else { "release" },
+        "target": format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
+        "master_id": identity.id,
+        "start_time": identity.clock.start_time().as_secs_f64(),
+    });
+    if let (Some(page), serde_json::Value::Object(ours)) = (page.as_object_mut(), ours) {
+        page.extend(ours);
+    }
+    small(&page, &arguments(uri))
+}
+
+async fn metrics_snapshot(State(pages): State<Arc<Pages>>, uri: Uri) -> Response {
+    let arguments = arguments(&uri);
+    let jsonp = match (callback(&arguments), timeout_of(&arguments)) {
+        (Ok(jsonp), Ok(())) => jsonp,
+        (Err(refused), _) | (_, Err(refused)) => return refused,
+    };
+    match all_metrics(&pages).await {
+        Ok(page) => json(page, jsonp.as_ref()),
+        Err(error) => unavailable(&error),
+    }
+}
+
+/// All metrics as one JSON object.
+///
+/// # Errors
+/// [`NoPage`].
+pub async fn all_metrics(pages: &Pages) -> Result<bytes::Bytes, NoPage> {
+    // The core's counters come with a message; those who wait share them, too.
+    let counters = pages.api.core.probe(HEALTH_TIMEOUT).await.ok();
+    let api = pages.api.clone();
+    let make = move || {
+        let snapshot = api.model.snapshot(Include::NONE);
+        let sources = Sources {
+            counters: counters.as_ref(),
+            snapshot: Some(&snapshot),
+            tasks: &api.model.tasks_by_state(),
+            samples: &api.metrics.samples(),
+            uptime: api.identity.clock.now().since(api.identity.clock.start_time()),
+            subscribers: api.model.subscribers(),
+        };
+        mezz_proto::pages::snapshot(&metrics(&sources)).into_bytes()
+    };
+    pages.metrics.get(&pages.answers, make).await
+}
+
+/// `timeout=5secs`: nothing here takes long enough for it to matter, but a text that is no
+/// duration is refused, as in Mesos.
+fn timeout_of(arguments: &Arguments) -> Result<(), Response> {
+    match arguments.get("timeout").map(|given| mezz_proto::pages::parse_duration(given)) {
+        None | Some(Ok(_)) => Ok(()),
+        Some(Err(error)) => {
+            Err(text(StatusCode::BAD_REQUEST, format!("Unable to parse timeout: {error}")))
+        }
+    }
+}
+
+/// `/metrics/snapshot` of a standby.
+pub fn standby_metrics(metrics_of: &Metrics, identity: &Identity, uri: &Uri) -> Response {
+    let arguments = arguments(uri);
+    let jsonp = match (callback(&arguments), timeout_of(&arguments)) {
+        (Ok(jsonp), Ok(())) => jsonp,
+        (Err(refused), _) | (_, Err(refused)) => return refused,
+    };
+    let sources = Sources {
+        counters: None,
+        snapshot: None,
+        tasks: &[],
+        samples: &metrics_of.samples(),
+        uptime: identity.clock.now().since(identity.clock.start_time()),
+        subscribers: 0,
+    };
+    json(mezz_proto::pages::snapshot(&metrics(&sources)).into(), jsonp.as_ref())
+}
+
+/// 405 in the words of Mesos.
+pub fn wrong_method(allowed: &'static str, request: &Request) -> Response {
+    let words = format!(
+        "405 Method Not Allowed. Expecting one of {{ '{allowed}' }}, but received '{}'.",
+        request.method()
+    );
+    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, words);
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
+    response
+}

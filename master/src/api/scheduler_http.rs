@@ -1,0 +1,199 @@
+//! The HTTP API of Mesos' frameworks (rules 1 to 10): `POST /api/v1/scheduler`. SUBSCRIBE is
+//! answered by a stream of events, other calls come by themselves and are accepted with 202.
+//!
+//! A subscription is the same to the core as a gRPC stream whose first message it is, and has
+//! the same outbox and limits. The other calls are the same calls; see
+//! [`lone_call`](crate::shell::lone_call) for who may make them.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{Request, State},
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::any,
+};
+use futures_util::StreamExt;
+use mezz_proto::{
+    media::Format,
+    v1::scheduler::{
+        self, Call,
+        call::Type,
+        response::{self, ReconcileOperations},
+    },
+};
+use prost::Message;
+use tonic::{Code, Status};
+
+use super::{body, records::records, refusal::Refusal, stream};
+use crate::{
+    core::{CallError, CallReply, ConnectionId, Event, check_request},
+    shell::{
+        core_loop::Input,
+        dispatch::{Peer, SchedulerOutbox},
+        handle::{CoreHandle, Line, Room},
+        limits::{MAX_CALL_BYTES, SCHEDULER_OUTBOX_BYTES},
+        lone_call::{CallRefused, NotAllowed, StreamId},
+        outbox::{Outbox, OutboxStream},
+    },
+};
+
+/// The header that tells a framework's subscriptions apart.
+const STREAM_ID: &str = "mesos-stream-id";
+
+/// Both paths (rule 1).
+pub fn routes(core: CoreHandle) -> Router {
+    Router::new()
+        .route("/api/v1/scheduler", any(answer))
+        .route("/master/api/v1/scheduler", any(answer))
+        .with_state(core)
+}
+
+async fn answer(State(core): State<CoreHandle>, request: Request) -> Response {
+    match handle(core, request).await {
+        Ok(response) => response,
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+/// In Mesos' order of checks (rule 2).
+async fn handle(core: CoreHandle, request: Request) -> Result<Response, Refusal> {
+    let (parts, body) = request.into_parts();
+    if parts.method != axum::http::Method::POST {
+        return Err(Refusal::not_post(&parts.method));
+    }
+    let content = parts.headers.get(header::CONTENT_TYPE).map(header::HeaderValue::as_bytes);
+    let format = Format::of_content(content)?;
+    let (call, room) = body::read::<Call>(&core, body, MAX_CALL_BYTES, format).await?;
+    let kind = check_request(&call)
+        .map_err(|text| Refusal::bad(format!("Failed to validate scheduler::Call: {text}")))?;
+    // Rule 4: the others have nothing to say in a form.
+    let accepted = match kind {
+        Type::Subscribe | Type::ReconcileOperations => accepted(&parts.headers)?,
+        _ => format,
+    };
+    let stream = parts.headers.get(STREAM_ID);
+    let stream = stream.map(|id| String::from_utf8_lossy(id.as_bytes()).into_owned());
+    if kind != Type::Subscribe {
+        let answer = core.call(Box::new(call), stream, room).await?;
+        return answered(kind, accepted, answer);
+    }
+    if stream.is_some() {
+        return Err(Refusal::bad(
+            "Subscribe calls should not include the 'Mesos-Stream-Id' header",
+        ));
+    }
+    subscribe(core, call, room, accepted).await
+}
+
+fn accepted(headers: &HeaderMap) -> Result<Format, Refusal> {
+    let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    Ok(Format::accepted(values)?)
+}
+
+/// Rule 5.
+fn answered(
+    kind: Type,
+    format: Format,
+    answer: Result<CallReply, CallRefused>,
+) -> Result<Response, Refusal> {
+    match answer {
+        Ok(CallReply::Operations(operation_statuses)) => {
+            #[allow(deprecated)]
+            let response = scheduler::Response {
+                r#type: Some(response::Type::ReconcileOperations as i32),
+                reconcile_operations: Some(ReconcileOperations { operation_statuses }),
+            };
+            let body = format.encode(&response);
+            Ok(([(header::CONTENT_TYPE, format.name())], body).into_response())
+        }
+        // It is done when it is answered.
+        Ok(CallReply::Done) if kind == Type::UpdateFramework => Ok(StatusCode::OK.into_response()),
+        Ok(CallReply::Done) => Ok(StatusCode::ACCEPTED.into_response()),
+        Err(CallRefused::NotAllowed(why)) => {
+            let code = match why {
+                NotAllowed::Away | NotAllowed::NotHttp => StatusCode::FORBIDDEN,
+                NotAllowed::Unknown | NotAllowed::NoStreamId | NotAllowed::OtherStream { .. } => {
+                    StatusCode::BAD_REQUEST
+                }
+            };
+            Err(Refusal(code, why.to_string()))
+        }
+        Err(CallRefused::Refused(_)) if kind == Type::Unknown => Err(Refusal::not_implemented()),
+        Err(CallRefused::Refused(why)) => {
+            let code = match why {
+                CallError::Invalid(_) => StatusCode::BAD_REQUEST,
+                CallError::NotAllowed(_) => StatusCode::FORBIDDEN,
+                CallError::LimitReached(_) => StatusCode::SERVICE_UNAVAILABLE,
+            };
+            Err(Refusal(code, why.to_string()))
+        }
+    }
+}
+
+/// The answer is that of the core: its first event, or why it has none.
+async fn subscribe(
+    core: CoreHandle,
+    call: Call,
+    room: Room,
+    format: Format,
+) -> Result<Response, Refusal> {
+    let id = StreamId::new_v4();
+    let outbox = Outbox::new(SCHEDULER_OUTBOX_BYTES);
+    let mut events = OutboxStream::new(outbox.clone());
+    // By itself, for the client may go before there is an answer.
+    tokio::spawn(run(core, call, room, outbox, id));
+    let first = match events.next().await {
+        Some(Ok(first)) => first,
+        Some(Err(status)) => return Err(of_status(&status)),
+        None => return Err(of_status(&stream::stopping(crate::shell::handle::Stopped))),
+    };
+    let body = Body::from_stream(records(first, events, format));
+    let headers = [(header::CONTENT_TYPE.as_str(), format.name()), (STREAM_ID, &id.to_string())];
+    Ok((headers, body).into_response())
+}
+
+fn of_status(status: &Status) -> Refusal {
+    let code = match status.code() {
+        Code::InvalidArgument => StatusCode::BAD_REQUEST,
+        Code::FailedPrecondition => StatusCode::FORBIDDEN,
+        _ => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    Refusal(code, status.message().to_owned())
+}
+
+/// A subscription, from its call to its end.
+async fn run(core: CoreHandle, call: Call, room: Room, outbox: SchedulerOutbox, id: StreamId) {
+    let connection = core.next_connection();
+    let end = hold(&core, connection, call, room, &outbox, id).await;
+    stream::finish(&core, connection, &outbox, end).await;
+}
+
+/// Opens the connection and waits for its end; there is nothing more to read from it.
+async fn hold(
+    core: &CoreHandle,
+    connection: ConnectionId,
+    call: Call,
+    room: Room,
+    outbox: &SchedulerOutbox,
+    id: StreamId,
+) -> Result<(), Status> {
+    let turn = tokio::select! {
+        biased;
+        () = outbox.closed() => return Ok(()),
+        turn = core.turn(Line::Frameworks, call.encoded_len()) => turn.map_err(stream::stopping)?,
+    };
+    let mut places = core.room(2).await.map_err(stream::stopping)?;
+    let opened = Input::Open(connection, Peer::HttpScheduler(Arc::clone(outbox), id), Some(turn));
+    let event = Event::SchedulerCall { connection, call: Box::new(call) };
+    for input in [opened, Input::Message(connection, event)] {
+        if let Some(place) = places.next() {
+            place.send(input);
+        }
+    }
+    drop((places, room));
+    outbox.closed().await;
+    Ok(())
+}

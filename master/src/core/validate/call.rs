@@ -1,0 +1,177 @@
+//! What can be said of a framework's call without knowing the framework. The texts are
+//! those of Mesos, which clients print.
+
+use mezz_proto::v1::{
+    FrameworkId,
+    scheduler::{Call, call::Type},
+};
+
+use super::ids;
+
+/// Checks rules 6 and 8 and that the part is there that the call's type asks for.
+///
+/// # Errors
+/// A sentence that names the field.
+pub fn check_call(call: &Call) -> Result<Type, String> {
+    // An unknown number is no type, as in Mesos' own reader.
+    let Some(kind) = call.r#type.and_then(|number| Type::try_from(number).ok()) else {
+        return Err(missing("type"));
+    };
+    let (field, there) = match kind {
+        Type::Subscribe => ("subscribe", call.subscribe.is_some()),
+        Type::Accept => ("accept", call.accept.is_some()),
+        Type::Decline => ("decline", call.decline.is_some()),
+        Type::AcceptInverseOffers => {
+            ("accept_inverse_offers", call.accept_inverse_offers.is_some())
+        }
+        Type::DeclineInverseOffers => {
+            ("decline_inverse_offers", call.decline_inverse_offers.is_some())
+        }
+        Type::Kill => ("kill", call.kill.is_some()),
+        Type::Shutdown => ("shutdown", call.shutdown.is_some()),
+        Type::Acknowledge => ("acknowledge", call.acknowledge.is_some()),
+        Type::AcknowledgeOperationStatus => {
+            ("acknowledge_operation_status", call.acknowledge_operation_status.is_some())
+        }
+        Type::Reconcile => ("reconcile", call.reconcile.is_some()),
+        Type::ReconcileOperations => ("reconcile_operations", call.reconcile_operations.is_some()),
+        Type::Message => ("message", call.message.is_some()),
+        Type::Request => ("request", call.request.is_some()),
+        Type::UpdateFramework => ("update_framework", call.update_framework.is_some()),
+        Type::Unknown | Type::Teardown | Type::Revive | Type::Suppress => ("", true),
+    };
+    if !there {
+        return Err(missing(field));
+    }
+    match kind {
+        Type::Subscribe => {
+            let info = call.subscribe.as_ref().map(|subscribe| &subscribe.framework_info);
+            same_id(call, info.and_then(|info| info.id.as_ref()), "subscribe")?;
+        }
+        Type::Acknowledge => {
+            let acknowledge = call.acknowledge.as_ref();
+            uuid("acknowledge.uuid", acknowledge.map(|a| &a.uuid[..]))?;
+        }
+        Type::AcknowledgeOperationStatus => {
+            let acknowledge = call.acknowledge_operation_status.as_ref();
+            let field = "acknowledge_operation_status.uuid";
+            uuid(field, acknowledge.map(|a| &a.uuid[..]))?;
+            // Rule 44.
+            if acknowledge.is_some_and(|a| a.agent_id.is_none()) {
+                return Err(missing("agent_id"));
+            }
+        }
+        _ => {}
+    }
+    Ok(kind)
+}
+
+/// As [`check_call`], for a call that comes by itself: it has to say whose it is.
+///
+/// # Errors
+/// A sentence that names the field.
+pub fn check_request(call: &Call) -> Result<Type, String> {
+    let kind = check_call(call)?;
+    if kind != Type::Subscribe && call.framework_id.is_none() {
+        return Err(missing("framework_id"));
+    }
+    if let (Type::UpdateFramework, Some(update)) = (kind, &call.update_framework) {
+        same_id(call, update.framework_info.id.as_ref(), "update_framework")?;
+    }
+    Ok(kind)
+}
+
+fn missing(field: &str) -> String {
+    format!("Expecting '{field}' to be present")
+}
+
+/// An id that is present but empty counts as none.
+fn same_id(call: &Call, of_info: Option<&FrameworkId>, part: &str) -> Result<(), String> {
+    fn text(id: Option<&FrameworkId>) -> &str {
+        id.map_or("", |id| &id.value)
+    }
+    if text(call.framework_id.as_ref()) == text(of_info) {
+        return Ok(());
+    }
+    Err(format!("'framework_id' differs from '{part}.framework_info.id'"))
+}
+
+fn uuid(field: &str, value: Option<&[u8]>) -> Result<(), String> {
+    let read = ids::uuid(field, value.unwrap_or_default());
+    read.map(|_| ()).map_err(|text| format!("Not a valid UUID: {text}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use mezz_proto::media::Format;
+
+    use super::*;
+
+    fn checked(json: &str) -> Result<Type, String> {
+        check_request(&Format::Json.decode(json.as_bytes()).unwrap())
+    }
+
+    #[test]
+    fn every_type_wants_its_part_and_its_framework() {
+        for number in 0..=17 {
+            let kind = Type::try_from(number).unwrap();
+            let name = kind.as_str_name();
+            let part = name.to_lowercase();
+            let alone = checked(&format!(r#"{{"type":"{name}"}}"#));
+            let id = r#""framework_id":{"value":"f"}"#;
+            let named = checked(&format!(r#"{{"type":"{name}",{id}}}"#));
+            match kind {
+                Type::Unknown | Type::Teardown | Type::Revive | Type::Suppress => {
+                    assert_eq!(alone, Err("Expecting 'framework_id' to be present".to_owned()));
+                    assert_eq!(named, Ok(kind));
+                }
+                _ => assert_eq!(named, Err(format!("Expecting '{part}' to be present")), "{name}"),
+            }
+        }
+        let error = Err("Expecting 'type' to be present".to_owned());
+        assert_eq!(checked("{}"), error);
+        assert_eq!(checked(r#"{"type":"NOTHING"}"#), error);
+        assert_eq!(check_call(&Call { r#type: Some(99), ..Default::default() }), error);
+    }
+
+    #[test]
+    fn ids_agree() {
+        let subscribe = |of_call: &str, of_info: &str| {
+            let info = format!(r#"{{"user":"u","name":"n"{of_info}}}"#);
+            checked(&format!(
+                r#"{{"type":"SUBSCRIBE"{of_call},"subscribe":{{"framework_info":{info}}}}}"#
+            ))
+        };
+        let (call, info) = (r#","framework_id":{"value":"f"}"#, r#","id":{"value":"f"}"#);
+        assert_eq!(subscribe("", ""), Ok(Type::Subscribe));
+        assert_eq!(subscribe(call, info), Ok(Type::Subscribe));
+        assert_eq!(subscribe(r#","framework_id":{"value":""}"#, ""), Ok(Type::Subscribe));
+        let differs = "'framework_id' differs from 'subscribe.framework_info.id'";
+        assert_eq!(subscribe(call, ""), Err(differs.to_owned()));
+        assert_eq!(subscribe("", info), Err(differs.to_owned()));
+        let update = r#""update_framework":{"framework_info":{"user":"u","name":"n"}}"#;
+        let update = checked(&format!(r#"{{"type":"UPDATE_FRAMEWORK"{call},{update}}}"#));
+        assert!(update.unwrap_err().contains("update_framework.framework_info.id"));
+    }
+
+    #[test]
+    fn acknowledgements_have_uuids() {
+        let acknowledge = |rest: &str| {
+            let ids = r#""agent_id":{"value":"a"},"task_id":{"value":"t"}"#;
+            checked(&format!(
+                r#"{{"type":"ACKNOWLEDGE","framework_id":{{"value":"f"}},"acknowledge":{{{ids},{rest}}}}}"#
+            ))
+        };
+        assert_eq!(acknowledge(r#""uuid":"AAAAAAAAAAAAAAAAAAAAAA==""#), Ok(Type::Acknowledge));
+        let error = acknowledge(r#""uuid":"AAAA""#).unwrap_err();
+        assert!(error.starts_with("Not a valid UUID: acknowledge.uuid"), "{error}");
+        let operation = |rest: &str| {
+            let id = r#""operation_id":{"value":"o"},"uuid":"AAAAAAAAAAAAAAAAAAAAAA==""#;
+            checked(&format!(
+                r#"{{"type":"ACKNOWLEDGE_OPERATION_STATUS","framework_id":{{"value":"f"}},"acknowledge_operation_status":{{{id}{rest}}}}}"#
+            ))
+        };
+        assert!(operation("").unwrap_err().contains("'agent_id'"));
+        assert!(operation(r#","agent_id":{"value":"a"}"#).is_ok());
+    }
+}

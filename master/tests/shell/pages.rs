@@ -1,0 +1,366 @@
+//! The pages that tools of Mesos read, against what a real Mesos answered.
+
+use std::collections::BTreeSet;
+
+use mezz_proto::{
+    ids::FrameworkId,
+    mezz::v1::master_message::Message as ToAgent,
+    v1::{
+        self, TaskState,
+        scheduler::{Call, call},
+    },
+};
+use serde_json::Value;
+
+use crate::{common::*, http::*};
+
+/// Keys of the captures that Mezz does not have, and why is in docs/mesos-compatibility.md.
+const MISSING: &[&str] = &[
+    // What the build was not told.
+    "git_sha",
+    // There is no log on disk, nor are there Mesos' own settings.
+    "log_dir",
+    "flags",
+    // Every agent keeps its tasks.
+    "checkpoint",
+    // The uuid of an update is known to its agent and its framework.
+    "uuid",
+    "status_update_uuid",
+];
+
+fn golden() -> Value {
+    serde_json::from_str(include_str!("../data/endpoints.json")).unwrap()
+}
+
+/// What ours lacks, or has of another type. Where a list of theirs has something, ours must.
+fn differences(theirs: &Value, ours: &Value, path: &str, out: &mut BTreeSet<String>) {
+    match (theirs, ours) {
+        (Value::Object(theirs), Value::Object(ours)) => {
+            for (key, value) in theirs {
+                if MISSING.contains(&key.as_str()) {
+                    continue;
+                }
+                let path = format!("{path}.{key}");
+                match ours.get(key) {
+                    None => _ = out.insert(format!("{path} is missing")),
+                    Some(ours) => differences(value, ours, &path, out),
+                }
+            }
+        }
+        (Value::Array(theirs), Value::Array(ours)) => {
+            if let Some(theirs) = theirs.first() {
+                match ours.first() {
+                    None => _ = out.insert(format!("{path} is empty")),
+                    Some(ours) => differences(theirs, ours, &format!("{path}[]"), out),
+                }
+            }
+        }
+        (Value::Number(theirs), Value::Number(ours)) => {
+            if theirs.is_f64() != ours.is_f64() {
+                out.insert(format!("{path}: {ours} for {theirs}"));
+            }
+        }
+        (Value::String(_), Value::String(_))
+        | (Value::Bool(_), Value::Bool(_))
+        | (Value::Null, Value::Null) => {}
+        (theirs, ours) => _ = out.insert(format!("{path}: {ours} for {theirs}")),
+    }
+}
+
+/// As in the captures: a framework in role `dev` with a task that runs and one that has
+/// ended, and another framework that has ended with a task of its own.
+struct Scene {
+    master: TestMaster,
+    agent: Agent,
+    framework: Framework,
+    _first: Framework,
+}
+
+fn dev() -> Call {
+    let mut first = subscribe(None, 3600.0);
+    let info = &mut first.subscribe.as_mut().unwrap().framework_info;
+    info.roles = vec!["dev".to_owned()];
+    info.checkpoint = Some(true);
+    use v1::framework_info::capability::Type;
+    info.capabilities = [Type::MultiRole, Type::PartitionAware, Type::ReservationRefinement]
+        .map(|c| v1::framework_info::Capability { r#type: Some(c as i32) })
+        .to_vec();
+    first
+}
+
+fn task(offer: &v1::Offer, id: &str) -> v1::TaskInfo {
+    let labels = vec![v1::Label { key: "k".to_owned(), value: Some("v".to_owned()) }];
+    v1::TaskInfo {
+        name: id.to_owned(),
+        task_id: v1::TaskId { value: id.to_owned() },
+        agent_id: offer.agent_id.clone(),
+        resources: mezz_proto::resources::Resources::cpus_mem(0.5, 64.0)
+            .to_proto(mezz_proto::resources::Dialect::Refined, None),
+        command: Some(v1::CommandInfo { value: Some("true".to_owned()), ..Default::default() }),
+        labels: Some(v1::Labels { labels }),
+        ..Default::default()
+    }
+}
+
+async fn accept(framework: &Framework, offer: &v1::Offer, tasks: Vec<v1::TaskInfo>) {
+    let launch = v1::offer::Operation {
+        r#type: Some(v1::offer::operation::Type::Launch as i32),
+        launch: Some(v1::offer::operation::Launch { task_infos: tasks }),
+        ..Default::default()
+    };
+    framework
+        .send(Call {
+            r#type: Some(call::Type::Accept as i32),
+            accept: Some(call::Accept {
+                offer_ids: vec![offer.id.clone()],
+                operations: vec![launch],
+                filters: Some(v1::Filters { refuse_seconds: Some(0.0) }),
+            }),
+            ..Default::default()
+        })
+        .await;
+}
+
+async fn run(agent: &mut Agent, framework: &mut Framework, task: &str, last: TaskState, uuid: u8) {
+    for (n, state) in [TaskState::TaskStarting, TaskState::TaskRunning, last].iter().enumerate() {
+        if n == 2 && last == TaskState::TaskRunning {
+            continue;
+        }
+        let mut status = v1::TaskStatus {
+            task_id: v1::TaskId { value: task.to_owned() },
+            agent_id: Some(v1::AgentId { value: agent.id.clone() }),
+            uuid: Some(vec![uuid + n as u8; 16]),
+            timestamp: Some(1.5),
+            container_status: Some(v1::ContainerStatus {
+                container_id: Some(v1::ContainerId { value: "c".to_owned(), ..Default::default() }),
+                network_infos: vec![v1::NetworkInfo {
+                    ip_addresses: vec![v1::network_info::IpAddress {
+                        ip_address: Some("127.0.0.1".to_owned()),
+                        ..Default::default()
+                    }],
+                    ..Default::default()
+                }],
+                executor_pid: Some(7),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        status.set_state(*state);
+        status.set_source(v1::task_status::Source::Executor);
+        agent
+            .send(mezz_proto::mezz::v1::agent_message::Message::StatusUpdate(
+                mezz_proto::mezz::v1::StatusUpdate {
+                    framework_id: (&FrameworkId::new(&*framework.id)).into(),
+                    status,
+                    latest_state: *state as i32,
+                },
+            ))
+            .await;
+        let status = loop {
+            let event = framework.hear().await.unwrap().expect("the stream ended");
+            if let Some(update) = event.update {
+                break update.status;
+            }
+        };
+        framework.acknowledge(&status).await;
+        while !matches!(agent.hear().await, ToAgent::Acknowledgement(_)) {}
+    }
+}
+
+async fn scene() -> Scene {
+    let master = TestMaster::start(memory()).await;
+    let mut agent = Agent::register(&master, "host-1").await;
+    let mut first = Framework::subscribe(&master, None, 3600.0).await;
+    let offer = first.offer().await;
+    first.launch(&offer, "old").await;
+    run(&mut agent, &mut first, "old", TaskState::TaskFinished, 10).await;
+    let torn = request(
+        &master,
+        "POST",
+        "/master/teardown",
+        &[],
+        format!("frameworkId={}", first.id).as_bytes(),
+    )
+    .await;
+    assert_eq!((torn.status, torn.text()), (200, ""));
+
+    let mut framework = Framework::open(&master, dev()).await;
+    let event = framework.next(v1::scheduler::event::Type::Subscribed).await;
+    framework.id = event.subscribed.unwrap().framework_id.value;
+    let offer = framework.offer().await;
+    accept(&framework, &offer, vec![task(&offer, "long"), task(&offer, "short")]).await;
+    run(&mut agent, &mut framework, "short", TaskState::TaskFinished, 20).await;
+    run(&mut agent, &mut framework, "long", TaskState::TaskRunning, 30).await;
+    eventually("the pages to tell of all of it", || async {
+        let state = get(&master, "/state").await.json();
+        let framework = &state["frameworks"][0];
+        let all = framework["tasks"][0]["statuses"].as_array()?.len() == 2
+            && framework["completed_tasks"][0]["id"] == "short"
+            && state["completed_frameworks"][0]["completed_tasks"][0]["id"] == "old";
+        all.then_some(())
+    })
+    .await;
+    Scene { master, agent, framework, _first: first }
+}
+
+#[tokio::test]
+async fn pages_have_the_keys_types_and_units_of_mesos() {
+    let scene = scene().await;
+    let master = &scene.master;
+    for (path, theirs) in golden().as_object().unwrap() {
+        let ours = match path.strip_prefix("v1 ") {
+            Some(call) => operate(master, &format!("{{\"type\":\"{call}\"}}")).await.json(),
+            None => {
+                let page = get(master, path).await;
+                assert_eq!(page.header("content-type"), Some("application/json"), "{path}");
+                let alias = get(master, &format!("/master{path}")).await;
+                assert_eq!(alias.status, 200, "{path}");
+                page.json()
+            }
+        };
+        let mut found = BTreeSet::new();
+        differences(theirs, &ours, path, &mut found);
+        assert!(found.is_empty(), "{found:#?}\nin {ours:#}");
+        // Where they have nothing, ours has not either.
+        if theirs.as_object().is_some_and(serde_json::Map::is_empty) {
+            assert_eq!(&ours, theirs, "{path}");
+        }
+    }
+    // What the page says is what there is.
+    let state = get(master, "/state.json").await.json();
+    assert_eq!(state["activated_slaves"], 1.0);
+    assert_eq!(state["slaves"][0]["id"], *scene.agent.id);
+    assert_eq!(state["slaves"][0]["pid"], "slave(1)@host-1:5051");
+    assert_eq!(state["slaves"][0]["used_resources"]["cpus"], 0.5);
+    assert_eq!(state["frameworks"][0]["id"], *scene.framework.id);
+    assert_eq!(state["frameworks"][0]["roles"][0], "dev");
+    assert_eq!(state["completed_frameworks"][0]["role"], "*");
+    assert_eq!(state["cluster"], "test");
+    assert_eq!(state["leader"], format!("master@{}", master.address));
+    let summary = get(master, "/state-summary").await.json();
+    assert_eq!(summary["frameworks"][0]["TASK_RUNNING"], 1);
+    assert_eq!(summary["frameworks"][0]["slave_ids"][0], *scene.agent.id);
+    assert_eq!(summary["slaves"][0]["TASK_FINISHED"], 2);
+    let roles = get(master, "/roles").await.json();
+    assert_eq!(roles["roles"][0]["allocated"], serde_json::json!({"cpus": 0.5, "mem": 64.0}));
+}
+
+#[tokio::test]
+async fn lists_are_cut_and_filtered_as_asked() {
+    let scene = scene().await;
+    let master = &scene.master;
+    let ids = |page: Value| -> Vec<String> {
+        let tasks = page["tasks"].as_array().unwrap().iter();
+        tasks.map(|t| t["id"].as_str().unwrap().to_owned()).collect()
+    };
+    for (query, wanted) in [
+        ("?order=asc&limit=1", vec!["old"]),
+        ("?order=asc&offset=1", vec!["long", "short"]),
+        ("?limit=1&offset=2", vec!["old"]),
+        ("?task_id=long", vec!["long"]),
+        (&format!("?framework_id={}&order=asc", scene.framework.id), vec!["long", "short"]),
+        ("?framework_id=none", vec![]),
+    ] {
+        let mut found = ids(get(master, &format!("/tasks{query}")).await.json());
+        // Two tasks of one launch have no order.
+        found.sort();
+        assert_eq!(found, wanted, "{query}");
+    }
+    assert_eq!(get(master, "/tasks?limit=-1").await.status, 400);
+    let slaves = get(master, "/slaves?slave_id=none").await.json();
+    assert_eq!(slaves["slaves"], serde_json::json!([]));
+    let path = format!("/frameworks?framework_id={}", scene.framework.id);
+    let frameworks = get(master, &path).await.json();
+    assert_eq!(frameworks["frameworks"].as_array().unwrap().len(), 1);
+    assert_eq!(frameworks["completed_frameworks"], serde_json::json!([]));
+
+    let script = get(master, "/version?jsonp=angular.callbacks._0").await;
+    assert_eq!(script.header("content-type"), Some("text/javascript"));
+    assert!(script.text().starts_with("angular.callbacks._0({"), "{}", script.text());
+    assert_eq!(get(master, "/state?jsonp=alert(1);x").await.status, 400);
+}
+
+/// Rule 90: a missing name stalls exporters.
+#[tokio::test]
+async fn metrics_have_every_name_of_mesos() {
+    let scene = scene().await;
+    let page = get(&scene.master, "/metrics/snapshot?timeout=5secs").await.json();
+    for name in include_str!("../../src/api/pages/metric_names.txt").lines() {
+        assert!(page[name].is_f64(), "{name}: {}", page[name]);
+    }
+    for (name, value) in [
+        ("master/elected", 1.0),
+        ("master/cpus_total", 4.0),
+        ("master/cpus_used", 0.5),
+        ("master/cpus_percent", 0.125),
+        ("master/mem_used", 64.0),
+        ("master/slaves_active", 1.0),
+        ("master/slaves_connected", 1.0),
+        ("master/frameworks_active", 1.0),
+        ("master/tasks_running", 1.0),
+        ("master/tasks_finished", 2.0),
+        ("master/messages_register_framework", 2.0),
+        ("master/messages_status_update_acknowledgement", 8.0),
+    ] {
+        assert_eq!(page[name], value, "{name}");
+    }
+    assert!(page["master/uptime_secs"].as_f64().unwrap() > 0.0);
+    assert!(page["allocator/mesos/allocation_run_ms/count"].as_f64().unwrap() > 0.0);
+    assert!(page["system/mem_total_bytes"].as_f64().unwrap() > 0.0);
+    assert_eq!(get(&scene.master, "/metrics/snapshot?timeout=soon").await.status, 400);
+}
+
+#[tokio::test]
+async fn forms_and_what_there_is_not_answer_as_mesos_does() {
+    let master = TestMaster::start(memory()).await;
+    let post = |path: &'static str, body: &'static str| {
+        let master = &master;
+        async move { request(master, "POST", path, &[], body.as_bytes()).await }
+    };
+    let refused = get(&master, "/teardown").await;
+    assert_eq!((refused.status, refused.header("allow")), (405, Some("POST")));
+    assert_eq!(
+        refused.text(),
+        "405 Method Not Allowed. Expecting one of { 'POST' }, but received 'GET'."
+    );
+    let refused = post("/teardown", "nothing=1").await;
+    assert_eq!(refused.status, 400);
+    assert_eq!(refused.text(), "Missing 'frameworkId' query parameter in the request body");
+    let refused = post("/master/teardown", "frameworkId=none").await;
+    assert_eq!((refused.status, refused.text()), (400, "No framework found with specified ID"));
+
+    let weights = br#"[{"role":"dev","weight":2.5}]"#;
+    assert_eq!(request(&master, "PUT", "/weights", &[], weights).await.status, 200);
+    let shown = eventually("the weight", || async {
+        let shown = get(&master, "/weights").await.json();
+        (shown != serde_json::json!([])).then_some(shown)
+    })
+    .await;
+    assert_eq!(shown, serde_json::json!([{"role": "dev", "weight": 2.5}]));
+    for bad in ["{}", "[{\"role\":\"dev\"}]", "[{\"role\":\"dev\",\"weight\":0}]", "\u{fffd}"] {
+        let refused = request(&master, "PUT", "/weights", &[], bad.as_bytes()).await;
+        assert_eq!(refused.status, 400, "{bad}");
+    }
+    for path in [
+        "/reserve",
+        "/unreserve",
+        "/create-volumes",
+        "/destroy-volumes",
+        "/machine/up",
+        "/machine/down",
+        "/quota",
+        "/maintenance/schedule",
+        "/quota/dev",
+    ] {
+        let refused = post(path, "").await;
+        assert_eq!((refused.status, refused.text()), (501, "501 Not Implemented."), "{path}");
+    }
+    for path in ["/files/browse", "/files/read", "/files/download"] {
+        assert_eq!(get(&master, &format!("{path}?path=/x")).await.status, 404, "{path}");
+        assert_eq!(get(&master, path).await.status, 400, "{path}");
+    }
+    let health = get(&master, "/master/health").await;
+    assert_eq!(health.status, 200);
+    let long = vec![b'a'; (1 << 20) + 1];
+    assert_eq!(request(&master, "POST", "/teardown", &[], &long).await.status, 413);
+}

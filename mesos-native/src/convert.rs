@@ -1,0 +1,98 @@
+//! What the old API means in the v1 API, where it takes more than the same bytes. Pure.
+
+use std::time::Duration;
+
+use mezz_sdk::v1;
+
+/// Rule 30: nothing is refused for longer.
+const LONGEST_REFUSAL: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// How long a declined offer's resources are refused; `None` is the default. What is not a
+/// number, or negative, is the default, too (rule 30).
+pub(crate) fn refusal(filters: Option<&v1::Filters>) -> Option<Duration> {
+    let seconds = filters?.refuse_seconds?;
+    if seconds.is_nan() || seconds < 0.0 {
+        return None;
+    }
+    Some(Duration::try_from_secs_f64(seconds).unwrap_or(LONGEST_REFUSAL).min(LONGEST_REFUSAL))
+}
+
+/// `launchTasks` as operations; without tasks the offers are given back.
+pub(crate) fn launch(tasks: Vec<v1::TaskInfo>) -> Vec<v1::offer::Operation> {
+    if tasks.is_empty() {
+        return Vec::new();
+    }
+    vec![v1::offer::Operation {
+        r#type: Some(v1::offer::operation::Type::Launch as i32),
+        launch: Some(v1::offer::operation::Launch { task_infos: tasks }),
+        ..Default::default()
+    }]
+}
+
+/// Fills in what a program may leave to libmesos: the user and the host's name; and, as a
+/// master does that authenticates, the credential's principal (rule 6).
+pub(crate) fn complete(
+    framework: &mut v1::FrameworkInfo,
+    credential: Option<&v1::Credential>,
+    user: impl FnOnce() -> String,
+    hostname: impl FnOnce() -> Option<String>,
+) {
+    if framework.user.is_empty() {
+        framework.user = user();
+    }
+    if framework.hostname.as_ref().is_none_or(String::is_empty) {
+        framework.hostname = hostname();
+    }
+    if framework.principal.is_none() {
+        framework.principal = credential.map(|c| c.principal.clone());
+    }
+}
+
+/// The tasks of `reconcileTasks`, of which only the ids are used.
+pub(crate) fn asked_for(status: v1::TaskStatus) -> (v1::TaskId, Option<v1::AgentId>) {
+    (status.task_id, status.agent_id.filter(|id| !id.value.is_empty()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_are_read_as_mesos_reads_them() {
+        let of = |seconds| refusal(Some(&v1::Filters { refuse_seconds: Some(seconds) }));
+        assert_eq!(refusal(None), None);
+        assert_eq!(refusal(Some(&v1::Filters { refuse_seconds: None })), None);
+        assert_eq!(of(0.0), Some(Duration::ZERO));
+        assert_eq!(of(1.5), Some(Duration::from_millis(1500)));
+        assert_eq!((of(-1.0), of(f64::NAN)), (None, None));
+        assert_eq!(of(1e300), Some(LONGEST_REFUSAL));
+        assert_eq!(of(1e9), Some(LONGEST_REFUSAL));
+    }
+
+    #[test]
+    fn no_task_is_no_operation() {
+        assert!(launch(vec![]).is_empty());
+        let operations = launch(vec![v1::TaskInfo::default(), v1::TaskInfo::default()]);
+        assert_eq!(operations.len(), 1);
+        assert_eq!(operations[0].launch.as_ref().unwrap().task_infos.len(), 2);
+    }
+
+    #[test]
+    fn fills_in_only_what_is_left_out() {
+        let credential = v1::Credential { principal: "spark".into(), secret: None };
+        let mut info = v1::FrameworkInfo::default();
+        complete(&mut info, Some(&credential), || "me".into(), || Some("here".into()));
+        assert_eq!((info.user.as_str(), info.hostname.as_deref()), ("me", Some("here")));
+        assert_eq!(info.principal.as_deref(), Some("spark"));
+        let before = info.clone();
+        complete(&mut info, None, || "x".into(), || None);
+        assert_eq!(info, before);
+    }
+
+    #[test]
+    fn an_empty_agent_id_is_none() {
+        let status =
+            v1::TaskStatus { agent_id: Some(v1::AgentId::default()), ..Default::default() };
+        assert_eq!(asked_for(status).1, None);
+    }
+}

@@ -1,0 +1,180 @@
+//! `MesosSchedulerDriver`: a framework's driver, made of the SDK's.
+
+mod callbacks;
+mod entries;
+
+use std::{
+    collections::BTreeSet,
+    future::Future,
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
+    time::Duration,
+};
+
+use mezz_sdk::{
+    scheduler::{AcknowledgeMode, Closed, Events, Scheduler, SchedulerOptions, connect},
+    v1,
+};
+use tokio::{runtime::Handle, time::timeout};
+use tracing::warn;
+
+use crate::{
+    convert,
+    error::Error,
+    life::{Life, Status},
+    masters::{self, Masters, MastersError},
+    runtime,
+};
+
+/// How long `stop` waits for the master to confirm that the framework is torn down.
+const TEARDOWN_PATIENCE: Duration = Duration::from_secs(10);
+/// How long `stop` waits for what was sent before.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a driver was made with.
+struct Settings {
+    /// As the program gave it.
+    master: String,
+    framework: v1::FrameworkInfo,
+    /// Roles that want no offers at first.
+    suppressed_roles: Vec<String>,
+    /// Updates are acknowledged when the callback has returned.
+    implicit: bool,
+}
+
+/// One driver. References to the JVM's objects are held only by the callbacks' thread, so that
+/// a driver that has ended can be collected.
+struct Driver {
+    settings: Settings,
+    life: Life,
+    link: OnceLock<Link>,
+    state: Mutex<State>,
+}
+
+/// To the SDK's driver, once it is started.
+struct Link {
+    runtime: Handle,
+    calls: Scheduler,
+}
+
+#[derive(Default)]
+struct State {
+    connected: bool,
+    /// Offers that the program has not answered: an aborted driver gives them back.
+    offers: BTreeSet<String>,
+}
+
+impl Driver {
+    fn new(settings: Settings) -> Self {
+        Self { settings, life: Life::new(), link: OnceLock::new(), state: Mutex::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where the masters are, reading the file that may say so.
+    fn masters(&self) -> Result<Vec<String>, MastersError> {
+        match masters::parse(&self.settings.master)? {
+            Masters::Listed(masters) => Ok(masters),
+            Masters::In(file) => match std::fs::read_to_string(&file) {
+                Ok(text) => masters::parse_file(&text),
+                Err(error) => Err(MastersError::File { file, reason: error.to_string() }),
+            },
+        }
+    }
+
+    /// Starts the SDK's driver.
+    fn connect(&self, masters: Vec<String>) -> Result<Events, Error> {
+        let runtime = runtime::handle()?;
+        let mut options = SchedulerOptions::new(masters, self.settings.framework.clone());
+        options.suppressed_roles.clone_from(&self.settings.suppressed_roles);
+        // By us in either case: not after a callback that threw.
+        options.acknowledge = AcknowledgeMode::Explicit;
+        let (calls, events) = {
+            let _entered = runtime.enter();
+            connect(options)?
+        };
+        // Only the first start comes here.
+        let _ = self.link.set(Link { runtime, calls });
+        Ok(events)
+    }
+
+    /// Makes a call, if the driver runs, and says whether it does. Calls of a driver that has
+    /// ended are dropped.
+    fn call<F>(&self, call: impl FnOnce(Scheduler) -> F) -> Status
+    where
+        F: Future<Output = Result<(), Closed>>,
+    {
+        if self.life.is_running()
+            && let Some(link) = self.link.get()
+        {
+            // Of a driver that is ending; its last callback tells why.
+            let _ = runtime::block_on(&link.runtime, call(link.calls.clone()));
+        }
+        self.life.status()
+    }
+
+    fn accept(
+        &self,
+        offers: Vec<v1::OfferId>,
+        operations: Vec<v1::offer::Operation>,
+        filters: Option<v1::Filters>,
+    ) -> Status {
+        self.answered(&offers);
+        self.call(|calls| async move { calls.accept(offers, operations, filters).await })
+    }
+
+    fn decline(&self, offer: v1::OfferId, filters: Option<&v1::Filters>) -> Status {
+        let (offers, refusal) = (vec![offer], convert::refusal(filters));
+        self.answered(&offers);
+        self.call(|calls| async move { calls.decline(offers, refusal).await })
+    }
+
+    fn answered(&self, offers: &[v1::OfferId]) {
+        let mut state = self.state();
+        for offer in offers {
+            state.offers.remove(&offer.value);
+        }
+    }
+
+    /// Ends the driver. Without `failover` the framework and its tasks end, too, if the
+    /// master can be told.
+    fn stop(&self, failover: bool) -> Status {
+        let (answer, ends) = self.life.stop();
+        if ends {
+            if let Some(link) = self.link.get() {
+                let tear_down = !failover && self.state().connected;
+                runtime::block_on(&link.runtime, end(link.calls.clone(), tear_down));
+            }
+            self.life.stopped();
+        }
+        answer
+    }
+
+    /// No callback follows, and no offers are held any more; tasks go on. The link stays, so
+    /// that the framework ends only with `stop`, or with the process and its failover timeout.
+    fn abort(&self) -> Status {
+        let (answer, aborted) = self.life.abort();
+        if aborted && let Some(link) = self.link.get() {
+            let held = std::mem::take(&mut self.state().offers);
+            let held = held.into_iter().map(|value| v1::OfferId { value }).collect();
+            runtime::block_on(&link.runtime, async {
+                // A driver that has ended holds nothing.
+                let _ = link.calls.suppress(&[]).await;
+                let _ = link.calls.decline(held, Some(Duration::ZERO)).await;
+            });
+        }
+        answer
+    }
+}
+
+async fn end(calls: Scheduler, tear_down: bool) {
+    if tear_down {
+        match timeout(TEARDOWN_PATIENCE, calls.teardown()).await {
+            Ok(_) => return,
+            Err(_) => warn!("the master did not confirm the teardown; the framework may live on"),
+        }
+    }
+    // Fails when it has ended already.
+    let _ = timeout(STOP_PATIENCE, calls.stop()).await;
+}

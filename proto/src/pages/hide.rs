@@ -1,0 +1,76 @@
+//! What must not be seen: `Secret` messages, values of environment variables of the type
+//! SECRET, credentials in URIs, and the opaque `data` that frameworks send.
+
+use std::borrow::Cow;
+
+use crate::v1;
+
+/// Takes what is secret out of a task's record.
+pub fn hide_in_task(task: &mut v1::Task) {
+    if let Some(container) = &mut task.container {
+        hide_in_container(container);
+    }
+    if let Some(command) = task.health_check.as_mut().and_then(|check| check.command.as_mut()) {
+        hide_in_command(command);
+    }
+    for status in &mut task.statuses {
+        status.data = None;
+    }
+}
+
+/// Takes what is secret, and `data`, out of an executor's description.
+pub fn hide_in_executor(executor: &mut v1::ExecutorInfo) {
+    executor.data = None;
+    if let Some(command) = &mut executor.command {
+        hide_in_command(command);
+    }
+    if let Some(container) = &mut executor.container {
+        hide_in_container(container);
+    }
+}
+
+fn hide_in_command(command: &mut v1::CommandInfo) {
+    if let Some(environment) = &mut command.environment {
+        hide_in_environment(environment);
+    }
+    for uri in &mut command.uris {
+        if let Cow::Owned(shown) = without_credentials(&uri.value) {
+            uri.value = shown;
+        }
+    }
+}
+
+pub(super) fn hide_in_environment(environment: &mut v1::Environment) {
+    for variable in &mut environment.variables {
+        variable.secret = None;
+        if variable.r#type() == v1::environment::variable::Type::Secret {
+            variable.value = None;
+        }
+    }
+}
+
+fn hide_in_container(container: &mut v1::ContainerInfo) {
+    for volume in &mut container.volumes {
+        if let Some(source) = &mut volume.source {
+            source.secret = None;
+        }
+        hide_in_image(volume.image.as_mut());
+    }
+    hide_in_image(container.mesos.as_mut().and_then(|mesos| mesos.image.as_mut()));
+}
+
+fn hide_in_image(image: Option<&mut v1::Image>) {
+    if let Some(docker) = image.and_then(|image| image.docker.as_mut()) {
+        docker.config = None;
+    }
+}
+
+/// A URI without `user:password@`.
+pub fn without_credentials(uri: &str) -> Cow<'_, str> {
+    let Some((scheme, rest)) = uri.split_once("://") else { return Cow::Borrowed(uri) };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    match authority.rfind('@') {
+        None => Cow::Borrowed(uri),
+        Some(at) => Cow::Owned(format!("{scheme}://{}", &rest[at + 1..])),
+    }
+}

@@ -1,0 +1,197 @@
+//! What Mesos wrote of the same things is the measure: `tests/data/pages.json` has
+//! what a real master answered in both forms.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::{json::from_value, resources::Resources, v1};
+
+fn golden() -> Value {
+    serde_json::from_str(include_str!("../../tests/data/pages.json")).unwrap()
+}
+
+fn text(page: impl Serialize) -> String {
+    serde_json::to_string(&page).unwrap()
+}
+
+fn resources(value: &Value) -> Vec<v1::Resource> {
+    value.as_array().unwrap().iter().map(|r| from_value(r).unwrap()).collect()
+}
+
+/// Also the order of keys.
+#[test]
+fn a_task_is_written_as_mesos_writes_it() {
+    let golden = golden();
+    let task: v1::Task = from_value(&golden["task"]["v1"]).unwrap();
+    assert_eq!(text(TaskPage(&task)), golden["task"]["page"].to_string());
+}
+
+#[test]
+fn a_task_shows_what_it_has_and_no_more() {
+    let text_of = r#"{"name":"n","task_id":{"value":"t"},"framework_id":{"value":"f"},
+        "agent_id":{"value":"a"},"state":"TASK_RUNNING","user":"u","executor_id":{"value":"e"},
+        "resources":[{"name":"ports","type":"RANGES","ranges":{"range":[{"begin":5,"end":7}]}},
+            {"name":"cpus","type":"SCALAR","scalar":{"value":0.5},"revocable":{}},
+            {"name":"zones","type":"SET","set":{"item":["b","a"]}}],
+        "limits":{"cpus":{"value":"Infinity"}},
+        "health_check":{"type":"COMMAND","command":{"value":"x","environment":{"variables":[
+            {"name":"PASSWORD","type":"SECRET","secret":{"type":"VALUE","value":{"data":"c2VjcmV0"}}}]}}},
+        "container":{"type":"MESOS","mesos":{"image":{"type":"DOCKER","docker":{"name":"i",
+            "config":{"type":"VALUE","value":{"data":"c2VjcmV0"}}}}}},
+        "statuses":[{"task_id":{"value":"t"},"state":"TASK_RUNNING","healthy":false,"timestamp":1.5,
+            "data":"c2VjcmV0","labels":{"labels":[{"key":"k"}]}}]}"#;
+    let mut task: v1::Task = crate::json::from_str(text_of).unwrap();
+    hide_in_task(&mut task);
+    let page = serde_json::to_value(TaskPage(&task)).unwrap();
+    assert_eq!(
+        page["resources"],
+        json!({"disk": 0.0, "mem": 0.0, "gpus": 0.0, "cpus": 0.0, "cpus_revocable": 0.5,
+            "ports": "[5-7]", "zones": "{a, b}"})
+    );
+    assert_eq!(page["limits"], json!({"cpus": "Infinity"}));
+    assert_eq!((&page["role"], &page["user"]), (&json!("*"), &json!("u")));
+    assert_eq!(
+        page["statuses"],
+        json!([{"state": "TASK_RUNNING", "timestamp": 1.5, "labels": [{"key": "k"}],
+            "healthy": false}])
+    );
+    assert_eq!(page["container"]["mesos"]["image"]["docker"]["name"], "i");
+    for shown in [page.to_string(), crate::json::to_string(&task)] {
+        assert!(!shown.contains("c2VjcmV0"), "{shown}");
+    }
+}
+
+#[test]
+fn resources_have_the_forms_of_mesos() {
+    let golden = golden();
+    let total = resources(&golden["agent"]["v1"]["total_resources"]);
+    assert_eq!(
+        serde_json::to_value(ResourcesPage::of_wire(&total)).unwrap(),
+        golden["agent"]["page"]["resources"]
+    );
+    let parsed = Resources::from_proto(&total).unwrap();
+    assert_eq!(text(ResourcesPage::of(&parsed)), text(ResourcesPage::of_wire(&total)));
+    // Without the role, as an agent describes itself: the operator's form adds it.
+    let plain = resources(&golden["agent"]["v1"]["agent_info"]["resources"]);
+    assert_eq!(text(Protos(&full(plain))), text(Protos(&total)));
+    assert_eq!(text(Reserved::of(&parsed).page()), "{}");
+
+    let held = Resources::from_proto(&resources(&golden["role_resources"]["v1"])).unwrap();
+    assert_eq!(
+        serde_json::to_value(QuantitiesPage::of(&held)).unwrap(),
+        golden["role_resources"]["page"]
+    );
+    let ports = Resources::parse("cpus:0.1;cpus(r):0.2;ports:[1-3]").unwrap();
+    assert_eq!(text(QuantitiesPage::of(&ports)), r#"{"cpus":0.3,"ports":3.0}"#);
+    let apart = Reserved::of(&ports);
+    assert_eq!(text(apart.page()), r#"{"r":{"disk":0.0,"mem":0.0,"gpus":0.0,"cpus":0.2}}"#);
+    assert_eq!(apart.full()["r"][0].role(), "r");
+    assert_eq!(apart.unreserved.to_string(), "cpus:0.1; ports:[1-3]");
+}
+
+#[test]
+fn attributes_are_numbers_or_text() {
+    let attributes = crate::attributes::parse("rack:r1;n:2.5;ports:[1-5];rack:r2").unwrap();
+    assert_eq!(text(AttributesPage(&attributes)), r#"{"rack":"r1","n":2.5,"ports":"[1-5]"}"#);
+}
+
+struct Roles<'a>(&'a v1::FrameworkInfo);
+
+impl Serialize for Roles<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeMap;
+        let mut map = serializer.serialize_map(None)?;
+        FrameworkNames(self.0).write(&mut map)?;
+        map.end()
+    }
+}
+
+#[test]
+fn frameworks_have_roles_or_a_role() {
+    for framework in golden()["frameworks"].as_array().unwrap() {
+        let info: v1::FrameworkInfo = from_value(&framework["v1"]).unwrap();
+        assert_eq!(json!(capability_names(&info)), framework["capabilities"]);
+        assert_eq!(serde_json::to_value(Roles(&info)).unwrap(), framework["roles"]);
+    }
+}
+
+#[test]
+fn an_executor_is_shown_without_its_secrets() {
+    let info: v1::ExecutorInfo = crate::json::from_str(
+        r#"{"executor_id":{"value":"e"},"framework_id":{"value":"f"},"name":"n","data":"c2VjcmV0",
+        "type":"CUSTOM","resources":[{"name":"cpus","type":"SCALAR","scalar":{"value":1},
+            "allocation_info":{"role":"r"}}],
+        "command":{"value":"run","uris":[{"value":"https://me:pw@host/a.tgz","executable":true}],
+            "environment":{"variables":[{"name":"A","value":"1"},
+                {"name":"B","type":"SECRET","value":"pw"}]}}}"#,
+    )
+    .unwrap();
+    let page = ExecutorPage { info: &info, agent: Some("S0") };
+    assert_eq!(
+        text(page),
+        concat!(
+            r#"{"executor_id":"e","name":"n","framework_id":"f","command":{"value":"run","argv":[],"#,
+            r#""environment":{"variables":[{"name":"A","value":"1","type":"VALUE"},"#,
+            r#"{"name":"B","type":"SECRET"}]},"#,
+            r#""uris":[{"value":"https://host/a.tgz","executable":true}]},"#,
+            r#""resources":{"disk":0.0,"mem":0.0,"gpus":0.0,"cpus":1.0},"role":"r","#,
+            r#""type":"CUSTOM","slave_id":"S0"}"#
+        )
+    );
+    let mut shown = info;
+    hide_in_executor(&mut shown);
+    let shown = crate::json::to_string(&shown);
+    assert!(!shown.contains("pw") && !shown.contains("c2VjcmV0"), "{shown}");
+}
+
+#[test]
+fn a_callback_is_a_name() {
+    let script = Jsonp::new("angular.callbacks._0").unwrap().wrap("{\"a\":\"\u{2028}\"}");
+    assert_eq!(script, r#"angular.callbacks._0({"a":"\u2028"});"#);
+    for bad in ["", "alert(1)//", "a;b", "0a", "a b", "é", &"a".repeat(MAX_CALLBACK + 1)] {
+        assert_eq!(Jsonp::new(bad), Err(BadCallback), "{bad}");
+    }
+}
+
+#[test]
+fn durations_read_and_write_as_mesos() {
+    for (secs, wanted) in [
+        (0.0, "0ns"),
+        (15.0, "15secs"),
+        (600.0, "10mins"),
+        (1.5, "1500ms"),
+        (1_209_600.0, "2weeks"),
+        (90.0, "90secs"),
+    ] {
+        assert_eq!(duration_text(Duration::from_secs_f64(secs)), wanted);
+        assert_eq!(parse_duration(wanted), Ok(Duration::from_secs_f64(secs)));
+    }
+    assert_eq!(parse_duration("1.5hrs"), Ok(Duration::from_secs(5400)));
+    for bad in ["", "5", "secs", "-1secs", "1year", "1e99weeks", "NaNsecs"] {
+        assert!(parse_duration(bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn version_has_the_keys_and_types_of_mesos() {
+    let golden = golden()["version"].clone();
+    let page = serde_json::to_value(Version::of_build()).unwrap();
+    for (key, value) in golden.as_object().unwrap() {
+        // The commit only if the build told it.
+        if key != "git_sha" {
+            assert_eq!(page[key].is_string(), value.is_string(), "{key}");
+            assert_eq!(page[key].is_f64(), value.is_f64(), "{key}");
+        }
+    }
+}
+
+#[test]
+fn metrics_are_one_sorted_object() {
+    let all = [("b/x".to_owned(), 1.0), ("a".to_owned(), 0.5), ("c".to_owned(), f64::NAN)];
+    assert_eq!(snapshot(&all.into()), r#"{"a":0.5,"b/x":1.0}"#);
+    let machine = system_metrics("0.5 1.5 2.5 1/2 3", "MemTotal:  2 kB\nMemFree: 1 kB\n", 4);
+    assert_eq!(machine.map(|(_, value)| value), [4.0, 2.5, 0.5, 1.5, 1024.0, 2048.0]);
+    assert_eq!(system_metrics("", "", 1).map(|(_, value)| value)[1..], [0.0; 5]);
+}

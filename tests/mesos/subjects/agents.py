@@ -1,0 +1,120 @@
+"""Agents that go, come back, or are emptied (behaviour rules 40 and 45 to 51).
+
+The master of this cluster gives an agent up some seconds after its last word.
+"""
+
+import client
+from client import eventually, expect
+from scheduler import Framework, amount, named
+from steps import step
+
+AWARE = ("MULTI_ROLE", "PARTITION_AWARE")
+
+
+def metric(cluster, name):
+    return client.request(cluster.master, "/metrics/snapshot").json()[name]
+
+
+def state_of(cluster, framework):
+    state = client.request(cluster.master, "/state").json()
+    return next(f for f in state["frameworks"] if f["id"] == framework.id)
+
+
+def scenario_44_and_45_an_agent_that_is_silent_is_unreachable(cluster):
+    before = {
+        name: metric(cluster, name)
+        for name in ("master/slave_unreachable_completed", "master/slave_removals/reason_unhealthy")
+    }
+    frameworks = []
+    for name, capabilities in (("aware", AWARE), ("unaware", ("MULTI_ROLE",))):
+        framework = Framework(
+            cluster.master, name=name, capabilities=capabilities, checkpoint=True, failover_timeout=60.0
+        )
+        framework.subscribe()
+        _, offer = framework.run("t")
+        framework.call("SUPPRESS")
+        frameworks.append(framework)
+    step("stop_agent", "0")
+    for framework, state in zip(frameworks, ("TASK_UNREACHABLE", "TASK_LOST")):
+        status = framework.stream.wait("UPDATE", lambda e: named(e, "t"))["update"]["status"]
+        expect(status["state"] == state and status["reason"] == "REASON_AGENT_REMOVED", status)
+        expect("unreachable_time" in status and "uuid" not in status, status)
+        seen = [e for e in framework.stream.seen if e["type"] == "FAILURE"]
+        failure = (seen or [framework.stream.wait("FAILURE")])[0]["failure"]
+        expect(failure == {"agent_id": offer["agent_id"]}, failure)
+        # Rule 38: asked for, it is told again.
+        framework.call("RECONCILE", tasks=[{"task_id": {"value": "t"}, "agent_id": offer["agent_id"]}])
+        status = framework.stream.wait("UPDATE", lambda e: named(e, "t"))["update"]["status"]
+        expect(status["state"] == state and status["reason"] == "REASON_RECONCILIATION", status)
+        shown = state_of(cluster, framework)
+        expect([t["id"] for t in shown["unreachable_tasks"]] == ["t"], shown)
+        expect(shown["tasks"] == [] and shown["completed_tasks"] == [], shown)
+    for name, count in before.items():
+        expect(metric(cluster, name) == count + 1, name)
+    expect(metric(cluster, "master/slaves_unreachable") == 1, "slaves_unreachable")
+    step("continue_agent", "0")
+    for framework in frameworks:
+        status = framework.stream.wait("UPDATE", lambda e: named(e, "t"))["update"]["status"]
+        expect(status["state"] == "TASK_RUNNING", status)
+        shown = state_of(cluster, framework)
+        expect([t["id"] for t in shown["tasks"]] == ["t"], shown)
+        expect(shown["unreachable_tasks"] == [] and shown["completed_tasks"] == [], shown)
+        framework.teardown()
+
+
+def scenario_46_and_51_a_machine_that_starts_anew(cluster):
+    """The agent does not come back in time; when it does, after a reboot, it is the same."""
+    framework = Framework(cluster.master, capabilities=AWARE, checkpoint=True)
+    framework.subscribe()
+    _, offer = framework.run("t", cpus=0.5)
+    step("lose_agent", "0")
+    status = framework.update("t", "TASK_UNREACHABLE")
+    expect(status["reason"] == "REASON_AGENT_REMOVED", status)
+    step("restart_machine", "0")
+    again = framework.offer(lambda o: amount(o, "cpus") == amount(offer, "cpus"))
+    expect(again["agent_id"] == offer["agent_id"], (again, offer))
+    asked = [{"task_id": {"value": "t"}, "agent_id": offer["agent_id"]}]
+    framework.call("RECONCILE", tasks=asked)
+    status = framework.update("t")
+    expect(status["state"] in ("TASK_GONE", "TASK_FAILED", "TASK_LOST", "TASK_DROPPED"), status)
+    framework.teardown()
+
+
+def scenario_59_draining_empties_an_agent(cluster):
+    operator = client.operator(cluster.master)
+    framework = Framework(cluster.master)
+    framework.subscribe()
+    _, offer = framework.run("t")
+    agent = {"agent_id": offer["agent_id"]}
+    expect(operator.call({"type": "DRAIN_AGENT", "drain_agent": agent}).status == 200, "drain")
+    reactivate = {"type": "REACTIVATE_AGENT", "reactivate_agent": agent}
+    # Its end is not acknowledged yet, so it is draining still.
+    while True:
+        status = framework.stream.wait("UPDATE", lambda e: named(e, "t"))["update"]["status"]
+        if status["state"] == "TASK_KILLED":
+            break
+        framework.acknowledge(status)
+    expect(status["reason"] == "REASON_AGENT_DRAINING", status)
+    expect(operator.call(reactivate).status == 400, "reactivated while it drains")
+    framework.acknowledge(status)
+
+    def drained():
+        agents = operator.ask({"type": "GET_AGENTS"})["get_agents"]["agents"]
+        return agents[0].get("drain_info", {}).get("state") == "DRAINED"
+
+    eventually("drained", drained)
+    framework.stream.none("OFFERS", 1)
+    expect(operator.call(reactivate).status == 200, "reactivate")
+    framework.offer()
+    framework.teardown()
+
+
+def rule_40_the_loss_of_an_agent_is_told_to_all(cluster):
+    framework = Framework(cluster.master, roles=[])
+    framework.subscribe()
+    step("lose_agent", "0")
+    failure = framework.stream.wait("FAILURE")["failure"]
+    expect(list(failure) == ["agent_id"], failure)
+    framework.teardown()
+    step("start_agent", "0")
+    step("active_agents", "1")

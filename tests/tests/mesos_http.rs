@@ -1,0 +1,80 @@
+//! Real masters and agents under clients that were written for Mesos: in Python, with
+//! nothing but its standard library, over HTTP in both content types.
+//!
+//! The clients and what they check are in `tests/mesos/`: `rules.py` has a function for
+//! each rule and scenario, by its number, and runs those of one subject.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use mezz_tests::{Cluster, ClusterOptions, QUICK_LOSS, run_mesos_client};
+
+/// What a subject takes in the worst case on a machine that does much else.
+const PATIENCE: Duration = Duration::from_secs(240);
+
+fn options(master_args: &[&str]) -> ClusterOptions {
+    ClusterOptions {
+        master_args: master_args.iter().map(|&arg| arg.to_owned()).collect(),
+        ..Default::default()
+    }
+}
+
+fn follows(subject: &str, options: ClusterOptions) -> Result<()> {
+    let mut cluster = Cluster::start(options)?;
+    let args = ["--subject", subject];
+    println!("{}", run_mesos_client(&mut cluster, "rules.py", &args, PATIENCE)?);
+    cluster.stop()
+}
+
+fn runs_a_hundred_tasks(format: &str) -> Result<()> {
+    let mut cluster = Cluster::start(ClusterOptions { agents: 2, ..Default::default() })?;
+    let args = ["--format", format, "--faults"];
+    println!("{}", run_mesos_client(&mut cluster, "framework.py", &args, PATIENCE)?);
+    cluster.stop()
+}
+
+#[test]
+fn a_framework_in_json_runs_a_hundred_tasks_while_master_and_agent_are_killed() -> Result<()> {
+    runs_a_hundred_tasks("json")
+}
+
+#[test]
+fn a_framework_in_protobuf_runs_a_hundred_tasks_while_master_and_agent_are_killed() -> Result<()> {
+    runs_a_hundred_tasks("protobuf")
+}
+
+#[test]
+fn calls_of_schedulers_are_checked_as_mesos_does() -> Result<()> {
+    follows("calls", options(&[]))
+}
+
+#[test]
+fn frameworks_subscribe_as_with_mesos() -> Result<()> {
+    follows("subscription", options(&[]))
+}
+
+#[test]
+fn offers_are_used_and_refused_as_with_mesos() -> Result<()> {
+    follows("offers", options(&[]))
+}
+
+#[test]
+fn offers_that_nobody_answers_time_out() -> Result<()> {
+    follows("offer_timeout", options(&["--offer-timeout=3s"]))
+}
+
+#[test]
+fn tasks_are_reported_killed_and_reconciled_as_with_mesos() -> Result<()> {
+    let agent_args = vec!["--update-retry-min=1s".to_owned()];
+    follows("tasks", ClusterOptions { agent_args, ..Default::default() })
+}
+
+#[test]
+fn executors_over_http_are_served_as_with_mesos() -> Result<()> {
+    follows("executors", options(&[]))
+}
+
+#[test]
+fn agents_are_lost_return_and_are_drained_as_with_mesos() -> Result<()> {
+    follows("agents", options(&QUICK_LOSS))
+}
