@@ -214,6 +214,10 @@ class Stream:
                 return event
             self._waiting.append(event)
 
+    def forget(self):
+        """Nothing that came until now is for later."""
+        self._waiting.clear()
+
     def none(self, kind, seconds, matches=lambda event: True):
         """Nothing new of this type comes for so long; what else comes stays for later."""
         end = time.monotonic() + seconds
