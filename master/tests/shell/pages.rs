@@ -1,4 +1,5 @@
 //! The pages that tools of Mesos read, against what a real Mesos answered.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::BTreeSet;
 
