@@ -11,7 +11,7 @@ use axum::{
     Router,
     body::Body,
     extract::{Request, State},
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, Method, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
     routing::any,
 };
@@ -31,9 +31,10 @@ use super::{body, records::records, refusal::Refusal, stream};
 use crate::{
     core::{CallError, CallReply, ConnectionId, Event, check_request},
     shell::{
+        bodies::Room,
         core_loop::Input,
         dispatch::{Peer, SchedulerOutbox},
-        handle::{CoreHandle, Line, Room},
+        handle::{CoreHandle, Line},
         limits::{MAX_CALL_BYTES, SCHEDULER_OUTBOX_BYTES},
         lone_call::{CallRefused, NotAllowed, StreamId},
         outbox::{Outbox, OutboxStream},
@@ -61,12 +62,15 @@ async fn answer(State(core): State<CoreHandle>, request: Request) -> Response {
 /// In Mesos' order of checks (rule 2).
 async fn handle(core: CoreHandle, request: Request) -> Result<Response, Refusal> {
     let (parts, body) = request.into_parts();
-    if parts.method != axum::http::Method::POST {
-        return Err(Refusal::not_post(&parts.method));
-    }
-    let content = parts.headers.get(header::CONTENT_TYPE).map(header::HeaderValue::as_bytes);
-    let format = Format::of_content(content)?;
-    let (call, room) = body::read::<Call>(&core, body, MAX_CALL_BYTES, format).await?;
+    let format = match form_of(&parts) {
+        Ok(format) => format,
+        Err(refusal) => {
+            body::discard(body).await;
+            return Err(refusal);
+        }
+    };
+    let bodies = core.call_bodies();
+    let (call, room) = body::read::<Call>(bodies, body, MAX_CALL_BYTES, format).await?;
     let kind = check_request(&call)
         .map_err(|text| Refusal::bad(format!("Failed to validate scheduler::Call: {text}")))?;
     // Rule 4: the others have nothing to say in a form.
@@ -86,6 +90,14 @@ async fn handle(core: CoreHandle, request: Request) -> Result<Response, Refusal>
         ));
     }
     subscribe(core, call, room, accepted).await
+}
+
+fn form_of(head: &Parts) -> Result<Format, Refusal> {
+    if head.method != Method::POST {
+        return Err(Refusal::not_post(&head.method));
+    }
+    let content = head.headers.get(header::CONTENT_TYPE).map(header::HeaderValue::as_bytes);
+    Ok(Format::of_content(content)?)
 }
 
 fn accepted(headers: &HeaderMap) -> Result<Format, Refusal> {
