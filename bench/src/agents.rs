@@ -11,11 +11,11 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use mezz_agent::simulation::Search;
 use mezz_proto::{
     LEADER_KEY, LINK_PROTOCOL,
     mezz::v1::{self as mezz, agent_message, master_message},
     resources::{Dialect, Resources},
+    search::Search,
     v1,
 };
 use rand::RngExt;

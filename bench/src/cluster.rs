@@ -141,6 +141,11 @@ impl Stat {
     }
 }
 
+/// Processor time, user and system, of the load generator itself.
+pub fn cpu_of_this_process() -> Result<Duration> {
+    Ok(Stat::of(std::process::id())?.own)
+}
+
 /// Resident memory, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Memory {

@@ -15,6 +15,7 @@ mod etcd;
 mod failover;
 mod framework;
 mod health;
+mod http;
 mod latency;
 mod launch;
 mod report;
@@ -55,6 +56,8 @@ enum Workload {
     Containers(containers::ContainersArgs),
     /// From a freed resource to the next offer
     Latency(latency::LatencyArgs),
+    /// Mesos' HTTP API beside gRPC, and `/state` for many pollers
+    Http(http::HttpArgs),
     /// Agents that come back to a restarted master
     Reregister(reregister::ReregisterArgs),
     /// From a leader's end to the next one's offers, all agents at once at the next
@@ -88,6 +91,7 @@ fn run() -> Result<()> {
         Workload::Agent(args) => runtime.block_on(args.run(report)),
         Workload::Containers(args) => runtime.block_on(args.run(report)),
         Workload::Latency(args) => runtime.block_on(unless_broken_off(args.run(report))),
+        Workload::Http(args) => runtime.block_on(unless_broken_off(args.run(report))),
         Workload::Reregister(args) => runtime.block_on(unless_broken_off(args.run(report))),
         Workload::Failover(args) => runtime.block_on(unless_broken_off(args.run(report))),
         Workload::Spark(args) => runtime.block_on(unless_broken_off(args.run(report))),

@@ -2,7 +2,9 @@
 
 use clap::{Args, ValueEnum};
 use mezz_proto::logging::LogControl;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{
+    EnvFilter, Layer, fmt, layer::SubscriberExt, reload, util::SubscriberInitExt,
+};
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -36,26 +38,15 @@ pub fn filter(text: &str) -> Result<EnvFilter, String> {
 /// Starts logging. Once in a process; later calls change nothing.
 pub fn start(filter: EnvFilter, format: LogFormat) {
     let text = filter.to_string();
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_filter_reloading();
-    // Installing fails only when logging has been started already.
-    match format {
-        LogFormat::Text => {
-            let builder = builder.with_ansi(false);
-            let handle = builder.reload_handle();
-            if builder.try_init().is_ok() {
-                install(text, move |filter| drop(handle.reload(filter)));
-            }
-        }
-        LogFormat::Json => {
-            let builder = builder.json().flatten_event(true);
-            let handle = builder.reload_handle();
-            if builder.try_init().is_ok() {
-                install(text, move |filter| drop(handle.reload(filter)));
-            }
-        }
+    let (filter, handle) = reload::Layer::new(filter);
+    let lines = fmt::layer().with_writer(std::io::stderr);
+    let lines = match format {
+        LogFormat::Text => lines.with_ansi(false).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    // It fails only when logging has been started already.
+    if tracing_subscriber::registry().with(lines.with_filter(filter)).try_init().is_ok() {
+        install(text, move |filter| drop(handle.reload(filter)));
     }
 }
 

@@ -1,7 +1,7 @@
 //! Wire types of Mezz and the values that every crate shares: the Mesos v1 and
 //! `mezz.v1` messages, typed ids, time, and the resource algebra.
 //!
-//! This crate decides nothing: no scheduling rule belongs here.
+//! This crate decides nothing about a cluster: no scheduling rule belongs here.
 
 pub mod attributes;
 pub mod codec;
@@ -14,6 +14,7 @@ pub mod media;
 pub mod pages;
 pub mod recordio;
 pub mod resources;
+pub mod search;
 mod states;
 pub mod strict;
 mod text;

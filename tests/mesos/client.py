@@ -182,10 +182,11 @@ class Stream:
 
     def next(self, patience=PATIENCE):
         """The next event; None at the stream's end."""
-        if self._waiting:
-            return self._waiting.pop(0)
+        return self._waiting.pop(0) if self._waiting else self._new(patience)
+
+    def _new(self, patience):
         try:
-            event = self._events.get(timeout=patience)
+            event = self._events.get(timeout=max(0.01, patience))
         except queue.Empty:
             raise Silent(f"no event within {patience} s after {self.seen[-5:]}") from None
         if event is CLOSED:
@@ -195,28 +196,39 @@ class Stream:
         return event
 
     def wait(self, kind, matches=lambda event: True, patience=PATIENCE):
-        """The next event of this type for which `matches`; those before it are passed over."""
+        """The first event of this type for which `matches`; others stay for later."""
+        fits = lambda event: event["type"] == kind and matches(event)
+        for event in self._waiting:
+            if fits(event):
+                self._waiting.remove(event)
+                return event
         end = time.monotonic() + patience
         while True:
-            event = self.next(max(0.01, end - time.monotonic()))
+            try:
+                event = self._new(end - time.monotonic())
+            except Silent:
+                raise Silent(f"no {kind} within {patience} s; at last {self.seen[-5:]}") from None
             if event is None:
                 raise Failed(f"the stream ended before {kind}: {self.seen[-5:]}")
-            if event["type"] == kind and matches(event):
+            if fits(event):
                 return event
+            self._waiting.append(event)
+
+    def forget(self):
+        """Nothing that came until now is for later."""
+        self._waiting.clear()
 
     def none(self, kind, seconds, matches=lambda event: True):
-        """Nothing of this type comes for so long; what else comes is kept for later."""
+        """Nothing new of this type comes for so long; what else comes stays for later."""
         end = time.monotonic() + seconds
-        kept = []
-        while time.monotonic() < end:
+        while (left := end - time.monotonic()) > 0:
             try:
-                event = self.next(max(0.01, end - time.monotonic()))
+                event = self._new(left)
             except Silent:
-                break
+                return
             expect(event is not None, f"the stream ended: {self.seen[-5:]}")
             expect(not (event["type"] == kind and matches(event)), event)
-            kept.append(event)
-        self._waiting = kept + self._waiting
+            self._waiting.append(event)
 
     def wait_closed(self, patience=PATIENCE):
         """All events up to the stream's end."""

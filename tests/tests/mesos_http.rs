@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use mezz_tests::{Cluster, ClusterOptions, QUICK_LOSS, run_mesos_client};
+use mezz_tests::{Cluster, ClusterOptions, QUICK_LOSS, eventually, processes_of, run_mesos_client};
 
 /// What a subject takes in the worst case on a machine that does much else.
 const PATIENCE: Duration = Duration::from_secs(240);
@@ -23,6 +23,21 @@ fn follows(subject: &str, options: ClusterOptions) -> Result<()> {
     let mut cluster = Cluster::start(options)?;
     let args = ["--subject", subject];
     println!("{}", run_mesos_client(&mut cluster, "rules.py", &args, PATIENCE)?);
+    stop(cluster)
+}
+
+/// The executors of frameworks that are torn down end by themselves, before their agent does.
+fn stop(mut cluster: Cluster) -> Result<()> {
+    let mut own = vec![cluster.master()?.pid()];
+    for n in 0..cluster.agent_addresses().len() {
+        own.push(cluster.agent(n)?.pid());
+    }
+    let folder = cluster.folder().to_owned();
+    eventually(mezz_tests::PATIENCE, "all containers have ended", || {
+        let mut left = processes_of(&folder)?;
+        left.retain(|pid| !own.contains(pid));
+        Ok(if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) })
+    })?;
     cluster.stop()
 }
 
@@ -30,7 +45,7 @@ fn runs_a_hundred_tasks(format: &str) -> Result<()> {
     let mut cluster = Cluster::start(ClusterOptions { agents: 2, ..Default::default() })?;
     let args = ["--format", format, "--faults"];
     println!("{}", run_mesos_client(&mut cluster, "framework.py", &args, PATIENCE)?);
-    cluster.stop()
+    stop(cluster)
 }
 
 #[test]
@@ -77,4 +92,9 @@ fn executors_over_http_are_served_as_with_mesos() -> Result<()> {
 #[test]
 fn agents_are_lost_return_and_are_drained_as_with_mesos() -> Result<()> {
     follows("agents", options(&QUICK_LOSS))
+}
+
+#[test]
+fn operators_and_tools_read_what_mesos_shows() -> Result<()> {
+    follows("operators", options(&[]))
 }

@@ -129,6 +129,12 @@ fn check(options: &AgentOptions) -> Result<(), AgentError> {
         crate::fetcher::check_command(scheme, command)
             .map_err(|problem| AgentError::Options(format!("--fetcher-command: {problem}")))?;
     }
+    if let Some(library) = options.native_library.as_ref().filter(|path| !path.is_file()) {
+        return Err(AgentError::Options(format!(
+            "--native-library: {} is no file on this machine; give the path of libmezzmesos.so",
+            library.display()
+        )));
+    }
     if options.max_tasks == 0 {
         return wrong("--max-tasks must be at least 1");
     }

@@ -8,7 +8,7 @@ use mezz_proto::{resources::Resources, v1};
 use super::{EndsBy, FailoverArgs};
 use crate::{
     agents::{self, AgentsOptions, Carried},
-    cluster::{Process, free_address, mezz_program, raise_file_limit},
+    cluster::{Process, cpu_of_this_process, free_address, mezz_program, raise_file_limit},
     etcd::{Etcd, wait_for_leader},
     health::{self, Watch},
     report::{Measurement, Report},
@@ -21,8 +21,13 @@ struct Round {
     read: f64,
     /// From the election until the last agent is back; seconds.
     back: f64,
-    /// The new leader's processor time until then; seconds.
+    /// The new leader's processor time between the election and then; seconds.
     processor: f64,
+    /// What it had used before, since the old leader's end, while the agents waited at it;
+    /// seconds.
+    standby: f64,
+    /// The simulated agents' processor time, like `processor`: they share the machine.
+    clients: f64,
     /// Its memory at the highest; MB.
     peak: f64,
     /// The slowest answer of `/health` of the new leader; ms.
@@ -43,11 +48,13 @@ pub(super) async fn run(args: &FailoverArgs, report: &mut Report) -> Result<()> 
         for _ in 0..args.rounds {
             rounds.push(round(args, *agents).await?);
         }
-        let figures: [Figure; 7] = [
+        let figures: [Figure; 9] = [
             ("storm.admitted", "s", |r| r.admitted),
             ("storm.registry_read", "s", |r| r.read),
             ("storm.all_back", "s", |r| r.back),
             ("storm.master_cpu", "s", |r| r.processor),
+            ("storm.standby_cpu", "s", |r| r.standby),
+            ("storm.clients_cpu", "s", |r| r.clients),
             ("storm.peak", "MB", |r| r.peak),
             ("storm.slowest_health", "ms", |r| r.health),
             ("storm.health_failures", "", |r| r.failures),
@@ -105,16 +112,19 @@ async fn round(args: &FailoverArgs, count: usize) -> Result<Round> {
     let admitted = began.elapsed().as_secs_f64();
 
     let watch = Watch::start(&second.address);
-    let processor = second.cpu()?;
+    let before = second.cpu()?;
     match args.ends_by {
         EndsBy::Kill => first.kill(),
         EndsBy::Term => first.terminate()?,
     }
     wait_for_leader(&mut client, &second.address).await?;
     let elected = Instant::now();
+    let (standby, clients) = (second.cpu()?, cpu_of_this_process()?);
     agents.wait_registered(2 * count).await?;
     let back = elected.elapsed().as_secs_f64();
-    let processor = (second.cpu()?.saturating_sub(processor)).as_secs_f64();
+    let processor = second.cpu()?.saturating_sub(standby).as_secs_f64();
+    let clients = cpu_of_this_process()?.saturating_sub(clients).as_secs_f64();
+    let standby = standby.saturating_sub(before).as_secs_f64();
     let peak = second.memory()?.peak as f64 / 1e6;
     let seen = watch.end()?;
     ensure!(seen.answers > 0, "the new leader never answered /health");
@@ -123,6 +133,8 @@ async fn round(args: &FailoverArgs, count: usize) -> Result<Round> {
         read: leads.saturating_duration_since(elected).as_secs_f64(),
         back,
         processor,
+        standby,
+        clients,
         peak,
         health: seen.slowest.as_secs_f64() * 1e3,
         failures: seen.failures as f64,

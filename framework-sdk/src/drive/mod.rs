@@ -49,8 +49,9 @@ pub(crate) trait Driver: Sized + Send + 'static {
 /// What a driver wants done.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Action<D: Driver> {
-    /// Open a link to this host:port with this first call.
-    Connect { target: String, first: Box<D::Call> },
+    /// Open a link to this host:port with this first call. `tried` is the leader that was
+    /// lost, or was named in vain.
+    Connect { target: String, tried: Option<String>, first: Box<D::Call> },
     /// Send on the link.
     Send(Box<D::Call>),
     /// End our side of the link once everything is sent.

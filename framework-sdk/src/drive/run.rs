@@ -241,9 +241,10 @@ impl<D: Driver, T: Transport<D::Call, D::Wire>> Run<D, T> {
 
     fn carry_out(&mut self, action: Action<D>) {
         match action {
-            Action::Connect { target, first } => {
+            Action::Connect { target, tried, first } => {
                 self.drop_link();
-                self.connecting = Some(self.transport.connect(&target, *first));
+                let connecting = self.transport.connect(&target, tried.as_deref(), *first);
+                self.connecting = Some(connecting);
             }
             Action::Send(call) => self.unsent.push_back(*call),
             Action::HalfClose => self.half_close = true,

@@ -42,6 +42,7 @@ pub(crate) type Connecting<C, E> =
 
 /// Opens links.
 pub(crate) trait Transport<C, E>: Send + 'static {
-    /// To this host:port; `first` is the first call on the link.
-    fn connect(&self, target: &str, first: C) -> Connecting<C, E>;
+    /// To this host:port; `first` is the first call on the link. `tried` is the leader that
+    /// was lost, or was named in vain.
+    fn connect(&self, target: &str, tried: Option<&str>, first: C) -> Connecting<C, E>;
 }

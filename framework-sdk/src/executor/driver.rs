@@ -285,7 +285,8 @@ impl Driver {
             unacknowledged_updates,
         };
         let first = Call { subscribe: Some(subscribe), ..self.call(Type::Subscribe) };
-        out.push(Action::Connect { target: self.options.agent.clone(), first: Box::new(first) });
+        let target = self.options.agent.clone();
+        out.push(Action::Connect { target, tried: None, first: Box::new(first) });
     }
 
     fn on_subscribed(

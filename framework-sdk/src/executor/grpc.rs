@@ -29,7 +29,7 @@ impl GrpcTransport {
 }
 
 impl Transport<Call, Event> for GrpcTransport {
-    fn connect(&self, target: &str, first: Call) -> Connecting<Call, Event> {
+    fn connect(&self, target: &str, _: Option<&str>, first: Call) -> Connecting<Call, Event> {
         let (address, token) = (target.to_owned(), self.token.clone());
         Box::pin(async move { open(address, token, first).await })
     }

@@ -61,8 +61,7 @@ use crate::drive::{self, Transport};
 /// # Panics
 /// Outside of a tokio runtime.
 pub fn connect(options: SchedulerOptions) -> Result<(Scheduler, Events), OptionsError> {
-    let transport = GrpcTransport::new(&options.masters);
-    connect_with(options, transport, rand::random())
+    connect_with(options, GrpcTransport, rand::random())
 }
 
 /// As [`connect`], over any transport; `seed` decides the jitter.

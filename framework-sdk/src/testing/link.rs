@@ -14,7 +14,7 @@ pub(super) struct MemoryTransport {
 }
 
 impl Transport<Call, Event> for MemoryTransport {
-    fn connect(&self, _: &str, first: Call) -> Connecting<Call, Event> {
+    fn connect(&self, _: &str, _: Option<&str>, first: Call) -> Connecting<Call, Event> {
         let inputs = self.inputs.clone();
         Box::pin(async move { open(inputs, first).await })
     }

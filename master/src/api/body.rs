@@ -2,7 +2,8 @@
 
 use axum::{
     body::{Body, BodyDataStream, HttpBody},
-    http::StatusCode,
+    extract::Request,
+    http::{HeaderValue, Method, StatusCode, header, request::Parts},
 };
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
@@ -42,6 +43,22 @@ where
         decoded.map_err(|_| Stopped)??
     };
     Ok((message, room))
+}
+
+/// The head of a POST, its body, and the form that it has.
+///
+/// # Errors
+/// 400, 405, 415, in Mesos' order (rule 2).
+pub async fn post(request: Request) -> Result<(Parts, Body, Format), Refusal> {
+    let (head, body) = request.into_parts();
+    let content = head.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    let refusal = match Format::of_content(content) {
+        _ if head.method != Method::POST => Refusal::not_post(&head.method),
+        Ok(format) => return Ok((head, body, format)),
+        Err(error) => error.into(),
+    };
+    discard(body).await;
+    Err(refusal)
 }
 
 /// A whole body, and its place among those in memory.

@@ -180,6 +180,11 @@ async fn a_standby_has_few_pages_and_sends_the_rest_on() {
     let moved = ask("/state?x=1").await;
     assert_eq!(moved.status(), StatusCode::TEMPORARY_REDIRECT);
     assert_eq!(moved.headers()[header::LOCATION], "//a:1/state?x=1");
+    // Also what it would refuse if it led (rule 2).
+    let call = Request::post("/api/v1/scheduler").body(Body::from("x")).unwrap();
+    let moved = front.answer(call).await;
+    assert_eq!(moved.status(), StatusCode::TEMPORARY_REDIRECT);
+    assert_eq!(moved.headers()[header::LOCATION], "//a:1/api/v1/scheduler");
     let redirect = ask("/master/redirect").await;
     assert_eq!(redirect.status(), StatusCode::TEMPORARY_REDIRECT);
     assert_eq!(redirect.headers()[header::LOCATION], "//a:1");

@@ -11,7 +11,7 @@ use axum::{
     Router,
     body::Body,
     extract::{Request, State},
-    http::{HeaderMap, Method, StatusCode, header, request::Parts},
+    http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
     routing::any,
 };
@@ -61,14 +61,7 @@ async fn answer(State(core): State<CoreHandle>, request: Request) -> Response {
 
 /// In Mesos' order of checks (rule 2).
 async fn handle(core: CoreHandle, request: Request) -> Result<Response, Refusal> {
-    let (parts, body) = request.into_parts();
-    let format = match form_of(&parts) {
-        Ok(format) => format,
-        Err(refusal) => {
-            body::discard(body).await;
-            return Err(refusal);
-        }
-    };
+    let (parts, body, format) = body::post(request).await?;
     let bodies = core.call_bodies();
     let (call, room) = body::read::<Call>(bodies, body, MAX_CALL_BYTES, format).await?;
     let kind = check_request(&call)
@@ -90,14 +83,6 @@ async fn handle(core: CoreHandle, request: Request) -> Result<Response, Refusal>
         ));
     }
     subscribe(core, call, room, accepted).await
-}
-
-fn form_of(head: &Parts) -> Result<Format, Refusal> {
-    if head.method != Method::POST {
-        return Err(Refusal::not_post(&head.method));
-    }
-    let content = head.headers.get(header::CONTENT_TYPE).map(header::HeaderValue::as_bytes);
-    Ok(Format::of_content(content)?)
 }
 
 fn accepted(headers: &HeaderMap) -> Result<Format, Refusal> {

@@ -20,8 +20,16 @@ const MAX_OPS: usize = 127;
 /// otherwise (`--max-request-bytes`). No single value may have more than 1 MiB.
 const MAX_BYTES: usize = 1280 << 10;
 
-/// Records that are read at once.
+/// Records that are read at once, at first. etcd goes through all that are left of a range to
+/// count them, so many small pages of many records cost it more than the records.
 const PAGE: i64 = 500;
+
+/// Then as many as have so many bytes, if they are like those before: a page must come within
+/// [`ATTEMPT`](crate::etcd::ATTEMPT) also from a busy etcd.
+const PAGE_BYTES: usize = 1 << 20;
+
+/// And no more than this.
+const LARGEST_PAGE: i64 = 4096;
 
 /// Between attempts, from the first to the longest.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
@@ -263,19 +271,30 @@ impl Fenced {
     ) -> Result<(Vec<KeyValue>, i64), EtcdError> {
         let end = range_end(prefix);
         let mut from = prefix.as_bytes().to_vec();
-        let mut all = Vec::new();
+        let mut all: Vec<KeyValue> = Vec::new();
+        let mut limit = PAGE;
         loop {
             let options = GetOptions::new()
                 .with_range(end.clone())
-                .with_limit(PAGE)
+                .with_limit(limit)
                 .with_revision(revision.unwrap_or(0));
-            let mut page = self
+            let page = self
                 .etcd
                 .ask("reading", |client| {
                     let (from, options) = (from.clone(), options.clone());
                     async move { Etcd::reader(&client).get(from, Some(options)).await }
                 })
-                .await?;
+                .await;
+            let mut page = match page {
+                // The records that follow may be much larger than those before.
+                Err(_) if limit > PAGE => {
+                    limit = PAGE;
+                    continue;
+                }
+                page => page?,
+            };
+            let bytes = page.kvs().iter().map(|kv| kv.key().len() + kv.value().len()).sum();
+            limit = next_page(page.kvs().len(), bytes);
             let at = page.header().map_or(0, etcd_client::ResponseHeader::revision);
             let revision = *revision.get_or_insert(at);
             let more = page.more();
@@ -315,6 +334,12 @@ fn batches(changes: &[Change]) -> Vec<&[Change]> {
         batches.push(&changes[first..]);
     }
     batches
+}
+
+/// How many records to read after so many that had so many bytes.
+fn next_page(records: usize, bytes: usize) -> i64 {
+    let fit = PAGE_BYTES.saturating_mul(records) / bytes.max(1);
+    i64::try_from(fit).map_or(PAGE, |fit| fit.clamp(PAGE, LARGEST_PAGE))
 }
 
 /// The first key after all that begin with this. Ours end with `/`, which has a

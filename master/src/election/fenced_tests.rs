@@ -25,6 +25,15 @@ fn transactions_are_as_small_as_etcd_wants_them() {
     assert!(batches(&[]).is_empty());
 }
 
+/// Tens of thousands of small records in a few requests, large ones a few at a time.
+#[test]
+fn pages_follow_the_size_of_the_records() {
+    assert_eq!(next_page(500, 500 * 400), 2621);
+    assert_eq!(next_page(500, 500 * 10), LARGEST_PAGE);
+    assert_eq!(next_page(4096, 4096 * 100_000), PAGE);
+    assert_eq!(next_page(0, 0), PAGE);
+}
+
 #[test]
 fn a_range_ends_after_its_prefix() {
     assert_eq!(range_end("/mezz/v1/agents/"), b"/mezz/v1/agents0");

@@ -1,5 +1,5 @@
 //! HTTP/1.1 by hand, as Mesos' clients speak it.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use mezz_proto::{media::Format, recordio, v1::master};
 use tokio::{

@@ -66,6 +66,7 @@ extern "system" fn start<'l>(mut env: EnvUnowned<'l>, this: JObject<'l>) -> JObj
         if begun.is_err() {
             driver.abort();
         }
+        driver.settle();
         begun.map(|()| driver.life.status())
     })
 }

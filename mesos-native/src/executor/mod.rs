@@ -98,13 +98,24 @@ impl Driver {
     fn stop(&self) -> Status {
         let (answer, ends) = self.life.stop();
         if ends {
-            if let Some(link) = self.link.get() {
-                // Fails when it has ended already.
-                let _: Result<(), Closed> = runtime::block_on(&link.runtime, link.calls.stop());
-            }
+            self.end();
             self.life.stopped();
         }
         answer
+    }
+
+    /// After the start: a `stop` of another thread may have found nothing to end.
+    fn settle(&self) {
+        if self.life.status() == Status::Stopped {
+            self.end();
+        }
+    }
+
+    fn end(&self) {
+        if let Some(link) = self.link.get() {
+            // Fails when it has ended already.
+            let _: Result<(), Closed> = runtime::block_on(&link.runtime, link.calls.stop());
+        }
     }
 
     fn abort(&self) -> Status {

@@ -151,20 +151,36 @@ impl Driver {
         answer
     }
 
+    /// After the start: a `stop` or `abort` of another thread may have found nothing to end.
+    fn settle(&self) {
+        let Some(link) = self.link.get() else { return };
+        match self.life.status() {
+            Status::Stopped => {
+                runtime::block_on(&link.runtime, end(link.calls.clone(), false));
+            }
+            Status::Aborted => self.hold_nothing(link),
+            Status::NotStarted | Status::Running => {}
+        }
+    }
+
     /// No callback follows, and no offers are held any more; tasks go on. The link stays, so
     /// that the framework ends only with `stop`, or with the process and its failover timeout.
     fn abort(&self) -> Status {
         let (answer, aborted) = self.life.abort();
         if aborted && let Some(link) = self.link.get() {
-            let held = std::mem::take(&mut self.state().offers);
-            let held = held.into_iter().map(|value| v1::OfferId { value }).collect();
-            runtime::block_on(&link.runtime, async {
-                // A driver that has ended holds nothing.
-                let _ = link.calls.suppress(&[]).await;
-                let _ = link.calls.decline(held, Some(Duration::ZERO)).await;
-            });
+            self.hold_nothing(link);
         }
         answer
+    }
+
+    fn hold_nothing(&self, link: &Link) {
+        let held = std::mem::take(&mut self.state().offers);
+        let held = held.into_iter().map(|value| v1::OfferId { value }).collect();
+        runtime::block_on(&link.runtime, async {
+            // A driver that has ended holds nothing.
+            let _ = link.calls.suppress(&[]).await;
+            let _ = link.calls.decline(held, Some(Duration::ZERO)).await;
+        });
     }
 }
 

@@ -9,7 +9,7 @@ import messages
 from client import JSON, PROTOBUF, expect
 from scheduler import Framework, info
 
-with open(os.path.join(os.path.dirname(__file__), "../errors.json")) as _file:
+with open(os.path.join(os.path.dirname(__file__), "../../../master/tests/data/scheduler_errors.json")) as _file:
     # What a real Mesos answered: status, headers, text.
     CAPTURED = json.load(_file)
 

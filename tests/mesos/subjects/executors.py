@@ -235,9 +235,7 @@ def rule_42_shutdown_ends_an_executor(cluster):
     framework.call("SHUTDOWN", agent_id=offer["agent_id"], executor_id={"value": "e"})
     status = framework.update("e-t0", "TASK_FAILED")
     expect(status["reason"] == "REASON_EXECUTOR_TERMINATED", status)
-    # It may have come before.
-    seen = [e for e in framework.stream.seen if e["type"] == "FAILURE"]
-    failure = (seen or [framework.stream.wait("FAILURE")])[0]["failure"]
+    failure = framework.stream.wait("FAILURE")["failure"]
     expect(failure["executor_id"] == {"value": "e"}, failure)
     framework.teardown()
 

@@ -225,8 +225,6 @@ def rule_20_revive_and_suppress_take_all_or_nothing(cluster):
     framework.decline([framework.offer()], refuse=0)
     framework.call("SUPPRESS")
     # What was on its way comes.
-    time.sleep(0.5)
-    framework.stream.seen.clear()
     while True:
         try:
             event = framework.stream.next(0.5)

@@ -259,6 +259,11 @@ impl State {
     fn add_task(&mut self, task: &v1::Task, own: Option<&(ContainerId, String)>, queued: bool) {
         let mut task = task.clone();
         hide_in_task(&mut task);
+        let state = task.state;
+        for status in std::mem::take(&mut task.statuses) {
+            slim::add_status(&mut task, &status);
+        }
+        task.state = state;
         let key = TaskKey {
             framework: FrameworkId::from(&task.framework_id),
             task: TaskId::from(&task.task_id),

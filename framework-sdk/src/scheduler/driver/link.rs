@@ -28,14 +28,6 @@ const SHORTEST_HEARTBEAT: Duration = Duration::from_millis(100);
 const TEARDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the master may take to read the last calls when the driver stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
-/// A standby that keeps a request for so long waits for a leader itself. To ask it again and
-/// again costs a connection each time, but no more than one in that time.
-pub(in crate::scheduler) const KEPT: Duration = Duration::from_secs(1);
-/// The longest pause while there will be a leader: so late a framework may hear of it.
-const BRIEF: Duration = Duration::from_millis(500);
-/// Redirections followed in a row without a pause.
-const MAX_REDIRECTS: u32 = 3;
-
 impl Driver {
     pub(super) fn connect(&mut self, now: Time, out: &mut Actions) {
         let id = self.info.id.clone();
@@ -43,8 +35,9 @@ impl Driver {
         let subscribe = Box::new(calls::subscribe(id, info, self.suppressed(), constraints));
         self.changed = false;
         self.phase = Phase::Connecting { until: now + SUBSCRIBE_TIMEOUT };
-        let target = self.target().to_owned();
-        out.push(Action::Connect { target, first: subscribe });
+        self.subscribed = None;
+        let (target, tried) = (self.target.clone(), self.search.tried.clone());
+        out.push(Action::Connect { target, tried, first: subscribe });
     }
 
     pub(super) fn on_subscribed(
@@ -63,9 +56,8 @@ impl Driver {
             .max(SHORTEST_HEARTBEAT);
         let patience = heartbeat.saturating_mul(HEARTBEATS_TO_MISS);
         self.phase = Phase::Subscribed { heard: now, patience };
-        self.failures = 0;
-        self.redirects = 0;
-        self.pause = self.backoff.0;
+        self.subscribed = Some(now);
+        self.search.joined(self.spread);
         let again = self.info.id.replace(subscribed.framework_id.clone()).is_some();
         let v1::scheduler::event::Subscribed { framework_id, master_info: master, .. } = subscribed;
         info!(framework_id = %framework_id.value, "subscribed");
@@ -99,12 +91,6 @@ impl Driver {
         let closing = matches!(self.phase, Phase::Closing { .. });
         let was_subscribed = self.is_subscribed();
         let connecting = matches!(self.phase, Phase::Connecting { .. });
-        let kept = matches!(end, LinkEnd::NotLeading { after, .. } if connecting && after >= KEPT);
-        if kept {
-            // Pauses grow, but not while standbys keep those who ask until there is a
-            // leader: who is then away would hear of it late.
-            self.pause = self.backoff.0.min(BRIEF);
-        }
         self.offers.clear();
         self.tasks.disconnected();
         match (self.ending, &end) {
@@ -117,31 +103,57 @@ impl Driver {
         }
         let reason = match end {
             LinkEnd::Refused(reason) => return self.fail(reason, out),
-            LinkEnd::NotLeading { leader: Some(leader), .. } if self.redirects < MAX_REDIRECTS => {
-                if was_subscribed || closing {
-                    deliver(out, Event::Disconnected { reason: format!("{leader} leads now") });
+            LinkEnd::NotLeading { leader, after } => {
+                let after = if connecting { after } else { Duration::ZERO };
+                let leader = leader.unwrap_or_default();
+                if self.search.not_leading(&leader, after) {
+                    if was_subscribed || closing {
+                        deliver(out, Event::Disconnected { reason: format!("{leader} leads now") });
+                    }
+                    self.wait_for_next(now, Duration::ZERO);
+                    return;
                 }
-                self.redirects += 1;
-                self.leader = Some(leader);
-                // All who were kept hear of it in the same instant.
-                let wait = if kept { self.part_of(self.pause) } else { Duration::ZERO };
-                self.phase = Phase::Waiting { until: now + wait };
-                return;
+                match &*leader {
+                    "" => format!("{} does not lead and knows no leader", self.target),
+                    leader => {
+                        format!("redirected again and again, last to {leader}; no master leads")
+                    }
+                }
             }
-            LinkEnd::NotLeading { leader: Some(leader), .. } => {
-                format!("redirected {MAX_REDIRECTS} times, last to {leader}; no master leads")
-            }
-            LinkEnd::NotLeading { leader: None, .. } => {
-                format!("{} does not lead and knows no leader", self.target())
-            }
-            LinkEnd::Closed => "the master ended the subscription".to_owned(),
-            LinkEnd::Lost(reason) => reason,
+            LinkEnd::Closed => self.lost(now, "the master ended the subscription".to_owned()),
+            LinkEnd::Lost(reason) => self.lost(now, reason),
         };
-        self.redirects = 0;
-        let until = now + self.pause_after_failure(was_subscribed || closing);
-        self.phase = Phase::Waiting { until };
+        let spread = if was_subscribed || closing { self.spread } else { Duration::ZERO };
+        self.wait_for_next(now, spread);
         info!(%reason, "disconnected");
         deliver(out, Event::Disconnected { reason });
+    }
+
+    /// There is no link to the target (any more).
+    fn lost(&mut self, now: Time, reason: String) -> String {
+        match self.subscribed {
+            Some(since) => self.search.lost(self.target.clone(), now.since(since)),
+            None => self.search.failed(self.target.clone()),
+        }
+        reason
+    }
+
+    /// Goes on with the search: within `spread` to the next master, or after a round's pause.
+    fn wait_for_next(&mut self, now: Time, spread: Duration) {
+        let (target, longest) = match self.search.target() {
+            Some(target) => (Some(target), self.search.crowd().max(spread)),
+            None => {
+                let pause = self.search.pause();
+                (self.search.target(), pause)
+            }
+        };
+        if let Some(target) = target {
+            self.target = target;
+        }
+        // A random part of it, so that the frameworks of a failed master do not come
+        // back as one.
+        let wait = longest.mul_f64(self.rng.random_range(0.0..=1.0));
+        self.phase = Phase::Waiting { until: now + wait };
     }
 
     pub(super) fn teardown(&mut self, now: Time, out: &mut Actions) {
@@ -201,32 +213,9 @@ impl Driver {
         self.tasks.disconnected();
         out.push(Action::End);
     }
+}
 
-    fn part_of(&mut self, pause: Duration) -> Duration {
-        pause.mul_f64(self.rng.random_range(0.0..=1.0))
-    }
-
-    /// The pause before the next attempt, which goes to the next master unless a
-    /// subscription has just ended: then its master may be back soonest.
-    fn pause_after_failure(&mut self, was_subscribed: bool) -> Duration {
-        if !was_subscribed {
-            self.failures += 1;
-            // The leader that was told did not answer: back to the list.
-            if self.leader.take().is_none() {
-                self.current = (self.current + 1) % self.masters.len();
-            }
-            if !self.failures.is_multiple_of(self.masters.len()) {
-                return Duration::ZERO;
-            }
-        }
-        let pause = self.pause;
-        self.pause = pause.saturating_mul(2).min(self.backoff.1);
-        // A random part of it, so that the frameworks of a failed master do not come
-        // back as one.
-        self.part_of(pause)
-    }
-
-    pub(super) fn target(&self) -> &str {
-        self.leader.as_deref().unwrap_or(&self.masters[self.current])
-    }
+/// As masters name each other.
+pub(super) fn plain(address: &str) -> &str {
+    address.trim_start_matches("http://")
 }

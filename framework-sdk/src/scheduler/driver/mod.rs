@@ -15,6 +15,7 @@ use std::{
 
 use mezz_proto::{
     ids::{AgentId, ExecutorId, OfferId, TaskId},
+    search::Search,
     time::Time,
     v1::{
         self,
@@ -35,7 +36,7 @@ const RECONCILE_CHUNK: usize = 1000;
 /// What masters say of a framework that has ended (behaviour rule 13).
 const REMOVED: &str = "Framework has been removed";
 
-pub(in crate::scheduler) use link::{KEPT, SUBSCRIBE_TIMEOUT};
+pub(in crate::scheduler) use link::SUBSCRIBE_TIMEOUT;
 
 type Actions = Vec<Action<Driver>>;
 
@@ -68,16 +69,13 @@ enum Ending {
 
 #[derive(Debug)]
 pub(super) struct Driver {
-    masters: Vec<String>,
-    /// Index into `masters`.
-    current: usize,
-    /// Told by a master; tried before `current`.
-    leader: Option<String>,
-    redirects: u32,
-    /// Failed attempts since the last subscription.
-    failures: usize,
-    backoff: (Duration, Duration),
-    pause: Duration,
+    search: Search,
+    /// Where the driver is connected, or connects next.
+    target: String,
+    /// Whoever has lost a leader comes back within this, spread by chance.
+    spread: Duration,
+    /// When this link was SUBSCRIBED.
+    subscribed: Option<Time>,
     rng: StdRng,
     phase: Phase,
     ending: Option<Ending>,
@@ -104,14 +102,14 @@ impl Driver {
     pub fn new(now: Time, options: SchedulerOptions, seed: u64) -> Self {
         let mut info = options.framework;
         info.id = info.id.filter(|id| !id.value.is_empty());
+        let spread = options.reconnect_backoff.0;
+        let masters = options.masters.iter().map(|master| link::plain(master).to_owned()).collect();
+        let mut search = Search::new(masters, options.reconnect_backoff).spread_over(spread);
         Self {
-            masters: options.masters,
-            current: 0,
-            leader: None,
-            redirects: 0,
-            failures: 0,
-            backoff: options.reconnect_backoff,
-            pause: options.reconnect_backoff.0,
+            target: search.target().unwrap_or_default(),
+            search,
+            spread,
+            subscribed: None,
             rng: StdRng::seed_from_u64(seed),
             phase: Phase::Waiting { until: now },
             ending: None,
@@ -157,7 +155,7 @@ impl drive::Driver for Driver {
             Phase::Waiting { until } if until <= now => self.connect(now, out),
             Phase::Connecting { until } if until <= now => {
                 let secs = SUBSCRIBE_TIMEOUT.as_secs();
-                self.give_up(now, format!("{} did not answer within {secs} s", self.target()), out);
+                self.give_up(now, format!("{} did not answer within {secs} s", self.target), out);
             }
             Phase::Subscribed { heard, patience } if heard + patience <= now => {
                 let secs = patience.as_secs_f64();

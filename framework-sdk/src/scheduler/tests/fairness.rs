@@ -15,7 +15,7 @@ use crate::{
 struct Away(mpsc::UnboundedSender<()>);
 
 impl Transport<Call, Event> for Away {
-    fn connect(&self, _: &str, _: Call) -> Connecting<Call, Event> {
+    fn connect(&self, _: &str, _: Option<&str>, _: Call) -> Connecting<Call, Event> {
         let _ = self.0.send(());
         Box::pin(async {
             tokio::task::yield_now().await;

@@ -29,6 +29,8 @@ struct Env {
     driver: Driver,
     now: Time,
     connects: Vec<(String, Call)>,
+    /// What a standby is told by the last of them.
+    tried: Option<String>,
     calls: Vec<Call>,
     events: Vec<Event>,
     acknowledge: Vec<bool>,
@@ -46,6 +48,7 @@ impl Env {
             driver: Driver::new(now, options, 7),
             now,
             connects: vec![],
+            tried: None,
             calls: vec![],
             events: vec![],
             acknowledge: vec![],
@@ -67,7 +70,10 @@ impl Env {
         f(&mut self.driver, self.now, &mut out);
         for action in out {
             match action {
-                Action::Connect { target, first } => self.connects.push((target, *first)),
+                Action::Connect { target, tried, first } => {
+                    self.connects.push((target, *first));
+                    self.tried = tried;
+                }
                 Action::Send(call) => self.calls.push(*call),
                 Action::Deliver(delivery) => {
                     self.acknowledge.push(delivery.acknowledge.is_some());
@@ -373,14 +379,34 @@ fn follows_redirections_and_goes_round_the_masters() {
     assert!(env.events.is_empty(), "a redirection is no failure");
     assert_eq!(env.wait(), Duration::ZERO);
     assert_eq!(env.connects.last().unwrap().0, "m9:9");
+    assert_eq!(env.tried, None);
     env.end(lost());
     assert_eq!(env.wait(), Duration::ZERO);
-    assert_eq!(env.connects.last().unwrap().0, "m1:1");
+    assert_eq!(env.connects.last().unwrap().0, "m2:2");
+    assert_eq!(env.tried.as_deref(), Some("m9:9"), "it was named in vain");
     env.end(not_leading(""));
     let pause = env.wait();
     assert!(pause > Duration::ZERO, "a round was made");
-    assert_eq!(env.connects.last().unwrap().0, "m2:2");
+    assert_eq!(env.connects.last().unwrap().0, "m1:1");
     assert_eq!(env.events.len(), 2);
+}
+
+/// Only its link may be broken; but a master that ends each subscription at once is left.
+#[test]
+fn a_lost_leader_is_tried_again_first() {
+    let mut env = Env::new(&["http://m1:1", "m2:2"]);
+    env.tick();
+    env.subscribe();
+    env.now = env.now + Duration::from_secs(60);
+    env.end(lost());
+    env.wait();
+    assert_eq!(env.connects.last().unwrap().0, "m1:1");
+    assert_eq!(env.tried.as_deref(), Some("m1:1"));
+    env.subscribe();
+    env.end(LinkEnd::Closed);
+    env.wait();
+    assert_eq!(env.connects.last().unwrap().0, "m2:2");
+    assert_eq!(env.tried.as_deref(), Some("m1:1"));
 }
 
 #[test]

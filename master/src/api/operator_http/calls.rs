@@ -21,7 +21,10 @@ use super::{
     encoded, stream,
 };
 use crate::{
-    api::pages::{Pages, all_metrics, text, unavailable},
+    api::{
+        pages::{Pages, all_metrics, text, unavailable},
+        refusal::Refusal,
+    },
     core::{OperatorCommand, OperatorError, master_info},
     shell::snapshot::Include,
 };
@@ -159,7 +162,7 @@ async fn write(pages: &Pages, kind: Type, call: Call) -> Response {
             let max_grace_period = match drain.max_grace_period.map(nanoseconds) {
                 None => None,
                 Some(Ok(nanoseconds)) => Some(v1::DurationInfo { nanoseconds }),
-                Some(Err(refused)) => return refused,
+                Some(Err(refused)) => return refused.into_response(),
             };
             let request = mezz::DrainAgentRequest {
                 agent_id: drain.agent_id.value,
@@ -203,16 +206,16 @@ fn refused_drain(error: OperatorError) -> Response {
     }
 }
 
-fn nanoseconds(given: prost_types::Duration) -> Result<i64, Response> {
+fn nanoseconds(given: prost_types::Duration) -> Result<i64, Refusal> {
     given
         .seconds
         .checked_mul(1_000_000_000)
         .and_then(|nanos| nanos.checked_add(given.nanos.into()))
         .ok_or_else(|| {
-            text(
-                StatusCode::BAD_REQUEST,
-                format!("max_grace_period: {} s is more than can be counted", given.seconds),
-            )
+            Refusal::bad(format!(
+                "max_grace_period: {} s is more than can be counted",
+                given.seconds
+            ))
         })
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use axum::{
     Router,
     extract::{Request, State},
-    http::{HeaderMap, Method, StatusCode, header},
+    http::{HeaderMap, header},
     response::{IntoResponse, Response},
     routing::any,
 };
@@ -19,7 +19,8 @@ use mezz_proto::{
     v1::master::{Call, call::Type},
 };
 
-use super::pages::{Pages, body, text, wrong_method};
+use super::{body, pages::Pages, refusal::Refusal};
+use crate::shell::limits::MAX_OPERATOR_REQUEST_BYTES;
 
 /// The API's routes.
 pub fn routes(pages: Arc<Pages>) -> Router {
@@ -32,46 +33,27 @@ pub fn routes(pages: Arc<Pages>) -> Router {
 /// In the order of rule 2: the method, the form, the body, what it says, and at last what
 /// the client takes.
 async fn answer(State(pages): State<Arc<Pages>>, request: Request) -> Response {
-    if request.method() != Method::POST {
-        return wrong_method("POST", &request);
+    match taken(&pages, request).await {
+        Ok((kind, call, form)) => calls::answer(pages, kind, call, form).await,
+        Err(refused) => refused.into_response(),
     }
-    let (head, given) = request.into_parts();
-    let form =
-        match Format::of_content(head.headers.get(header::CONTENT_TYPE).map(|v| v.as_bytes())) {
-            Ok(form) => form,
-            Err(error) => return refused(&error),
-        };
-    let given = match body(given).await {
-        Ok(given) => given,
-        Err(refused) => return refused,
-    };
-    let call: Call = match form.decode(&given) {
-        Ok(call) => call,
-        Err(error) => return refused(&error),
-    };
-    let kind = match valid(&call) {
-        Ok(kind) => kind,
-        Err(missing) => {
-            return text(
-                StatusCode::BAD_REQUEST,
-                format!("Failed to validate master::Call: Expecting '{missing}' to be present"),
-            );
-        }
-    };
-    match accepted(&head.headers) {
-        Ok(form) => calls::answer(pages, kind, call, form).await,
-        Err(error) => refused(&error),
-    }
+}
+
+async fn taken(pages: &Pages, request: Request) -> Result<(Type, Call, Format), Refusal> {
+    let (head, given, form) = body::post(request).await?;
+    let bodies = pages.api.core.operator_bodies();
+    let (call, _room) = body::read::<Call>(bodies, given, MAX_OPERATOR_REQUEST_BYTES, form).await?;
+    let kind = valid(&call).map_err(|missing| {
+        Refusal::bad(format!(
+            "Failed to validate master::Call: Expecting '{missing}' to be present"
+        ))
+    })?;
+    Ok((kind, call, accepted(&head.headers)?))
 }
 
 fn accepted(headers: &HeaderMap) -> Result<Format, MediaError> {
     // What is no text names no form.
     Format::accepted(headers.get_all(header::ACCEPT).iter().map(|v| v.to_str().unwrap_or("?")))
-}
-
-fn refused(error: &MediaError) -> Response {
-    let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_REQUEST);
-    text(status, error.to_string())
 }
 
 /// A message as an answer.

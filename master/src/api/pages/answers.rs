@@ -98,24 +98,18 @@ impl Shared {
         make: impl FnOnce() -> Vec<u8> + Send + 'static,
     ) -> Result<Bytes, NoPage> {
         let asked = Instant::now();
-        let _waits = Waits::new(&self.waiting);
+        let waits = Waits::new(&self.waiting);
         if self.waiting.load(Ordering::Relaxed) > BIG_ANSWER_QUEUE {
             return Err(NoPage::Busy);
         }
         let mut latest = self.latest.lock().await;
-        let others = self.waiting.load(Ordering::Relaxed) > 1;
-        if let Some((begun, page)) = &*latest
-            && *begun >= asked
-        {
-            let page = page.clone();
-            if !others {
-                *latest = None;
-            }
-            return Ok(page);
-        }
-        *latest = None;
-        let (begun, page) = answers.make(move || (Instant::now(), Bytes::from(make()))).await?;
-        if self.waiting.load(Ordering::Relaxed) > 1 {
+        let (begun, page) = match latest.take() {
+            Some((begun, page)) if begun >= asked => (begun, page),
+            _ => answers.make(move || (Instant::now(), Bytes::from(make()))).await?,
+        };
+        // Counted out while the lock is held: the last one keeps nothing.
+        drop(waits);
+        if self.waiting.load(Ordering::Relaxed) > 0 {
             *latest = Some((begun, page.clone()));
         }
         Ok(page)
@@ -150,16 +144,16 @@ mod tests {
         }
         go.send(()).unwrap();
         go.send(()).unwrap();
-        let mut pages = Vec::new();
         for asked in asked {
-            pages.push(asked.await.unwrap());
+            asked.await.unwrap();
         }
-        assert_eq!(made.load(Ordering::Relaxed), 2);
-        assert_eq!(pages.iter().filter(|page| &page[..] == b"0").count(), 1);
+        // The first was begun before some of the others asked, or after all of them.
+        let times = made.load(Ordering::Relaxed);
+        assert!((1..=2).contains(&times), "{times}");
         assert!(shared.latest.lock().await.is_none(), "nothing is kept that nobody waits for");
         // Later it is made anew.
         let later = ask();
         go.send(()).unwrap();
-        assert_eq!(&later.await.unwrap()[..], b"2");
+        assert_eq!(&later.await.unwrap()[..], times.to_string().as_bytes());
     }
 }

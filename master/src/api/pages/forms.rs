@@ -3,35 +3,22 @@
 use std::sync::Arc;
 
 use axum::{
-    body::{Body, to_bytes},
     extract::{Request, State},
     http::{Method, StatusCode, Uri},
     response::{IntoResponse, Response},
 };
-use bytes::Bytes;
 use mezz_proto::{json, mezz::v1 as mezz, v1};
 use serde::Serialize;
 
-use super::{Pages, arguments, small, text, wrong_method};
+use super::{Pages, arguments, small, text};
 use crate::{
+    api::{body, refusal::Refusal},
     core::{OperatorCommand, OperatorError, OperatorReply},
     shell::{
         handle::NoAnswer,
         limits::{MAX_OPERATOR_REQUEST_BYTES, OPERATOR_TIMEOUT},
     },
 };
-
-/// The body, if it is not too long.
-pub async fn body(body: Body) -> Result<Bytes, Response> {
-    to_bytes(body, MAX_OPERATOR_REQUEST_BYTES).await.map_err(|_| {
-        text(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            format!(
-                "the body could not be read, or is longer than {MAX_OPERATOR_REQUEST_BYTES} bytes"
-            ),
-        )
-    })
-}
 
 /// Why an order was not carried out.
 pub enum NotDone {
@@ -76,11 +63,15 @@ fn no_answer(silent: NoAnswer) -> Response {
 /// `/teardown`: a form with `frameworkId`.
 pub async fn teardown(State(pages): State<Arc<Pages>>, request: Request) -> Response {
     if request.method() != Method::POST {
-        return wrong_method("POST", &request);
+        let refusal = Refusal::not_post(request.method());
+        body::discard(request.into_body()).await;
+        return refusal.into_response();
     }
-    let form = match body(request.into_body()).await {
+    let bodies = pages.api.core.operator_bodies();
+    let given = body::collect(bodies, request.into_body(), MAX_OPERATOR_REQUEST_BYTES);
+    let (form, _room) = match given.await {
         Ok(form) => form,
-        Err(refused) => return refused,
+        Err(refused) => return refused.into_response(),
     };
     // The rules of a form are those of a query.
     let form = std::str::from_utf8(&form).ok().map(|form| format!("/?{}", form.trim()));
@@ -137,9 +128,11 @@ pub async fn weights(State(pages): State<Arc<Pages>>, uri: Uri) -> Response {
 
 /// PUT `/weights`: a list of objects with `role` and `weight`.
 pub async fn put_weights(State(pages): State<Arc<Pages>>, request: Request) -> Response {
-    let given = match body(request.into_body()).await {
+    let bodies = pages.api.core.operator_bodies();
+    let given = body::collect(bodies, request.into_body(), MAX_OPERATOR_REQUEST_BYTES);
+    let (given, _room) = match given.await {
         Ok(given) => given,
-        Err(refused) => return refused,
+        Err(refused) => return refused.into_response(),
     };
     let list = std::str::from_utf8(&given).map_err(|error| error.to_string()).and_then(|text| {
         json::list_from_str::<v1::WeightInfo>(text).map_err(|error| error.to_string())
@@ -159,16 +152,16 @@ pub async fn nothing(uri: Uri) -> Response {
 }
 
 /// What Mezz cannot do, in the words of Mesos for it.
-pub async fn not_implemented() -> Response {
-    text(StatusCode::NOT_IMPLEMENTED, "501 Not Implemented.")
+pub async fn not_implemented() -> Refusal {
+    Refusal::not_implemented()
 }
 
 /// The same, where another method than POST is refused before.
-pub async fn not_implemented_post(request: Request) -> Response {
-    if request.method() != Method::POST {
-        return wrong_method("POST", &request);
+pub async fn not_implemented_post(method: Method) -> Refusal {
+    if method != Method::POST {
+        return Refusal::not_post(&method);
     }
-    not_implemented().await
+    Refusal::not_implemented()
 }
 
 /// A master has no sandboxes: no path that is asked for is there.

@@ -11,7 +11,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use axum::{
     Router,
-    extract::{Query, Request, State},
+    extract::{Query, State},
     http::{HeaderValue, StatusCode, Uri, header},
     response::{IntoResponse, Response},
     routing::{MethodRouter, any, get},
@@ -24,11 +24,13 @@ use serde::Serialize;
 
 use self::answers::{Answers, NoPage, Shared};
 pub use self::{
-    forms::body,
     roles::roles,
     snapshot::{Sources, metrics},
 };
-use super::server::{Api, Identity};
+use super::{
+    refusal::Refusal,
+    server::{Api, Identity},
+};
 use crate::shell::{
     limits::HEALTH_TIMEOUT,
     metrics::Metrics,
@@ -99,11 +101,11 @@ fn arguments(uri: &Uri) -> Arguments {
     Query::try_from_uri(uri).map(|Query(all)| all).unwrap_or_default()
 }
 
-fn callback(arguments: &Arguments) -> Result<Option<Jsonp>, Response> {
+fn callback(arguments: &Arguments) -> Result<Option<Jsonp>, Refusal> {
     match arguments.get("jsonp").map(|name| Jsonp::new(name)) {
         None => Ok(None),
         Some(Ok(callback)) => Ok(Some(callback)),
-        Some(Err(error)) => Err(text(StatusCode::BAD_REQUEST, error.to_string())),
+        Some(Err(error)) => Err(Refusal::bad(error.to_string())),
     }
 }
 
@@ -122,7 +124,7 @@ fn json(page: bytes::Bytes, jsonp: Option<&Jsonp>) -> Response {
 fn small(page: &impl Serialize, arguments: &Arguments) -> Response {
     match callback(arguments) {
         Ok(jsonp) => json(written(page).into(), jsonp.as_ref()),
-        Err(refused) => refused,
+        Err(refused) => refused.into_response(),
     }
 }
 
@@ -186,7 +188,7 @@ pub fn routes(pages: Arc<Pages>) -> Router {
 async fn state(State(pages): State<Arc<Pages>>, uri: Uri) -> Response {
     let jsonp = match callback(&arguments(&uri)) {
         Ok(jsonp) => jsonp,
-        Err(refused) => return refused,
+        Err(refused) => return refused.into_response(),
     };
     pages
         .page(Some(&pages.state), Include::ALL, jsonp, |api, snapshot| {
@@ -199,7 +201,7 @@ async fn state(State(pages): State<Arc<Pages>>, uri: Uri) -> Response {
 async fn summary(State(pages): State<Arc<Pages>>, uri: Uri) -> Response {
     let jsonp = match callback(&arguments(&uri)) {
         Ok(jsonp) => jsonp,
-        Err(refused) => return refused,
+        Err(refused) => return refused.into_response(),
     };
     let include = Include { tasks: true, ..Include::NONE };
     pages
@@ -219,7 +221,7 @@ async fn slaves(State(pages): State<Arc<Pages>>, uri: Uri) -> Response {
     let arguments = arguments(&uri);
     let jsonp = match callback(&arguments) {
         Ok(jsonp) => jsonp,
-        Err(refused) => return refused,
+        Err(refused) => return refused.into_response(),
     };
     let only = arguments.get("slave_id").cloned();
     let slot = only.is_none().then_some(&pages.slaves);
@@ -234,7 +236,7 @@ async fn frameworks(State(pages): State<Arc<Pages>>, uri: Uri) -> Response {
     let arguments = arguments(&uri);
     let jsonp = match callback(&arguments) {
         Ok(jsonp) => jsonp,
-        Err(refused) => return refused,
+        Err(refused) => return refused.into_response(),
     };
     let only = arguments.get("framework_id").cloned();
     let slot = only.is_none().then_some(&pages.frameworks);
@@ -249,21 +251,20 @@ async fn tasks(State(pages): State<Arc<Pages>>, uri: Uri) -> Response {
     let arguments = arguments(&uri);
     let jsonp = match callback(&arguments) {
         Ok(jsonp) => jsonp,
-        Err(refused) => return refused,
+        Err(refused) => return refused.into_response(),
     };
     let number = |name: &str, default| match arguments.get(name) {
         None => Ok(default),
         Some(given) => given.parse().map_err(|_| {
             let given: String = given.chars().take(40).collect();
-            text(
-                StatusCode::BAD_REQUEST,
-                format!("{name}: `{given}` is no number; it must be whole and not below 0"),
-            )
+            Refusal::bad(format!(
+                "{name}: `{given}` is no number; it must be whole and not below 0"
+            ))
         }),
     };
     let (limit, offset) = match (number("limit", DEFAULT_TASKS), number("offset", 0)) {
         (Ok(limit), Ok(offset)) => (limit, offset),
-        (Err(refused), _) | (_, Err(refused)) => return refused,
+        (Err(refused), _) | (_, Err(refused)) => return refused.into_response(),
     };
     let query = state::TasksQuery {
         limit,
@@ -283,7 +284,7 @@ async fn tasks(State(pages): State<Arc<Pages>>, uri: Uri) -> Response {
 async fn roles_page(State(pages): State<Arc<Pages>>, uri: Uri) -> Response {
     let jsonp = match callback(&arguments(&uri)) {
         Ok(jsonp) => jsonp,
-        Err(refused) => return refused,
+        Err(refused) => return refused.into_response(),
     };
     pages
         .page(Some(&pages.roles), Include::NONE, jsonp, |_, snapshot| {
@@ -325,7 +326,7 @@ async fn metrics_snapshot(State(pages): State<Arc<Pages>>, uri: Uri) -> Response
     let arguments = arguments(&uri);
     let jsonp = match (callback(&arguments), timeout_of(&arguments)) {
         (Ok(jsonp), Ok(())) => jsonp,
-        (Err(refused), _) | (_, Err(refused)) => return refused,
+        (Err(refused), _) | (_, Err(refused)) => return refused.into_response(),
     };
     match all_metrics(&pages).await {
         Ok(page) => json(page, jsonp.as_ref()),
@@ -358,12 +359,10 @@ pub async fn all_metrics(pages: &Pages) -> Result<bytes::Bytes, NoPage> {
 
 /// `timeout=5secs`: nothing here takes long enough for it to matter, but a text that is no
 /// duration is refused, as in Mesos.
-fn timeout_of(arguments: &Arguments) -> Result<(), Response> {
+fn timeout_of(arguments: &Arguments) -> Result<(), Refusal> {
     match arguments.get("timeout").map(|given| mezz_proto::pages::parse_duration(given)) {
         None | Some(Ok(_)) => Ok(()),
-        Some(Err(error)) => {
-            Err(text(StatusCode::BAD_REQUEST, format!("Unable to parse timeout: {error}")))
-        }
+        Some(Err(error)) => Err(Refusal::bad(format!("Unable to parse timeout: {error}"))),
     }
 }
 
@@ -372,7 +371,7 @@ pub fn standby_metrics(metrics_of: &Metrics, identity: &Identity, uri: &Uri) -> 
     let arguments = arguments(uri);
     let jsonp = match (callback(&arguments), timeout_of(&arguments)) {
         (Ok(jsonp), Ok(())) => jsonp,
-        (Err(refused), _) | (_, Err(refused)) => return refused,
+        (Err(refused), _) | (_, Err(refused)) => return refused.into_response(),
     };
     let sources = Sources {
         counters: None,
@@ -383,15 +382,4 @@ pub fn standby_metrics(metrics_of: &Metrics, identity: &Identity, uri: &Uri) -> 
         subscribers: 0,
     };
     json(mezz_proto::pages::snapshot(&metrics(&sources)).into(), jsonp.as_ref())
-}
-
-/// 405 in the words of Mesos.
-pub fn wrong_method(allowed: &'static str, request: &Request) -> Response {
-    let words = format!(
-        "405 Method Not Allowed. Expecting one of {{ '{allowed}' }}, but received '{}'.",
-        request.method()
-    );
-    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, words);
-    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
-    response
 }

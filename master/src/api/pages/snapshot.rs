@@ -82,6 +82,7 @@ fn of_core(counters: &Counters, set: &mut impl FnMut(&str, f64)) {
         ("master/slave_reregistrations", c.agent_reregistrations),
         ("master/slave_removals", c.agents_removed + c.agents_marked_unreachable),
         ("master/slave_removals/reason_unhealthy", c.agents_marked_unreachable),
+        ("master/slave_removals/reason_unregistered", c.agents_removed),
         (
             "master/slave_unreachable_scheduled",
             c.agents_marked_unreachable + c.agent_losses_waiting,

@@ -156,7 +156,7 @@ impl Core {
             }
         }
         let known = self.agent_ids.get(&id).copied();
-        let before = known.map(|key| self.agents[key].record());
+        let recorded = known.is_some_and(|key| self.agents[key].is_recorded(&described));
         let key = match known {
             Some(key) => {
                 self.unlink(now, key, out);
@@ -193,8 +193,7 @@ impl Core {
             .filter(|f| self.completed.contains_key(*f))
             .cloned()
             .collect();
-        let record = self.agents[key].record();
-        let put = (before.as_ref() != Some(&record)).then_some(RegistryOp::PutAgent(record));
+        let put = (!recorded).then(|| RegistryOp::PutAgent(self.agents[key].record()));
         if ended.iter().any(|framework| self.removal_may_wait(framework)) {
             out.after_all_on(connection);
         }
@@ -241,7 +240,7 @@ impl Core {
         let mut old = std::mem::take(&mut self.agents[key].executors);
         for executor in reported {
             let Some(&framework) = self.framework_ids.get(&executor.framework) else { continue };
-            let role = self.role_of_report(framework, executor.role.as_deref());
+            let role = self.role_of_report(framework, executor.role.as_ref());
             let left = self.allocator.available(key);
             let fits = left.is_some_and(|left| left.contains(&executor.resources));
             self.agents[key].overcommitted |= !fits;
@@ -331,7 +330,7 @@ impl Core {
         was_lost: bool,
         out: &mut Effects,
     ) {
-        let role = self.role_of_report(framework, reported.role.as_deref());
+        let role = self.role_of_report(framework, reported.role.as_ref());
         let resources = self.interner.resources(reported.resources);
         let task = &mut self.tasks[known];
         let came_back = was_lost && !task.state.is_terminal();
@@ -373,7 +372,7 @@ impl Core {
         if reported.state.is_terminal() && reported.pending.is_none() {
             return;
         }
-        let role = self.role_of_report(framework, reported.role.as_deref());
+        let role = self.role_of_report(framework, reported.role.as_ref());
         let resources = self.interner.resources(reported.resources);
         let mut task = Task {
             id: reported.id,
@@ -415,10 +414,10 @@ impl Core {
 
     /// Agents say for which role; one that does not is charged to the
     /// framework's first.
-    fn role_of_report(&self, framework: FrameworkKey, role: Option<&str>) -> Arc<str> {
+    fn role_of_report(&self, framework: FrameworkKey, role: Option<&Arc<str>>) -> Arc<str> {
         let framework = &self.frameworks[framework];
         match role {
-            Some(name) => framework.role(name).cloned().unwrap_or_else(|| Arc::from(name)),
+            Some(name) => framework.role(name).unwrap_or(name).clone(),
             None => framework.roles.first().cloned().unwrap_or_else(|| Arc::from("*")),
         }
     }

@@ -17,7 +17,7 @@ use mezz_proto::{
 use super::{OfferKey, TaskKey};
 use crate::{
     allocator::{AgentKey, AgentSpec, FrameworkKey},
-    core::ConnectionId,
+    core::{ConnectionId, validate::agent::Described},
 };
 
 /// A known agent.
@@ -212,6 +212,16 @@ impl Agent {
             domain: self.info.domain.clone(),
             total: self.total.clone(),
         }
+    }
+
+    /// Whether the registry has all that it would have of this agent, once it is back with
+    /// this description.
+    pub fn is_recorded(&self, now: &Described) -> bool {
+        let Described { info, total, .. } = now;
+        let known = v1::AgentInfo { id: None, ..self.info.clone() };
+        !matches!(self.link, AgentLink::Unreachable { .. })
+            && known == *info
+            && self.total == *total
     }
 
     /// For the registry.

@@ -14,15 +14,15 @@ pub(in crate::core) struct Interner(BTreeSet<Arc<Resources>>);
 
 impl Interner {
     /// The shared copy of `resources`.
-    pub fn resources(&mut self, resources: Resources) -> Arc<Resources> {
+    pub fn resources(&mut self, resources: impl Into<Arc<Resources>>) -> Arc<Resources> {
+        let resources = resources.into();
         if let Some(known) = self.0.get(&resources) {
             return Arc::clone(known);
         }
         if self.0.len() >= CAPACITY {
             self.0.clear();
         }
-        let shared = Arc::new(resources);
-        self.0.insert(Arc::clone(&shared));
-        shared
+        self.0.insert(Arc::clone(&resources));
+        resources
     }
 }

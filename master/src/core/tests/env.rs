@@ -67,6 +67,8 @@ pub struct Env {
     pub options: CoreOptions,
     pub now: Time,
     pub registry: RegistrySnapshot,
+    /// Operations on the registry so far.
+    pub writes: usize,
     pub agents: BTreeMap<String, AgentSide>,
     pub frameworks: BTreeMap<String, FrameworkSide>,
     pub changes: Vec<Change>,
@@ -104,6 +106,7 @@ impl Env {
             options,
             now,
             registry: RegistrySnapshot::default(),
+            writes: 0,
             agents: BTreeMap::new(),
             frameworks: BTreeMap::new(),
             changes: Vec::new(),
@@ -134,7 +137,10 @@ impl Env {
         if let Some(log) = &mut self.log {
             let _ = writeln!(log, "{:?} -> {out:?}", self.now);
         }
+        let waits = out.after_persist.iter().find(|e| matches!(e, Effect::Change(_)));
+        assert_eq!(waits, None, "a change waits for a write: the shell would not hold it back");
         for op in out.persist {
+            self.writes += 1;
             self.apply(op);
         }
         for effect in out.after_persist.into_iter().chain(out.now) {

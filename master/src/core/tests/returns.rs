@@ -67,6 +67,28 @@ fn a_restart_of_the_master_is_no_news_of_tasks() {
     assert!(env.updates("f1").is_empty());
 }
 
+/// Tens of thousands come back after a failover.
+#[test]
+fn only_what_the_registry_does_not_have_is_written() {
+    fn writes(env: &mut Env) -> usize {
+        let before = env.writes;
+        env.reregister("a1");
+        env.writes - before
+    }
+    let mut env = with_task(|_| {});
+    env.restart_master();
+    assert_eq!(writes(&mut env), 0);
+    env.agent_link_breaks("a1");
+    assert_eq!(writes(&mut env), 0);
+    shrink(&mut env, "cpus:3;mem:1024");
+    assert_eq!(writes(&mut env), 1);
+    assert_eq!(text(&env.registry.agents[0].agent.resources), "cpus:3; mem:1024");
+    unreachable(&mut env, "a1");
+    assert!(env.registry.agents[0].unreachable_time.is_some());
+    assert_eq!(writes(&mut env), 1);
+    assert_eq!(env.registry.agents[0].unreachable_time, None);
+}
+
 /// Of a smaller agent the tasks that do not fit any more are held, too.
 #[test]
 fn what_is_in_use_beyond_the_total_is_not_offered() {

@@ -1,11 +1,14 @@
 //! What a returning agent says that it has.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use mezz_proto::{
     ids::{ExecutorId, FrameworkId, TaskId},
     mezz::v1 as mezz,
-    resources::Resources,
+    resources::{ResourceError, Resources},
     v1,
 };
 
@@ -30,8 +33,9 @@ pub(in crate::core) struct ReportedTask {
     pub id: TaskId,
     pub name: Box<str>,
     /// `None` when the agent does not say.
-    pub role: Option<String>,
-    pub resources: Resources,
+    pub role: Option<Arc<str>>,
+    /// Tasks of one size share it.
+    pub resources: Arc<Resources>,
     pub executor: Option<ExecutorId>,
     pub state: v1::TaskState,
     pub pending: Option<(v1::TaskState, [u8; 16])>,
@@ -44,7 +48,7 @@ pub(in crate::core) struct ReportedTask {
 pub(in crate::core) struct ReportedExecutor {
     pub framework: FrameworkId,
     pub id: ExecutorId,
-    pub role: Option<String>,
+    pub role: Option<Arc<str>>,
     pub resources: Resources,
     pub info: v1::ExecutorInfo,
 }
@@ -64,30 +68,32 @@ pub(in crate::core) fn report(
     }
     let of_tasks = message.tasks.iter().map(|t| &t.framework_id);
     let of_executors = message.executors.iter().filter_map(|e| e.framework_id.as_ref());
-    let named: BTreeSet<FrameworkId> = of_tasks.chain(of_executors).map(Into::into).collect();
+    let named: BTreeSet<&str> = of_tasks.chain(of_executors).map(|id| &*id.value).collect();
     let mut out = Report::default();
     for info in message.frameworks {
         let Some(id) = info.id.as_ref().map(FrameworkId::from) else {
             return Err(Refusal::permanent("frameworks: a framework has no id"));
         };
         ids::id("frameworks.id", id.as_str()).map_err(Refusal::permanent)?;
-        if !named.contains(&id) {
+        if !named.contains(id.as_str()) {
             continue;
         }
         out.frameworks.insert(id, Subscription::recovered(info));
     }
-    let of_known = |id: &FrameworkId, what: &str| {
-        if out.frameworks.contains_key(id) || known(id) || ended(id) {
-            return Ok(());
-        }
-        Err(Refusal::permanent(format!(
+    let is_known = |id: &FrameworkId| out.frameworks.contains_key(id) || known(id) || ended(id);
+    let not_listed = |id: &FrameworkId, what: String| {
+        Refusal::permanent(format!(
             "frameworks: {what} is of framework `{id}`, which is not listed"
-        )))
+        ))
     };
     let mut seen = BTreeSet::new();
+    let mut last = Last::default();
+    out.tasks.reserve_exact(message.tasks.len());
     for task in message.tasks {
-        let task = reported_task(task).map_err(Refusal::permanent)?;
-        of_known(&task.framework, &format!("task `{}`", task.id))?;
+        let task = reported_task(task, &mut last).map_err(Refusal::permanent)?;
+        if !is_known(&task.framework) {
+            return Err(not_listed(&task.framework, format!("task `{}`", task.id)));
+        }
         if !seen.insert((task.framework.clone(), task.id.clone())) {
             return Err(Refusal::permanent(format!("tasks: task `{}` is listed twice", task.id)));
         }
@@ -96,7 +102,9 @@ pub(in crate::core) fn report(
     let mut seen = BTreeSet::new();
     for executor in message.executors {
         let executor = reported_executor(executor).map_err(Refusal::permanent)?;
-        of_known(&executor.framework, &format!("executor `{}`", executor.id))?;
+        if !is_known(&executor.framework) {
+            return Err(not_listed(&executor.framework, format!("executor `{}`", executor.id)));
+        }
         if !seen.insert((executor.framework.clone(), executor.id.clone())) {
             return Err(Refusal::permanent(format!(
                 "executors: executor `{}` is listed twice",
@@ -108,15 +116,45 @@ pub(in crate::core) fn report(
     Ok(out)
 }
 
-fn reported_task(task: v1::Task) -> Result<ReportedTask, String> {
+/// What the task before was, for the next one is mostly like it.
+#[derive(Default)]
+struct Last {
+    framework: Option<FrameworkId>,
+    wire: Vec<v1::Resource>,
+    resources: Arc<Resources>,
+    role: Option<Arc<str>>,
+}
+
+impl Last {
+    fn framework(&mut self, id: v1::FrameworkId) -> FrameworkId {
+        match &self.framework {
+            Some(last) if last.as_str() == id.value => last.clone(),
+            _ => self.framework.insert(id.into()).clone(),
+        }
+    }
+
+    /// Parsed, and the role that they are allocated to.
+    fn resources(
+        &mut self,
+        wire: Vec<v1::Resource>,
+    ) -> Result<(Arc<Resources>, Option<Arc<str>>), ResourceError> {
+        if self.wire != wire {
+            self.resources = Arc::new(Resources::from_proto(&wire)?);
+            self.role = Resources::allocation_role(&wire)?.map(Arc::from);
+            self.wire = wire;
+        }
+        Ok((self.resources.clone(), self.role.clone()))
+    }
+}
+
+fn reported_task(task: v1::Task, last: &mut Last) -> Result<ReportedTask, String> {
     let id = TaskId::from(task.task_id);
     ids::id("tasks.task_id", id.as_str())?;
     let field = |name: &str| format!("tasks[{id}].{name}");
     let state = reported_state(task.state)
         .ok_or_else(|| format!("{}: {} is no state of a task", field("state"), task.state))?;
-    let resources = Resources::from_proto(&task.resources)
-        .map_err(|error| format!("{}: {error}", field("resources")))?;
-    let role = Resources::allocation_role(&task.resources)
+    let (resources, role) = last
+        .resources(task.resources)
         .map_err(|error| format!("{}: {error}", field("resources")))?;
     let pending = match (task.status_update_state, &task.status_update_uuid) {
         (Some(state), Some(uuid)) => {
@@ -142,7 +180,7 @@ fn reported_task(task: v1::Task) -> Result<ReportedTask, String> {
         limits: task.limits,
     };
     Ok(ReportedTask {
-        framework: task.framework_id.into(),
+        framework: last.framework(task.framework_id),
         id,
         name: task.name.into(),
         role,
@@ -164,7 +202,7 @@ fn reported_executor(info: v1::ExecutorInfo) -> Result<ReportedExecutor, String>
         .map(FrameworkId::from)
         .ok_or_else(|| format!("executors[{id}].framework_id: must be set"))?;
     let problem = |error| format!("executors[{id}].resources: {error}");
-    let role = Resources::allocation_role(&info.resources).map_err(problem)?;
+    let role = Resources::allocation_role(&info.resources).map_err(problem)?.map(Arc::from);
     let resources = Resources::from_proto(&info.resources).map_err(problem)?;
     Ok(ReportedExecutor {
         info: super::task::plain_executor(info, &framework),

@@ -117,7 +117,9 @@ impl World {
         let after = self.local(Node::Agent(n)).since(asked);
         let agent = &mut self.agents[n];
         match not_leading {
-            Some(leader) => agent.search.not_leading(&leader, after),
+            Some(leader) => {
+                agent.search.not_leading(&leader, after);
+            }
             None if refused => agent.search.refused(&address(master)),
             None if answered => agent.search.lost(address(master), after),
             None => agent.search.failed(address(master)),

@@ -1,5 +1,5 @@
 //! An agent's process: the real core, its effects held back by the real `Outgoing`,
-//! its link by the real `Search` (as `agent/src/shell/owner.rs` and `link/mod.rs`).
+//! its link by the real `Search` (as `agent/src/shell/owner.rs` and `link.rs`).
 
 mod link;
 
@@ -7,10 +7,11 @@ use std::{collections::VecDeque, path::PathBuf, time::Duration};
 
 use mezz_agent::{
     core::{Abilities, Core, CoreOptions, Effect, Effects, Event, LinkId, StoreOp},
-    simulation::{Outgoing, Search},
+    simulation::Outgoing,
 };
 use mezz_proto::{
     resources::{Dialect, Resources},
+    search::Search,
     time::Time,
     v1,
 };

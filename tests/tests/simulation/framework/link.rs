@@ -91,7 +91,9 @@ impl World {
         framework.due = None;
         framework.silence = None;
         match not_leading {
-            Some(leader) => framework.search.not_leading(&leader, after),
+            Some(leader) => {
+                framework.search.not_leading(&leader, after);
+            }
             None if subscribed => framework.search.lost(address(master), after),
             None => framework.search.failed(address(master)),
         }

@@ -8,8 +8,8 @@ pub use tasks::EXECUTOR;
 
 use std::{collections::BTreeSet, time::Duration};
 
-use mezz_agent::simulation::Search;
 use mezz_proto::{
+    search::Search,
     time::Time,
     v1::{
         self, TaskState,

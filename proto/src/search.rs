@@ -1,4 +1,6 @@
-//! Which master to try next, and when.
+//! Which master an agent or a framework tries next, and when: the other half of what
+//! masters say by [`LEADER_KEY`](crate::LEADER_KEY), and what clients say by
+//! [`TRIED_KEY`](crate::TRIED_KEY). Pure: the caller connects, waits and draws the random parts.
 
 use std::time::Duration;
 
@@ -13,7 +15,7 @@ const KEPT: Duration = Duration::from_secs(1);
 /// whom a crowd is longest kept from it by that.
 const LONGEST_SPREAD: Duration = Duration::from_secs(1);
 
-/// The longest pause while there is, or will be, a leader: so late an agent may hear of it.
+/// The longest pause while there is, or will be, a leader: so late a client may hear of it.
 const BRIEF: Duration = Duration::from_millis(500);
 
 /// Goes through the list of masters, round by round, and to the leaders that
@@ -27,7 +29,7 @@ pub struct Search {
     pause: Duration,
     /// In this round a leader was found, or waited for.
     hopeful: bool,
-    /// The leader was found, and does not take the agent: the round is over.
+    /// The leader was found, and does not take the client: the round is over.
     refused: bool,
     next: usize,
     /// Named by a standby, and not tried yet.
@@ -35,9 +37,9 @@ pub struct Search {
     redirects: u32,
     /// A standby told this leader to all who waited there.
     crowd: bool,
-    /// In which time the last leader wanted its agents back.
+    /// In which time the last leader wanted its clients back.
     spread: Duration,
-    /// The leader that the agent lost, or was sent to in vain. A standby that knows of no
+    /// The leader that the client lost, or was sent to in vain. A standby that knows of no
     /// other waits for one.
     pub tried: Option<String>,
 }
@@ -59,6 +61,14 @@ impl Search {
             spread: Duration::ZERO,
             tried: None,
         }
+    }
+
+    /// The same for a client that knows in which time it is to come back before a leader has
+    /// told it.
+    #[must_use]
+    pub fn spread_over(mut self, spread: Duration) -> Self {
+        self.spread = spread.min(LONGEST_SPREAD);
+        self
     }
 
     /// The next address; `None` when a round is over, and the next one begins after a
@@ -84,8 +94,8 @@ impl Search {
     }
 
     /// The last target is a standby, and said so after this time; `leader` is empty when it
-    /// knows of none.
-    pub fn not_leading(&mut self, leader: &str, after: Duration) {
+    /// knows of none. Whether that leader is the next target.
+    pub fn not_leading(&mut self, leader: &str, after: Duration) -> bool {
         let kept = after >= KEPT;
         self.hopeful |= kept;
         if leader.is_empty() {
@@ -93,10 +103,14 @@ impl Search {
             if kept && self.tried.as_ref().is_some_and(|tried| !self.masters.contains(tried)) {
                 self.tried = None;
             }
-        } else if self.redirects < MAX_REDIRECTS {
+            return false;
+        }
+        let follows = self.redirects < MAX_REDIRECTS;
+        if follows {
             self.leader = Some(leader.to_owned());
             self.crowd = kept;
         }
+        follows
     }
 
     /// There is no link to the last target. Unless it was said to lead, standbys are not
@@ -109,7 +123,7 @@ impl Search {
 
     /// The link to the last target, which did lead, is over; so long after it was asked for.
     pub fn lost(&mut self, master: String, after: Duration) {
-        // Only the link may be broken, and standbys would keep the agent for a while. One that
+        // Only the link may be broken, and standbys would keep the client for a while. One that
         // ends as soon as it is there is not asked for again at once.
         if after >= KEPT {
             self.leader = Some(master.clone());
@@ -118,14 +132,14 @@ impl Search {
         self.tried = Some(master);
     }
 
-    /// The last target leads, and has taken the agent in; it wants its agents back in this
+    /// The last target leads, and has taken the client in; it wants its clients back in this
     /// time.
     pub fn joined(&mut self, spread: Duration) {
         self.hopeful = true;
         self.spread = spread.min(LONGEST_SPREAD);
     }
 
-    /// The last target leads, and does not take the agent. Others would only send it back
+    /// The last target leads, and does not take the client. Others would only send it back
     /// there, so the round ends, and the next begins behind that master; pauses grow.
     pub fn refused(&mut self, master: &str) {
         self.refused = true;
@@ -165,7 +179,9 @@ mod tests {
         let mut tried = Vec::new();
         while let Some(master) = search.target() {
             match answer(&master) {
-                Some(leader) => search.not_leading(leader, Duration::ZERO),
+                Some(leader) => {
+                    search.not_leading(leader, Duration::ZERO);
+                }
                 None => search.failed(master.clone()),
             }
             tried.push(master);
@@ -200,7 +216,7 @@ mod tests {
         assert_eq!(search.tried.as_deref(), Some("dead"));
     }
 
-    /// Standbys would keep the agent for seconds before it came back to a leader that is alive.
+    /// Standbys would keep the client for seconds before it came back to a leader that is alive.
     #[test]
     fn a_leader_whose_link_broke_is_tried_again_first() {
         let mut search = search(&["a", "b", "c"]);
@@ -282,6 +298,26 @@ mod tests {
         let mut search = search(&["a", "b"]);
         let each_other = |m: &str| Some(if m == "x" { "y" } else { "x" });
         assert_eq!(targets(&mut search, each_other), "a x y x b x y x");
+        search.target();
+        let followed: Vec<bool> = (0..4)
+            .map(|_| {
+                let follows = search.not_leading("x", Duration::ZERO);
+                search.target();
+                follows
+            })
+            .collect();
+        assert_eq!(followed, [true, true, true, false]);
+        assert!(!search.not_leading("", Duration::ZERO));
+    }
+
+    /// Before any leader has told it.
+    #[test]
+    fn a_client_may_know_by_itself_how_far_a_crowd_spreads() {
+        let mut search = search(&["a"]).spread_over(Duration::from_millis(100));
+        search.target();
+        search.not_leading("b", Duration::from_secs(4));
+        search.target();
+        assert_eq!(search.crowd(), Duration::from_millis(100));
     }
 
     fn pauses(search: &mut Search, rounds: usize) -> Vec<f64> {

@@ -2,8 +2,6 @@
 //!
 //! Only bytes and waiting; what is said is the core's business.
 
-pub(crate) mod search;
-
 use std::{sync::Arc, time::Duration};
 
 use mezz_proto::{
@@ -13,6 +11,7 @@ use mezz_proto::{
         self as mezz, AgentMessage, MasterMessage, agent_link_client::AgentLinkClient,
         master_message,
     },
+    search::Search,
 };
 use rand::RngExt;
 use tokio::{sync::mpsc, time::Instant};
@@ -20,7 +19,6 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Streaming, transport::Endpoint};
 
-use self::search::Search;
 use crate::{
     core::{Event, LinkId},
     shell::Input,

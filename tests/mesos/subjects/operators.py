@@ -1,0 +1,216 @@
+"""The operator API and the pages that tools read (behaviour rules 79 to 90), on a cluster
+with a framework that has one task running and one that ended."""
+
+import json
+
+import client
+from client import JSON, PROTOBUF, expect
+from scheduler import Framework, task
+
+BOTH = (JSON, PROTOBUF)
+READS = (
+    "GET_HEALTH", "GET_FLAGS", "GET_VERSION", "GET_METRICS", "GET_LOGGING_LEVEL", "GET_STATE", "GET_AGENTS",
+    "GET_FRAMEWORKS", "GET_EXECUTORS", "GET_OPERATIONS", "GET_TASKS", "GET_ROLES", "GET_WEIGHTS",
+    "GET_MASTER", "GET_QUOTA", "GET_MAINTENANCE_STATUS", "GET_MAINTENANCE_SCHEDULE",
+)  # fmt: skip
+OF_AGENT = (
+    "GET_HEALTH", "GET_FLAGS", "GET_VERSION", "GET_METRICS", "GET_LOGGING_LEVEL", "GET_STATE", "GET_AGENT",
+    "GET_CONTAINERS", "GET_FRAMEWORKS", "GET_EXECUTORS", "GET_OPERATIONS", "GET_TASKS", "GET_RESOURCE_PROVIDERS",
+)  # fmt: skip
+
+
+def with_tasks(cluster, content=JSON):
+    framework = Framework(cluster.master, content, name="watched")
+    framework.subscribe()
+    framework.run("long")
+    offer = framework.offer()
+    framework.launch([offer], [task("short", offer, "exit 0")], refuse=0)
+    framework.update("short", "TASK_FINISHED")
+    return framework
+
+
+def asks(api, calls):
+    for kind in calls:
+        call = {"type": kind}
+        if kind == "GET_METRICS":
+            call["get_metrics"] = {}
+        answer = api.ask(call)
+        expect(answer["type"] == kind, answer)
+
+
+def rule_79_every_read_is_answered_in_both_forms(cluster):
+    framework = with_tasks(cluster)
+    for content in BOTH:
+        asks(client.operator(cluster.master, content=content), READS)
+        asks(client.operator(cluster.agents[0], "agent", content), OF_AGENT)
+    framework.teardown()
+
+
+def rule_79_both_forms_say_the_same(cluster):
+    framework = with_tasks(cluster)
+    framework.call("SUPPRESS")
+    json_, protobuf = (client.operator(cluster.master, content=content) for content in BOTH)
+    for kind in ("GET_TASKS", "GET_MASTER", "GET_ROLES", "GET_EXECUTORS"):
+        a, b = json_.ask({"type": kind}), protobuf.ask({"type": kind})
+        # JSON has lists that are empty, and defaults.
+        missing = lost("", b, a)
+        expect(not missing, (kind, missing))
+    framework.teardown()
+
+
+def lost(path, some, all_):
+    """Where `all_` lacks something of `some`, or differs."""
+    if isinstance(some, dict) and isinstance(all_, dict):
+        return [p for k, v in some.items() for p in lost(f"{path}.{k}", v, all_.get(k))]
+    if isinstance(some, list) and isinstance(all_, list) and len(some) == len(all_):
+        return [p for i, v in enumerate(some) for p in lost(f"{path}[{i}]", v, all_[i])]
+    return [] if some == all_ else [path]
+
+
+def rule_79_accept_counts_for_every_call(cluster):
+    for address, of in ((cluster.master, "master"), (cluster.agents[0], "agent")):
+        api = client.operator(address, of)
+        call = {"type": "GET_HEALTH"}
+        expect(api.call(call, {"Accept": "foo"}).status == 406, of)
+        expect(api.call(call, {"Accept": None}).headers["Content-Type"] == JSON, of)
+        expect(api.call(call, {"Content-Type": None}).status == 400, of)
+        expect(api.call(call, {"Content-Type": "text/plain"}).status == 415, of)
+        expect(api.post(b"x").status == 400 and api.post(b"{}").status == 400, of)
+        expect(client.request(address, "/api/v1").status == 405, of)
+
+
+def rule_80_what_is_not_there_is_refused_and_hurts_nobody(cluster):
+    api = client.operator(cluster.master)
+    agent = {"agent_id": {"value": "no-agent"}}
+    for kind, body, statuses in (
+        ("RESERVE_RESOURCES", {**agent, "resources": []}, (400, 409, 501)),
+        ("CREATE_VOLUMES", {**agent, "volumes": []}, (400, 409, 501)),
+        ("START_MAINTENANCE", {"machines": []}, (400, 501)),
+        ("UPDATE_QUOTA", {"quota_configs": []}, (400, 501)),
+        ("DRAIN_AGENT", agent, (400, 501)),
+        ("MARK_AGENT_GONE", agent, (404, 501)),
+        ("TEARDOWN", {"framework_id": {"value": "no-framework"}}, (400,)),
+    ):
+        answer = api.call({"type": kind, kind.lower(): body})
+        expect(answer.status in statuses, (kind, answer))
+    expect(api.call({"type": "UNKNOWN"}).status in (400, 501), "UNKNOWN")
+
+
+def rule_80_weights_and_teardown_are_done(cluster):
+    for content in BOTH:
+        framework = with_tasks(cluster, content)
+        api = client.operator(cluster.master, content=content)
+        weights = {"weight_infos": [{"role": "heavy", "weight": 2.5}]}
+        answer = api.call({"type": "UPDATE_WEIGHTS", "update_weights": weights})
+        expect(answer.status == 200, answer)
+        shown = api.ask({"type": "GET_WEIGHTS"})["get_weights"]["weight_infos"]
+        expect({"role": "heavy", "weight": 2.5} in shown, shown)
+        weights["weight_infos"][0]["weight"] = 0.0
+        answer = api.call({"type": "UPDATE_WEIGHTS", "update_weights": weights})
+        expect(answer.status == 400, answer)
+        teardown = {"framework_id": {"value": framework.id}}
+        answer = api.call({"type": "TEARDOWN", "teardown": teardown})
+        expect(answer.status == 200, answer)
+        framework.stream.wait_closed()
+
+
+def rule_81_events_follow_the_state(cluster):
+    for content in BOTH:
+        api = client.operator(cluster.master, content=content)
+        api.events = "mesos.v1.master.Event"
+        stream = api.subscribe({"type": "SUBSCRIBE"})
+        first = stream.next()
+        expect(first["type"] == "SUBSCRIBED" and "get_state" in first["subscribed"], first)
+        expect(first["subscribed"]["heartbeat_interval_seconds"] == 15.0, first)
+        expect(stream.next()["type"] == "HEARTBEAT", stream.seen)
+        framework = with_tasks(cluster, content)
+        added = stream.wait("FRAMEWORK_ADDED")["framework_added"]["framework"]
+        expect(added["framework_info"]["id"]["value"] == framework.id, added)
+        added = stream.wait("TASK_ADDED")["task_added"]["task"]
+        expect(added["task_id"]["value"] == "long", added)
+        running = lambda e: e["task_updated"]["state"] == "TASK_RUNNING"
+        updated = stream.wait("TASK_UPDATED", running)["task_updated"]
+        expect(updated["status"]["task_id"]["value"] == "long", updated)
+        framework.teardown()
+        removed = stream.wait("FRAMEWORK_REMOVED")["framework_removed"]["framework_info"]
+        expect(removed["id"]["value"] == framework.id, removed)
+        stream.close()
+
+
+def rule_83_pages_are_at_both_paths_and_know_jsonp(cluster):
+    pages = ("/state", "/state-summary", "/slaves", "/frameworks", "/tasks", "/roles", "/weights", "/version", "/flags")
+    for page in (*pages, "/metrics/snapshot"):
+        for prefix in ("", "/master") if page in pages[:6] else ("",):
+            answer = client.request(cluster.master, prefix + page)
+            expect(answer.status == 200, (prefix + page, answer))
+            expect(answer.headers["Content-Type"] == JSON, (page, answer.headers.items()))
+            answer.json()
+    answer = client.request(cluster.master, "/state?jsonp=cb")
+    expect(answer.status == 200 and answer.text.startswith("cb("), answer.text[:100])
+    json.loads(answer.text[3 : answer.text.rindex(")")])
+    expect(client.request(cluster.master, "/health").status == 200, "/health")
+    answer = client.request(cluster.master, "/redirect")
+    expect(answer.status == 307 and cluster.master in answer.headers["Location"], answer)
+    expect(client.request(cluster.master, "/redirect/x").status == 404, "/redirect/x")
+
+
+def rule_84_to_86_the_state_is_what_exporters_read(cluster):
+    framework = with_tasks(cluster)
+    state = client.request(cluster.master, "/state").json()
+    for key in (
+        "version", "build_date", "start_time", "elected_time", "id", "pid", "hostname", "activated_slaves",
+        "deactivated_slaves", "unreachable_slaves", "leader", "leader_info", "flags", "slaves", "frameworks",
+        "completed_frameworks", "orphan_tasks", "unregistered_frameworks",
+    ):  # fmt: skip
+        expect(key in state, key)
+    [slave] = state["slaves"]
+    for key in (
+        "id", "hostname", "port", "pid", "attributes", "registered_time", "resources", "used_resources",
+        "offered_resources", "reserved_resources", "unreserved_resources", "active", "version",
+    ):  # fmt: skip
+        expect(key in slave, key)
+    for key in ("cpus", "gpus", "mem", "disk"):
+        expect(key in slave["resources"], slave)
+    expect(slave["resources"]["ports"] == "[31000-31099]", slave)
+    [shown] = [f for f in state["frameworks"] if f["id"] == framework.id]
+    [long] = shown["tasks"]
+    expect(long["id"] == "long" and long["state"] == "TASK_RUNNING", long)
+    expect(long["slave_id"] == slave["id"] and long["statuses"][-1]["state"] == "TASK_RUNNING", long)
+    expect([t["id"] for t in shown["completed_tasks"]] == ["short"], shown)
+    summary = client.request(cluster.master, "/state-summary").json()
+    [shown] = [f for f in summary["frameworks"] if f["id"] == framework.id]
+    expect(shown["TASK_RUNNING"] == 1 and shown["TASK_FINISHED"] == 1, shown)
+    tasks = client.request(cluster.master, f"/tasks?framework_id={framework.id}").json()["tasks"]
+    expect({t["id"] for t in tasks} == {"long", "short"}, tasks)
+    of_agent = client.request(cluster.agents[0], "/state").json()
+    expect(of_agent["id"] == slave["id"], of_agent["id"])
+    framework.teardown()
+
+
+def rule_90_no_metric_is_missing_that_exporters_read(cluster):
+    metrics = client.request(cluster.master, "/metrics/snapshot").json()
+    names = [f"master/{kind}_{what}" for kind in ("cpus", "mem", "disk") for what in ("total", "used", "percent")]
+    names += [f"master/slaves_{what}" for what in ("active", "inactive", "connected", "disconnected", "unreachable")]
+    names += [f"master/frameworks_{what}" for what in ("active", "inactive", "connected", "disconnected")]
+    names += [
+        f"master/tasks_{state}"
+        for state in (
+            "dropped", "error", "failed", "finished", "gone", "gone_by_operator", "killed", "killing", "lost",
+            "running", "staging", "starting", "unreachable",
+        )
+    ]  # fmt: skip
+    names += [f"master/event_queue_{what}" for what in ("dispatches", "http_requests", "messages")]
+    names += ["master/elected", "master/uptime_secs", "master/outstanding_offers"]
+    names += ["allocator/mesos/allocation_run_ms", "allocator/mesos/allocation_run_ms/p99"]
+    expect(not [name for name in names if name not in metrics], [n for n in names if n not in metrics])
+    wrong = [name for name, value in metrics.items() if not isinstance(value, (int, float))]
+    expect(not wrong, wrong)
+
+
+def rule_88_teardown_by_a_form(cluster):
+    framework = with_tasks(cluster)
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    body = f"frameworkId={framework.id}".encode()
+    answer = client.request(cluster.master, "/teardown", "POST", body, headers)
+    expect(answer.status == 200, answer)
+    framework.stream.wait_closed()
