@@ -4,6 +4,7 @@ mod agent_link;
 mod body;
 mod front;
 mod http;
+mod listener;
 mod messages;
 mod operator;
 mod operator_http;
@@ -17,7 +18,8 @@ mod server;
 mod stream;
 
 pub use front::Front;
-pub use server::{Api, Identity, leader_routes, serve_api};
+pub use listener::serve_api;
+pub use server::{Api, Identity, leader_routes};
 
 use tonic::Status;
 

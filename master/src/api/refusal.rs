@@ -6,7 +6,7 @@ use axum::{
 };
 use mezz_proto::media::MediaError;
 
-use crate::shell::handle::Stopped;
+use crate::shell::{bodies::NoRoom, handle::Stopped};
 
 /// The text is for people, and that of Mesos where Mesos has one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +43,12 @@ impl From<Stopped> for Refusal {
     fn from(Stopped: Stopped) -> Self {
         let text = "the master is stopping; find the leader again".to_owned();
         Self(StatusCode::SERVICE_UNAVAILABLE, text)
+    }
+}
+
+impl From<NoRoom> for Refusal {
+    fn from(error: NoRoom) -> Self {
+        Self(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
     }
 }
 

@@ -31,9 +31,10 @@ use super::{body, records::records, refusal::Refusal, stream};
 use crate::{
     core::{CallError, CallReply, ConnectionId, Event, check_request},
     shell::{
+        bodies::Room,
         core_loop::Input,
         dispatch::{Peer, SchedulerOutbox},
-        handle::{CoreHandle, Line, Room},
+        handle::{CoreHandle, Line},
         limits::{MAX_CALL_BYTES, SCHEDULER_OUTBOX_BYTES},
         lone_call::{CallRefused, NotAllowed, StreamId},
         outbox::{Outbox, OutboxStream},
@@ -60,13 +61,9 @@ async fn answer(State(core): State<CoreHandle>, request: Request) -> Response {
 
 /// In Mesos' order of checks (rule 2).
 async fn handle(core: CoreHandle, request: Request) -> Result<Response, Refusal> {
-    let (parts, body) = request.into_parts();
-    if parts.method != axum::http::Method::POST {
-        return Err(Refusal::not_post(&parts.method));
-    }
-    let content = parts.headers.get(header::CONTENT_TYPE).map(header::HeaderValue::as_bytes);
-    let format = Format::of_content(content)?;
-    let (call, room) = body::read::<Call>(&core, body, MAX_CALL_BYTES, format).await?;
+    let (parts, body, format) = body::post(request).await?;
+    let bodies = core.call_bodies();
+    let (call, room) = body::read::<Call>(bodies, body, MAX_CALL_BYTES, format).await?;
     let kind = check_request(&call)
         .map_err(|text| Refusal::bad(format!("Failed to validate scheduler::Call: {text}")))?;
     // Rule 4: the others have nothing to say in a form.

@@ -1,32 +1,20 @@
 //! One port for all of it.
 
-use std::{collections::BTreeMap, future::Future, io, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use axum::Router;
-use futures_util::{Stream, stream};
 use mezz_proto::{mezz::v1::operator_server::OperatorServer, time::Time};
-use tokio::net::{TcpListener, TcpStream};
-use tonic::{
-    service::Routes,
-    transport::{Error, Server},
-};
-use tracing::{debug, warn};
+use tonic::service::Routes;
 
 use super::{
-    Front, agent_link, http,
+    agent_link, http,
     operator::OperatorService,
     operator_http,
     pages::{self, Pages},
     redirect, scheduler, scheduler_http,
 };
 use crate::shell::{
-    clock::Clock,
-    handle::CoreHandle,
-    limits::{
-        ACCEPT_PAUSE, CONNECTION_WINDOW, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, MAX_HEADER_BYTES,
-        MAX_OPERATOR_REQUEST_BYTES, STREAM_WINDOW, STREAMS_PER_CONNECTION, UNREAD_TIMEOUT,
-    },
-    metrics::Metrics,
+    clock::Clock, handle::CoreHandle, limits::MAX_OPERATOR_REQUEST_BYTES, metrics::Metrics,
     read_model::ReadModel,
 };
 
@@ -83,51 +71,4 @@ pub fn leader_routes(api: Api) -> Router {
 fn pages_and_calls(api: Arc<Api>) -> Router {
     let pages = Pages::new(api.clone());
     http::routes(api).merge(operator_http::routes(pages.clone())).merge(pages::routes(pages))
-}
-
-/// Serves until `stop` resolves and every connection has ended.
-///
-/// # Errors
-/// tonic's, when it cannot serve at all.
-pub async fn serve_api(
-    front: Front,
-    listener: TcpListener,
-    stop: impl Future<Output = ()>,
-) -> Result<(), Error> {
-    Server::builder()
-        .accept_http1(true)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_concurrent_streams(STREAMS_PER_CONNECTION)
-        .http2_max_header_list_size(MAX_HEADER_BYTES)
-        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .add_routes(Routes::from(front.router()))
-        .serve_with_incoming_shutdown(accept(listener), stop)
-        .await
-}
-
-/// Accepts for ever; a failure is logged, and the next attempt waits a moment.
-fn accept(listener: TcpListener) -> impl Stream<Item = io::Result<TcpStream>> {
-    stream::unfold(listener, |listener| async {
-        loop {
-            match listener.accept().await {
-                Ok((stream, peer)) => {
-                    if let Err(error) = stream.set_nodelay(true) {
-                        debug!(%peer, %error, "cannot set TCP_NODELAY");
-                    }
-                    let unread = u32::try_from(UNREAD_TIMEOUT.as_millis()).unwrap_or(u32::MAX);
-                    if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(&stream, unread)
-                    {
-                        debug!(%peer, %error, "cannot set TCP_USER_TIMEOUT");
-                    }
-                    return Some((Ok(stream), listener));
-                }
-                Err(error) => {
-                    warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            }
-        }
-    })
 }

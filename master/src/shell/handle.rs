@@ -15,10 +15,12 @@ use tokio::{
 };
 
 use super::{
+    bodies::{Bodies, Room},
     core_loop::Input,
     dispatch::Answer,
     limits::{
         ADMISSION_BYTES, AGENT_ADMISSIONS, CALL_BODIES_KIB, CORE_QUEUE, FRAMEWORK_ADMISSIONS,
+        OPERATOR_BODIES_KIB,
     },
     lone_call::{CallAnswer, LoneCall},
 };
@@ -40,9 +42,6 @@ pub enum NoAnswer {
 /// A stream's turn to say its first message. Dropped when the core has taken that.
 pub type Turn = OwnedSemaphorePermit;
 
-/// A place of an HTTP call among the bodies in memory. Dropped when the core has taken it.
-pub type Room = OwnedSemaphorePermit;
-
 /// Whose turns do not depend on each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Line {
@@ -59,7 +58,8 @@ pub struct CoreHandle {
     connections: Arc<AtomicU64>,
     frameworks: Arc<Semaphore>,
     agents: Arc<Semaphore>,
-    bodies: Arc<Semaphore>,
+    call_bodies: Bodies,
+    operator_bodies: Bodies,
 }
 
 impl CoreHandle {
@@ -72,7 +72,8 @@ impl CoreHandle {
             connections: Arc::new(AtomicU64::new(0)),
             frameworks: line(FRAMEWORK_ADMISSIONS),
             agents: line(AGENT_ADMISSIONS),
-            bodies: Arc::new(Semaphore::new(CALL_BODIES_KIB)),
+            call_bodies: Bodies::new(CALL_BODIES_KIB, CALL_BODIES_KIB),
+            operator_bodies: Bodies::new(OPERATOR_BODIES_KIB, OPERATOR_BODIES_KIB),
         };
         (handle, receiver)
     }
@@ -91,12 +92,14 @@ impl CoreHandle {
         line.clone().acquire_many_owned(places).await.map_err(|_| Stopped)
     }
 
-    /// Waits for room for so many KiB of a call's body.
-    ///
-    /// # Errors
-    /// [`Stopped`].
-    pub async fn body_room(&self, kib: u32) -> Result<Room, Stopped> {
-        self.bodies.clone().acquire_many_owned(kib).await.map_err(|_| Stopped)
+    /// Room for the bodies of frameworks' calls.
+    pub fn call_bodies(&self) -> &Bodies {
+        &self.call_bodies
+    }
+
+    /// Room for those of operators' requests, which keep no framework out.
+    pub fn operator_bodies(&self) -> &Bodies {
+        &self.operator_bodies
     }
 
     /// Makes a framework's call that came by itself, and waits for its answer.

@@ -72,12 +72,34 @@ pub const OPERATOR_TIMEOUT: Duration = Duration::from_secs(10);
 /// forgotten.
 pub const WAITING_REQUESTS: usize = 1_024;
 
-/// Bodies of HTTP calls that may be in memory at a time, in KiB: from their first byte until
-/// the core has taken the call. Decoded, a call is several times as large.
+/// Bodies of frameworks' HTTP calls that may be in memory at a time, in KiB: from their first
+/// byte until the core has taken the call. Small ones, and as much for larger ones. Decoded, a
+/// call is several times as large.
 pub const CALL_BODIES_KIB: usize = 32 << 10;
 
-/// The body of an HTTP call comes within this, or not at all.
+/// The same of operators' requests, until they are decoded.
+pub const OPERATOR_BODIES_KIB: usize = 8 << 10;
+
+/// Bodies of up to so many bytes are small: nearly all calls.
+pub const SMALL_BODY_BYTES: usize = 64 << 10;
+
+/// A body counts as so many KiB at least, so that their number is bounded, too.
+pub const LEAST_BODY_KIB: u32 = 4;
+
+/// A request that finds no room for its body within this is told to come again.
+pub const ROOM_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The body of an HTTP request comes within this, or not at all.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// And at least [`SMALL_BODY_BYTES`] of it, or what is left, within this.
+pub const BODY_PACE: Duration = Duration::from_secs(10);
+
+/// Bytes of a refused body that are read and dropped before the answer.
+pub const DISCARD_BYTES: usize = 16 << 20;
+
+/// For no longer than this.
+pub const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Messages of more bytes than this are read and written as JSON on a thread of their own.
 pub const INLINE_JSON_BYTES: usize = 16 << 10;
@@ -110,6 +132,14 @@ pub const CONNECTION_WINDOW: u32 = 4 << 20;
 
 /// Largest block of request headers, in bytes.
 pub const MAX_HEADER_BYTES: u32 = 16 << 10;
+
+/// What an HTTP/1 connection may hold of a request's headers, and hold unread of a body, in
+/// bytes.
+pub const HTTP1_BUFFER: usize = 64 << 10;
+
+/// A connection on which nothing came for so long is asked whether its peer is still there.
+/// HTTP/2 connections never are silent for so long.
+pub const PROBE_AFTER: Duration = Duration::from_secs(60);
 
 /// Pause after a failed accept: out of file descriptors, most likely, and
 /// trying again at once would only burn the processor.

@@ -4,7 +4,7 @@ use mezz_proto::v1::scheduler::Call;
 use thiserror::Error;
 use tokio::sync::oneshot;
 
-use super::handle::Room;
+use super::bodies::Room;
 use crate::core::{CallError, CallReply, ConnectionId, Standing};
 
 /// Tells a framework's HTTP subscriptions apart, for clients (rule 10). Drawn at random:

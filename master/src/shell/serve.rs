@@ -41,15 +41,6 @@ pub enum MasterError {
     /// The listening socket does not say where it listens.
     #[error("cannot tell the address that the master listens on")]
     Listener(#[source] io::Error),
-    /// The HTTP server cannot run.
-    #[error("cannot serve on {address}")]
-    Serve {
-        /// Where.
-        address: String,
-        /// Why.
-        #[source]
-        source: tonic::transport::Error,
-    },
     /// The metrics cannot be set up.
     #[error("cannot set up metrics")]
     Metrics(#[source] metrics_exporter_prometheus::BuildError),
@@ -186,7 +177,7 @@ impl Process {
     ) -> Result<(), MasterError> {
         let address = self.address();
         let stop = self.stop.clone().cancelled_owned();
-        let mut server = tokio::spawn(serve_api(self.front.clone(), listener, stop));
+        let mut server = tokio::spawn(serve_api(self.front.clone().router(), listener, stop));
         tokio::pin!(work);
         let mut served = None;
         let worked = tokio::select! {
@@ -205,14 +196,12 @@ impl Process {
                 Err(_) => {
                     warn!("some connections did not end in time; they are cut");
                     server.abort();
-                    Ok(Ok(()))
+                    Ok(())
                 }
             },
         };
         worked?;
-        served
-            .map_err(|source| MasterError::Failed { part: "server", source })?
-            .map_err(|source| MasterError::Serve { address: address.to_owned(), source })?;
+        served.map_err(|source| MasterError::Failed { part: "server", source })?;
         info!(address, "the master has stopped");
         Ok(())
     }

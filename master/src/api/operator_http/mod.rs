@@ -10,7 +10,7 @@ use std::sync::Arc;
 use axum::{
     Router,
     extract::{Request, State},
-    http::{HeaderMap, Method, header},
+    http::{HeaderMap, header},
     response::{IntoResponse, Response},
     routing::any,
 };
@@ -40,14 +40,9 @@ async fn answer(State(pages): State<Arc<Pages>>, request: Request) -> Response {
 }
 
 async fn taken(pages: &Pages, request: Request) -> Result<(Type, Call, Format), Refusal> {
-    if request.method() != Method::POST {
-        return Err(Refusal::not_post(request.method()));
-    }
-    let (head, given) = request.into_parts();
-    let content = head.headers.get(header::CONTENT_TYPE).map(|v| v.as_bytes());
-    let form = Format::of_content(content)?;
-    let (call, _room) =
-        body::read::<Call>(&pages.api.core, given, MAX_OPERATOR_REQUEST_BYTES, form).await?;
+    let (head, given, form) = body::post(request).await?;
+    let bodies = pages.api.core.operator_bodies();
+    let (call, _room) = body::read::<Call>(bodies, given, MAX_OPERATOR_REQUEST_BYTES, form).await?;
     let kind = valid(&call).map_err(|missing| {
         Refusal::bad(format!(
             "Failed to validate master::Call: Expecting '{missing}' to be present"

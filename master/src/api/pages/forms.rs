@@ -63,9 +63,12 @@ fn no_answer(silent: NoAnswer) -> Response {
 /// `/teardown`: a form with `frameworkId`.
 pub async fn teardown(State(pages): State<Arc<Pages>>, request: Request) -> Response {
     if request.method() != Method::POST {
-        return Refusal::not_post(request.method()).into_response();
+        let refusal = Refusal::not_post(request.method());
+        body::discard(request.into_body()).await;
+        return refusal.into_response();
     }
-    let given = body::bytes(&pages.api.core, request.into_body(), MAX_OPERATOR_REQUEST_BYTES);
+    let bodies = pages.api.core.operator_bodies();
+    let given = body::collect(bodies, request.into_body(), MAX_OPERATOR_REQUEST_BYTES);
     let (form, _room) = match given.await {
         Ok(form) => form,
         Err(refused) => return refused.into_response(),
@@ -125,7 +128,8 @@ pub async fn weights(State(pages): State<Arc<Pages>>, uri: Uri) -> Response {
 
 /// PUT `/weights`: a list of objects with `role` and `weight`.
 pub async fn put_weights(State(pages): State<Arc<Pages>>, request: Request) -> Response {
-    let given = body::bytes(&pages.api.core, request.into_body(), MAX_OPERATOR_REQUEST_BYTES);
+    let bodies = pages.api.core.operator_bodies();
+    let given = body::collect(bodies, request.into_body(), MAX_OPERATOR_REQUEST_BYTES);
     let (given, _room) = match given.await {
         Ok(given) => given,
         Err(refused) => return refused.into_response(),
