@@ -81,6 +81,10 @@ fn parse_item(item: &str) -> Result<Resource, String> {
     if name.is_empty() {
         return Err("the name is empty".to_owned());
     }
+    // Printed first, it would be read as JSON.
+    if name.starts_with('[') {
+        return Err("a name cannot begin with `[`".to_owned());
+    }
     let amount = match text::parse_value(amount.trim())? {
         Value::Scalar(s) => Amount::Scalar(s),
         Value::Ranges(r) => Amount::Ranges(r),
@@ -105,6 +109,11 @@ mod tests {
 
     fn error(text: &str) -> String {
         Resources::parse(text).expect_err(text).to_string()
+    }
+
+    #[test]
+    fn a_name_is_not_the_beginning_of_json() {
+        assert!(error("cpus:1;[ports:[1-2]").contains("cannot begin with `[`"));
     }
 
     #[test]
