@@ -48,7 +48,8 @@ fn is_stable<M: Message + Name + Default>(format: Format, body: &[u8]) {
     assert!(Format::Json.encode(&again) == text, "another message after protobuf");
     // A number that no name has, in an enum, is kept and cannot be read in JSON.
     if let Ok(again) = Format::Json.decode::<M>(&text) {
-        assert!(Format::Json.encode(&again) == text, "another message after JSON");
+        let again = Format::Json.encode(&again);
+        assert_eq!(String::from_utf8_lossy(&again), String::from_utf8_lossy(&text));
     }
 }
 
@@ -79,12 +80,13 @@ fn records(stream: &[u8], piece: usize) -> Vec<Vec<u8>> {
 /// Resources and attributes as people write them, or as JSON.
 pub fn text(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    if let Ok(resources) = Resources::parse(text) {
+    // Not all that JSON can say has a text.
+    let is_json = text.trim_start().starts_with('[');
+    if let Ok(resources) = Resources::parse(text)
+        && !is_json
+    {
         let printed = resources.to_string();
-        // Not all that JSON can say has a text.
-        if let Ok(again) = Resources::parse(&printed) {
-            assert_eq!(again.to_string(), printed);
-        }
+        assert_eq!(Resources::parse(&printed).expect("our own text").to_string(), printed);
     }
     let _ = attributes::parse(text);
 }

@@ -80,22 +80,14 @@ impl Peer {
     }
 }
 
-/// Effects of one key keep their order; those of different keys need none.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-enum Key {
-    Connection(ConnectionId),
-    /// All changes are one stream: an older record must not overwrite a newer.
-    Changes,
-}
-
-fn key(effect: &Effect) -> Option<Key> {
+/// Effects of one connection keep their order; those of different ones need none.
+fn connection_of(effect: &Effect) -> Option<ConnectionId> {
     match effect {
         Effect::SendScheduler { connection, .. }
         | Effect::CloseScheduler { connection, .. }
         | Effect::SendAgent { connection, .. }
-        | Effect::CloseAgent { connection } => Some(Key::Connection(*connection)),
-        Effect::Change(_) => Some(Key::Changes),
-        Effect::Reply { .. } | Effect::Answer { .. } => None,
+        | Effect::CloseAgent { connection } => Some(*connection),
+        Effect::Change(_) | Effect::Reply { .. } | Effect::Answer { .. } => None,
     }
 }
 
@@ -141,7 +133,7 @@ pub struct Dispatch {
     /// one after it, and so on.
     held: VecDeque<Vec<Effect>>,
     first_held: u64,
-    held_keys: HashMap<Key, Held>,
+    held_keys: HashMap<ConnectionId, Held>,
     /// Connections that have ended while effects of theirs were held, which still are.
     ended_held: usize,
     /// Peers with something new in their outbox, woken together.
@@ -230,7 +222,7 @@ impl Dispatch {
         let waits_for = if self.held_keys.is_empty() || self.overtakes(&effect) {
             None
         } else {
-            key(&effect).and_then(|key| self.held_keys.get(&key))
+            connection_of(&effect).and_then(|key| self.held_keys.get(&key))
         };
         match waits_for {
             Some(held) => self.keep(held.write, effect),
@@ -280,10 +272,13 @@ impl Dispatch {
     /// Keeps an effect for when this write, which is under way, is durable; not one that
     /// nobody would get.
     fn keep(&mut self, write: u64, effect: Effect) {
-        if let Some(key) = key(&effect) {
-            if let Key::Connection(connection) = key
-                && !self.peers.contains_key(&connection)
-            {
+        if matches!(effect, Effect::Change(_)) {
+            // Readers are told at once: one that waited could be overtaken by a later one,
+            // and while the registry stands still all later ones would have to wait, too.
+            return self.deliver(effect);
+        }
+        if let Some(key) = connection_of(&effect) {
+            if !self.peers.contains_key(&key) {
                 return;
             }
             let closes =
@@ -302,7 +297,7 @@ impl Dispatch {
     /// The connection has ended: what was held back for it is of no use. A registry that
     /// stands still must not let it grow with every peer that tries again.
     fn forget_held(&mut self, connection: ConnectionId) {
-        if self.held_keys.remove(&Key::Connection(connection)).is_none() {
+        if self.held_keys.remove(&connection).is_none() {
             return;
         }
         self.ended_held += 1;
@@ -311,9 +306,8 @@ impl Dispatch {
         }
         self.ended_held = 0;
         for batch in &mut self.held {
-            batch.retain(|effect| match key(effect) {
-                Some(Key::Connection(connection)) => self.peers.contains_key(&connection),
-                Some(Key::Changes) | None => true,
+            batch.retain(|effect| {
+                connection_of(effect).is_none_or(|connection| self.peers.contains_key(&connection))
             });
             batch.shrink_to(2 * batch.len());
         }
@@ -326,7 +320,7 @@ impl Dispatch {
             let released = self.first_held;
             self.first_held += 1;
             for effect in batch {
-                if let Some(key) = key(&effect)
+                if let Some(key) = connection_of(&effect)
                     && self.held_keys.get(&key).is_some_and(|held| held.write == released)
                 {
                     self.held_keys.remove(&key);

@@ -34,6 +34,14 @@ fn numbers_bytes_enums_and_maps() {
 }
 
 #[test]
+fn numbers_are_read_as_they_were_written() {
+    // The fuzzer's: one more in the last bit without `float_roundtrip`.
+    let n = 15.000001460313797;
+    let written = to_string(&v1::value::Scalar { value: n });
+    assert_eq!(from_str::<v1::value::Scalar>(&written).unwrap().value.to_bits(), n.to_bits());
+}
+
+#[test]
 fn reading_is_lenient_where_mesos_is() {
     let text = r#"{"user":"u","name":"n","nonsense":[1],"id":null,"checkpoint":"true",
         "failover_timeout":"2.5","capabilities":[{"type":"FLYING"}]}"#;

@@ -1,7 +1,7 @@
 //! What master and agent write on the pages that tools of Mesos read: the older JSON
 //! form of `/state` and its kin (behaviour rules 84 to 90). It has its own names
 //! (`slave_id`, `executor_id` as plain text) and its own forms of resources and labels;
-//! what Mesos writes there as protobuf is in the dialect of [`json`](crate::json).
+//! what Mesos writes there as protobuf is in the dialect of [`json`].
 //!
 //! Everything here is written straight into the answer, with no tree of values between:
 //! a page may tell of tens of thousands of tasks.

@@ -133,7 +133,7 @@ fn an_executor_is_shown_without_its_secrets() {
         text(page),
         concat!(
             r#"{"executor_id":"e","name":"n","framework_id":"f","command":{"value":"run","argv":[],"#,
-            r#""environment":{"variables":[{"name":"A","value":"1","type":"VALUE"},"#,
+            r#""environment":{"variables":[{"name":"A","type":"VALUE","value":"1"},"#,
             r#"{"name":"B","type":"SECRET"}]},"#,
             r#""uris":[{"value":"https://host/a.tgz","executable":true}]},"#,
             r#""resources":{"disk":0.0,"mem":0.0,"gpus":0.0,"cpus":1.0},"role":"r","#,
