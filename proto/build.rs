@@ -20,8 +20,11 @@ const FILES: &[&str] = &[
     "mezz/v1/scheduler.proto",
 ];
 
+const BOXED: &[&str] = include!("boxed.rs");
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
+    println!("cargo:rerun-if-changed=boxed.rs");
     let descriptors = protox::compile(FILES, ["proto"])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     // The JSON dialect and the required-field checks read descriptors at run time.
@@ -32,9 +35,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Sorted maps, so that the same message has the same bytes and the same text
     // every time: the cores are deterministic.
     config.btree_map(["."]);
-    // Four fifths of each resource for what hardly one has, and resources are most
-    // of every message.
-    config.boxed(".mesos.v1.Resource.disk");
+    for field in BOXED {
+        config.boxed(field);
+    }
     tonic_prost_build::configure()
         // Its `connect` would clash with that of AgentLink.
         .build_transport(false)

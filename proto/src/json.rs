@@ -20,7 +20,10 @@ use prost_reflect::{DescriptorPool, MessageDescriptor};
 use serde_json::Value;
 use thiserror::Error;
 
-use crate::FILE_DESCRIPTOR_SET;
+use crate::{
+    FILE_DESCRIPTOR_SET,
+    weight::{self, TooMany},
+};
 
 /// Why a JSON text is no such message.
 #[derive(Debug, Error)]
@@ -28,6 +31,9 @@ pub enum JsonError {
     /// It is not JSON.
     #[error("the text is not JSON")]
     Syntax(#[from] serde_json::Error),
+    /// The message would take too much memory.
+    #[error(transparent)]
+    TooMany(#[from] TooMany),
     /// It is JSON, but not of this message.
     #[error("{path}: {problem}")]
     Field {
@@ -60,7 +66,9 @@ fn written<M: Name>(bytes: &[u8]) -> write::Message<'_> {
 /// # Errors
 /// [`JsonError`].
 pub fn from_str<M: Message + Name + Default>(text: &str) -> Result<M, JsonError> {
-    from_value(&serde_json::from_str(text)?)
+    let bytes = read::message(index::<M>(), &serde_json::from_str(text)?)?;
+    weight::check::<M>(&bytes, text.len())?;
+    decoded(&bytes)
 }
 
 /// A list of messages from a JSON array.
@@ -85,8 +93,11 @@ pub fn list_from_str<M: Message + Name + Default>(text: &str) -> Result<Vec<M>, 
 /// # Errors
 /// [`JsonError::Field`].
 pub fn from_value<M: Message + Name + Default>(value: &Value) -> Result<M, JsonError> {
-    let bytes = read::message(index::<M>(), value)?;
-    M::decode(bytes.as_slice())
+    decoded(&read::message(index::<M>(), value)?)
+}
+
+fn decoded<M: Message + Name + Default>(bytes: &[u8]) -> Result<M, JsonError> {
+    M::decode(bytes)
         .map_err(|e| JsonError::Field { path: M::NAME.to_owned(), problem: e.to_string() })
 }
 

@@ -19,6 +19,7 @@ mod states;
 pub mod strict;
 mod text;
 pub mod time;
+pub mod weight;
 
 /// Version of the protocol of `AgentLink`: it grows with every change that an older
 /// master or agent would misunderstand. Both speak the same one, or do not join.

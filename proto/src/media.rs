@@ -127,7 +127,7 @@ impl Format {
                     JsonError::Syntax(syntax) => {
                         wrong(format!("Failed to parse body into JSON: {syntax}"))
                     }
-                    JsonError::Field { .. } => {
+                    JsonError::Field { .. } | JsonError::TooMany(_) => {
                         wrong(format!("Failed to convert JSON into {name} protobuf: {error}"))
                     }
                 })

@@ -10,6 +10,7 @@ use crate::json::{
     plan::{Field, Kind, Plan, Plans, Shape},
     wire::fields,
 };
+use crate::weight::{self, TooMany};
 
 /// Why bytes are no such message.
 #[derive(Debug, Error)]
@@ -23,6 +24,9 @@ pub enum StrictError {
         #[source]
         source: prost::DecodeError,
     },
+    /// They would take too much memory.
+    #[error(transparent)]
+    TooMany(#[from] TooMany),
     /// A required field is missing: its path.
     #[error("{0}: is required and missing")]
     Missing(String),
@@ -34,6 +38,7 @@ pub enum StrictError {
 /// [`StrictError`]; a missing field that was found first.
 pub fn decode<M: Message + Name + Default>(bytes: &[u8]) -> Result<M, StrictError> {
     let failed = |source| StrictError::Decode { message: M::full_name(), source };
+    weight::check::<M>(bytes, bytes.len())?;
     let message = M::decode(bytes).map_err(failed)?;
     if is_complete(Plans::get().at(index::<M>()), bytes) {
         return Ok(message);

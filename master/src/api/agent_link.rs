@@ -16,6 +16,8 @@ use crate::{
 pub(super) static AGENTS: Kind<AgentMessage, MasterMessage> = Kind {
     largest: MAX_AGENT_MESSAGE_BYTES,
     outbox: AGENT_OUTBOX_BYTES,
+    // An agent's messages may be larger than all else, and say much in few bytes.
+    check: |_| Ok(()),
     line: Line::Agents,
     to_peer: Peer::Agent,
     to_event: |connection, message| Event::AgentMessage { connection, message },

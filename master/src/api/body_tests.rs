@@ -51,10 +51,11 @@ async fn large_bodies_that_do_not_come_keep_no_call_out() {
         let (call, room) = timeout(BODY_PACE / 2, read).await.expect("it waits").unwrap();
         assert_eq!((call.r#type(), room.num_permits()), (Type::Revive, 4));
     }
-    // And they do not last.
-    for (i, task) in stalled.into_iter().enumerate() {
+    // And they do not last; some never found room.
+    for task in stalled {
         let error = task.await.unwrap().unwrap_err();
-        assert_eq!(error.0, StatusCode::REQUEST_TIMEOUT, "{i}: {}", error.1);
+        let late = [StatusCode::REQUEST_TIMEOUT, StatusCode::SERVICE_UNAVAILABLE];
+        assert!(late.contains(&error.0), "{error:?}");
     }
 }
 

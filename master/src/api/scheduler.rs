@@ -1,7 +1,10 @@
 //! What frameworks speak.
 
 use axum::{Router, routing::post};
-use mezz_proto::v1::scheduler::{Call, Event as SchedulerEvent};
+use mezz_proto::{
+    v1::scheduler::{Call, Event as SchedulerEvent},
+    weight,
+};
 
 use super::stream::{Kind, open_stream};
 use crate::{
@@ -16,6 +19,7 @@ use crate::{
 pub(super) static FRAMEWORKS: Kind<Call, SchedulerEvent> = Kind {
     largest: MAX_CALL_BYTES,
     outbox: SCHEDULER_OUTBOX_BYTES,
+    check: |bytes| weight::check::<Call>(bytes, bytes.len()),
     line: Line::Frameworks,
     to_peer: Peer::Scheduler,
     to_event: |connection, call| Event::SchedulerCall { connection, call },

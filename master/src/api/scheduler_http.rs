@@ -34,8 +34,8 @@ use crate::{
         bodies::Room,
         core_loop::Input,
         dispatch::{Peer, SchedulerOutbox},
-        handle::{CoreHandle, Line},
-        limits::{MAX_CALL_BYTES, SCHEDULER_OUTBOX_BYTES},
+        handle::{CoreHandle, Line, Stopped},
+        limits::{INLINE_JSON_BYTES, MAX_CALL_BYTES, SCHEDULER_OUTBOX_BYTES},
         lone_call::{CallRefused, NotAllowed, StreamId},
         outbox::{Outbox, OutboxStream},
     },
@@ -75,7 +75,7 @@ async fn handle(core: CoreHandle, request: Request) -> Result<Response, Refusal>
     let stream = stream.map(|id| String::from_utf8_lossy(id.as_bytes()).into_owned());
     if kind != Type::Subscribe {
         let answer = core.call(Box::new(call), stream, room).await?;
-        return answered(kind, accepted, answer);
+        return answered(kind, accepted, answer).await;
     }
     if stream.is_some() {
         return Err(Refusal::bad(
@@ -91,7 +91,7 @@ fn accepted(headers: &HeaderMap) -> Result<Format, Refusal> {
 }
 
 /// Rule 5.
-fn answered(
+async fn answered(
     kind: Type,
     format: Format,
     answer: Result<CallReply, CallRefused>,
@@ -103,7 +103,12 @@ fn answered(
                 r#type: Some(response::Type::ReconcileOperations as i32),
                 reconcile_operations: Some(ReconcileOperations { operation_statuses }),
             };
-            let body = format.encode(&response);
+            let body = if response.encoded_len() <= INLINE_JSON_BYTES {
+                format.encode(&response)
+            } else {
+                let encode = move || format.encode(&response);
+                tokio::task::spawn_blocking(encode).await.map_err(|_| Stopped)?
+            };
             Ok(([(header::CONTENT_TYPE, format.name())], body).into_response())
         }
         // It is done when it is answered.
@@ -145,7 +150,7 @@ async fn subscribe(
     let first = match events.next().await {
         Some(Ok(first)) => first,
         Some(Err(status)) => return Err(of_status(&status)),
-        None => return Err(of_status(&stream::stopping(crate::shell::handle::Stopped))),
+        None => return Err(of_status(&stream::stopping(Stopped))),
     };
     let body = Body::from_stream(records(first, events, format));
     let headers = [(header::CONTENT_TYPE.as_str(), format.name()), (STREAM_ID, &id.to_string())];
@@ -191,6 +196,10 @@ async fn hold(
         }
     }
     drop((places, room));
-    outbox.closed().await;
-    Ok(())
+    tokio::select! {
+        biased;
+        () = outbox.closed() => Ok(()),
+        // It may have taken neither, and nobody else would close the outbox then.
+        () = core.stopped() => Err(stream::stopping(Stopped)),
+    }
 }

@@ -9,7 +9,7 @@ use axum::{
     response::IntoResponse,
 };
 use bytes::Bytes;
-use mezz_proto::codec::LeanCodec;
+use mezz_proto::{codec::LeanCodec, weight::TooMany};
 use prost::Message;
 use tokio::{pin, time::timeout};
 use tonic::{
@@ -36,6 +36,8 @@ pub struct Kind<In, Out> {
     pub largest: usize,
     /// What may wait for the peer, in bytes by estimate.
     pub outbox: usize,
+    /// What the decoder would make too much memory of.
+    pub check: fn(&[u8]) -> Result<(), TooMany>,
     /// Where it waits for its turn to be admitted.
     pub line: Line,
     /// A peer of the outbox.
@@ -139,6 +141,7 @@ async fn read<In: Message + Default, Out: Weigh>(
         }
         let inputs = 1 + usize::from(peer.is_some());
         let mut room = core.room(inputs).await.map_err(stopping)?;
+        (kind.check)(&bytes).map_err(|error| Status::invalid_argument(error.to_string()))?;
         let event = (kind.to_event)(connection, decode(bytes)?);
         let opened = peer.take().map(|peer| Input::Open(connection, peer, turn));
         for input in opened.into_iter().chain([Input::Message(connection, event)]) {

@@ -14,7 +14,7 @@ use tracing::{debug, warn};
 use super::{
     kinds::effect_kind,
     limits::WAITING_REQUESTS,
-    lone_call::{CallAnswer, StreamId},
+    lone_call::{CallAnswer, NotAllowed, StreamId},
     metrics::Metrics,
     outbox::{Outbox, Overflow},
 };
@@ -201,11 +201,16 @@ impl Dispatch {
         id
     }
 
-    /// The id that calls for this subscription must have; none if it is not over HTTP.
-    pub fn stream_id(&self, connection: ConnectionId) -> Option<StreamId> {
-        match self.peers.get(&connection)? {
-            Peer::HttpScheduler(_, id) => Some(*id),
-            Peer::Scheduler(_) | Peer::Agent(_) => None,
+    /// The id that calls for this subscription must have.
+    ///
+    /// # Errors
+    /// [`NotAllowed::NotHttp`]; [`NotAllowed::Away`] when the connection has ended, which the
+    /// core may hear of next.
+    pub fn stream_id(&self, connection: ConnectionId) -> Result<StreamId, NotAllowed> {
+        match self.peers.get(&connection) {
+            Some(Peer::HttpScheduler(_, id)) => Ok(*id),
+            Some(Peer::Scheduler(_) | Peer::Agent(_)) => Err(NotAllowed::NotHttp),
+            None => Err(NotAllowed::Away),
         }
     }
 

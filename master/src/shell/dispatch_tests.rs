@@ -279,3 +279,20 @@ async fn requests_are_answered_and_given_up_ones_forgotten() {
     }
     assert!(w.dispatch.requests.len() <= WAITING_REQUESTS);
 }
+
+#[test]
+fn whose_calls_may_come_by_themselves() {
+    let World { mut dispatch, .. } = world(1_000);
+    let (connection, id) = (ConnectionId(3), StreamId::new_v4());
+    let outbox = Outbox::new(0);
+    dispatch.open(connection, Peer::HttpScheduler(outbox, id));
+    assert_eq!(dispatch.stream_id(connection), Ok(id));
+    assert_eq!(dispatch.stream_id(A), Err(NotAllowed::NotHttp));
+    // Cut off for what it does not read; the core has not heard of it yet.
+    for _ in 0..2 {
+        let event = Box::new(v1::scheduler::Event::default());
+        dispatch.send(Effect::SendScheduler { connection, event });
+    }
+    assert_eq!(dispatch.stream_id(connection), Err(NotAllowed::Away));
+    assert!(dispatch.next_lost().is_some());
+}

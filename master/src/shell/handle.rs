@@ -114,7 +114,18 @@ impl CoreHandle {
     ) -> Result<CallAnswer, Stopped> {
         let (reply, answer) = oneshot::channel();
         self.send(Input::Call(LoneCall { call, stream, room, reply })).await?;
-        answer.await.map_err(|_| Stopped)
+        tokio::select! {
+            biased;
+            answer = answer => answer.map_err(|_| Stopped),
+            // The call may lie in the queue that nobody reads any more, and that lasts as long
+            // as this handle.
+            () = self.stopped() => Err(Stopped),
+        }
+    }
+
+    /// Resolves when the core's loop has ended.
+    pub async fn stopped(&self) {
+        self.inputs.closed().await;
     }
 
     /// A number that no connection had before.
@@ -169,5 +180,27 @@ impl CoreHandle {
             answer.await.map_err(|_| NoAnswer::Stopped)
         };
         timeout(limit, asking).await.unwrap_or(Err(NoAnswer::TooLate))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_call_that_the_core_does_not_take_is_answered() {
+        let (core, mut inputs) = CoreHandle::new();
+        let room = core.call_bodies().room(1).await.unwrap();
+        let asking = tokio::spawn({
+            let core = core.clone();
+            async move { core.call(Box::default(), None, room).await }
+        });
+        while inputs.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        // As when the loop ends with the call in its queue.
+        inputs.close();
+        let answer = timeout(Duration::from_secs(10), asking).await.expect("it waits for ever");
+        assert!(matches!(answer.unwrap(), Err(Stopped)));
     }
 }

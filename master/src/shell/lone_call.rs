@@ -74,7 +74,7 @@ pub(super) fn subscription(
     call: &Call,
     given: Option<String>,
     standing: impl FnOnce(&str) -> Standing,
-    stream_id: impl FnOnce(ConnectionId) -> Option<StreamId>,
+    stream_id: impl FnOnce(ConnectionId) -> Result<StreamId, NotAllowed>,
 ) -> Result<ConnectionId, NotAllowed> {
     let framework = call.framework_id.as_ref().map_or("", |id| &id.value);
     let connection = match standing(framework) {
@@ -82,7 +82,7 @@ pub(super) fn subscription(
         Standing::Away => return Err(NotAllowed::Away),
         Standing::Subscribed(connection) => connection,
     };
-    let id = stream_id(connection).ok_or(NotAllowed::NotHttp)?;
+    let id = stream_id(connection)?;
     let given = given.ok_or(NotAllowed::NoStreamId)?;
     if given != id.to_string() {
         return Err(NotAllowed::OtherStream { given, framework: framework.to_owned() });

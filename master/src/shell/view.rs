@@ -2,7 +2,7 @@
 
 use mezz_proto::{
     mezz::v1 as mezz,
-    pages::{full, hide_in_task},
+    pages::{MESOS_VERSION, full, hide_in_task},
     resources::{Dialect, Resources},
     time::Time,
     v1::{
@@ -90,7 +90,7 @@ pub fn agent(entry: &AgentEntry, sums: &Sums) -> get_agents::Agent {
         agent_info: agent_info(entry),
         active: record.status() == mezz::agent_state::Status::Active && !is_deactivated(record),
         deactivated: Some(is_deactivated(record)),
-        version: record.version.clone().unwrap_or_default(),
+        version: MESOS_VERSION.to_owned(),
         pid: Some(agent_pid(record)),
         registered_time: record.registered_time.map(moment),
         reregistered_time: record.reregistered_time.map(moment),

@@ -130,7 +130,8 @@ async fn pages_tell_of_the_master() {
     let (head, body) = master.get("/version").await;
     assert!(head.contains("application/json"), "{head}");
     let version: serde_json::Value = serde_json::from_str(&body).unwrap();
-    assert_eq!(version["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(version["version"], mezz_proto::pages::MESOS_VERSION);
+    assert_eq!(version["mezz_version"], env!("CARGO_PKG_VERSION"));
     let (head, body) = master.get("/metrics").await;
     assert!(head.contains("text/plain"), "{head}");
     assert!(body.contains("# TYPE mezz_master_event_seconds histogram"), "{body}");

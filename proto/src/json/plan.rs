@@ -7,6 +7,9 @@ use serde_json::{Number, Value};
 
 use super::descriptors;
 
+/// Full names of fields, with a dot before.
+const BOXED: &[&str] = include!("../../boxed.rs");
+
 /// A message's place in [`Plans`].
 pub(crate) type Index = usize;
 
@@ -29,6 +32,9 @@ pub(crate) struct Plan {
     by_name: HashMap<String, usize>,
     /// Places in `fields`.
     pub(crate) required: Vec<usize>,
+    /// About what one takes in memory, in bytes, without what its lists and texts hold and
+    /// what is boxed.
+    pub(crate) size: usize,
 }
 
 /// One field.
@@ -38,6 +44,8 @@ pub(crate) struct Field {
     pub(crate) kind: Kind,
     pub(crate) shape: Shape,
     pub(crate) required: bool,
+    /// Behind a pointer.
+    boxed: bool,
     /// What is written while it is unset: a declared default, unless deprecated.
     pub(crate) default: Option<Value>,
 }
@@ -81,8 +89,37 @@ impl Plans {
     fn of(pool: &DescriptorPool) -> Self {
         let by_name: HashMap<String, Index> =
             pool.all_messages().enumerate().map(|(i, m)| (m.full_name().to_owned(), i)).collect();
-        let all = pool.all_messages().map(|message| Plan::of(&message, &by_name)).collect();
-        Self { by_name, all }
+        let mut plans = Self {
+            all: pool.all_messages().map(|message| Plan::of(&message, &by_name)).collect(),
+            by_name,
+        };
+        let sizes: Vec<usize> =
+            (0..plans.all.len()).map(|of| plans.size(of, &mut vec![])).collect();
+        for (plan, size) in plans.all.iter_mut().zip(sizes) {
+            plan.size = size;
+        }
+        plans
+    }
+
+    /// `within` are the messages that this one is a part of: prost puts what would hold
+    /// itself behind a pointer.
+    fn size(&self, of: Index, within: &mut Vec<Index>) -> usize {
+        const POINTER: usize = 8;
+        const LIST: usize = 24;
+        within.push(of);
+        let mut size = 0;
+        for field in &self.at(of).fields {
+            size += match (&field.shape, &field.kind) {
+                (Shape::List | Shape::Map, _) | (_, Kind::String | Kind::Bytes) => LIST,
+                (_, Kind::Message(of)) if field.boxed || within.contains(of) => POINTER,
+                (_, Kind::Message(of)) => self.size(*of, within),
+                // With whether it is there.
+                (_, Kind::Int64 | Kind::Uint64 | Kind::Double | Kind::Fixed64) => 16,
+                _ => 8,
+            };
+        }
+        within.pop();
+        size
     }
 
     pub(crate) fn find(&self, full_name: &str) -> Option<Index> {
@@ -93,6 +130,13 @@ impl Plans {
     pub(crate) fn at(&self, index: Index) -> &Plan {
         static NONE: LazyLock<Plan> = LazyLock::new(Plan::default);
         self.all.get(index).unwrap_or(&NONE)
+    }
+}
+
+impl Field {
+    /// Whether each value of it takes memory of its own.
+    pub(crate) fn is_apart(&self) -> bool {
+        self.boxed || self.shape != Shape::Single
     }
 }
 
@@ -110,7 +154,7 @@ impl Plan {
         let by_name = fields.iter().map(|f| f.name.clone()).zip(0..).collect();
         let required = (0..).zip(&fields).filter(|(_, f)| f.required).map(|(place, _)| place);
         let required = required.collect();
-        Self { name: message.name().to_owned(), fields, by_number, by_name, required }
+        Self { name: message.name().to_owned(), fields, by_number, by_name, required, size: 0 }
     }
 
     /// The place in `fields` of the field of this number.
@@ -142,6 +186,7 @@ impl Field {
                 _ => Shape::Single,
             },
             required: field.is_required(),
+            boxed: BOXED.iter().any(|path| path.strip_prefix('.') == Some(field.full_name())),
             default,
         }
     }

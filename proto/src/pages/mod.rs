@@ -26,7 +26,7 @@ pub use resources::{
     AttributesPage, QuantitiesPage, Reserved, ResourcesPage, full, resource_quantities,
 };
 pub use task::{LabelsPage, TaskPage};
-pub use version::Version;
+pub use version::{MESOS_VERSION, Version};
 
 use prost::{Message, Name};
 use serde::{Serialize, Serializer};

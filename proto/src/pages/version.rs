@@ -4,13 +4,18 @@ use serde::{Serialize, Serializer, ser::SerializeMap};
 
 use crate::v1;
 
+/// The version of Mesos whose APIs these are. What clients of Mesos are told as `version`,
+/// of masters and agents alike: some refuse a master that is older than they need, Marathon
+/// one below 1.5.
+pub const MESOS_VERSION: &str = "1.12.0";
+
 /// What a program was built from. What the build did not tell is left out or empty: a
 /// build says `SOURCE_DATE_EPOCH` and `MEZZ_GIT_SHA`, or nothing, so that the same source
 /// gives the same bytes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Version {
-    /// Of the program.
-    pub version: &'static str,
+    /// Of Mezz.
+    pub mezz_version: &'static str,
     /// The commit, if the build told.
     pub git_sha: Option<&'static str>,
     /// Seconds since the epoch; 0 if the build did not tell.
@@ -21,7 +26,7 @@ impl Version {
     /// Of this build.
     pub fn of_build() -> Self {
         Self {
-            version: env!("CARGO_PKG_VERSION"),
+            mezz_version: env!("CARGO_PKG_VERSION"),
             git_sha: option_env!("MEZZ_GIT_SHA").filter(|sha| !sha.is_empty()),
             build_time: option_env!("SOURCE_DATE_EPOCH")
                 .and_then(|secs| secs.parse().ok())
@@ -39,7 +44,7 @@ impl Version {
     /// # Errors
     /// The map's.
     pub fn write<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
-        map.serialize_entry("version", self.version)?;
+        map.serialize_entry("version", MESOS_VERSION)?;
         if let Some(sha) = self.git_sha {
             map.serialize_entry("git_sha", sha)?;
         }
@@ -51,7 +56,7 @@ impl Version {
     /// For GET_VERSION.
     pub fn to_proto(&self) -> v1::VersionInfo {
         v1::VersionInfo {
-            version: self.version.to_owned(),
+            version: MESOS_VERSION.to_owned(),
             build_date: Some(self.build_date()),
             build_time: Some(self.build_time),
             build_user: Some(String::new()),
@@ -70,7 +75,8 @@ impl Serialize for Version {
         if let Some(sha) = self.git_sha {
             map.serialize_entry("git_sha", sha)?;
         }
-        map.serialize_entry("version", self.version)?;
+        map.serialize_entry("mezz_version", self.mezz_version)?;
+        map.serialize_entry("version", MESOS_VERSION)?;
         map.end()
     }
 }

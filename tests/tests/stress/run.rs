@@ -300,7 +300,7 @@ fn launch(task_infos: Vec<v1::TaskInfo>) -> v1::offer::Operation {
 fn group(id: &str, resources: &[v1::Resource], tasks: Vec<v1::TaskInfo>) -> v1::offer::Operation {
     v1::offer::Operation {
         r#type: Some(v1::offer::operation::Type::LaunchGroup as i32),
-        launch_group: Some(v1::offer::operation::LaunchGroup {
+        launch_group: Some(Box::new(v1::offer::operation::LaunchGroup {
             executor: v1::ExecutorInfo {
                 r#type: Some(v1::executor_info::Type::Default as i32),
                 executor_id: v1::ExecutorId { value: format!("pod-{id}") },
@@ -308,7 +308,7 @@ fn group(id: &str, resources: &[v1::Resource], tasks: Vec<v1::TaskInfo>) -> v1::
                 ..Default::default()
             },
             task_group: v1::TaskGroupInfo { tasks },
-        }),
+        })),
         ..Default::default()
     }
 }

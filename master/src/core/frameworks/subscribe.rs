@@ -2,6 +2,7 @@
 
 use mezz_proto::{
     ids::FrameworkId,
+    pages::MESOS_VERSION,
     time::Time,
     v1::{
         self,
@@ -202,7 +203,7 @@ pub fn master_info(id: &str, address: &str) -> v1::MasterInfo {
         port: port.into(),
         pid: Some(format!("master@{address}")),
         hostname: Some(host.to_owned()),
-        version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+        version: Some(MESOS_VERSION.to_owned()),
         address: Some(v1::Address {
             hostname: Some(host.to_owned()),
             ip: ip.map(|ip| ip.to_string()),

@@ -131,7 +131,7 @@ impl Core {
                     self.refuse_tasks(&launch, &tasks, reason, NAMED_GROUP, out);
                 }
                 (Type::Launch, Some(tasks), _) => self.launch(&mut launch, tasks.task_infos, out),
-                (Type::LaunchGroup, _, Some(group)) => self.launch_group(&mut launch, group, out),
+                (Type::LaunchGroup, _, Some(group)) => self.launch_group(&mut launch, *group, out),
                 _ => self.refuse_operation(framework, operation.id, UNSUPPORTED, out),
             }
         }

@@ -136,10 +136,10 @@ fn group(offer: &v1::Offer, own: v1::ExecutorInfo, sizes: &[&str]) -> Operation 
         .collect();
     Operation {
         r#type: Some(operation::Type::LaunchGroup as i32),
-        launch_group: Some(operation::LaunchGroup {
+        launch_group: Some(Box::new(operation::LaunchGroup {
             executor: own,
             task_group: v1::TaskGroupInfo { tasks },
-        }),
+        })),
         ..Default::default()
     }
 }

@@ -8,6 +8,12 @@ use mezz_proto::v1::{
 
 use super::ids;
 
+/// Tasks that a RECONCILE may name. The answers of so many fit into a framework's outbox.
+const MAX_NAMED_TASKS: usize = 50_000;
+
+/// The same of RECONCILE_OPERATIONS, whose answers go out twice.
+const MAX_NAMED_OPERATIONS: usize = 10_000;
+
 /// Checks rules 6 and 8 and that the part is there that the call's type asks for.
 ///
 /// # Errors
@@ -52,6 +58,14 @@ pub fn check_call(call: &Call) -> Result<Type, String> {
             let acknowledge = call.acknowledge.as_ref();
             uuid("acknowledge.uuid", acknowledge.map(|a| &a.uuid[..]))?;
         }
+        Type::Reconcile => {
+            let named = call.reconcile.as_ref().map_or(0, |reconcile| reconcile.tasks.len());
+            at_most(MAX_NAMED_TASKS, named, "reconcile.tasks")?;
+        }
+        Type::ReconcileOperations => {
+            let named = call.reconcile_operations.as_ref().map_or(0, |r| r.operations.len());
+            at_most(MAX_NAMED_OPERATIONS, named, "reconcile_operations.operations")?;
+        }
         Type::AcknowledgeOperationStatus => {
             let acknowledge = call.acknowledge_operation_status.as_ref();
             let field = "acknowledge_operation_status.uuid";
@@ -79,6 +93,14 @@ pub fn check_request(call: &Call) -> Result<Type, String> {
         same_id(call, update.framework_info.id.as_ref(), "update_framework")?;
     }
     Ok(kind)
+}
+
+/// Each is answered by an event, all in one turn of the core.
+fn at_most(most: usize, given: usize, field: &str) -> Result<(), String> {
+    if given <= most {
+        return Ok(());
+    }
+    Err(format!("'{field}' are too many: {given}, and {most} at most; ask in several calls"))
 }
 
 fn missing(field: &str) -> String {
@@ -132,6 +154,32 @@ mod tests {
         assert_eq!(checked("{}"), error);
         assert_eq!(checked(r#"{"type":"NOTHING"}"#), error);
         assert_eq!(check_call(&Call { r#type: Some(99), ..Default::default() }), error);
+    }
+
+    #[test]
+    fn a_call_names_so_many_and_no_more() {
+        use mezz_proto::v1::scheduler::call::{Reconcile, ReconcileOperations};
+        let framework_id = Some(FrameworkId { value: "f".to_owned() });
+        let tasks = |count| Call {
+            framework_id: framework_id.clone(),
+            r#type: Some(Type::Reconcile as i32),
+            reconcile: Some(Reconcile { tasks: vec![Default::default(); count] }),
+            ..Default::default()
+        };
+        let operations = |count| Call {
+            framework_id: framework_id.clone(),
+            r#type: Some(Type::ReconcileOperations as i32),
+            reconcile_operations: Some(ReconcileOperations {
+                operations: vec![Default::default(); count],
+            }),
+            ..Default::default()
+        };
+        assert_eq!(check_call(&tasks(MAX_NAMED_TASKS)), Ok(Type::Reconcile));
+        let error = check_call(&tasks(MAX_NAMED_TASKS + 1)).unwrap_err();
+        assert!(error.starts_with("'reconcile.tasks' are too many: 50001, and 50000"), "{error}");
+        assert_eq!(check_call(&operations(MAX_NAMED_OPERATIONS)), Ok(Type::ReconcileOperations));
+        let error = check_call(&operations(MAX_NAMED_OPERATIONS + 1)).unwrap_err();
+        assert!(error.contains("reconcile_operations.operations"), "{error}");
     }
 
     #[test]
