@@ -132,6 +132,16 @@ pub const SUBSCRIBER_EVENTS: usize = 16_384;
 /// Heartbeats of that stream (rule 81).
 pub const SUBSCRIBER_HEARTBEAT: Duration = Duration::from_secs(15);
 
+/// Answers that are made and not read yet, all together, in KiB: the state of a million tasks
+/// for one, or that of a few thousand for hundreds.
+pub const UNREAD_ANSWERS_KIB: u32 = 1 << 20;
+
+/// Answers go out in pieces of so many bytes. Smaller ones are not counted as unread.
+pub const ANSWER_PIECE: usize = 16 << 10;
+
+/// Who reads an answer more slowly than this, in bytes a second, is cut off.
+pub const SLOWEST_READER: u64 = 64 << 10;
+
 /// Large answers that are made at the same time; others wait for their turn.
 pub const BIG_ANSWERS: usize = 2;
 

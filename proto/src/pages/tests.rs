@@ -150,6 +150,10 @@ fn an_executor_is_shown_without_its_secrets() {
 fn a_callback_is_a_name() {
     let script = Jsonp::new("angular.callbacks._0").unwrap().wrap("{\"a\":\"\u{2028}\"}");
     assert_eq!(script, r#"angular.callbacks._0({"a":"\u2028"});"#);
+    let [before, after] = Jsonp::new("f").unwrap().around();
+    let json = escaped("{\"a\":\"\u{2028}é\u{2027}\u{2029}\"}".into());
+    let json = String::from_utf8(json).unwrap();
+    assert_eq!(before + &json + &after, "f({\"a\":\"\\u2028é\u{2027}\\u2029\"});");
     for bad in ["", "alert(1)//", "a;b", "0a", "a b", "é", &"a".repeat(MAX_CALLBACK + 1)] {
         assert_eq!(Jsonp::new(bad), Err(BadCallback), "{bad}");
     }

@@ -128,7 +128,7 @@ async fn read(pages: &Arc<Pages>, kind: Type, form: Format) -> Response {
     let made = if (kind, form) == (Type::GetState, Format::Json) {
         pages.get_state.get(&pages.answers, make).await
     } else {
-        pages.answers.make(make).await.map(Into::into)
+        pages.answers.page(make).await
     };
     match made {
         Ok(bytes) => encoded(form, bytes),

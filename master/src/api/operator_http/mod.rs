@@ -19,7 +19,7 @@ use mezz_proto::{
     v1::master::{Call, call::Type},
 };
 
-use super::{body, pages::Pages, refusal::Refusal};
+use super::{body, delivery, pages::Pages, refusal::Refusal};
 use crate::shell::limits::MAX_OPERATOR_REQUEST_BYTES;
 
 /// The API's routes.
@@ -63,7 +63,7 @@ fn accepted(headers: &HeaderMap) -> Result<Format, MediaError> {
 
 /// A message as an answer.
 fn encoded(form: Format, bytes: impl Into<bytes::Bytes>) -> Response {
-    ([(header::CONTENT_TYPE, form.name())], bytes.into()).into_response()
+    delivery::response(form.name(), vec![bytes.into()])
 }
 
 /// The call's type, if what goes with it is there; else what is missing. A number that is

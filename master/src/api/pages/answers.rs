@@ -13,12 +13,15 @@ use bytes::Bytes;
 use thiserror::Error;
 use tokio::sync::{Mutex, Semaphore};
 
-use crate::shell::limits::{BIG_ANSWER_QUEUE, BIG_ANSWERS};
+use crate::{
+    api::delivery::Room,
+    shell::limits::{BIG_ANSWER_QUEUE, BIG_ANSWERS},
+};
 
 /// Why there is no answer. Status 503.
 #[derive(Debug, Error)]
 pub enum NoPage {
-    /// Too many wait.
+    /// Too many wait, or too much is made and not read.
     #[error("too many requests wait for large answers; try again in a moment")]
     Busy,
     /// The thread that made it failed.
@@ -31,6 +34,7 @@ pub enum NoPage {
 pub struct Answers {
     places: Arc<Semaphore>,
     waiting: Arc<AtomicUsize>,
+    room: Room,
 }
 
 /// One of those who wait.
@@ -53,10 +57,39 @@ impl Drop for Waits<'_> {
 impl Answers {
     /// None yet.
     pub fn new() -> Self {
-        Self { places: Arc::new(Semaphore::new(BIG_ANSWERS)), waiting: Arc::default() }
+        Self {
+            places: Arc::new(Semaphore::new(BIG_ANSWERS)),
+            waiting: Arc::default(),
+            room: Room::new(),
+        }
     }
 
-    /// Makes one, when it is its turn.
+    /// Makes one that is sent; it counts as long as anybody holds it.
+    ///
+    /// # Errors
+    /// [`NoPage`].
+    pub async fn page(
+        &self,
+        make: impl FnOnce() -> Vec<u8> + Send + 'static,
+    ) -> Result<Bytes, NoPage> {
+        self.make(self.held(make)).await?
+    }
+
+    /// Makes and takes room for it.
+    pub fn held(
+        &self,
+        make: impl FnOnce() -> Vec<u8> + Send + 'static,
+    ) -> impl FnOnce() -> Result<Bytes, NoPage> + Send + 'static {
+        let room = self.room.clone();
+        move || {
+            if room.is_full() {
+                return Err(NoPage::Busy);
+            }
+            room.hold(make()).ok_or(NoPage::Busy)
+        }
+    }
+
+    /// Makes something, when it is its turn.
     ///
     /// # Errors
     /// [`NoPage`].
@@ -105,7 +138,11 @@ impl Shared {
         let mut latest = self.latest.lock().await;
         let (begun, page) = match latest.take() {
             Some((begun, page)) if begun >= asked => (begun, page),
-            _ => answers.make(move || (Instant::now(), Bytes::from(make()))).await?,
+            _ => {
+                let make = answers.held(make);
+                let (begun, page) = answers.make(move || (Instant::now(), make())).await?;
+                (begun, page?)
+            }
         };
         // Counted out while the lock is held: the last one keeps nothing.
         drop(waits);

@@ -28,6 +28,7 @@ pub use self::{
     snapshot::{Sources, metrics},
 };
 use super::{
+    delivery,
     refusal::Refusal,
     server::{Api, Identity},
 };
@@ -85,7 +86,7 @@ impl Pages {
         let make = move || write(&api, &api.model.snapshot(include));
         let made = match slot {
             Some(slot) => slot.get(&self.answers, make).await,
-            None => self.answers.make(make).await.map(Into::into),
+            None => self.answers.page(make).await,
         };
         match made {
             Ok(page) => json(page, jsonp.as_ref()),
@@ -112,10 +113,10 @@ fn callback(arguments: &Arguments) -> Result<Option<Jsonp>, Refusal> {
 /// A page in JSON, or as a script.
 fn json(page: bytes::Bytes, jsonp: Option<&Jsonp>) -> Response {
     match jsonp {
-        None => ([(header::CONTENT_TYPE, JSON)], page).into_response(),
+        None => delivery::response(JSON, vec![page]),
         Some(callback) => {
-            let script = callback.wrap(&String::from_utf8_lossy(&page));
-            ([(header::CONTENT_TYPE, Jsonp::CONTENT_TYPE)], script).into_response()
+            let [before, after] = callback.around();
+            delivery::response(Jsonp::CONTENT_TYPE, vec![before.into(), page, after.into()])
         }
     }
 }
@@ -142,7 +143,7 @@ pub fn unavailable(error: &NoPage) -> Response {
 
 /// Never fails: keys are text, and numbers are finite or text.
 fn written(page: &impl Serialize) -> Vec<u8> {
-    serde_json::to_vec(page).unwrap_or_default()
+    mezz_proto::pages::escaped(serde_json::to_vec(page).unwrap_or_default())
 }
 
 /// The pages' routes.
