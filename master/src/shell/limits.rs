@@ -53,7 +53,7 @@ pub const STALLED_LOOK: Duration = Duration::from_millis(500);
 /// Batches of changes that may wait for the read model. Beyond them the core
 /// waits for it. More would not let it go faster for long, and a batch of agents
 /// that come back with their tasks is some megabytes.
-pub const CHANGE_BATCHES: usize = 2;
+pub const CHANGE_BATCHES: usize = 8;
 
 /// Messages that a socket's writer takes from its outbox under one lock.
 pub const OUTBOX_BATCH: usize = 64;

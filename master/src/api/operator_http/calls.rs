@@ -84,8 +84,16 @@ pub(super) async fn answer(pages: Arc<Pages>, kind: Type, call: Call, form: Form
         }
         Type::GetWeights => {
             out.set_type(response::Type::GetWeights);
-            let weight = |(role, weight)| v1::WeightInfo { role: Some(role), weight };
-            let weight_infos: Vec<_> = api.model.weights().into_iter().map(weight).collect();
+            let model = api.model.clone();
+            let weights = match pages.answers.make(move || model.weights()).await {
+                Ok(weights) => weights,
+                Err(error) => return unavailable(&error),
+            };
+            let weight = |(role, weight): (&String, &f64)| v1::WeightInfo {
+                role: Some(role.clone()),
+                weight: *weight,
+            };
+            let weight_infos: Vec<_> = weights.iter().map(weight).collect();
             // Mesos says nothing rather than an empty list.
             out.get_weights =
                 (!weight_infos.is_empty()).then_some(response::GetWeights { weight_infos });
