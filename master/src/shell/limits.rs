@@ -145,5 +145,8 @@ pub const SLOWEST_READER: u64 = 64 << 10;
 /// Large answers that are made at the same time; others wait for their turn.
 pub const BIG_ANSWERS: usize = 2;
 
+/// A request waits so long for its turn to be made; then it is told to come again.
+pub const ANSWER_WAIT: Duration = Duration::from_secs(30);
+
 /// Requests that may wait for a large answer; of more each is told to come again.
 pub const BIG_ANSWER_QUEUE: usize = 1_024;

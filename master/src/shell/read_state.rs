@@ -185,16 +185,8 @@ impl State {
     pub fn apply(&mut self, change: Change, news: Option<&mut News>) {
         match change {
             Change::Agent(record) => self.put_agent(record, news),
-            Change::AgentRemoved(id) => {
-                news::agent_removed(&id);
-                if let Some(news) = news {
-                    news.push(stream::agent_removed(&id));
-                }
-                if let Some(entry) = self.agents.get_mut(&id) {
-                    entry.record = None;
-                }
-                self.forget_if_empty(id.as_str(), None);
-            }
+            Change::AgentRemoved(id) => self.remove_agent(&id, news),
+            Change::AgentGone(id) => self.remove_agent(&id, None),
             Change::Framework(record) => self.put_framework(record, news),
             Change::FrameworkRemoved(id) => {
                 if let Some(entry) = self.frameworks.get_mut(&id) {
@@ -220,6 +212,20 @@ impl State {
         }
     }
 
+    /// Rule 81: of one that is unreachable or marked gone streams do not tell.
+    fn remove_agent(&mut self, id: &AgentId, news: Option<&mut News>) {
+        news::agent_removed(id);
+        if let Some(entry) = self.agents.get_mut(id) {
+            let was = entry.record.take();
+            if let Some(news) = news
+                && was.is_some_and(|old| is_there(old.rest.status()))
+            {
+                news.push(stream::agent_removed(id));
+            }
+        }
+        self.forget_if_empty(id.as_str(), None);
+    }
+
     /// Another batch was applied: its number.
     pub fn count_batch(&mut self) -> u64 {
         self.batch += 1;
@@ -232,13 +238,11 @@ impl State {
     }
 
     fn put_agent(&mut self, record: mezz::AgentState, news: Option<&mut News>) {
-        use mezz::agent_state::Status;
         let id = AgentId::from(record.agent.id.clone().unwrap_or_default());
         let entry = self.agents.entry(id).or_default();
         news::agent(entry.record.as_deref().map(|old| &old.rest), &record);
-        let there = |status| matches!(status, Status::Active | Status::Disconnected);
-        let was = entry.record.as_deref().is_some_and(|old| there(old.rest.status()));
-        let is = there(record.status());
+        let was = entry.record.as_deref().is_some_and(|old| is_there(old.rest.status()));
+        let is = is_there(record.status());
         let record = Arc::new(AgentEntry::new(record));
         if let Some(news) = news
             && is
@@ -582,6 +586,12 @@ impl State {
             Some((v1::TaskState::try_from(*state).ok()?.as_str_name(), *count))
         })
     }
+}
+
+/// Whether an agent is registered, as operators' streams see it.
+fn is_there(status: mezz::agent_state::Status) -> bool {
+    use mezz::agent_state::Status;
+    matches!(status, Status::Active | Status::Disconnected)
 }
 
 /// The role that resources are allocated to.

@@ -117,8 +117,7 @@ pub fn agent_added(entry: &AgentEntry, sums: &Sums) -> Event {
     Event { agent_added: Some(event::AgentAdded { agent }), ..event(event::Type::AgentAdded) }
 }
 
-/// An agent is forgotten. Mesos does not tell of agents that are marked gone; here whoever
-/// keeps a list of agents hears of each that is not in it any more.
+/// An agent has left.
 pub fn agent_removed(id: &AgentId) -> Event {
     let agent_id = v1::AgentId { value: id.to_string() };
     Event {

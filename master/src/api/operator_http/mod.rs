@@ -20,7 +20,7 @@ use mezz_proto::{
 };
 
 use super::{body, delivery, pages::Pages, refusal::Refusal};
-use crate::shell::limits::MAX_OPERATOR_REQUEST_BYTES;
+use crate::shell::{handle::Room, limits::MAX_OPERATOR_REQUEST_BYTES};
 
 /// The API's routes.
 pub fn routes(pages: Arc<Pages>) -> Router {
@@ -34,26 +34,30 @@ pub fn routes(pages: Arc<Pages>) -> Router {
 /// the client takes.
 async fn answer(State(pages): State<Arc<Pages>>, request: Request) -> Response {
     match taken(&pages, request).await {
-        Ok((kind, call, form)) => calls::answer(pages, kind, call, form).await,
+        Ok((kind, call, form, room)) => {
+            // What is read needs its call no more; what is changed waits for the core with it.
+            let _room = (kind != Type::Subscribe).then_some(room);
+            calls::answer(pages, kind, call, form).await
+        }
         Err(refused) => refused.into_response(),
     }
 }
 
-async fn taken(pages: &Pages, request: Request) -> Result<(Type, Call, Format), Refusal> {
+async fn taken(pages: &Pages, request: Request) -> Result<(Type, Call, Format, Room), Refusal> {
     if request.method() != Method::POST {
         return Err(Refusal::not_post(request.method()));
     }
     let (head, given) = request.into_parts();
     let content = head.headers.get(header::CONTENT_TYPE).map(|v| v.as_bytes());
     let form = Format::of_content(content)?;
-    let (call, _room) =
+    let (call, room) =
         body::read::<Call>(&pages.api.core, given, MAX_OPERATOR_REQUEST_BYTES, form).await?;
     let kind = valid(&call).map_err(|missing| {
         Refusal::bad(format!(
             "Failed to validate master::Call: Expecting '{missing}' to be present"
         ))
     })?;
-    Ok((kind, call, accepted(&head.headers)?))
+    Ok((kind, call, accepted(&head.headers)?, room))
 }
 
 fn accepted(headers: &HeaderMap) -> Result<Format, MediaError> {

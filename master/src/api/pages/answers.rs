@@ -11,11 +11,14 @@ use std::{
 
 use bytes::Bytes;
 use thiserror::Error;
-use tokio::sync::{Mutex, Semaphore};
+use tokio::{
+    sync::{Mutex, Semaphore},
+    time::timeout,
+};
 
 use crate::{
     api::delivery::Room,
-    shell::limits::{BIG_ANSWER_QUEUE, BIG_ANSWERS},
+    shell::limits::{ANSWER_WAIT, BIG_ANSWER_QUEUE, BIG_ANSWERS},
 };
 
 /// Why there is no answer. Status 503.
@@ -24,6 +27,9 @@ pub enum NoPage {
     /// Too many wait, or too much is made and not read.
     #[error("too many requests wait for large answers; try again in a moment")]
     Busy,
+    /// The core does not tell its counters; zeros would be taken for them.
+    #[error("the master's core does not answer; it is overloaded, try again")]
+    Silent,
     /// The thread that made it failed.
     #[error("the answer could not be made: {0}")]
     Failed(String),
@@ -64,6 +70,15 @@ impl Answers {
         }
     }
 
+    /// A place of its own for answers without tasks, which do not stand behind large ones.
+    pub fn beside(&self) -> Self {
+        Self {
+            places: Arc::new(Semaphore::new(1)),
+            waiting: Arc::default(),
+            room: self.room.clone(),
+        }
+    }
+
     /// Makes one that is sent; it counts as long as anybody holds it.
     ///
     /// # Errors
@@ -101,7 +116,8 @@ impl Answers {
         if self.waiting.load(Ordering::Relaxed) > BIG_ANSWER_QUEUE {
             return Err(NoPage::Busy);
         }
-        let place = self.places.clone().acquire_owned().await.map_err(|_| NoPage::Busy)?;
+        let place = timeout(ANSWER_WAIT, self.places.clone().acquire_owned()).await;
+        let Ok(Ok(place)) = place else { return Err(NoPage::Busy) };
         let made = tokio::task::spawn_blocking(move || {
             // Held to the end, also when nobody waits for it any more.
             let _place = place;
@@ -156,6 +172,29 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What is small does not stand behind what is large.
+    #[tokio::test]
+    async fn quick_answers_have_a_place_of_their_own() {
+        let answers = Answers::new();
+        let quick = answers.beside();
+        let (go, gate) = std::sync::mpsc::channel::<()>();
+        let gate = Arc::new(std::sync::Mutex::new(gate));
+        let large: Vec<_> = (0..BIG_ANSWERS)
+            .map(|_| {
+                let (answers, gate) = (answers.clone(), gate.clone());
+                tokio::spawn(async move { answers.make(move || gate.lock().unwrap().recv()).await })
+            })
+            .collect();
+        while answers.places.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(quick.make(|| 1).await.unwrap(), 1);
+        drop(go);
+        for large in large {
+            large.await.unwrap().unwrap().unwrap_err();
+        }
+    }
 
     /// All but the first share what is made after they asked.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

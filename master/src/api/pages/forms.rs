@@ -118,7 +118,7 @@ struct Weight<'a> {
 /// GET `/weights`: those that were set.
 pub async fn weights(State(pages): State<Arc<Pages>>, uri: Uri) -> Response {
     let model = pages.api.model.clone();
-    let weights = match pages.answers.make(move || model.weights()).await {
+    let weights = match pages.quick.make(move || model.weights()).await {
         Ok(weights) => weights,
         Err(error) => return unavailable(&error),
     };
