@@ -199,3 +199,17 @@ fn metrics_are_one_sorted_object() {
     assert_eq!(machine.map(|(_, value)| value), [4.0, 2.5, 0.5, 1.5, 1024.0, 2048.0]);
     assert_eq!(system_metrics("", "", 1).map(|(_, value)| value)[1..], [0.0; 5]);
 }
+
+#[test]
+fn passwords_in_uris_are_hidden_however_they_are_written() {
+    for (uri, shown) in [
+        ("https://u:p@host/x", "https://host/x"),
+        ("https://u:pa/ss@host/x", "https://host/x"),
+        ("https://u:p#w@host", "https://host"),
+        ("hdfs://name:9000/a@b", "hdfs://name:9000/a@b"),
+        ("http://[::1]/a@b", "http://[::1]/a@b"),
+        ("/local/a@b", "/local/a@b"),
+    ] {
+        assert_eq!(super::without_credentials(uri), shown, "{uri}");
+    }
+}

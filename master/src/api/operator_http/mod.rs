@@ -36,7 +36,8 @@ async fn answer(State(pages): State<Arc<Pages>>, request: Request) -> Response {
     match taken(&pages, request).await {
         Ok((kind, call, form, room)) => {
             // What is read needs its call no more; what is changed waits for the core with it.
-            let _room = (kind != Type::Subscribe).then_some(room);
+            let reads = kind == Type::Subscribe || kind.as_str_name().starts_with("GET_");
+            let _room = (!reads).then_some(room);
             calls::answer(pages, kind, call, form).await
         }
         Err(refused) => refused.into_response(),
