@@ -129,6 +129,15 @@ impl Front {
             Role::StandsBy(leader) if is_grpc(request.headers()) => {
                 self.grpc(leader, request).await
             }
+            Role::StandsBy(_)
+                if matches!(
+                    request.uri().path(),
+                    "/metrics/snapshot" | "/metrics/snapshot.json"
+                ) =>
+            {
+                let (metrics, identity) = (self.metrics.clone(), self.identity.clone());
+                standby_metrics(metrics, identity, request.uri().clone()).await
+            }
             Role::StandsBy(leader) => self.page(leader.as_deref(), &request),
         }
     }
@@ -180,9 +189,6 @@ impl Front {
             "/health" | "/master/health" => format!("standby; the leader is {known}\n").into_response(),
             "/version" | "/master/version" => version_page(&self.identity, request.uri()),
             "/flags" | "/master/flags" => flags_page(&self.identity, request.uri()),
-            "/metrics/snapshot" | "/metrics/snapshot.json" => {
-                standby_metrics(&self.metrics, &self.identity, request.uri())
-            }
             "/metrics" => metrics_page(&self.metrics, None, &[], &self.identity, leader.is_some())
                 .into_response(),
             "/" => format!(

@@ -60,10 +60,14 @@ async fn version(State(api): State<Arc<Api>>, uri: Uri) -> Response {
     version_page(&api.identity, &uri)
 }
 
-async fn metrics(State(api): State<Arc<Api>>) -> impl IntoResponse {
+async fn metrics(State(api): State<Arc<Api>>) -> Response {
     let counters = api.core.probe(HEALTH_TIMEOUT).await.ok();
-    let tasks = api.model.tasks_by_state();
-    metrics_page(&api.metrics, counters.as_ref(), &tasks, &api.identity, true)
+    // The read model's lock may be waited for.
+    let made = tokio::task::spawn_blocking(move || {
+        let tasks = api.model.tasks_by_state();
+        metrics_page(&api.metrics, counters.as_ref(), &tasks, &api.identity, true).into_response()
+    });
+    made.await.unwrap_or_else(|_| StatusCode::SERVICE_UNAVAILABLE.into_response())
 }
 
 /// For Prometheus.

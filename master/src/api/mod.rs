@@ -2,6 +2,7 @@
 
 mod agent_link;
 mod body;
+mod delivery;
 mod front;
 mod http;
 mod listener;

@@ -73,7 +73,7 @@ fn mismatch(reply: &OperatorReply) -> Status {
 #[tonic::async_trait]
 impl Operator for OperatorService {
     async fn get_master(&self, _: Request<GetMasterRequest>) -> Reply<GetMasterResponse> {
-        let totals = self.model.totals();
+        let totals = self.read(ReadModel::totals).await?;
         Ok(Response::new(GetMasterResponse {
             id: self.identity.id.clone(),
             address: self.identity.address.clone(),

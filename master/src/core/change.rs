@@ -20,6 +20,9 @@ pub enum Change {
     Agent(mezz::AgentState),
     /// An agent is forgotten.
     AgentRemoved(AgentId),
+    /// An agent is forgotten that an operator has marked gone (rule 81: operators that listen
+    /// are not told).
+    AgentGone(AgentId),
     /// A framework is new or changed. Its `allocated`, `offered`, `tasks` and
     /// `dominant_share` are left empty here: the read model sums them up.
     Framework(mezz::FrameworkState),

@@ -53,7 +53,7 @@ pub const STALLED_LOOK: Duration = Duration::from_millis(500);
 /// Batches of changes that may wait for the read model. Beyond them the core
 /// waits for it. More would not let it go faster for long, and a batch of agents
 /// that come back with their tasks is some megabytes.
-pub const CHANGE_BATCHES: usize = 2;
+pub const CHANGE_BATCHES: usize = 8;
 
 /// Messages that a socket's writer takes from its outbox under one lock.
 pub const OUTBOX_BATCH: usize = 64;
@@ -162,8 +162,21 @@ pub const SUBSCRIBER_EVENTS: usize = 16_384;
 /// Heartbeats of that stream (rule 81).
 pub const SUBSCRIBER_HEARTBEAT: Duration = Duration::from_secs(15);
 
+/// Answers that are made and not read yet, all together, in KiB: the state of a million tasks
+/// for one, or that of a few thousand for hundreds.
+pub const UNREAD_ANSWERS_KIB: u32 = 1 << 20;
+
+/// Answers go out in pieces of so many bytes. Smaller ones are not counted as unread.
+pub const ANSWER_PIECE: usize = 16 << 10;
+
+/// Who reads an answer more slowly than this, in bytes a second, is cut off.
+pub const SLOWEST_READER: u64 = 64 << 10;
+
 /// Large answers that are made at the same time; others wait for their turn.
 pub const BIG_ANSWERS: usize = 2;
+
+/// A request waits so long for its turn to be made; then it is told to come again.
+pub const ANSWER_WAIT: Duration = Duration::from_secs(30);
 
 /// Requests that may wait for a large answer; of more each is told to come again.
 pub const BIG_ANSWER_QUEUE: usize = 1_024;

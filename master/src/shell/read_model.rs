@@ -1,10 +1,11 @@
 //! What readers see: the core's changes, applied outside of it, with the sums
 //! that the changes leave out. Readers share a lock with one writer that is not
-//! the core, so none of them ever delays a decision.
+//! the core. It is held for copies of pointers only; the core would wait if the writer
+//! fell behind by [`CHANGE_BATCHES`](super::limits::CHANGE_BATCHES).
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{PoisonError, RwLock, RwLockReadGuard},
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
 };
 
 use mezz_proto::{
@@ -27,8 +28,7 @@ use crate::core::Change;
 #[derive(Debug, Default)]
 pub struct ReadModel {
     state: RwLock<State>,
-    /// Changed only while `state` is held for writing: who joins gets what comes next, and
-    /// nothing twice.
+    /// Who joins does so while `state` is held, and gets what is applied after that.
     subscribers: Subscribers,
 }
 
@@ -47,8 +47,9 @@ pub struct Totals {
 
 impl ReadModel {
     /// Applies batches until the core's loop ends.
-    pub async fn follow(&self, mut changes: mpsc::Receiver<Changes>) {
-        while let Some(batch) = changes.recv().await {
+    /// Blocks: for a thread of its own, since readers copy under the same lock.
+    pub fn follow(&self, mut changes: mpsc::Receiver<Changes>) {
+        while let Some(batch) = changes.blocking_recv() {
             self.apply(batch.into_iter().map(|change| *change));
         }
         self.subscribers.end();
@@ -62,8 +63,11 @@ impl ReadModel {
         for change in changes {
             state.apply(change, news.as_mut());
         }
+        let batch = state.count_batch();
+        drop(state);
+        // Without the lock: there may be many who listen.
         if let Some(news) = news {
-            self.subscribers.tell(news);
+            self.subscribers.tell(batch, news);
         }
     }
 
@@ -77,16 +81,17 @@ impl ReadModel {
 
     /// What there is at this moment, and everything that changes after it.
     pub fn subscribe(&self) -> (Snapshot, Subscription) {
-        // For writing, so that nothing is applied between the two.
-        let state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        let subscription = self.subscribers.join();
+        // Nothing is applied between the two; what was applied before may still be told of,
+        // to the others.
+        let state = self.read();
+        let subscription = self.subscribers.join(state.batch());
         let snapshot = state.snapshot(Include::ALL);
         drop(state);
         (snapshot.in_order(), subscription)
     }
 
-    /// Weights of roles that were set.
-    pub fn weights(&self) -> BTreeMap<String, f64> {
+    /// Weights of roles that were set. May block, as all that reads.
+    pub fn weights(&self) -> Arc<BTreeMap<String, f64>> {
         self.read().weights().clone()
     }
 

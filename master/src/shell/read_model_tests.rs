@@ -153,6 +153,29 @@ fn records_and_sums_may_come_and_go_in_any_order() {
     assert_eq!(tables(&state), tables(&empty), "nothing is kept");
 }
 
+/// Rule 81: of agents that are marked gone streams do not tell.
+#[test]
+fn streams_tell_of_what_came_after_they_joined() {
+    use v1::master::event::Type;
+    let model = ReadModel::default();
+    model.apply(vec![agent("a")]);
+    let (_, mut old) = model.subscribe();
+    model.apply(vec![agent("b")]);
+    let (snapshot, mut new) = model.subscribe();
+    assert_eq!(snapshot.agents.len(), 2);
+    model.apply(vec![Change::AgentRemoved("a".into()), Change::AgentGone("b".into())]);
+    for (stream, wanted) in [
+        (&mut old, vec![Type::AgentAdded, Type::AgentRemoved]),
+        (&mut new, vec![Type::AgentRemoved]),
+    ] {
+        let mut told = Vec::new();
+        while let Ok(event) = stream.events.try_recv() {
+            told.push(event.r#type());
+        }
+        assert_eq!(told, wanted);
+    }
+}
+
 #[test]
 fn tasks_are_found_sorted_and_cut() {
     let model = ReadModel::default();

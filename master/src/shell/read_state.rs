@@ -103,18 +103,19 @@ impl AgentEntry {
 #[derive(Debug)]
 struct Entry<R> {
     record: Option<Arc<R>>,
-    sums: Sums,
+    /// Shared with snapshots.
+    sums: Arc<Sums>,
 }
 
 impl<R> Default for Entry<R> {
     fn default() -> Self {
-        Self { record: None, sums: Sums::default() }
+        Self { record: None, sums: Arc::default() }
     }
 }
 
 impl<R> Entry<R> {
     fn is_empty(&self) -> bool {
-        self.record.is_none() && self.sums == Sums::default()
+        self.record.is_none() && *self.sums == Sums::default()
     }
 }
 
@@ -144,11 +145,13 @@ pub struct State {
     tasks: BTreeMap<FrameworkId, BTreeMap<TaskId, TaskEntry>>,
     executors: HashMap<ExecutorKey, ExecutorEntry>,
     /// What is held and offered of each role that holds or is offered anything.
-    roles: BTreeMap<Arc<str>, Sums>,
-    weights: BTreeMap<String, f64>,
+    roles: BTreeMap<Arc<str>, Arc<Sums>>,
+    weights: Arc<BTreeMap<String, f64>>,
     offers: HashMap<OfferId, (Arc<mezz::OfferRecord>, Resources)>,
     by_state: BTreeMap<i32, u64>,
     last_number: u64,
+    /// How many batches of changes it has.
+    batch: u64,
     parsed: Parsed,
 }
 
@@ -182,16 +185,8 @@ impl State {
     pub fn apply(&mut self, change: Change, news: Option<&mut News>) {
         match change {
             Change::Agent(record) => self.put_agent(record, news),
-            Change::AgentRemoved(id) => {
-                news::agent_removed(&id);
-                if let Some(news) = news {
-                    news.push(stream::agent_removed(&id));
-                }
-                if let Some(entry) = self.agents.get_mut(&id) {
-                    entry.record = None;
-                }
-                self.forget_if_empty(id.as_str(), None);
-            }
+            Change::AgentRemoved(id) => self.remove_agent(&id, news),
+            Change::AgentGone(id) => self.remove_agent(&id, None),
             Change::Framework(record) => self.put_framework(record, news),
             Change::FrameworkRemoved(id) => {
                 if let Some(entry) = self.frameworks.get_mut(&id) {
@@ -211,18 +206,43 @@ impl State {
             }
             Change::Offer(record) => self.put_offer(record),
             Change::OfferRemoved(id) => self.remove_offer(&id),
-            Change::Weight(role, weight) => _ = self.weights.insert(role, weight),
+            Change::Weight(role, weight) => {
+                Arc::make_mut(&mut self.weights).insert(role, weight);
+            }
         }
     }
 
+    /// Rule 81: of one that is unreachable or marked gone streams do not tell.
+    fn remove_agent(&mut self, id: &AgentId, news: Option<&mut News>) {
+        news::agent_removed(id);
+        if let Some(entry) = self.agents.get_mut(id) {
+            let was = entry.record.take();
+            if let Some(news) = news
+                && was.is_some_and(|old| is_there(old.rest.status()))
+            {
+                news.push(stream::agent_removed(id));
+            }
+        }
+        self.forget_if_empty(id.as_str(), None);
+    }
+
+    /// Another batch was applied: its number.
+    pub fn count_batch(&mut self) -> u64 {
+        self.batch += 1;
+        self.batch
+    }
+
+    /// The number of the last batch.
+    pub fn batch(&self) -> u64 {
+        self.batch
+    }
+
     fn put_agent(&mut self, record: mezz::AgentState, news: Option<&mut News>) {
-        use mezz::agent_state::Status;
         let id = AgentId::from(record.agent.id.clone().unwrap_or_default());
         let entry = self.agents.entry(id).or_default();
         news::agent(entry.record.as_deref().map(|old| &old.rest), &record);
-        let there = |status| matches!(status, Status::Active | Status::Disconnected);
-        let was = entry.record.as_deref().is_some_and(|old| there(old.rest.status()));
-        let is = there(record.status());
+        let was = entry.record.as_deref().is_some_and(|old| is_there(old.rest.status()));
+        let is = is_there(record.status());
         let record = Arc::new(AgentEntry::new(record));
         if let Some(news) = news
             && is
@@ -332,8 +352,8 @@ impl State {
     ) {
         match self.roles.get_mut(role) {
             Some(sums) => {
-                change(sums);
-                if *sums == Sums::default() {
+                change(Arc::make_mut(sums));
+                if **sums == Sums::default() {
                     self.roles.remove(role);
                 }
             }
@@ -341,18 +361,22 @@ impl State {
                 let mut sums = Sums::default();
                 change(&mut sums);
                 if sums != Sums::default() {
-                    self.roles.insert(role.into(), sums);
+                    self.roles.insert(role.into(), Arc::new(sums));
                 }
             }
         }
         match self.agents.get_mut(agent) {
-            Some(entry) => change(&mut entry.sums),
-            None => change(&mut self.agents.entry(AgentId::new(agent)).or_default().sums),
+            Some(entry) => change(Arc::make_mut(&mut entry.sums)),
+            None => {
+                let entry = self.agents.entry(AgentId::new(agent)).or_default();
+                change(Arc::make_mut(&mut entry.sums));
+            }
         }
         match self.frameworks.get_mut(framework) {
-            Some(entry) => change(&mut entry.sums),
+            Some(entry) => change(Arc::make_mut(&mut entry.sums)),
             None => {
-                change(&mut self.frameworks.entry(FrameworkId::new(framework)).or_default().sums);
+                let entry = self.frameworks.entry(FrameworkId::new(framework)).or_default();
+                change(Arc::make_mut(&mut entry.sums));
             }
         }
         self.forget_if_empty(agent, Some(framework));
@@ -467,17 +491,17 @@ impl State {
     }
 
     /// Weights of roles that were set.
-    pub fn weights(&self) -> &BTreeMap<String, f64> {
+    pub fn weights(&self) -> &Arc<BTreeMap<String, f64>> {
         &self.weights
     }
 
     /// Known agents, in no order.
-    pub fn agents(&self) -> impl Iterator<Item = (&Arc<AgentEntry>, &Sums)> {
+    pub fn agents(&self) -> impl Iterator<Item = (&Arc<AgentEntry>, &Arc<Sums>)> {
         self.agents.values().filter_map(|e| Some((e.record.as_ref()?, &e.sums)))
     }
 
     /// Known frameworks, in no order.
-    pub fn frameworks(&self) -> impl Iterator<Item = (&Arc<mezz::FrameworkState>, &Sums)> {
+    pub fn frameworks(&self) -> impl Iterator<Item = (&Arc<mezz::FrameworkState>, &Arc<Sums>)> {
         self.frameworks.values().filter_map(|e| Some((e.record.as_ref()?, &e.sums)))
     }
 
@@ -562,6 +586,12 @@ impl State {
             Some((v1::TaskState::try_from(*state).ok()?.as_str_name(), *count))
         })
     }
+}
+
+/// Whether an agent is registered, as operators' streams see it.
+fn is_there(status: mezz::agent_state::Status) -> bool {
+    use mezz::agent_state::Status;
+    matches!(status, Status::Active | Status::Disconnected)
 }
 
 /// The role that resources are allocated to.

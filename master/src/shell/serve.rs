@@ -230,7 +230,7 @@ impl<R: Registry> Term<R> {
         let over = stop.child_token();
         let _over_on_drop = over.clone().drop_guard();
         let writer = tokio::spawn(write_registry(registry, queue, written_sender, metrics.clone()));
-        let reading = tokio::spawn(async move { model.follow(changes_receiver).await });
+        let reading = tokio::task::spawn_blocking(move || model.follow(changes_receiver));
         tokio::spawn(upkeep(metrics.clone(), over.clone()));
         let outputs = Outputs { writes, written, changes };
         let core_loop = CoreLoop::new(core, clock, tenure, outputs, metrics);

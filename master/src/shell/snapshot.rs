@@ -32,9 +32,9 @@ impl Include {
 #[derive(Debug, Default)]
 pub struct Snapshot {
     /// Oldest first.
-    pub agents: Vec<(Arc<AgentEntry>, Sums)>,
+    pub agents: Vec<(Arc<AgentEntry>, Arc<Sums>)>,
     /// Oldest first, ended ones that are remembered, too.
-    pub frameworks: Vec<(Arc<mezz::FrameworkState>, Sums)>,
+    pub frameworks: Vec<(Arc<mezz::FrameworkState>, Arc<Sums>)>,
     /// By framework, oldest first.
     pub tasks: HashMap<FrameworkId, Vec<TaskEntry>>,
     /// By framework.
@@ -42,9 +42,9 @@ pub struct Snapshot {
     /// By framework.
     pub offers: HashMap<FrameworkId, Vec<Arc<mezz::OfferRecord>>>,
     /// What is held and offered of each role that holds or is offered anything.
-    pub roles: BTreeMap<Arc<str>, Sums>,
+    pub roles: BTreeMap<Arc<str>, Arc<Sums>>,
     /// Those that were set.
-    pub weights: BTreeMap<String, f64>,
+    pub weights: Arc<BTreeMap<String, f64>>,
 }
 
 impl Snapshot {

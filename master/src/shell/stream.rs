@@ -40,23 +40,31 @@ impl Drop for Subscription {
     }
 }
 
+#[derive(Debug)]
+struct Queue {
+    events: mpsc::Sender<Arc<Event>>,
+    /// The last batch that its snapshot has.
+    joined: u64,
+}
+
 /// All who listen.
 #[derive(Debug, Default)]
 pub struct Subscribers {
-    queues: Mutex<Vec<mpsc::Sender<Arc<Event>>>>,
+    queues: Mutex<Vec<Queue>>,
     count: Arc<AtomicUsize>,
 }
 
 impl Subscribers {
-    /// One more; of more than [`MAX_SUBSCRIBERS`] the oldest is cut.
-    pub fn join(&self) -> Subscription {
+    /// One more, who knows what was applied up to batch `joined`; of more than
+    /// [`MAX_SUBSCRIBERS`] the oldest is cut.
+    pub fn join(&self, joined: u64) -> Subscription {
         let (queue, events) = mpsc::channel(SUBSCRIBER_EVENTS);
         let mut queues = self.queues();
-        queues.retain(|queue| !queue.is_closed());
+        queues.retain(|queue| !queue.events.is_closed());
         if queues.len() >= MAX_SUBSCRIBERS {
             queues.remove(0);
         }
-        queues.push(queue);
+        queues.push(Queue { events: queue, joined });
         self.count.fetch_add(1, Ordering::Relaxed);
         Subscription { events, count: self.count.clone() }
     }
@@ -76,16 +84,19 @@ impl Subscribers {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Tells all of them. Who does not keep up is cut.
-    pub fn tell(&self, news: News) {
+    /// Tells all who do not know it of what batch `number` changed. Who does not keep up is
+    /// cut.
+    pub fn tell(&self, number: u64, news: News) {
         let mut queues = self.queues();
         for event in news {
             let event = Arc::new(event);
-            queues.retain(|queue| queue.try_send(event.clone()).is_ok());
+            queues.retain(|queue| {
+                queue.joined >= number || queue.events.try_send(event.clone()).is_ok()
+            });
         }
     }
 
-    fn queues(&self) -> MutexGuard<'_, Vec<mpsc::Sender<Arc<Event>>>> {
+    fn queues(&self) -> MutexGuard<'_, Vec<Queue>> {
         // Nothing panics while it is held.
         self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -106,8 +117,7 @@ pub fn agent_added(entry: &AgentEntry, sums: &Sums) -> Event {
     Event { agent_added: Some(event::AgentAdded { agent }), ..event(event::Type::AgentAdded) }
 }
 
-/// An agent is forgotten. Mesos does not tell of agents that are marked gone; here whoever
-/// keeps a list of agents hears of each that is not in it any more.
+/// An agent has left.
 pub fn agent_removed(id: &AgentId) -> Event {
     let agent_id = v1::AgentId { value: id.to_string() };
     Event {

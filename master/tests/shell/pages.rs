@@ -350,6 +350,12 @@ async fn forms_and_what_there_is_not_answer_as_mesos_does() {
     let refused = post("/teardown", "nothing=1").await;
     assert_eq!(refused.status, 400);
     assert_eq!(refused.text(), "Missing 'frameworkId' query parameter in the request body");
+    // A form on another site's page is posted by browsers without asking first.
+    for (origin, status) in [("http://evil.example", 403), ("http://x", 400), ("null", 403)] {
+        let headers = [("origin", origin)];
+        let answer = request(&master, "POST", "/teardown", &headers, b"frameworkId=none").await;
+        assert_eq!(answer.status, status, "{origin}");
+    }
     let refused = post("/master/teardown", "frameworkId=none").await;
     assert_eq!((refused.status, refused.text()), (400, "No framework found with specified ID"));
 

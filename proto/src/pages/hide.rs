@@ -69,7 +69,14 @@ fn hide_in_image(image: Option<&mut v1::Image>) {
 pub fn without_credentials(uri: &str) -> Cow<'_, str> {
     let Some((scheme, rest)) = uri.split_once("://") else { return Cow::Borrowed(uri) };
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    match authority.rfind('@') {
+    let at = authority.rfind('@').or_else(|| {
+        // A password may hold `/`, `?` or `#` as they are, and fetchers take it: what is no
+        // port is one.
+        let (_, port) = authority.rsplit_once(':')?;
+        let is_port = port.bytes().all(|b| b.is_ascii_digit());
+        if is_port || authority.ends_with(']') { None } else { rest.rfind('@') }
+    });
+    match at {
         None => Cow::Borrowed(uri),
         Some(at) => Cow::Owned(format!("{scheme}://{}", &rest[at + 1..])),
     }

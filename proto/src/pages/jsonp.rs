@@ -32,12 +32,36 @@ impl Jsonp {
         Ok(Self(callback.to_owned()))
     }
 
-    /// The script. Line separators that JSON allows and scripts once did not are escaped.
+    /// The script.
     pub fn wrap(&self, json: &str) -> String {
         let json = json.replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029");
         format!("{}({json});", self.0)
     }
 
+    /// What comes before and after the JSON, which must be [`escaped`].
+    pub fn around(&self) -> [String; 2] {
+        [format!("{}(", self.0), ");".to_owned()]
+    }
+
     /// The script's `Content-Type`.
     pub const CONTENT_TYPE: &'static str = "text/javascript";
+}
+
+/// The JSON with the line separators escaped that it allows and scripts once did not. It
+/// says the same, so that one page serves those who want a script and those who do not.
+pub fn escaped(json: Vec<u8>) -> Vec<u8> {
+    // U+2028 and U+2029, which stand nowhere but in strings.
+    let is_separator = |at: &[u8]| matches!(at, [0xe2, 0x80, 0xa8 | 0xa9]);
+    if !json.windows(3).any(is_separator) {
+        return json;
+    }
+    let mut out = Vec::with_capacity(json.len() + 64);
+    let mut rest = &*json;
+    while let Some(at) = rest.windows(3).position(is_separator) {
+        out.extend_from_slice(&rest[..at]);
+        out.extend_from_slice(if rest[at + 2] == 0xa8 { b"\\u2028" } else { b"\\u2029" });
+        rest = &rest[at + 3..];
+    }
+    out.extend_from_slice(rest);
+    out
 }

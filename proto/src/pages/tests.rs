@@ -150,6 +150,10 @@ fn an_executor_is_shown_without_its_secrets() {
 fn a_callback_is_a_name() {
     let script = Jsonp::new("angular.callbacks._0").unwrap().wrap("{\"a\":\"\u{2028}\"}");
     assert_eq!(script, r#"angular.callbacks._0({"a":"\u2028"});"#);
+    let [before, after] = Jsonp::new("f").unwrap().around();
+    let json = escaped("{\"a\":\"\u{2028}é\u{2027}\u{2029}\"}".into());
+    let json = String::from_utf8(json).unwrap();
+    assert_eq!(before + &json + &after, "f({\"a\":\"\\u2028é\u{2027}\\u2029\"});");
     for bad in ["", "alert(1)//", "a;b", "0a", "a b", "é", &"a".repeat(MAX_CALLBACK + 1)] {
         assert_eq!(Jsonp::new(bad), Err(BadCallback), "{bad}");
     }
@@ -194,4 +198,18 @@ fn metrics_are_one_sorted_object() {
     let machine = system_metrics("0.5 1.5 2.5 1/2 3", "MemTotal:  2 kB\nMemFree: 1 kB\n", 4);
     assert_eq!(machine.map(|(_, value)| value), [4.0, 2.5, 0.5, 1.5, 1024.0, 2048.0]);
     assert_eq!(system_metrics("", "", 1).map(|(_, value)| value)[1..], [0.0; 5]);
+}
+
+#[test]
+fn passwords_in_uris_are_hidden_however_they_are_written() {
+    for (uri, shown) in [
+        ("https://u:p@host/x", "https://host/x"),
+        ("https://u:pa/ss@host/x", "https://host/x"),
+        ("https://u:p#w@host", "https://host"),
+        ("hdfs://name:9000/a@b", "hdfs://name:9000/a@b"),
+        ("http://[::1]/a@b", "http://[::1]/a@b"),
+        ("/local/a@b", "/local/a@b"),
+    ] {
+        assert_eq!(super::without_credentials(uri), shown, "{uri}");
+    }
 }

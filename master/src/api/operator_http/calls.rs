@@ -1,6 +1,9 @@
 //! What each call does.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use axum::{
     http::StatusCode,
@@ -15,6 +18,7 @@ use mezz_proto::{
         master::{Call, Response as Answer, call::Type, response},
     },
 };
+use tokio::task::AbortHandle;
 
 use super::{
     answers::{self, Wanted},
@@ -32,6 +36,9 @@ use crate::{
 /// The longest time for which a logging level may be set: a week. What is noisier for
 /// longer is a setting.
 const MAX_LOGGING_TIME: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// What takes back the last change of the logging level; there is one log in a process.
+static LAST_REVERT: Mutex<Option<AbortHandle>> = Mutex::new(None);
 
 pub(super) async fn answer(pages: Arc<Pages>, kind: Type, call: Call, form: Format) -> Response {
     let api = &pages.api;
@@ -84,8 +91,16 @@ pub(super) async fn answer(pages: Arc<Pages>, kind: Type, call: Call, form: Form
         }
         Type::GetWeights => {
             out.set_type(response::Type::GetWeights);
-            let weight = |(role, weight)| v1::WeightInfo { role: Some(role), weight };
-            let weight_infos: Vec<_> = api.model.weights().into_iter().map(weight).collect();
+            let model = api.model.clone();
+            let weights = match pages.quick.make(move || model.weights()).await {
+                Ok(weights) => weights,
+                Err(error) => return unavailable(&error),
+            };
+            let weight = |(role, weight): (&String, &f64)| v1::WeightInfo {
+                role: Some(role.clone()),
+                weight: *weight,
+            };
+            let weight_infos: Vec<_> = weights.iter().map(weight).collect();
             // Mesos says nothing rather than an empty list.
             out.get_weights =
                 (!weight_infos.is_empty()).then_some(response::GetWeights { weight_infos });
@@ -128,7 +143,7 @@ async fn read(pages: &Arc<Pages>, kind: Type, form: Format) -> Response {
     let made = if (kind, form) == (Type::GetState, Format::Json) {
         pages.get_state.get(&pages.answers, make).await
     } else {
-        pages.answers.make(make).await.map(Into::into)
+        pages.answers_for(include).page(make).await
     };
     match made {
         Ok(bytes) => encoded(form, bytes),
@@ -236,10 +251,15 @@ fn set_logging_level(call: &v1::master::call::SetLoggingLevel) -> Response {
         None => text(StatusCode::NOT_IMPLEMENTED, "this program's log cannot be changed"),
         Some(change) => {
             tracing::info!(level = call.level, ?lasts, "an operator has set the logging level");
-            tokio::spawn(async move {
+            let reverts = tokio::spawn(async move {
                 tokio::time::sleep(lasts).await;
                 change.revert();
             });
+            // One waits at a time: the change before ends with this one.
+            let mut last = LAST_REVERT.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(before) = last.replace(reverts.abort_handle()) {
+                before.abort();
+            }
             StatusCode::OK.into_response()
         }
     }

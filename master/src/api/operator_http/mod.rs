@@ -19,8 +19,8 @@ use mezz_proto::{
     v1::master::{Call, call::Type},
 };
 
-use super::{body, pages::Pages, refusal::Refusal};
-use crate::shell::limits::MAX_OPERATOR_REQUEST_BYTES;
+use super::{body, delivery, pages::Pages, refusal::Refusal};
+use crate::shell::{bodies::Room, limits::MAX_OPERATOR_REQUEST_BYTES};
 
 /// The API's routes.
 pub fn routes(pages: Arc<Pages>) -> Router {
@@ -34,21 +34,26 @@ pub fn routes(pages: Arc<Pages>) -> Router {
 /// the client takes.
 async fn answer(State(pages): State<Arc<Pages>>, request: Request) -> Response {
     match taken(&pages, request).await {
-        Ok((kind, call, form)) => calls::answer(pages, kind, call, form).await,
+        Ok((kind, call, form, room)) => {
+            // What is read needs its call no more; what is changed waits for the core with it.
+            let reads = kind == Type::Subscribe || kind.as_str_name().starts_with("GET_");
+            let _room = (!reads).then_some(room);
+            calls::answer(pages, kind, call, form).await
+        }
         Err(refused) => refused.into_response(),
     }
 }
 
-async fn taken(pages: &Pages, request: Request) -> Result<(Type, Call, Format), Refusal> {
+async fn taken(pages: &Pages, request: Request) -> Result<(Type, Call, Format, Room), Refusal> {
     let (head, given, form) = body::post(request).await?;
     let bodies = pages.api.core.operator_bodies();
-    let (call, _room) = body::read::<Call>(bodies, given, MAX_OPERATOR_REQUEST_BYTES, form).await?;
+    let (call, room) = body::read::<Call>(bodies, given, MAX_OPERATOR_REQUEST_BYTES, form).await?;
     let kind = valid(&call).map_err(|missing| {
         Refusal::bad(format!(
             "Failed to validate master::Call: Expecting '{missing}' to be present"
         ))
     })?;
-    Ok((kind, call, accepted(&head.headers)?))
+    Ok((kind, call, accepted(&head.headers)?, room))
 }
 
 fn accepted(headers: &HeaderMap) -> Result<Format, MediaError> {
@@ -58,7 +63,7 @@ fn accepted(headers: &HeaderMap) -> Result<Format, MediaError> {
 
 /// A message as an answer.
 fn encoded(form: Format, bytes: impl Into<bytes::Bytes>) -> Response {
-    ([(header::CONTENT_TYPE, form.name())], bytes.into()).into_response()
+    delivery::response(form.name(), vec![bytes.into()])
 }
 
 /// The call's type, if what goes with it is there; else what is missing. A number that is

@@ -3,22 +3,26 @@
 use std::sync::Arc;
 
 use axum::{
-    body::Body,
     http::header,
     response::{IntoResponse, Response},
 };
 use bytes::{Bytes, BytesMut};
-use futures_util::stream;
 use mezz_proto::{
     media::Format,
     recordio,
     v1::master::{Event, event},
 };
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, MissedTickBehavior, interval_at},
+};
 
 use super::answers;
 use crate::{
-    api::pages::{Pages, unavailable},
+    api::{
+        delivery::{self, Writer},
+        pages::{Pages, answers::NoPage, unavailable},
+    },
     shell::{
         limits::SUBSCRIBER_HEARTBEAT,
         stream::{Subscription, heartbeat},
@@ -28,19 +32,13 @@ use crate::{
 /// Events that are written together at most.
 const TOGETHER: usize = 64;
 
-/// Where a stream stands.
-struct Open {
-    form: Format,
-    /// SUBSCRIBED and the first HEARTBEAT, until they are sent.
-    first: Option<Bytes>,
-    subscription: Subscription,
-    beats: Interval,
-}
-
 pub(super) async fn subscribe(pages: &Arc<Pages>, form: Format) -> Response {
     let model = pages.api.model.clone();
-    let joined = pages.answers.make(move || {
+    let (told, joined) = oneshot::channel();
+    let make = move || {
         let (snapshot, subscription) = model.subscribe();
+        // Whoever asked may have given up.
+        let _ = told.send(subscription);
         let subscribed = Event {
             r#type: Some(event::Type::Subscribed as i32),
             subscribed: Some(event::Subscribed {
@@ -49,42 +47,48 @@ pub(super) async fn subscribe(pages: &Arc<Pages>, form: Format) -> Response {
             }),
             ..Default::default()
         };
-        let mut first = BytesMut::from(record(form, &subscribed));
+        let mut first = Vec::from(record(form, &subscribed));
         first.extend_from_slice(&record(form, &heartbeat()));
-        (first.freeze(), subscription)
-    });
-    let (first, subscription) = match joined.await {
-        Ok(joined) => joined,
+        first
+    };
+    let first = match pages.answers.page(make).await {
+        Ok(first) => first,
         Err(error) => return unavailable(&error),
     };
-    let mut beats = interval_at(Instant::now() + SUBSCRIBER_HEARTBEAT, SUBSCRIBER_HEARTBEAT);
-    beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let open = Open { form, first: Some(first), subscription, beats };
-    let records = stream::unfold(open, |mut open| async move {
-        let piece = next(&mut open).await?;
-        Some((Ok::<_, std::convert::Infallible>(piece), open))
-    });
-    ([(header::CONTENT_TYPE, form.name())], Body::from_stream(records)).into_response()
+    let Ok(subscription) = joined.await else { return unavailable(&NoPage::Busy) };
+    let (writer, body) = delivery::open();
+    tokio::spawn(follow(form, first, subscription, writer));
+    ([(header::CONTENT_TYPE, form.name())], body).into_response()
 }
 
-/// `None`: the stream has ended.
-async fn next(open: &mut Open) -> Option<Bytes> {
-    if let Some(first) = open.first.take() {
-        return Some(first);
+/// Until the subscription is cut, or its reader has gone or reads too slowly. A task of its
+/// own, for a body behind a closed window is not asked for anything: what waits for it is
+/// dropped all the same.
+async fn follow(form: Format, first: Bytes, mut subscription: Subscription, writer: Writer) {
+    if !writer.write(&first).await {
+        return;
     }
+    drop(first);
+    let mut beats = interval_at(Instant::now() + SUBSCRIBER_HEARTBEAT, SUBSCRIBER_HEARTBEAT);
+    beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut events = Vec::new();
-    tokio::select! {
-        came = open.subscription.events.recv_many(&mut events, TOGETHER) => {
-            if came == 0 {
-                return None;
+    loop {
+        let mut out = BytesMut::new();
+        tokio::select! {
+            came = subscription.events.recv_many(&mut events, TOGETHER) => {
+                if came == 0 {
+                    return;
+                }
+                for event in events.drain(..) {
+                    out.extend_from_slice(&record(form, &event));
+                }
             }
-            let mut out = BytesMut::new();
-            for event in events {
-                out.extend_from_slice(&record(open.form, &event));
-            }
-            Some(out.freeze())
+            _ = beats.tick() => out.extend_from_slice(&record(form, &heartbeat())),
+            () = writer.closed() => return,
         }
-        _ = open.beats.tick() => Some(record(open.form, &heartbeat())),
+        if !writer.write(&out).await {
+            return;
+        }
     }
 }
 

@@ -11,16 +11,25 @@ use std::{
 
 use bytes::Bytes;
 use thiserror::Error;
-use tokio::sync::{Mutex, Semaphore};
+use tokio::{
+    sync::{Mutex, Semaphore},
+    time::timeout,
+};
 
-use crate::shell::limits::{BIG_ANSWER_QUEUE, BIG_ANSWERS};
+use crate::{
+    api::delivery::Room,
+    shell::limits::{ANSWER_WAIT, BIG_ANSWER_QUEUE, BIG_ANSWERS},
+};
 
 /// Why there is no answer. Status 503.
 #[derive(Debug, Error)]
 pub enum NoPage {
-    /// Too many wait.
+    /// Too many wait, or too much is made and not read.
     #[error("too many requests wait for large answers; try again in a moment")]
     Busy,
+    /// The core does not tell its counters; zeros would be taken for them.
+    #[error("the master's core does not answer; it is overloaded, try again")]
+    Silent,
     /// The thread that made it failed.
     #[error("the answer could not be made: {0}")]
     Failed(String),
@@ -31,6 +40,7 @@ pub enum NoPage {
 pub struct Answers {
     places: Arc<Semaphore>,
     waiting: Arc<AtomicUsize>,
+    room: Room,
 }
 
 /// One of those who wait.
@@ -53,10 +63,48 @@ impl Drop for Waits<'_> {
 impl Answers {
     /// None yet.
     pub fn new() -> Self {
-        Self { places: Arc::new(Semaphore::new(BIG_ANSWERS)), waiting: Arc::default() }
+        Self {
+            places: Arc::new(Semaphore::new(BIG_ANSWERS)),
+            waiting: Arc::default(),
+            room: Room::new(),
+        }
     }
 
-    /// Makes one, when it is its turn.
+    /// A place of its own for answers without tasks, which do not stand behind large ones.
+    pub fn beside(&self) -> Self {
+        Self {
+            places: Arc::new(Semaphore::new(1)),
+            waiting: Arc::default(),
+            room: self.room.clone(),
+        }
+    }
+
+    /// Makes one that is sent; it counts as long as anybody holds it.
+    ///
+    /// # Errors
+    /// [`NoPage`].
+    pub async fn page(
+        &self,
+        make: impl FnOnce() -> Vec<u8> + Send + 'static,
+    ) -> Result<Bytes, NoPage> {
+        self.make(self.held(make)).await?
+    }
+
+    /// Makes and takes room for it.
+    pub fn held(
+        &self,
+        make: impl FnOnce() -> Vec<u8> + Send + 'static,
+    ) -> impl FnOnce() -> Result<Bytes, NoPage> + Send + 'static {
+        let room = self.room.clone();
+        move || {
+            if room.is_full() {
+                return Err(NoPage::Busy);
+            }
+            room.hold(make()).ok_or(NoPage::Busy)
+        }
+    }
+
+    /// Makes something, when it is its turn.
     ///
     /// # Errors
     /// [`NoPage`].
@@ -68,7 +116,8 @@ impl Answers {
         if self.waiting.load(Ordering::Relaxed) > BIG_ANSWER_QUEUE {
             return Err(NoPage::Busy);
         }
-        let place = self.places.clone().acquire_owned().await.map_err(|_| NoPage::Busy)?;
+        let place = timeout(ANSWER_WAIT, self.places.clone().acquire_owned()).await;
+        let Ok(Ok(place)) = place else { return Err(NoPage::Busy) };
         let made = tokio::task::spawn_blocking(move || {
             // Held to the end, also when nobody waits for it any more.
             let _place = place;
@@ -105,7 +154,11 @@ impl Shared {
         let mut latest = self.latest.lock().await;
         let (begun, page) = match latest.take() {
             Some((begun, page)) if begun >= asked => (begun, page),
-            _ => answers.make(move || (Instant::now(), Bytes::from(make()))).await?,
+            _ => {
+                let make = answers.held(make);
+                let (begun, page) = answers.make(move || (Instant::now(), make())).await?;
+                (begun, page?)
+            }
         };
         // Counted out while the lock is held: the last one keeps nothing.
         drop(waits);
@@ -119,6 +172,29 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What is small does not stand behind what is large.
+    #[tokio::test]
+    async fn quick_answers_have_a_place_of_their_own() {
+        let answers = Answers::new();
+        let quick = answers.beside();
+        let (go, gate) = std::sync::mpsc::channel::<()>();
+        let gate = Arc::new(std::sync::Mutex::new(gate));
+        let large: Vec<_> = (0..BIG_ANSWERS)
+            .map(|_| {
+                let (answers, gate) = (answers.clone(), gate.clone());
+                tokio::spawn(async move { answers.make(move || gate.lock().unwrap().recv()).await })
+            })
+            .collect();
+        while answers.places.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(quick.make(|| 1).await.unwrap(), 1);
+        drop(go);
+        for large in large {
+            large.await.unwrap().unwrap().unwrap_err();
+        }
+    }
 
     /// All but the first share what is made after they asked.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

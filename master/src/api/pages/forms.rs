@@ -10,7 +10,7 @@ use axum::{
 use mezz_proto::{json, mezz::v1 as mezz, v1};
 use serde::Serialize;
 
-use super::{Pages, arguments, small, text};
+use super::{Pages, arguments, small, text, unavailable};
 use crate::{
     api::{body, refusal::Refusal},
     core::{OperatorCommand, OperatorError, OperatorReply},
@@ -120,7 +120,11 @@ struct Weight<'a> {
 
 /// GET `/weights`: those that were set.
 pub async fn weights(State(pages): State<Arc<Pages>>, uri: Uri) -> Response {
-    let weights = pages.api.model.weights();
+    let model = pages.api.model.clone();
+    let weights = match pages.quick.make(move || model.weights()).await {
+        Ok(weights) => weights,
+        Err(error) => return unavailable(&error),
+    };
     let list: Vec<_> =
         weights.iter().map(|(role, weight)| Weight { role, weight: *weight }).collect();
     small(&list, &arguments(&uri))

@@ -11,8 +11,9 @@ use std::{collections::HashMap, sync::Arc};
 
 use axum::{
     Router,
-    extract::{Query, State},
+    extract::{Query, Request, State},
     http::{HeaderValue, StatusCode, Uri, header},
+    middleware::{Next, from_fn},
     response::{IntoResponse, Response},
     routing::{MethodRouter, any, get},
 };
@@ -28,6 +29,7 @@ pub use self::{
     snapshot::{Sources, metrics},
 };
 use super::{
+    delivery,
     refusal::Refusal,
     server::{Api, Identity},
 };
@@ -47,6 +49,8 @@ pub struct Pages {
     pub api: Arc<Api>,
     /// The makers of large answers.
     pub answers: Answers,
+    /// The makers of those without tasks.
+    pub quick: Answers,
     state: Shared,
     summary: Shared,
     slaves: Shared,
@@ -60,9 +64,11 @@ pub struct Pages {
 impl Pages {
     /// Of this master.
     pub fn new(api: Arc<Api>) -> Arc<Self> {
+        let answers = Answers::new();
         Arc::new(Self {
             api,
-            answers: Answers::new(),
+            quick: answers.beside(),
+            answers,
             state: Shared::default(),
             summary: Shared::default(),
             slaves: Shared::default(),
@@ -71,6 +77,11 @@ impl Pages {
             metrics: Shared::default(),
             get_state: Shared::default(),
         })
+    }
+
+    /// Who makes an answer of so much.
+    pub fn answers_for(&self, include: Include) -> &Answers {
+        if include == Include::NONE { &self.quick } else { &self.answers }
     }
 
     /// One page, made of a snapshot; shared where a slot is given.
@@ -84,8 +95,8 @@ impl Pages {
         let api = self.api.clone();
         let make = move || write(&api, &api.model.snapshot(include));
         let made = match slot {
-            Some(slot) => slot.get(&self.answers, make).await,
-            None => self.answers.make(make).await.map(Into::into),
+            Some(slot) => slot.get(self.answers_for(include), make).await,
+            None => self.answers_for(include).page(make).await,
         };
         match made {
             Ok(page) => json(page, jsonp.as_ref()),
@@ -112,10 +123,10 @@ fn callback(arguments: &Arguments) -> Result<Option<Jsonp>, Refusal> {
 /// A page in JSON, or as a script.
 fn json(page: bytes::Bytes, jsonp: Option<&Jsonp>) -> Response {
     match jsonp {
-        None => ([(header::CONTENT_TYPE, JSON)], page).into_response(),
+        None => delivery::response(JSON, vec![page]),
         Some(callback) => {
-            let script = callback.wrap(&String::from_utf8_lossy(&page));
-            ([(header::CONTENT_TYPE, Jsonp::CONTENT_TYPE)], script).into_response()
+            let [before, after] = callback.around();
+            delivery::response(Jsonp::CONTENT_TYPE, vec![before.into(), page, after.into()])
         }
     }
 }
@@ -142,7 +153,7 @@ pub fn unavailable(error: &NoPage) -> Response {
 
 /// Never fails: keys are text, and numbers are finite or text.
 fn written(page: &impl Serialize) -> Vec<u8> {
-    serde_json::to_vec(page).unwrap_or_default()
+    mezz_proto::pages::escaped(serde_json::to_vec(page).unwrap_or_default())
 }
 
 /// The pages' routes.
@@ -182,7 +193,23 @@ pub fn routes(pages: Arc<Pages>) -> Router {
     router
         .route("/metrics/snapshot", get(metrics_snapshot))
         .route("/metrics/snapshot.json", get(metrics_snapshot))
+        .layer(from_fn(same_site))
         .with_state(pages)
+}
+
+/// Lets no page of another site change anything: a browser posts a form without asking
+/// first. Clients that are no browsers say nothing of their origin.
+async fn same_site(request: Request, next: Next) -> Response {
+    let headers = request.headers();
+    let said = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
+    let here = said("host").or_else(|| request.uri().authority().map(|a| a.as_str()));
+    let origin = said("origin").map(|origin| origin.split_once("://").map_or("?", |(_, at)| at));
+    let elsewhere = origin.is_some_and(|origin| here != Some(origin))
+        || said("sec-fetch-site") == Some("cross-site");
+    if elsewhere && !request.method().is_safe() {
+        return text(StatusCode::FORBIDDEN, "another site's page may change nothing here");
+    }
+    next.run(request).await
 }
 
 async fn state(State(pages): State<Arc<Pages>>, uri: Uri) -> Response {
@@ -339,13 +366,13 @@ async fn metrics_snapshot(State(pages): State<Arc<Pages>>, uri: Uri) -> Response
 /// # Errors
 /// [`NoPage`].
 pub async fn all_metrics(pages: &Pages) -> Result<bytes::Bytes, NoPage> {
-    // The core's counters come with a message; those who wait share them, too.
-    let counters = pages.api.core.probe(HEALTH_TIMEOUT).await.ok();
+    // Zeros in their place would look like a master that has started anew.
+    let counters = pages.api.core.probe(HEALTH_TIMEOUT).await.map_err(|_| NoPage::Silent)?;
     let api = pages.api.clone();
     let make = move || {
         let snapshot = api.model.snapshot(Include::NONE);
         let sources = Sources {
-            counters: counters.as_ref(),
+            counters: Some(&counters),
             snapshot: Some(&snapshot),
             tasks: &api.model.tasks_by_state(),
             samples: &api.metrics.samples(),
@@ -354,7 +381,7 @@ pub async fn all_metrics(pages: &Pages) -> Result<bytes::Bytes, NoPage> {
         };
         mezz_proto::pages::snapshot(&metrics(&sources)).into_bytes()
     };
-    pages.metrics.get(&pages.answers, make).await
+    pages.metrics.get(&pages.quick, make).await
 }
 
 /// `timeout=5secs`: nothing here takes long enough for it to matter, but a text that is no
@@ -367,19 +394,30 @@ fn timeout_of(arguments: &Arguments) -> Result<(), Refusal> {
 }
 
 /// `/metrics/snapshot` of a standby.
-pub fn standby_metrics(metrics_of: &Metrics, identity: &Identity, uri: &Uri) -> Response {
-    let arguments = arguments(uri);
+pub async fn standby_metrics(
+    metrics_of: Arc<Metrics>,
+    identity: Arc<Identity>,
+    uri: Uri,
+) -> Response {
+    let arguments = arguments(&uri);
     let jsonp = match (callback(&arguments), timeout_of(&arguments)) {
         (Ok(jsonp), Ok(())) => jsonp,
         (Err(refused), _) | (_, Err(refused)) => return refused.into_response(),
     };
-    let sources = Sources {
-        counters: None,
-        snapshot: None,
-        tasks: &[],
-        samples: &metrics_of.samples(),
-        uptime: identity.clock.now().since(identity.clock.start_time()),
-        subscribers: 0,
-    };
-    json(mezz_proto::pages::snapshot(&metrics(&sources)).into(), jsonp.as_ref())
+    // A standby takes part in the election: nothing slow runs where that does.
+    let made = tokio::task::spawn_blocking(move || {
+        let sources = Sources {
+            counters: None,
+            snapshot: None,
+            tasks: &[],
+            samples: &metrics_of.samples(),
+            uptime: identity.clock.now().since(identity.clock.start_time()),
+            subscribers: 0,
+        };
+        mezz_proto::pages::snapshot(&metrics(&sources))
+    });
+    match made.await {
+        Ok(page) => json(page.into(), jsonp.as_ref()),
+        Err(error) => unavailable(&NoPage::Failed(error.to_string())),
+    }
 }

@@ -1,6 +1,9 @@
 //! `/roles`, and the same of GET_ROLES (rule 87).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use mezz_proto::{
     pages::{QuantitiesPage, Reserved},
@@ -17,7 +20,7 @@ use crate::shell::{read_state::Sums, snapshot::Snapshot, view};
 pub struct Role {
     weight: Option<f64>,
     frameworks: BTreeSet<String>,
-    sums: Sums,
+    sums: Arc<Sums>,
     reserved: Resources,
 }
 
@@ -34,7 +37,7 @@ pub fn roles(snapshot: &Snapshot) -> BTreeMap<String, Role> {
     for (role, sums) in &snapshot.roles {
         roles.entry(role.to_string()).or_default().sums = sums.clone();
     }
-    for (role, weight) in &snapshot.weights {
+    for (role, weight) in &*snapshot.weights {
         roles.entry(role.clone()).or_default().weight = Some(*weight);
     }
     for (agent, _) in snapshot.agents.iter().filter(|(a, _)| view::is_registered(a.rest())) {
@@ -122,8 +125,11 @@ impl Serialize for Quota<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let RolePage { name, roles } = self.0;
         let below = format!("{name}/");
+        let itself = roles.get(*name).into_iter();
+        // They stand together: `a/b` and `a/b/c` before `a0`.
+        let others = roles.range(below.clone()..).take_while(|(n, _)| n.starts_with(&below));
         let mut consumed = Resources::new();
-        for (_, role) in roles.iter().filter(|(n, _)| n == name || n.starts_with(&below)) {
+        for role in itself.chain(others.map(|(_, role)| role)) {
             consumed += &role.sums.allocated;
         }
         let mut map = serializer.serialize_map(None)?;

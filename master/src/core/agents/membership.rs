@@ -23,13 +23,15 @@ impl Core {
         key
     }
 
-    /// Forgets an agent that has no tasks, executors or offers left.
-    pub(super) fn forget_agent(&mut self, key: AgentKey, out: &mut Effects) {
+    /// Forgets an agent that has no tasks, executors or offers left; `gone` if an operator
+    /// has given it up.
+    pub(super) fn forget_agent(&mut self, key: AgentKey, gone: bool, out: &mut Effects) {
         self.leave_agent_link(key);
         self.leave_place(key);
         if let Some(agent) = self.agents.remove(key) {
             self.agent_ids.remove(&agent.id);
-            out.change(Change::AgentRemoved(agent.id));
+            let told = if gone { Change::AgentGone } else { Change::AgentRemoved };
+            out.change(told(agent.id));
         }
     }
 

@@ -75,7 +75,7 @@ impl Core {
         }
         self.tell_agent_lost(key, out);
         out.persist.push(RegistryOp::RemoveAgent(self.agents[key].id.clone()));
-        self.forget_agent(key, out);
+        self.forget_agent(key, false, out);
     }
 
     /// An agent is given up: it is told to stop, and its id is burnt. A drained one has no
@@ -93,11 +93,12 @@ impl Core {
         self.set_agent_link(key, AgentLink::Unreachable { since: now });
         self.counters.agents_removed += 1;
         let tasks: Vec<_> = self.agents[key].tasks.iter().copied().collect();
+        // All frameworks hear of the agent's end.
+        for connection in self.framework_links.keys() {
+            out.after_persist_on(*connection);
+        }
         for task in tasks {
             let framework = self.tasks[task].framework;
-            if let Some(connection) = self.frameworks[framework].connection() {
-                out.after_persist_on(connection);
-            }
             let status = MasterStatus::new(
                 self.lost_state(framework, TaskState::TaskGoneByOperator),
                 Reason::AgentRemovedByOperator,
@@ -106,7 +107,7 @@ impl Core {
             self.end_task_of_lost_agent(now, task, status, out);
         }
         self.tell_agent_lost(key, out);
-        self.forget_agent(key, out);
+        self.forget_agent(key, true, out);
         out.persist.push(RegistryOp::PutAgent(record));
         out.persist.extend(self.remember_gone(id, now).map(RegistryOp::RemoveAgent));
     }
@@ -126,7 +127,7 @@ impl Core {
         }
         let agent = &self.agents[key];
         let (id, duty, record) = (agent.id.clone(), agent.duty.clone(), agent.record());
-        self.forget_agent(key, out);
+        self.forget_agent(key, false, out);
         if duty == Duty::Active {
             out.persist.push(RegistryOp::RemoveAgent(id));
             return;

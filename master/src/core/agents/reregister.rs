@@ -66,7 +66,14 @@ impl Core {
                     self.agents[*agent].attempt = attempt;
                 }
             }
-            Err(refusal) => self.refuse_agent(connection, refusal, out),
+            Err(refusal) => {
+                if refusal.gone {
+                    // It kills its tasks on this word: that is to be in the registry, where the
+                    // write may be under way.
+                    out.after_all_on(connection);
+                }
+                self.refuse_agent(connection, refusal, out);
+            }
         }
     }
 

@@ -123,6 +123,10 @@ impl Core {
             .and_then(|id| self.agent_ids.get(id))
             .map(|agent| &self.agents[*agent].link);
         let gone = agent.as_ref().is_some_and(|id| self.is_gone(id));
+        if gone && let Some(connection) = self.frameworks[framework].connection() {
+            // The write may be under way, and the next leader would not know of it.
+            out.after_all_on(connection);
+        }
         let (state, since) = match (&agent, link) {
             _ if gone => (TaskState::TaskGoneByOperator, None),
             // An agent that may still bring the task: silence.

@@ -240,7 +240,7 @@ fn an_agent_marked_gone_is_told_to_stop_and_its_id_is_burnt() {
     env.inbox("f1");
     end(&mut env, "t1");
     assert!(env.agents["a1"].refused && env.agents["a1"].connection.is_none());
-    let removed = Change::AgentRemoved(AgentId::new(&id));
+    let removed = Change::AgentGone(AgentId::new(&id));
     assert!(env.changes.contains(&removed));
     assert!(env.inbox("f1").iter().any(|e| e.failure.is_some()), "frameworks are told");
     assert!(env.registry.agents[0].gone_time.is_some());

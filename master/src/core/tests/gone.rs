@@ -77,6 +77,7 @@ fn an_unreachable_agent_can_be_given_up_too() {
 fn nobody_hears_of_it_before_it_is_written() {
     let mut env = Env::new();
     env.agent("a1", "cpus:4;mem:1024").framework("f1", "ads");
+    env.framework("f2", "other");
     env.running("f1", "a1", "t1", "cpus:1;mem:64");
     let id = env.agent_id("a1");
     let ask = |number| Event::Operator {
