@@ -30,8 +30,8 @@ use mezz_proto::{
     recordio,
     v1::executor::{Call, Event as ExecutorEvent, call, event},
 };
-use tokio::sync::{mpsc, oneshot};
 use prost::Message as _;
+use tokio::sync::{mpsc, oneshot};
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
