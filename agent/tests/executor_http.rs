@@ -343,12 +343,28 @@ async fn without_a_token_an_executor_of_this_machine_is_who_it_says() {
     refused(basic, 401, "must be `Bearer TOKEN`").await;
     let early = idle.json("", &update("TASK_RUNNING", 0)).await;
     refused(early, 403, "Executor is not subscribed").await;
-    let unknown = idle.json("", &with_ids(r#""type":"UNKNOWN""#)).await;
-    refused(unknown, 501, "").await;
+    let unknown = with_ids(r#""type":"UNKNOWN""#);
+    refused(idle.json("", &unknown).await, 403, "Executor is not subscribed").await;
     let mut events = Events::of(idle.json("", &subscribe()).await);
     events.expect(event::Type::Subscribed).await;
+    refused(idle.json("", &unknown).await, 501, "").await;
     refused(idle.json("wrong", &update("TASK_RUNNING", 0)).await, 401, "no executor").await;
     assert_eq!(idle.json(&idle.token, &update("TASK_RUNNING", 0)).await.status(), 202);
+    idle.agent.finish().await;
+}
+
+#[test_log::test(tokio::test)]
+async fn nobody_is_without_a_token_who_has_shown_it() {
+    let idle = Idle::start().await;
+    let mut events = Events::of(idle.json(&idle.token, &subscribe()).await);
+    events.expect(event::Type::Subscribed).await;
+    events.expect(event::Type::Launch).await;
+    for call in [subscribe(), update("TASK_FAILED", 1)] {
+        refused(idle.json("", &call).await, 401, "has shown one before").await;
+    }
+    // It was not disturbed.
+    assert_eq!(idle.json(&idle.token, &update("TASK_RUNNING", 0)).await.status(), 202);
+    events.expect(event::Type::Acknowledged).await;
     idle.agent.finish().await;
 }
 

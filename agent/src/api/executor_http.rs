@@ -10,7 +10,7 @@ use std::{
     collections::HashMap,
     convert::Infallible,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -30,11 +30,13 @@ use mezz_proto::{
     recordio,
     v1::executor::{Call, Event as ExecutorEvent, call, event},
 };
+use prost::Message as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use super::{MAX_MESSAGE, Served, ends::Ends, executor::Peer, refusal::Refusal};
+use super::{MAX_MESSAGE, Served, body::LARGE, ends::Ends, executor::Peer, refusal::Refusal};
 use crate::{
     core::{CallError, ConnectionId, Event, ExecutorKey, Proof, Token, check_update},
     shell::Input,
@@ -46,21 +48,60 @@ const HEARTBEAT: Duration = Duration::from_secs(30 * 60);
 /// Events on their way to the socket; more wait in the executor's own queue.
 const ENCODED: usize = 1;
 
+/// A stream whose executor takes nothing for so long ends.
+const SLOW: Duration = Duration::from_secs(60);
+
 struct Api {
     served: Arc<Served>,
     connections: Arc<AtomicU64>,
-    /// Executors that have subscribed over HTTP.
-    subscribed: Mutex<HashMap<ExecutorKey, Subscription>>,
+    /// Held while a connection gets its number and its place before the core: both have
+    /// the same order.
+    opening: Mutex<()>,
+    subscribed: Subscriptions,
 }
 
+/// Executors that have subscribed over HTTP.
+#[derive(Default)]
+struct Subscriptions(Mutex<HashMap<ExecutorKey, Subscription>>);
+
+#[derive(Clone)]
 struct Subscription {
     connection: ConnectionId,
     token: Token,
+    /// It was shown, and has to be from now on.
+    proven: bool,
+}
+
+impl Subscriptions {
+    fn all(&self) -> MutexGuard<'_, HashMap<ExecutorKey, Subscription>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn of(&self, key: &ExecutorKey) -> Option<Subscription> {
+        self.all().get(key).cloned()
+    }
+
+    /// The latest counts, in whatever order their tasks hear of it.
+    fn start(&self, key: &ExecutorKey, new: Subscription) {
+        let mut all = self.all();
+        if all.get(key).is_none_or(|known| known.connection.0 < new.connection.0) {
+            all.insert(key.clone(), new);
+        }
+    }
+
+    /// Unless there is a later one.
+    fn end(&self, key: &ExecutorKey, connection: ConnectionId) {
+        let mut all = self.all();
+        if all.get(key).is_some_and(|known| known.connection == connection) {
+            all.remove(key);
+        }
+    }
 }
 
 /// `connections` numbers those of gRPC, too.
 pub(super) fn routes(served: Arc<Served>, connections: Arc<AtomicU64>) -> Router {
-    let api = Api { served, connections, subscribed: Mutex::default() };
+    let subscribed = Subscriptions::default();
+    let api = Api { served, connections, opening: Mutex::default(), subscribed };
     Router::new()
         .route("/api/v1/executor", any(answer))
         // Where Mesos' own client library looks for it.
@@ -98,21 +139,16 @@ async fn handle(api: &Arc<Api>, request: Request) -> Result<Response, Refusal> {
             let format = accepted(&parts.headers)?;
             return subscribe(api, proof, call, format).await;
         }
-        call::Type::Unknown => return Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, "")),
-        call::Type::Update | call::Type::Message | call::Type::Heartbeat => {}
+        call::Type::Update | call::Type::Message | call::Type::Heartbeat | call::Type::Unknown => {}
     }
-    let key = key_of(&call);
-    let connection = {
-        let subscriptions = api.subscriptions();
-        match subscriptions.get(&key) {
-            Some(subscription) if !proof.shows(&subscription.token) => {
-                return Err(refused(CallError::Unauthenticated));
-            }
-            Some(subscription) => Some(subscription.connection),
-            None => None,
-        }
+    let Some(subscription) = api.subscribed.of(&key_of(&call)) else {
+        return Err(not_subscribed(api, proof, call).await);
     };
-    let Some(connection) = connection else { return Err(not_subscribed(api, proof, call).await) };
+    let Subscription { connection, token, proven } = subscription;
+    proof.shows(&token, proven).map_err(refused)?;
+    if kind == call::Type::Unknown {
+        return Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, ""));
+    }
     let event = Event::ExecutorCall { connection, proof, call: Box::new(call) };
     let sent = api.served.inputs.send(Input::Core(event)).await;
     sent.map(|()| StatusCode::ACCEPTED.into_response()).map_err(|_| Refusal::stopping())
@@ -175,7 +211,7 @@ fn key_of(call: &Call) -> ExecutorKey {
 /// that has not subscribed.
 async fn not_subscribed(api: &Api, proof: Proof, call: Call) -> Refusal {
     match open(api, proof, call).await {
-        Some((_, mut events)) => match events.recv().await {
+        Some(Opened { mut events, .. }) => match events.recv().await {
             Some(Err(status)) => Refusal::of(&status),
             _ => Refusal::stopping(),
         },
@@ -185,16 +221,26 @@ async fn not_subscribed(api: &Api, proof: Proof, call: Call) -> Refusal {
 
 type Events = mpsc::Receiver<Result<ExecutorEvent, Status>>;
 
+/// A connection to the core.
+struct Opened {
+    connection: ConnectionId,
+    events: Events,
+    /// Cancelled when the core has left it.
+    open: CancellationToken,
+}
+
 /// Makes a connection to the core, with its first call.
-async fn open(api: &Api, proof: Proof, call: Call) -> Option<(ConnectionId, Events)> {
-    let connection = ConnectionId(api.connections.fetch_add(1, Ordering::Relaxed));
+async fn open(api: &Api, proof: Proof, call: Call) -> Option<Opened> {
     let (sender, events) = mpsc::channel(api.served.executor_queue);
-    let peer = Peer::new(sender, &api.served.stop.child_token());
-    let opened = Input::ExecutorOpened { connection, peer };
-    api.served.inputs.send(opened).await.ok()?;
+    let open = api.served.stop.child_token();
+    let peer = Peer::new(sender, &open);
+    let mut places = api.served.inputs.reserve_many(2).await.ok()?;
+    let _in_order = api.opening.lock().unwrap_or_else(PoisonError::into_inner);
+    let connection = ConnectionId(api.connections.fetch_add(1, Ordering::Relaxed));
     let event = Event::ExecutorCall { connection, proof, call: Box::new(call) };
-    api.served.inputs.send(Input::Core(event)).await.ok()?;
-    Some((connection, events))
+    places.next()?.send(Input::ExecutorOpened { connection, peer });
+    places.next()?.send(Input::Core(event));
+    Some(Opened { connection, events, open })
 }
 
 type Started = Result<mpsc::Receiver<Bytes>, Status>;
@@ -226,7 +272,10 @@ async fn connection(
     reply: oneshot::Sender<Started>,
 ) {
     let key = key_of(&call);
-    let Some((connection, mut events)) = open(&api, proof, call).await else { return };
+    let proven = proof.given().is_some();
+    let Some(Opened { connection, mut events, open }) = open(&api, proof, call).await else {
+        return;
+    };
     let first = tokio::select! {
         first = events.recv() => first,
         () = api.served.stop.cancelled() => None,
@@ -235,17 +284,24 @@ async fn connection(
         Some(Ok(event)) => {
             // Before it hears that it is subscribed, for then it calls.
             if let Some(token) = api.token_of(&event) {
-                let subscription = Subscription { connection, token };
-                api.subscriptions().insert(key.clone(), subscription);
+                api.subscribed.start(&key, Subscription { connection, token, proven });
             }
             let (records, receiver) = mpsc::channel(ENCODED);
             if reply.send(Ok(receiver)).is_ok() {
-                pass(&api, event, events, format, records).await;
+                let passing = pass(&api.served.stop, SLOW, event, events, format, records);
+                let mut passing = std::pin::pin!(passing);
+                let left = tokio::select! {
+                    () = &mut passing => false,
+                    () = open.cancelled() => true,
+                };
+                // No call goes to a connection that the core does not know.
+                api.subscribed.end(&key, connection);
+                if left {
+                    // What it was sent before may still reach it.
+                    let _ = tokio::time::timeout(SLOW, passing).await;
+                }
             }
-            let mut subscriptions = api.subscriptions();
-            if subscriptions.get(&key).is_some_and(|s| s.connection == connection) {
-                subscriptions.remove(&key);
-            }
+            api.subscribed.end(&key, connection);
         }
         Some(Err(status)) => {
             let _ = reply.send(Err(status));
@@ -263,16 +319,21 @@ impl Api {
         let container = event.subscribed.as_ref()?.container_id.as_ref()?;
         self.served.index.token(&ContainerId::from(container))
     }
-
-    fn subscriptions(&self) -> std::sync::MutexGuard<'_, HashMap<ExecutorKey, Subscription>> {
-        self.subscribed.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
-/// Until either side ends it. Of an error there is nothing to read: a stream that
+/// Large ones aside.
+async fn encode(format: Format, event: ExecutorEvent) -> Option<Bytes> {
+    if event.encoded_len() <= LARGE {
+        return Some(recordio::encode(&format.encode(&event)));
+    }
+    tokio::task::spawn_blocking(move || recordio::encode(&format.encode(&event))).await.ok()
+}
+
+/// Until either side ends it, or `slow` passes and nothing is taken. Of an error there is nothing to read: a stream that
 /// ends tells the executor to subscribe again, and the answer to that tells why not.
 async fn pass(
-    api: &Api,
+    stop: &CancellationToken,
+    slow: Duration,
     first: ExecutorEvent,
     mut events: Events,
     format: Format,
@@ -280,8 +341,14 @@ async fn pass(
 ) {
     let mut next = first;
     loop {
-        if records.send(recordio::encode(&format.encode(&next))).await.is_err() {
-            return;
+        let Some(record) = encode(format, next).await else { return };
+        tokio::select! {
+            sent = tokio::time::timeout(slow, records.send(record)) => {
+                if !matches!(sent, Ok(Ok(()))) {
+                    return;
+                }
+            }
+            () = stop.cancelled() => return,
         }
         next = tokio::select! {
             event = events.recv() => match event {
@@ -293,7 +360,7 @@ async fn pass(
                 ..ExecutorEvent::default()
             },
             () = records.closed() => return,
-            () = api.served.stop.cancelled() => return,
+            () = stop.cancelled() => return,
         };
     }
 }
@@ -301,6 +368,40 @@ async fn pass(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Two calls to subscribe, close together: their tasks may hear of it in either order.
+    #[test]
+    fn the_latest_subscription_stands() {
+        let key = ExecutorKey { framework: "F".into(), executor: "E".into() };
+        let subscription = |n: u64| Subscription {
+            connection: ConnectionId(n),
+            token: Token("t".into()),
+            proven: false,
+        };
+        for order in [[1, 2], [2, 1]] {
+            let all = Subscriptions::default();
+            for n in order {
+                all.start(&key, subscription(n));
+            }
+            all.end(&key, ConnectionId(1));
+            assert_eq!(all.of(&key).map(|one| one.connection), Some(ConnectionId(2)), "{order:?}");
+            all.end(&key, ConnectionId(2));
+            assert!(all.of(&key).is_none());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_is_not_read_ends() {
+        let (events, queue) = mpsc::channel(8);
+        let (records, _unread) = mpsc::channel(ENCODED);
+        for _ in 0..8 {
+            events.try_send(Ok(ExecutorEvent::default())).unwrap();
+        }
+        let (stop, slow) = (CancellationToken::new(), Duration::from_millis(50));
+        let passing = pass(&stop, slow, ExecutorEvent::default(), queue, Format::Json, records);
+        tokio::time::timeout(Duration::from_secs(30), passing).await.expect("it ends");
+        assert!(events.is_closed(), "and nothing is kept for it");
+    }
 
     #[test]
     fn calls_are_checked_before_the_core_sees_them() {

@@ -1,6 +1,6 @@
 //! What a browser and a probe read.
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use axum::{
     Router,
@@ -11,12 +11,13 @@ use axum::{
     routing::get,
 };
 use serde::Deserialize;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::{
     Served,
     agent::{files, no_files},
-    files::{FileError, Reader},
-    pages::file_refusal,
+    files::Reader,
+    pages::{self, SLOW, file_refusal},
     refusal::Refusal,
     sandboxes::{Place, resolve},
 };
@@ -65,6 +66,10 @@ async fn download(State(served): State<Arc<Served>>, Query(query): Query<Downloa
         _ => return Refusal::bad("framework and task go together\n").into_response(),
     };
     let Some(place) = place else { return StatusCode::NOT_FOUND.into_response() };
+    let turn = match pages::download(&served) {
+        Ok(turn) => turn,
+        Err(refusal) => return refusal.into_response(),
+    };
     let opened = tokio::task::spawn_blocking(move || {
         Reader::open(&place.sandbox, &place.rest, query.offset)
     });
@@ -75,24 +80,44 @@ async fn download(State(served): State<Arc<Served>>, Query(query): Query<Downloa
                 (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
                 (header::CONTENT_SECURITY_POLICY, "sandbox"),
             ];
-            (headers, Body::from_stream(parts(reader))).into_response()
+            (headers, Body::from_stream(parts(reader, turn))).into_response()
         }
         Ok(Err(error)) => file_refusal(&error).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }
 
-fn parts(reader: Reader) -> impl futures_util::Stream<Item = Result<Bytes, FileError>> {
-    futures_util::stream::try_unfold(reader, |mut reader| async move {
-        let read = tokio::task::spawn_blocking(move || {
-            let part = reader.next(u64::MAX);
-            part.map(|part| (part, reader))
-        });
-        match read.await {
-            Ok(Ok((part, _))) if part.is_empty() => Ok(None),
-            Ok(Ok((part, reader))) => Ok(Some((Bytes::from(part), reader))),
-            Ok(Err(error)) => Err(error),
-            Err(_) => Ok(None),
+/// Until the end of the file, or until its reader takes nothing for [`SLOW`].
+fn parts(
+    mut reader: Reader,
+    turn: OwnedSemaphorePermit,
+) -> impl futures_util::Stream<Item = io::Result<Bytes>> {
+    // An empty part is the end: a sender that goes without it has given up.
+    let (sender, parts) = mpsc::channel(1);
+    tokio::spawn(async move {
+        let _turn = turn;
+        loop {
+            let read = tokio::task::spawn_blocking(move || {
+                let part = reader.next(u64::MAX);
+                (part, reader)
+            });
+            let Ok((part, again)) = read.await else { return };
+            reader = again;
+            let part = part.map(Bytes::from).map_err(io::Error::other);
+            let last = part.as_ref().map_or(true, Bytes::is_empty);
+            let sent = tokio::time::timeout(SLOW, sender.send(part)).await;
+            if last || !matches!(sent, Ok(Ok(()))) {
+                return;
+            }
+        }
+    });
+    futures_util::stream::try_unfold(parts, |mut parts| async move {
+        match parts.recv().await {
+            Some(part) => {
+                let part = part?;
+                Ok((!part.is_empty()).then_some((part, parts)))
+            }
+            None => Err(io::ErrorKind::TimedOut.into()),
         }
     })
 }

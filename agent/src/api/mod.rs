@@ -88,7 +88,7 @@ pub(crate) async fn serve(listener: TcpListener, served: Arc<Served>) -> std::io
         .merge(operator::routes(Arc::clone(&served)))
         .merge(http::routes(served));
     let routes = routes.into_make_service_with_connect_info::<Ends>();
-    let serving = axum::serve(Port(listener), routes)
+    let serving = axum::serve(Port::new(listener), routes)
         .with_graceful_shutdown(stop.clone().cancelled_owned())
         .into_future();
     let too_long = async {

@@ -28,7 +28,7 @@ use prost::Message as _;
 use self::answers::{agent_info, executors, frameworks, json_text, list_files, no_file, tasks};
 use super::{
     Served,
-    pages::{containers, file_refusal, metrics, write},
+    pages::{containers, file_refusal, metrics, turn, write},
     refusal::Refusal,
     sandboxes::{self, resolve},
 };
@@ -69,12 +69,13 @@ async fn handle(served: &Arc<Served>, request: Request) -> Result<HttpResponse, 
     if call.r#type() == call::Type::SetLoggingLevel {
         return set_logging_level(&call.set_logging_level.unwrap_or_default());
     }
+    let turn = turn(served)?;
     // Asked before the page is written, for it waits for containers and engines.
     let used = match call.r#type() {
         call::Type::GetContainers => Some(containers(served).await),
         _ => None,
     };
-    let written = write(served, move |served| {
+    let written = write(turn, served, move |served| {
         let response = match used {
             Some(used) => {
                 let containers = used.iter().map(|usage| usage.container.clone()).collect();

@@ -201,6 +201,7 @@ impl Core {
             token,
             connection: None,
             subscribed_once: false,
+            proven: false,
             pending: VecDeque::new(),
             tasks: BTreeSet::new(),
             doom: None,

@@ -43,9 +43,18 @@ impl Proof {
     }
 
     /// Whether it may be the executor with this token, for one who is admitted. A token
-    /// that is shown must be right.
-    pub(crate) fn shows(&self, token: &Token) -> bool {
-        self.given().is_none_or(|given| token.is(given))
+    /// that is shown must be right. `proven`: the executor has shown it before, and nobody
+    /// is believed to be it without.
+    ///
+    /// # Errors
+    /// [`CallError::Unauthenticated`] and [`CallError::NoToken`].
+    pub(crate) fn shows(&self, token: &Token, proven: bool) -> Result<(), CallError> {
+        match self.given() {
+            Some(given) if token.is(given) => Ok(()),
+            Some(_) => Err(CallError::Unauthenticated),
+            None if proven => Err(CallError::NoToken("this executor has shown one before")),
+            None => Ok(()),
+        }
     }
 }
 
@@ -57,12 +66,12 @@ impl Core {
         // Nobody comes from a pod: it is the agent's own.
         let executor = self.executors.get(key).filter(|executor| !executor.is_pod());
         match executor {
-            Some(executor) if proof.shows(&executor.token) => Ok(()),
+            Some(executor) => proof.shows(&executor.token, executor.proven),
             None if proof.given().is_none() => {
                 let framework = self.frameworks.contains_key(&key.framework);
                 Err(CallError::Unknown(if framework { "Executor" } else { "Framework" }))
             }
-            _ => Err(CallError::Unauthenticated),
+            None => Err(CallError::Unauthenticated),
         }
     }
 }

@@ -153,6 +153,9 @@ pub struct ExecutorRecord {
     /// and then it may have.
     #[prost(bool, optional, tag = "6")]
     pub subscribed: Option<bool>,
+    /// Whether it has ever shown its token; absent in records of versions that did not say.
+    #[prost(bool, optional, tag = "7")]
+    pub proven: Option<bool>,
 }
 
 impl ExecutorRecord {

@@ -150,6 +150,7 @@ impl Core {
             token: Token(record.token),
             connection: None,
             subscribed_once: subscribed,
+            proven: record.proven.unwrap_or_default(),
             pending: Default::default(),
             tasks: BTreeSet::new(),
             doom,

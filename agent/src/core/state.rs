@@ -330,6 +330,8 @@ pub(super) struct Executor {
     pub(super) connection: Option<ConnectionId>,
     /// It was there at least once; only then its tasks can be with it.
     pub(super) subscribed_once: bool,
+    /// It has shown its token: nobody is it without, from then on.
+    pub(super) proven: bool,
     pub(super) pending: VecDeque<Pending>,
     /// Live tasks, those in `pending` included.
     pub(super) tasks: BTreeSet<TaskId>,
@@ -352,6 +354,7 @@ impl Executor {
             token: self.token.0.clone(),
             doom: self.doom.as_ref().map(Doom::record),
             subscribed: Some(self.subscribed_once),
+            proven: Some(self.proven),
         }
     }
 }

@@ -79,7 +79,10 @@ impl Core {
                 CallError::Invalid(format!("subscribe.unacknowledged_updates: {text}"))
             })?;
         }
-        let first = !std::mem::replace(&mut executor.subscribed_once, true);
+        let shown = proof.given().is_some();
+        let changed = !executor.subscribed_once || shown && !executor.proven;
+        executor.subscribed_once = true;
+        executor.proven |= shown;
         let subscribed = event::Subscribed {
             executor_info: executor.info.clone(),
             framework_info: framework.unwrap_or_default(),
@@ -93,7 +96,7 @@ impl Core {
         }
         self.connections.insert(connection, key.clone());
         self.await_executor_no_more(&key);
-        if first {
+        if changed {
             self.persist_executor(&key, out);
         }
         out.now.push(send(

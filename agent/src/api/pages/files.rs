@@ -17,7 +17,7 @@ use super::{
         refusal::Refusal,
         sandboxes::{self, Names, Place, browse, mode_text, read, resolve},
     },
-    page,
+    page_at, turn,
 };
 
 /// What both are asked.
@@ -63,15 +63,17 @@ pub(super) async fn browse_page(
     State(served): State<Arc<Served>>,
     Query(asked): Query<Asked>,
 ) -> Response {
-    let (path, place) = match asked.place(&served) {
-        Ok(place) => place,
-        Err(refusal) => return refusal.into_response(),
+    let browsed = async {
+        let (path, place) = asked.place(&served)?;
+        let text = move |_: &Served| {
+            let mut names = Names::default();
+            let all = browse(&path, &place).map_err(|error| refusal(&error))?;
+            let all: Vec<Value> = all.iter().map(|one| shown(one, &mut names)).collect();
+            Ok(json!(all).to_string())
+        };
+        page_at(turn(&served)?, &served, asked.jsonp.as_deref(), text).await
     };
-    let listed = tokio::task::spawn_blocking(move || {
-        let mut names = Names::default();
-        browse(&path, &place).map(|all| all.iter().map(|one| shown(one, &mut names)).collect())
-    });
-    answer(&served, asked.jsonp.as_deref(), listed.await).await
+    browsed.await.unwrap_or_else(IntoResponse::into_response)
 }
 
 /// One file or folder, its keys sorted.
@@ -103,27 +105,61 @@ pub(super) async fn read_page(
         let (_, place) = asked.place(&served)?;
         Ok((place, u64::try_from(offset).ok(), u64::try_from(length).ok()))
     };
-    let (place, offset, length) = match bounds() {
-        Ok(bounds) => bounds,
-        Err(refusal) => return refusal.into_response(),
+    let read = async {
+        let (place, offset, length) = bounds()?;
+        let text = move |_: &Served| {
+            let part = read(&place, offset, length).map_err(|error| refusal(&error))?;
+            let sandboxes::Part { size, mut data } = part;
+            // Without an offset it tells where the end is.
+            let offset = offset.map_or(size, |offset| offset.min(size));
+            if offset + (data.len() as u64) < size {
+                data.truncate(whole_characters(&data));
+            }
+            let data = String::from_utf8_lossy(&data);
+            Ok(json!({ "data": data, "offset": offset }).to_string())
+        };
+        page_at(turn(&served)?, &served, asked.jsonp.as_deref(), text).await
     };
-    let part = tokio::task::spawn_blocking(move || {
-        let sandboxes::Part { size, data } = read(&place, offset, length)?;
-        let data = String::from_utf8_lossy(&data);
-        // Without an offset it tells where the end is.
-        Ok(json!({ "data": data, "offset": offset.map_or(size, |offset| offset.min(size)) }))
-    });
-    answer(&served, asked.jsonp.as_deref(), part.await).await
+    read.await.unwrap_or_else(IntoResponse::into_response)
 }
 
-async fn answer(
-    served: &Arc<Served>,
-    jsonp: Option<&str>,
-    done: Result<Result<Value, FileError>, tokio::task::JoinError>,
-) -> Response {
-    match done {
-        Ok(Ok(value)) => page(served, jsonp, move |_| value.to_string()).await,
-        Ok(Err(error)) => refusal(&error).into_response(),
-        Err(_) => Refusal::stopping().into_response(),
+/// How many bytes are left without a character at the end that is cut off: who reads on
+/// behind them gets all of it. All, if there would be none.
+fn whole_characters(data: &[u8]) -> usize {
+    for (back, byte) in data.iter().rev().take(3).enumerate() {
+        let needed = match byte {
+            0x80..=0xBF => continue,
+            0xC2..=0xDF => 2,
+            0xE0..=0xEF => 3,
+            0xF0..=0xF4 => 4,
+            _ => 1,
+        };
+        let start = data.len() - (back + 1);
+        return if needed > back + 1 && start > 0 { start } else { data.len() };
+    }
+    data.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_end_with_whole_characters() {
+        for (data, expected) in [
+            (&b""[..], 0),
+            (b"ab", 2),
+            ("aé".as_bytes(), 3),
+            (b"a\xc3", 1),
+            (b"a\xe2\x82", 1),
+            (b"a\xe2\x82\xac", 4),
+            (b"ab\xf0\x9f\x98", 2),
+            (b"\xf0\x9f\x98\x80", 4),
+            (b"\xe2\x82", 2),
+            (b"a\xff", 2),
+            (b"a\x80\x80\x80\x80", 5),
+        ] {
+            assert_eq!(whole_characters(data), expected, "{data:?}");
+        }
     }
 }

@@ -32,8 +32,11 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Pages that are asked for, written or on their way at the same time.
 const OPEN: usize = 256;
 
+/// Files that are downloaded at the same time.
+const DOWNLOADS: usize = 64;
+
 /// A reader that takes no more for so long is cut off.
-const SLOW: Duration = Duration::from_secs(30);
+pub(super) const SLOW: Duration = Duration::from_secs(30);
 
 /// What is handed to a connection at a time, in bytes.
 const PART: usize = 64 << 10;
@@ -42,6 +45,7 @@ const PART: usize = 64 << 10;
 pub(crate) struct Pages {
     open: Arc<Semaphore>,
     writers: Semaphore,
+    downloads: Arc<Semaphore>,
     measured: statistics::Measured,
 }
 
@@ -50,6 +54,7 @@ impl Default for Pages {
         Self {
             open: Arc::new(Semaphore::new(OPEN)),
             writers: Semaphore::new(WRITERS),
+            downloads: Arc::new(Semaphore::new(DOWNLOADS)),
             measured: Default::default(),
         }
     }
@@ -61,16 +66,35 @@ pub(super) struct Written<T> {
     turn: OwnedSemaphorePermit,
 }
 
-/// Does what may take long aside, and not too much of it at a time.
+fn busy() -> Refusal {
+    Refusal::busy("the agent answers as many readers as it may; try again later")
+}
+
+/// A place among those who read, for who waits for something before there is a page.
 ///
 /// # Errors
 /// When there are too many already.
+pub(super) fn turn(served: &Served) -> Result<OwnedSemaphorePermit, Refusal> {
+    Arc::clone(&served.pages.open).try_acquire_owned().map_err(|_| busy())
+}
+
+/// A place among those who download.
+///
+/// # Errors
+/// When there are too many already.
+pub(super) fn download(served: &Served) -> Result<OwnedSemaphorePermit, Refusal> {
+    Arc::clone(&served.pages.downloads).try_acquire_owned().map_err(|_| busy())
+}
+
+/// Does what may take long aside, and not too much of it at a time.
+///
+/// # Errors
+/// When those who write are too slow.
 pub(super) async fn write<T: Send + 'static>(
+    turn: OwnedSemaphorePermit,
     served: &Arc<Served>,
     work: impl FnOnce(&Served) -> T + Send + 'static,
 ) -> Result<Written<T>, Refusal> {
-    let busy = || Refusal::busy("the agent answers as many readers as it may; try again later");
-    let turn = Arc::clone(&served.pages.open).try_acquire_owned().map_err(|_| busy())?;
     let writer = tokio::time::timeout(PATIENCE, served.pages.writers.acquire()).await;
     let Ok(Ok(_writer)) = writer else { return Err(busy()) };
     let served = Arc::clone(served);
@@ -139,22 +163,34 @@ async fn page(
     jsonp: Option<&str>,
     text: impl FnOnce(&Served) -> String + Send + 'static,
 ) -> Response {
-    let jsonp = match jsonp.map(Jsonp::new).transpose() {
-        Ok(jsonp) => jsonp,
-        Err(error) => return Refusal::bad(error.to_string()).into_response(),
+    let written = match turn(served) {
+        Ok(turn) => page_at(turn, served, jsonp, |served| Ok(text(served))).await,
+        Err(refusal) => Err(refusal),
     };
+    written.unwrap_or_else(IntoResponse::into_response)
+}
+
+/// The same, for who has a place; the text may turn out to be none.
+///
+/// # Errors
+/// What the reader is told.
+async fn page_at(
+    turn: OwnedSemaphorePermit,
+    served: &Arc<Served>,
+    jsonp: Option<&str>,
+    text: impl FnOnce(&Served) -> Result<String, Refusal> + Send + 'static,
+) -> Result<Response, Refusal> {
+    let jsonp = jsonp.map(Jsonp::new).transpose();
+    let jsonp = jsonp.map_err(|error| Refusal::bad(error.to_string()))?;
     let content = if jsonp.is_some() { Jsonp::CONTENT_TYPE } else { "application/json" };
-    let written = write(served, move |served| {
-        let text = text(served);
-        match jsonp {
+    let written = write(turn, served, move |served| {
+        let text = text(served)?;
+        Ok::<_, Refusal>(match jsonp {
             Some(jsonp) => jsonp.wrap(&text),
             None => text,
-        }
+        })
     });
-    match written.await {
-        Ok(written) => written.answer(content),
-        Err(refusal) => refusal.into_response(),
-    }
+    Ok(written.await?.transpose()?.answer(content))
 }
 
 pub(super) fn routes(served: Arc<Served>) -> Router {

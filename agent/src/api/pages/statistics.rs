@@ -9,7 +9,7 @@ use std::{
 
 use axum::{
     extract::{Query, State},
-    response::Response,
+    response::{IntoResponse, Response},
 };
 use futures_util::{StreamExt as _, stream};
 use mezz_proto::{
@@ -24,7 +24,7 @@ use tokio::{sync::Mutex, time::Instant};
 
 use super::{
     super::{Served, index::Entry},
-    Asked, page,
+    Asked, page_at, turn,
 };
 use crate::containerizer::Statistics;
 
@@ -203,12 +203,18 @@ fn sorted(value: Value) -> Value {
 }
 
 async fn listed(served: Arc<Served>, asked: Asked, with_container: bool) -> Response {
+    // Before the wait for containers and engines: those who wait are bounded.
+    let turn = match turn(&served) {
+        Ok(turn) => turn,
+        Err(refusal) => return refusal.into_response(),
+    };
     let used = containers(&served).await;
     let text = move |_: &Served| {
         let all: Vec<Value> = used.iter().map(|usage| usage.page(with_container)).collect();
-        json!(all).to_string()
+        Ok(json!(all).to_string())
     };
-    page(&served, asked.jsonp.as_deref(), text).await
+    let page = page_at(turn, &served, asked.jsonp.as_deref(), text).await;
+    page.unwrap_or_else(IntoResponse::into_response)
 }
 
 pub(super) async fn statistics_page(

@@ -32,7 +32,11 @@ fn nobody_gets_in_without_the_token() {
 #[test]
 fn without_a_token_one_of_this_machine_is_believed() {
     let mut env = TestEnv::new();
-    let (_, token) = subscribed(&mut env);
+    env.run(vec![executor_task("a")]);
+    let spec = env.launches().remove(0);
+    let token = spec.environment["MEZZ_EXECUTOR_TOKEN"].clone();
+    env.launched(&spec.id);
+    env.take();
     let hint = |error| matches!(error, Some(CallError::NoToken(_)));
     env.call_without_token(2, false, subscribe());
     assert!(hint(closed(&mut env)), "from elsewhere");
@@ -46,8 +50,25 @@ fn without_a_token_one_of_this_machine_is_believed() {
     env.call_without_token(2, true, update(status("a", TaskState::TaskRunning, 1)));
     assert!(matches!(closed(&mut env), Some(CallError::NotAllowed(_))), "SUBSCRIBE comes first");
     env.call_without_token(2, true, subscribe());
-    assert_eq!(env.event_types(2), ["SUBSCRIBED"], "it takes the place of the former");
-    env.call(2, &token, update(status("a", TaskState::TaskRunning, 1)));
+    assert_eq!(env.event_types(2), ["SUBSCRIBED", "LAUNCH"]);
+    env.call_without_token(2, true, update(status("a", TaskState::TaskRunning, 1)));
+    env.expect(TaskState::TaskRunning);
+    env.call_without_token(3, true, subscribe());
+    assert_eq!(env.event_types(3), ["SUBSCRIBED"], "it takes the place of the former");
+
+    // From the first time that it shows one on, nobody is it without.
+    env.call(4, &token, subscribe());
+    assert_eq!(env.event_types(4), ["SUBSCRIBED"]);
+    env.take();
+    for restarts in [false, true] {
+        if restarts {
+            env.restart(|_| true, false);
+            env.register();
+            env.take();
+        }
+        env.call_without_token(5, true, subscribe());
+        assert!(hint(closed(&mut env)), "restarts: {restarts}");
+    }
 
     let options = CoreOptions { authenticate_executors: true, ..options() };
     let mut env = TestEnv::unlinked(options);
