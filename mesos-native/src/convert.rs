@@ -53,6 +53,20 @@ pub(crate) fn asked_for(status: v1::TaskStatus) -> (v1::TaskId, Option<v1::Agent
     (status.task_id, status.agent_id.filter(|id| !id.value.is_empty()))
 }
 
+/// In place of an update that is too large. A result that cannot be told has failed.
+pub(crate) fn shortened(status: &v1::TaskStatus, why: String) -> v1::TaskStatus {
+    let state = match status.state() {
+        v1::TaskState::TaskFinished => v1::TaskState::TaskFailed,
+        other => other,
+    };
+    v1::TaskStatus {
+        task_id: status.task_id.clone(),
+        state: state as i32,
+        message: Some(why),
+        ..Default::default()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,6 +101,23 @@ mod tests {
         let before = info.clone();
         complete(&mut info, None, || "x".into(), || None);
         assert_eq!(info, before);
+    }
+
+    #[test]
+    fn a_result_that_cannot_be_told_has_failed() {
+        let of = |state: v1::TaskState| {
+            let status = v1::TaskStatus {
+                task_id: v1::TaskId { value: "t".into() },
+                state: state as i32,
+                data: Some(vec![1]),
+                ..Default::default()
+            };
+            shortened(&status, "too large".into())
+        };
+        let failed = of(v1::TaskState::TaskFinished);
+        assert_eq!((failed.state(), failed.message()), (v1::TaskState::TaskFailed, "too large"));
+        assert_eq!((failed.task_id.value.as_str(), failed.data), ("t", None));
+        assert_eq!(of(v1::TaskState::TaskRunning).state(), v1::TaskState::TaskRunning);
     }
 
     #[test]

@@ -26,6 +26,7 @@ use tokio::{runtime::Handle, time::sleep};
 use tracing::warn;
 
 use crate::{
+    convert,
     error::Error,
     life::{Life, Status},
     runtime,
@@ -84,8 +85,17 @@ impl Driver {
     /// kept, the caller waits.
     fn update(&self, status: v1::TaskStatus) -> Status {
         self.call(|calls| async move {
-            while let Err(UpdateError::TooMany { .. }) = calls.update(status.clone()).await {
-                sleep(FULL_PAUSE).await;
+            loop {
+                match calls.update(status.clone()).await {
+                    Err(UpdateError::TooMany { .. }) => sleep(FULL_PAUSE).await,
+                    Err(error @ UpdateError::TooLarge { .. }) => {
+                        warn!(task = status.task_id.value, %error, "a state is reported in short");
+                        // Fails only when the driver has ended.
+                        let _ = calls.update(convert::shortened(&status, error.to_string())).await;
+                        break;
+                    }
+                    Ok(()) | Err(UpdateError::Closed(_)) => break,
+                }
             }
         })
     }
