@@ -28,7 +28,7 @@ use tracing::warn;
 use crate::{
     convert,
     error::Error,
-    life::{Life, Status},
+    life::{Callback, Life, Status},
     runtime,
 };
 
@@ -132,9 +132,9 @@ impl Driver {
         self.life.abort().0
     }
 
-    /// Whether the program may be called.
-    fn is_heard(&self) -> bool {
-        self.life.is_running() && !self.shut_down.load(Ordering::Acquire)
+    /// The program may be called.
+    fn callback(&self) -> Option<Callback<'_>> {
+        if self.shut_down.load(Ordering::Acquire) { None } else { self.life.callback() }
     }
 
     /// The process ends after the grace period, as with libmesos: many executors do nothing

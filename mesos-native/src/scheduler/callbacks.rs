@@ -93,15 +93,19 @@ impl Callbacks {
                 _ => None,
             };
             self.note(&event);
-            if !self.driver.life.is_running() {
+            let driver = self.driver.clone();
+            let Some(callback) = driver.life.callback() else {
                 self.give_back(event);
                 continue;
-            }
+            };
             let capacity =
                 FRAME + if let Event::Offers(offers) = &event { offers.len() } else { 0 };
-            if !call_back(env, capacity, |env| self.tell(env, event)) {
-                self.driver.abort();
-            } else if let Some(status) = update {
+            let returned = call_back(env, capacity, |env| self.tell(env, event));
+            if !returned {
+                driver.abort();
+            }
+            drop(callback);
+            if let Some(status) = update.filter(|_| returned) {
                 // A driver that the callback aborted or stopped acknowledges nothing more.
                 self.driver.call(|calls| async move { calls.acknowledge(&status).await });
             }
