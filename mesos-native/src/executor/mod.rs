@@ -20,7 +20,7 @@ use mezz_sdk::{
 };
 use nix::{
     sys::signal::{Signal, killpg},
-    unistd,
+    unistd::Pid,
 };
 use tokio::{runtime::Handle, time::sleep};
 use tracing::warn;
@@ -34,6 +34,9 @@ use crate::{
 
 /// Pause before an update is offered again to a driver that holds as many as it can.
 const FULL_PAUSE: Duration = Duration::from_millis(50);
+
+/// Not by its number: in a container that may be 1, by which every process is meant.
+const OWN_GROUP: Pid = Pid::from_raw(0);
 
 /// One driver. References to the JVM's objects are held only by the callbacks' thread.
 struct Driver {
@@ -149,7 +152,10 @@ impl Driver {
             thread::sleep(grace);
             warn!("the executor did not end within {grace:?} of being told to; it is killed now");
             // What it started is in its process group, which the agent made for it.
-            let _ = killpg(unistd::getpgrp(), Signal::SIGKILL);
+            let _ = killpg(OWN_GROUP, Signal::SIGKILL);
+            // As the first process of a container it is not ended by a signal of its own.
+            // SAFETY: ends the process at once; nothing of it runs after this.
+            unsafe { nix::libc::_exit(1) };
         });
         if let Err(error) = started {
             warn!(%error, "cannot start a thread that would end this process; the agent must");
