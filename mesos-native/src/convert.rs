@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use mezz_sdk::v1;
 
+use crate::error::Error;
+
 /// Rule 30: nothing is refused for longer.
 const LONGEST_REFUSAL: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -30,15 +32,16 @@ pub(crate) fn launch(tasks: Vec<v1::TaskInfo>) -> Vec<v1::offer::Operation> {
 }
 
 /// Fills in what a program may leave to libmesos: the user and the host's name; and, as a
-/// master does that authenticates, the credential's principal (rule 6).
+/// master does that authenticates, the credential's principal (rule 6). Fails when the user
+/// is not known: no other may take its place, for the tasks run as this user.
 pub(crate) fn complete(
     framework: &mut v1::FrameworkInfo,
     credential: Option<&v1::Credential>,
-    user: impl FnOnce() -> String,
+    user: impl FnOnce() -> Result<String, Error>,
     hostname: impl FnOnce() -> Option<String>,
-) {
+) -> Result<(), Error> {
     if framework.user.is_empty() {
-        framework.user = user();
+        framework.user = user()?;
     }
     if framework.hostname.as_ref().is_none_or(String::is_empty) {
         framework.hostname = hostname();
@@ -46,6 +49,7 @@ pub(crate) fn complete(
     if framework.principal.is_none() {
         framework.principal = credential.map(|c| c.principal.clone());
     }
+    Ok(())
 }
 
 /// The tasks of `reconcileTasks`, of which only the ids are used.
@@ -95,12 +99,20 @@ mod tests {
     fn fills_in_only_what_is_left_out() {
         let credential = v1::Credential { principal: "spark".into(), secret: None };
         let mut info = v1::FrameworkInfo::default();
-        complete(&mut info, Some(&credential), || "me".into(), || Some("here".into()));
+        complete(&mut info, Some(&credential), || Ok("me".into()), || Some("here".into())).unwrap();
         assert_eq!((info.user.as_str(), info.hostname.as_deref()), ("me", Some("here")));
         assert_eq!(info.principal.as_deref(), Some("spark"));
         let before = info.clone();
-        complete(&mut info, None, || "x".into(), || None);
+        complete(&mut info, None, || Ok("x".into()), || None).unwrap();
         assert_eq!(info, before);
+    }
+
+    #[test]
+    fn an_unknown_user_is_no_other_user() {
+        let mut info = v1::FrameworkInfo::default();
+        let refused = complete(&mut info, None, || Err(Error::NoUser(12345)), || None);
+        assert!(refused.unwrap_err().to_string().contains("12345"));
+        assert_eq!(info.user, "");
     }
 
     #[test]

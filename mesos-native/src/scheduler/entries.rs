@@ -52,7 +52,7 @@ fn settings(env: &mut Env<'_>, this: &JObject<'_>) -> Result<Settings, Error> {
     let credential_type = jni_sig!("Lorg/apache/mesos/Protos$Credential;");
     let credential = env.get_field(this, jni_str!("credential"), credential_type)?.l()?;
     let credential: Option<v1::Credential> = java::read_if_any(env, "credential", &credential)?;
-    complete(&mut framework, credential.as_ref());
+    complete(&mut framework, credential.as_ref())?;
     let master = env.get_field(this, jni_str!("master"), jni_sig!("Ljava/lang/String;"))?.l()?;
     if master.is_null() {
         return Err(Error::Null("master"));
@@ -73,16 +73,20 @@ fn settings(env: &mut Env<'_>, this: &JObject<'_>) -> Result<Settings, Error> {
     Ok(Settings { master, framework, suppressed_roles, implicit })
 }
 
-fn complete(framework: &mut v1::FrameworkInfo, credential: Option<&v1::Credential>) {
+fn complete(
+    framework: &mut v1::FrameworkInfo,
+    credential: Option<&v1::Credential>,
+) -> Result<(), Error> {
     convert::complete(framework, credential, user, || {
         unistd::gethostname().ok()?.into_string().ok()
-    });
+    })
 }
 
 /// The user that this process runs as.
-fn user() -> String {
-    let known = unistd::User::from_uid(unistd::geteuid());
-    known.ok().flatten().map_or_else(|| "root".to_owned(), |user| user.name)
+fn user() -> Result<String, Error> {
+    let uid = unistd::getuid();
+    let known = unistd::User::from_uid(uid).ok().flatten();
+    known.map(|user| user.name).ok_or(Error::NoUser(uid.as_raw()))
 }
 
 #[unsafe(export_name = "Java_org_apache_mesos_MesosSchedulerDriver_finalize")]
@@ -303,7 +307,7 @@ fn update(
     suppressed_roles: &JObject<'_>,
 ) -> Result<Status, Error> {
     let mut framework = java::read(env, "frameworkInfo", framework)?;
-    complete(&mut framework, None);
+    complete(&mut framework, None)?;
     let suppressed = java::read_strings(env, "suppressedRoles", suppressed_roles)?;
     Ok(driver.call(|calls| async move { calls.update_framework(framework, &suppressed).await }))
 }
