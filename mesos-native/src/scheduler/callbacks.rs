@@ -115,7 +115,10 @@ impl Callbacks {
     fn note(&self, event: &Event) {
         let mut state = self.driver.state();
         match event {
-            Event::Subscribed { .. } => state.connected = true,
+            Event::Subscribed { .. } => {
+                state.connected = true;
+                state.subscribed = true;
+            }
             Event::Offers(offers) => state.offers.extend(offers.iter().map(|o| o.id.value.clone())),
             Event::Rescind(offer) => {
                 state.offers.remove(&offer.value);
