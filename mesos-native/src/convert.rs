@@ -9,6 +9,9 @@ use crate::error::Error;
 /// Rule 30: nothing is refused for longer.
 const LONGEST_REFUSAL: Duration = Duration::from_secs(365 * 24 * 3600);
 
+/// What an update's `uuid` has.
+const UUID_BYTES: usize = 16;
+
 /// How long a declined offer's resources are refused; `None` is the default. What is not a
 /// number, or negative, is the default, too (rule 30).
 pub(crate) fn refusal(filters: Option<&v1::Filters>) -> Option<Duration> {
@@ -55,6 +58,27 @@ pub(crate) fn complete(
 /// The tasks of `reconcileTasks`, of which only the ids are used.
 pub(crate) fn asked_for(status: v1::TaskStatus) -> (v1::TaskId, Option<v1::AgentId>) {
     (status.task_id, status.agent_id.filter(|id| !id.value.is_empty()))
+}
+
+/// Whether a master takes these operations. It ends the subscription for those that lack what
+/// their type names; operations that it does not know it answers.
+pub(crate) fn check(operations: &[v1::offer::Operation]) -> Result<(), Error> {
+    use v1::offer::operation::Type;
+    for (index, operation) in operations.iter().enumerate() {
+        let field = match operation.r#type() {
+            Type::Launch if operation.launch.is_none() => "launch",
+            Type::LaunchGroup if operation.launch_group.is_none() => "launch_group",
+            _ => continue,
+        };
+        return Err(Error::Operation { index, field });
+    }
+    Ok(())
+}
+
+/// Whether it can be acknowledged: masters end the subscription for another `uuid`. None at
+/// all needs no acknowledgement.
+pub(crate) fn has_uuid(status: &v1::TaskStatus) -> bool {
+    status.uuid.as_ref().is_none_or(|uuid| uuid.is_empty() || uuid.len() == UUID_BYTES)
 }
 
 /// In place of an update that is too large. A result that cannot be told has failed.
@@ -130,6 +154,24 @@ mod tests {
         assert_eq!((failed.state(), failed.message()), (v1::TaskState::TaskFailed, "too large"));
         assert_eq!((failed.task_id.value.as_str(), failed.data), ("t", None));
         assert_eq!(of(v1::TaskState::TaskRunning).state(), v1::TaskState::TaskRunning);
+    }
+
+    #[test]
+    fn what_a_master_would_end_the_subscription_for_is_found() {
+        use v1::offer::operation::{Launch, Type};
+        let of = |kind: i32, launch| v1::offer::Operation {
+            r#type: Some(kind),
+            launch,
+            ..Default::default()
+        };
+        let launch = of(Type::Launch as i32, Some(Launch::default()));
+        assert!(check(&[launch.clone(), of(Type::Reserve as i32, None), of(999, None)]).is_ok());
+        let error = check(&[launch, of(Type::Launch as i32, None)]).unwrap_err().to_string();
+        assert!(error.starts_with("operations[1].launch: "), "{error}");
+        assert!(check(&[of(Type::LaunchGroup as i32, None)]).is_err());
+        let status = |uuid| v1::TaskStatus { uuid, ..Default::default() };
+        assert!(has_uuid(&status(None)) && has_uuid(&status(Some(vec![1; 16]))));
+        assert!(!has_uuid(&status(Some(vec![1; 3]))));
     }
 
     #[test]

@@ -201,6 +201,7 @@ extern "system" fn accept_offers<'l>(
     answer(&mut env, &this, |env, driver| {
         let offers = java::read_all(env, "offerIds", &offers)?;
         let operations = java::read_all(env, "operations", &operations)?;
+        convert::check(&operations)?;
         let filters = java::read_if_any(env, "filters", &filters)?;
         Ok(driver.accept(offers, operations, filters))
     })
@@ -323,7 +324,12 @@ extern "system" fn acknowledge_status_update<'l>(
         if driver.life.is_running() && driver.settings.implicit {
             return Err(Error::ImplicitAcknowledgements);
         }
-        let status = java::read(env, "taskStatus", &status)?;
+        let status: v1::TaskStatus = java::read(env, "taskStatus", &status)?;
+        if !convert::has_uuid(&status) {
+            // As Mesos' masters do.
+            warn!(task = status.task_id.value, "an acknowledgement whose uuid is none; dropped");
+            return Ok(driver.life.status());
+        }
         Ok(driver.call(|calls| async move { calls.acknowledge(&status).await }))
     })
 }
