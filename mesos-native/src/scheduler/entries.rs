@@ -18,6 +18,7 @@ use crate::{
     handles::Handles,
     java::{self, enter},
     life::Status,
+    masters,
 };
 
 static DRIVERS: Handles<Driver> = Handles::new();
@@ -108,7 +109,7 @@ extern "system" fn start<'l>(mut env: EnvUnowned<'l>, this: JObject<'l>) -> JObj
         let scheduler_type = jni_sig!("Lorg/apache/mesos/Scheduler;");
         let scheduler = env.get_field(&this, jni_str!("scheduler"), scheduler_type)?.l()?;
         let masters = driver.masters().map_err(|error| {
-            let master = &driver.settings.master;
+            let master = masters::shown(&driver.settings.master);
             format!("Failed to create a master detector for '{master}': {error}")
         });
         let events =
