@@ -81,6 +81,16 @@ pub(crate) fn has_uuid(status: &v1::TaskStatus) -> bool {
     status.uuid.as_ref().is_none_or(|uuid| uuid.is_empty() || uuid.len() == UUID_BYTES)
 }
 
+/// What an acknowledgement needs of an update, and not its `data`.
+pub(crate) fn to_acknowledge(status: &v1::TaskStatus) -> v1::TaskStatus {
+    v1::TaskStatus {
+        task_id: status.task_id.clone(),
+        agent_id: status.agent_id.clone(),
+        uuid: status.uuid.clone(),
+        ..Default::default()
+    }
+}
+
 /// In place of an update that is too large. A result that cannot be told has failed.
 pub(crate) fn shortened(status: &v1::TaskStatus, why: String) -> v1::TaskStatus {
     let state = match status.state() {

@@ -74,7 +74,7 @@ pub(crate) fn shown(text: &str) -> String {
         return text.to_owned();
     }
     // All before the last one: a password may have any character.
-    format!("{}{hosts}", &text[..text.len() - rest.len()])
+    format!("{}***@{hosts}", &text[..text.len() - rest.len()])
 }
 
 fn address(text: &str) -> Result<String, MastersError> {
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn passwords_are_not_told() {
-        assert_eq!(shown("zk://me:se,c@ret@a:2181,b:2181/mesos"), "zk://a:2181,b:2181/mesos");
+        assert_eq!(shown("zk://me:se,c@ret@a:2181,b:2181/mesos"), "zk://***@a:2181,b:2181/mesos");
         for plain in ["mesos://master@a:1", "a:1,master@b:2", "file:///etc/x@y", "zk://a/mesos"] {
             assert_eq!(shown(plain), plain);
         }

@@ -18,6 +18,7 @@ use tracing::error;
 
 use super::Driver;
 use crate::{
+    convert,
     error::Error,
     java::{FRAME, Messages, call_back, panic_text, start_thread},
     runtime,
@@ -89,7 +90,9 @@ impl Callbacks {
         let Some(runtime) = self.driver.link.get().map(|link| link.runtime.clone()) else { return };
         while let Some(event) = runtime::block_on(&runtime, events.next()) {
             let update = match &event {
-                Event::Update(status) if self.driver.settings.implicit => Some(status.clone()),
+                Event::Update(status) if self.driver.settings.implicit => {
+                    Some(convert::to_acknowledge(status))
+                }
                 _ => None,
             };
             self.note(&event);
