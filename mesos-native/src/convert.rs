@@ -4,8 +4,13 @@ use std::time::Duration;
 
 use mezz_sdk::v1;
 
+use crate::error::Error;
+
 /// Rule 30: nothing is refused for longer.
 const LONGEST_REFUSAL: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// What an update's `uuid` has.
+const UUID_BYTES: usize = 16;
 
 /// How long a declined offer's resources are refused; `None` is the default. What is not a
 /// number, or negative, is the default, too (rule 30).
@@ -30,15 +35,16 @@ pub(crate) fn launch(tasks: Vec<v1::TaskInfo>) -> Vec<v1::offer::Operation> {
 }
 
 /// Fills in what a program may leave to libmesos: the user and the host's name; and, as a
-/// master does that authenticates, the credential's principal (rule 6).
+/// master does that authenticates, the credential's principal (rule 6). Fails when the user
+/// is not known: no other may take its place, for the tasks run as this user.
 pub(crate) fn complete(
     framework: &mut v1::FrameworkInfo,
     credential: Option<&v1::Credential>,
-    user: impl FnOnce() -> String,
+    user: impl FnOnce() -> Result<String, Error>,
     hostname: impl FnOnce() -> Option<String>,
-) {
+) -> Result<(), Error> {
     if framework.user.is_empty() {
-        framework.user = user();
+        framework.user = user()?;
     }
     if framework.hostname.as_ref().is_none_or(String::is_empty) {
         framework.hostname = hostname();
@@ -46,11 +52,57 @@ pub(crate) fn complete(
     if framework.principal.is_none() {
         framework.principal = credential.map(|c| c.principal.clone());
     }
+    Ok(())
 }
 
 /// The tasks of `reconcileTasks`, of which only the ids are used.
 pub(crate) fn asked_for(status: v1::TaskStatus) -> (v1::TaskId, Option<v1::AgentId>) {
     (status.task_id, status.agent_id.filter(|id| !id.value.is_empty()))
+}
+
+/// Whether a master takes these operations. It ends the subscription for those that lack what
+/// their type names; operations that it does not know it answers.
+pub(crate) fn check(operations: &[v1::offer::Operation]) -> Result<(), Error> {
+    use v1::offer::operation::Type;
+    for (index, operation) in operations.iter().enumerate() {
+        let field = match operation.r#type() {
+            Type::Launch if operation.launch.is_none() => "launch",
+            Type::LaunchGroup if operation.launch_group.is_none() => "launch_group",
+            _ => continue,
+        };
+        return Err(Error::Operation { index, field });
+    }
+    Ok(())
+}
+
+/// Whether it can be acknowledged: masters end the subscription for another `uuid`. None at
+/// all needs no acknowledgement.
+pub(crate) fn has_uuid(status: &v1::TaskStatus) -> bool {
+    status.uuid.as_ref().is_none_or(|uuid| uuid.is_empty() || uuid.len() == UUID_BYTES)
+}
+
+/// What an acknowledgement needs of an update, and not its `data`.
+pub(crate) fn to_acknowledge(status: &v1::TaskStatus) -> v1::TaskStatus {
+    v1::TaskStatus {
+        task_id: status.task_id.clone(),
+        agent_id: status.agent_id.clone(),
+        uuid: status.uuid.clone(),
+        ..Default::default()
+    }
+}
+
+/// In place of an update that is too large. A result that cannot be told has failed.
+pub(crate) fn shortened(status: &v1::TaskStatus, why: String) -> v1::TaskStatus {
+    let state = match status.state() {
+        v1::TaskState::TaskFinished => v1::TaskState::TaskFailed,
+        other => other,
+    };
+    v1::TaskStatus {
+        task_id: status.task_id.clone(),
+        state: state as i32,
+        message: Some(why),
+        ..Default::default()
+    }
 }
 
 #[cfg(test)]
@@ -81,12 +133,55 @@ mod tests {
     fn fills_in_only_what_is_left_out() {
         let credential = v1::Credential { principal: "spark".into(), secret: None };
         let mut info = v1::FrameworkInfo::default();
-        complete(&mut info, Some(&credential), || "me".into(), || Some("here".into()));
+        complete(&mut info, Some(&credential), || Ok("me".into()), || Some("here".into())).unwrap();
         assert_eq!((info.user.as_str(), info.hostname.as_deref()), ("me", Some("here")));
         assert_eq!(info.principal.as_deref(), Some("spark"));
         let before = info.clone();
-        complete(&mut info, None, || "x".into(), || None);
+        complete(&mut info, None, || Ok("x".into()), || None).unwrap();
         assert_eq!(info, before);
+    }
+
+    #[test]
+    fn an_unknown_user_is_no_other_user() {
+        let mut info = v1::FrameworkInfo::default();
+        let refused = complete(&mut info, None, || Err(Error::NoUser(12345)), || None);
+        assert!(refused.unwrap_err().to_string().contains("12345"));
+        assert_eq!(info.user, "");
+    }
+
+    #[test]
+    fn a_result_that_cannot_be_told_has_failed() {
+        let of = |state: v1::TaskState| {
+            let status = v1::TaskStatus {
+                task_id: v1::TaskId { value: "t".into() },
+                state: state as i32,
+                data: Some(vec![1]),
+                ..Default::default()
+            };
+            shortened(&status, "too large".into())
+        };
+        let failed = of(v1::TaskState::TaskFinished);
+        assert_eq!((failed.state(), failed.message()), (v1::TaskState::TaskFailed, "too large"));
+        assert_eq!((failed.task_id.value.as_str(), failed.data), ("t", None));
+        assert_eq!(of(v1::TaskState::TaskRunning).state(), v1::TaskState::TaskRunning);
+    }
+
+    #[test]
+    fn what_a_master_would_end_the_subscription_for_is_found() {
+        use v1::offer::operation::{Launch, Type};
+        let of = |kind: i32, launch| v1::offer::Operation {
+            r#type: Some(kind),
+            launch,
+            ..Default::default()
+        };
+        let launch = of(Type::Launch as i32, Some(Launch::default()));
+        assert!(check(&[launch.clone(), of(Type::Reserve as i32, None), of(999, None)]).is_ok());
+        let error = check(&[launch, of(Type::Launch as i32, None)]).unwrap_err().to_string();
+        assert!(error.starts_with("operations[1].launch: "), "{error}");
+        assert!(check(&[of(Type::LaunchGroup as i32, None)]).is_err());
+        let status = |uuid| v1::TaskStatus { uuid, ..Default::default() };
+        assert!(has_uuid(&status(None)) && has_uuid(&status(Some(vec![1; 16]))));
+        assert!(!has_uuid(&status(Some(vec![1; 3]))));
     }
 
     #[test]

@@ -18,6 +18,10 @@ pub(crate) enum Error {
     ImplicitAcknowledgements,
     #[error("offerConstraints: are not supported by updateFramework; leave them empty")]
     Constraints,
+    #[error("operations[{index}].{field}: must be set for an operation of this type")]
+    Operation { index: usize, field: &'static str },
+    #[error("framework.user: is empty, and this process' user id {0} has no name; set it")]
+    NoUser(u32),
     #[error("Expecting '{0}' to be set in the environment")]
     Variable(&'static str),
     #[error(transparent)]

@@ -20,6 +20,9 @@ use crate::{error::Error, life::Status};
 /// Local references that one callback or one message needs; more only cost time.
 pub(crate) const FRAME: usize = 16;
 
+/// As libmesos' threads have: callbacks may recurse deeply, and `-Xss` does not count here.
+const STACK_BYTES: usize = 8 << 20;
+
 /// The body of every native method: errors and panics become a `RuntimeException`.
 pub(crate) fn enter<'l, T: Default>(
     env: &mut EnvUnowned<'l>,
@@ -245,7 +248,12 @@ pub(crate) fn start_thread(
         detach(&vm);
     };
     let name = name.to_string_lossy().into_owned();
-    thread::Builder::new().name(name).spawn(run).map(drop).map_err(Error::Thread)
+    thread::Builder::new()
+        .name(name)
+        .stack_size(STACK_BYTES)
+        .spawn(run)
+        .map(drop)
+        .map_err(Error::Thread)
 }
 
 /// As a daemon, which `jni` cannot: other threads keep a program from ending, also one that

@@ -1,6 +1,9 @@
 //! The states of a driver, as libmesos has them, and who waits for its end.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    thread::{self, ThreadId},
+};
 
 /// `org.apache.mesos.Protos.Status`, by number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +20,8 @@ struct State {
     status: Status,
     /// A call to `stop` has not done yet what it must.
     stopping: bool,
+    /// The thread that is in a callback.
+    calling: Option<ThreadId>,
 }
 
 impl State {
@@ -59,7 +64,7 @@ pub(crate) struct Life {
 
 impl Life {
     pub fn new() -> Self {
-        let state = State { status: Status::NotStarted, stopping: false };
+        let state = State { status: Status::NotStarted, stopping: false, calling: None };
         Self { state: Mutex::new(state), changed: Condvar::new() }
     }
 
@@ -101,12 +106,42 @@ impl Life {
         answer
     }
 
-    /// Waits until the driver does not run, and until it is known to the master that it was
-    /// stopped: the program may exit right after.
+    /// A callback may be made: the driver runs. It lasts until the answer is dropped.
+    pub fn callback(&self) -> Option<Callback<'_>> {
+        let mut state = self.lock();
+        (state.status == Status::Running).then(|| {
+            state.calling = Some(thread::current().id());
+            Callback { life: self }
+        })
+    }
+
+    /// Waits until the driver does not run, until it is known to the master that it was
+    /// stopped, and until a callback that was under way has returned: the program may exit
+    /// right after. As with libmesos, the callback of a driver that had ended before is not
+    /// waited for, nor one that asks itself.
     pub fn join(&self) -> Status {
-        let busy = |state: &mut State| state.status == Status::Running || state.stopping;
-        let state = self.changed.wait_while(self.lock(), busy);
+        let state = self.lock();
+        let ran = state.status == Status::Running;
+        let asks = Some(thread::current().id());
+        let busy = |state: &mut State| {
+            let calling = ran && state.calling.is_some() && state.calling != asks;
+            state.status == Status::Running || state.stopping || calling
+        };
+        let state = self.changed.wait_while(state, busy);
         state.unwrap_or_else(PoisonError::into_inner).status
+    }
+}
+
+/// A callback is under way.
+#[derive(Debug)]
+pub(crate) struct Callback<'a> {
+    life: &'a Life,
+}
+
+impl Drop for Callback<'_> {
+    fn drop(&mut self) {
+        self.life.lock().calling = None;
+        self.life.changed.notify_all();
     }
 }
 
@@ -141,6 +176,34 @@ mod tests {
         assert_eq!(life.stop(), (Status::Aborted, true));
         life.stopped();
         assert_eq!(life.join(), Status::Stopped);
+    }
+
+    /// The main thread of most programs exits as soon as `run()` returns: it must not cut off
+    /// the callback that tells why.
+    #[test]
+    fn join_waits_until_the_callback_has_returned() {
+        let life = Arc::new(Life::new());
+        assert!(life.callback().is_none());
+        life.start();
+        let (returns, told) = std::sync::mpsc::channel();
+        let waiting = thread::spawn({
+            let life = life.clone();
+            move || {
+                let _ = returns.send(life.status());
+                returns.send(life.join())
+            }
+        });
+        let callback = life.callback().expect("the driver runs");
+        let soon = std::time::Duration::from_millis(500);
+        assert_eq!(told.recv(), Ok(Status::Running), "it is about to join");
+        assert!(told.recv_timeout(soon).is_err(), "it runs");
+        life.abort();
+        assert!(told.recv_timeout(soon).is_err(), "the callback is under way");
+        assert_eq!(life.join(), Status::Aborted, "asked by the callback itself");
+        drop(callback);
+        assert_eq!(told.recv_timeout(soon * 50), Ok(Status::Aborted));
+        waiting.join().unwrap().unwrap();
+        assert!(life.callback().is_none());
     }
 
     #[test]

@@ -5,6 +5,9 @@ use thiserror::Error;
 /// Where a master listens when only its host is named.
 const PORT: u16 = 5050;
 
+/// What may stand before hosts.
+const SCHEMES: [&str; 4] = ["mesos://", "zk://", "http://", "https://"];
+
 /// Where the masters are found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Masters {
@@ -39,10 +42,14 @@ pub(crate) fn parse(text: &str) -> Result<Masters, MastersError> {
     }
     let list = text.strip_prefix("mesos://").unwrap_or(text);
     if list.starts_with("zk://") {
-        return Err(MastersError::ZooKeeper(text.to_owned()));
+        return Err(MastersError::ZooKeeper(shown(text)));
     }
     if ["local", "localquiet"].contains(&list) {
         return Err(MastersError::Local(text.to_owned()));
+    }
+    if shown(list) != list {
+        // Nothing of it: a comma may be the password's.
+        return Err(MastersError::Address(shown(text)));
     }
     list.split(',').map(|one| address(one.trim())).collect::<Result<_, _>>().map(Masters::Listed)
 }
@@ -53,6 +60,21 @@ pub(crate) fn parse_file(text: &str) -> Result<Vec<String>, MastersError> {
         Masters::Listed(masters) => Ok(masters),
         Masters::In(path) => Err(MastersError::Nested(path)),
     }
+}
+
+/// As it may be logged: without the user and password that a ZooKeeper's address may have.
+pub(crate) fn shown(text: &str) -> String {
+    let mut rest = text;
+    while let Some(after) = SCHEMES.iter().find_map(|scheme| rest.strip_prefix(scheme)) {
+        rest = after;
+    }
+    let master = |one: &str| one.rsplit_once('@').is_none_or(|(who, _)| who.trim() == "master");
+    let Some((_, hosts)) = rest.rsplit_once('@') else { return text.to_owned() };
+    if text.starts_with("file://") || rest.split(',').all(master) {
+        return text.to_owned();
+    }
+    // All before the last one: a password may have any character.
+    format!("{}***@{hosts}", &text[..text.len() - rest.len()])
 }
 
 fn address(text: &str) -> Result<String, MastersError> {
@@ -126,6 +148,18 @@ mod tests {
             assert!(error.contains(text) && error.contains("host1:5050,host2:5050"), "{error}");
         }
         assert!(parse("local").unwrap_err().to_string().contains("mezz local"));
+    }
+
+    #[test]
+    fn passwords_are_not_told() {
+        assert_eq!(shown("zk://me:se,c@ret@a:2181,b:2181/mesos"), "zk://***@a:2181,b:2181/mesos");
+        for plain in ["mesos://master@a:1", "a:1,master@b:2", "file:///etc/x@y", "zk://a/mesos"] {
+            assert_eq!(shown(plain), plain);
+        }
+        for secret in ["zk://me:se,cret@a:1/m", "mesos://zk://me:se,cret@a:1", "me:se,cret@a:1"] {
+            let error = parse(secret).unwrap_err().to_string();
+            assert!(!error.contains("se,") && !error.contains("cret"), "{error}");
+        }
     }
 
     #[test]

@@ -25,6 +25,13 @@ pub mod weight;
 /// master or agent would misunderstand. Both speak the same one, or do not join.
 pub const LINK_PROTOCOL: u32 = 2;
 
+/// Largest call of a framework that a master takes, in bytes. A call with 10,000 tasks fits.
+/// A larger one ends the stream.
+pub const MAX_SCHEDULER_CALL_BYTES: usize = 4 << 20;
+
+/// Largest call of an executor that an agent takes, in bytes. A larger one ends the stream.
+pub const MAX_EXECUTOR_CALL_BYTES: usize = 16 << 20;
+
 /// Metadata of a status `UNAVAILABLE`: this master does not lead. The value is the
 /// leader's `host:port`, or empty when none is known.
 pub const LEADER_KEY: &str = "mezz-leader";

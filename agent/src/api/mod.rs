@@ -42,7 +42,7 @@ pub(crate) use self::{
 use crate::{containerizer::Containerizer, metrics::Metrics, shell::Input};
 
 /// Largest message that a peer may send, in bytes.
-const MAX_MESSAGE: usize = 16 << 20;
+const MAX_MESSAGE: usize = mezz_proto::MAX_EXECUTOR_CALL_BYTES;
 
 /// What requests are answered from.
 pub(crate) struct Served {

@@ -7,6 +7,7 @@ use std::{
 };
 
 use mezz_proto::{
+    MAX_EXECUTOR_CALL_BYTES,
     ids::{AgentId, TaskId},
     time::Time,
     v1::{
@@ -18,9 +19,10 @@ use mezz_proto::{
         task_status::Source,
     },
 };
+use prost::Message as _;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::sync::oneshot;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{Closed, Event, ExecutorOptions, UpdateError};
 use crate::drive::{self, Action, LinkEnd};
@@ -36,8 +38,11 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const REGISTRATION_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a stopping driver waits for acknowledgements.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
-/// Updates that the agent has not acknowledged. All of them go into one SUBSCRIBE.
+/// Updates that the agent has not acknowledged.
 pub(super) const MAX_UPDATES: usize = 10_000;
+/// Updates are told with SUBSCRIBE up to so many bytes. It has to stay below what an agent
+/// takes in one message; the rest follows in messages of their own.
+const SUBSCRIBE_BYTES: usize = MAX_EXECUTOR_CALL_BYTES / 2;
 /// How long the agent may take to read the last calls.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -277,9 +282,19 @@ impl drive::Driver for Driver {
 impl Driver {
     fn connect(&mut self, now: Time, out: &mut Actions) {
         self.phase = Phase::Connecting { until: now + SUBSCRIBE_TIMEOUT };
-        self.told = self.updates.len();
-        let unacknowledged_updates =
-            self.updates.iter().map(|status| call::Update { status: status.clone() }).collect();
+        let mut room = SUBSCRIBE_BYTES;
+        let fits = |status: &&v1::TaskStatus| {
+            let left = room.checked_sub(status.encoded_len());
+            room = left.unwrap_or_default();
+            left.is_some()
+        };
+        let unacknowledged_updates: Vec<_> = self
+            .updates
+            .iter()
+            .take_while(fits)
+            .map(|status| call::Update { status: status.clone() })
+            .collect();
+        self.told = unacknowledged_updates.len();
         let subscribe = call::Subscribe {
             unacknowledged_tasks: self.tasks.values().cloned().collect(),
             unacknowledged_updates,
@@ -334,9 +349,15 @@ impl Driver {
             return Err(UpdateError::TooMany { limit: MAX_UPDATES });
         }
         let status = self.complete(now, status);
-        self.updates.push_back(status.clone());
-        let update = Some(call::Update { status });
-        self.send(Call { update, ..self.call(Type::Update) }, out);
+        let update = Some(call::Update { status: status.clone() });
+        let call = Call { update, ..self.call(Type::Update) };
+        let bytes = call.encoded_len();
+        if bytes > MAX_EXECUTOR_CALL_BYTES {
+            // Kept, it would end every subscription.
+            return Err(UpdateError::TooLarge { bytes, limit: MAX_EXECUTOR_CALL_BYTES });
+        }
+        self.updates.push_back(status);
+        self.send(call, out);
         Ok(())
     }
 
@@ -354,7 +375,9 @@ impl Driver {
     }
 
     fn is_new(&mut self, task: &v1::TaskInfo) -> bool {
-        self.tasks.insert(TaskId::from(&task.task_id), task.clone()).is_none()
+        // The agent is told again which tasks these are, not what they are.
+        let told = v1::TaskInfo { data: None, executor: None, ..task.clone() };
+        self.tasks.insert(TaskId::from(&task.task_id), told).is_none()
     }
 
     fn stop(&mut self, now: Time, out: &mut Actions) {
@@ -403,10 +426,19 @@ impl Driver {
         }
     }
 
+    /// Sends now, or never. What is too large is dropped, for the agent would end the
+    /// subscription for it.
     fn send(&self, call: Call, out: &mut Actions) {
-        if self.phase == Phase::Subscribed {
-            out.push(Action::Send(Box::new(call)));
+        if self.phase != Phase::Subscribed {
+            return;
         }
+        let bytes = call.encoded_len();
+        if bytes > MAX_EXECUTOR_CALL_BYTES {
+            let kind = call.r#type().as_str_name();
+            warn!(kind, bytes, limit = MAX_EXECUTOR_CALL_BYTES, "a call is too large; dropped");
+            return;
+        }
+        out.push(Action::Send(Box::new(call)));
     }
 }
 

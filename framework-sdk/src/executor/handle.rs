@@ -28,6 +28,14 @@ pub enum UpdateError {
         /// How many may wait.
         limit: usize,
     },
+    /// No agent takes so large an update. Report the state with less `data`.
+    #[error("the update is {bytes} bytes, and {limit} are allowed; report it with less `data`")]
+    TooLarge {
+        /// Its bytes on the wire.
+        bytes: usize,
+        /// How many an agent takes.
+        limit: usize,
+    },
 }
 
 /// Something that the agent, or the driver, tells the executor.
@@ -109,8 +117,8 @@ impl Executor {
     ///
     /// # Errors
     /// [`UpdateError::TooMany`] while 10,000 updates are not acknowledged, as may
-    /// be when the agent is away for long; [`UpdateError::Closed`] otherwise. The
-    /// update is not kept then.
+    /// be when the agent is away for long; [`UpdateError::TooLarge`] above 16 MiB;
+    /// [`UpdateError::Closed`] otherwise. The update is not kept then.
     pub async fn update(&self, status: v1::TaskStatus) -> Result<(), UpdateError> {
         let (taken, answer) = oneshot::channel();
         self.tell(Command::Update { status: Box::new(status), taken }).await?;
@@ -130,7 +138,8 @@ impl Executor {
         self.update(v1::TaskStatus { task_id, state: state as i32, ..Default::default() }).await
     }
 
-    /// Sends to the framework, at most once: dropped while the agent is away.
+    /// Sends to the framework, at most once: dropped while the agent is away, and
+    /// above 16 MiB.
     pub async fn message(&self, data: impl Into<Vec<u8>>) -> Result<(), Closed> {
         self.tell(Command::Message(data.into())).await
     }

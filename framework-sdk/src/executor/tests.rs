@@ -124,6 +124,19 @@ impl Env {
         answer.try_recv().expect("answered at once")
     }
 
+    /// One whose `data` has so many bytes.
+    fn update_with(&mut self, id: &str, bytes: usize) -> Result<(), UpdateError> {
+        let status = v1::TaskStatus {
+            task_id: task_id(id),
+            state: v1::TaskState::TaskFinished as i32,
+            data: Some(vec![0; bytes]),
+            ..Default::default()
+        };
+        let (taken, mut answer) = oneshot::channel();
+        self.command(Command::Update { status: Box::new(status), taken });
+        answer.try_recv().expect("answered at once")
+    }
+
     fn lose(&mut self) {
         self.act(|d, now, out| d.on_link_end(now, LinkEnd::Lost("cable".into()), out));
     }
@@ -287,4 +300,35 @@ fn asking_again_does_not_put_off_the_end() {
     env.command(Command::Stop);
     env.act(|d, now, out| d.on_unheard(now, out));
     assert_eq!(env.driver.next_deadline(), end);
+}
+
+#[test]
+fn what_no_agent_takes_is_not_sent() {
+    let mut env = Env::subscribed(LONG);
+    let refused = env.update_with("t", 16 << 20);
+    assert!(
+        matches!(refused, Err(UpdateError::TooLarge { bytes, limit }) if bytes > limit),
+        "{refused:?}"
+    );
+    env.command(Command::Message(vec![0; 16 << 20]));
+    assert!(env.calls.is_empty());
+    env.update("t", v1::TaskState::TaskFailed);
+    assert_eq!(env.sent_updates().len(), 1);
+}
+
+/// Together they are more than an agent takes in one message.
+#[test]
+fn large_updates_follow_the_subscription() {
+    let mut env = Env::subscribed(LONG);
+    env.lose();
+    for i in 0..20 {
+        env.update_with(&i.to_string(), 1 << 20).unwrap();
+    }
+    env.wait();
+    let told = env.connects.pop().unwrap().subscribe.unwrap().unacknowledged_updates;
+    assert_eq!(told.len(), 7);
+    env.subscribe();
+    let all: Vec<_> = told.into_iter().map(|u| u.status).chain(env.sent_updates()).collect();
+    let ids: Vec<_> = all.iter().map(|status| status.task_id.value.clone()).collect();
+    assert_eq!(ids, (0..20).map(|i| i.to_string()).collect::<Vec<_>>());
 }

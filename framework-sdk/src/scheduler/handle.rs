@@ -131,7 +131,8 @@ impl Scheduler {
     ///
     /// The master answers an operation or task that it cannot use with an update
     /// (`TASK_ERROR`), but refuses a malformed call (gRPC `INVALID_ARGUMENT`):
-    /// that ends the driver with [`Event::Error`].
+    /// that ends the driver with [`Event::Error`]. A call of more than 4 MiB is not sent: each
+    /// of its tasks is reported as `TASK_DROPPED` (or `TASK_LOST`), and the offers go back.
     pub async fn accept(
         &self,
         offers: Vec<v1::OfferId>,
@@ -200,7 +201,7 @@ impl Scheduler {
         self.tell(Command::ShutdownExecutor { executor, agent }).await
     }
 
-    /// Sends to an executor, at most once.
+    /// Sends to an executor, at most once. More than 4 MiB are dropped.
     pub async fn message(
         &self,
         agent_id: v1::AgentId,

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// Largest message of a framework. A call with 10,000 tasks fits.
-pub const MAX_CALL_BYTES: usize = 4 << 20;
+/// Largest message of a framework.
+pub const MAX_CALL_BYTES: usize = mezz_proto::MAX_SCHEDULER_CALL_BYTES;
 
 /// Largest message of an agent. A reregistration with 100,000 tasks fits.
 pub const MAX_AGENT_MESSAGE_BYTES: usize = 64 << 20;

@@ -92,8 +92,12 @@ impl Callbacks {
         while let Some(event) = runtime::block_on(&runtime, events.next()) {
             // Also of a driver that was aborted: its tasks have to end.
             let shuts_down = event == Event::Shutdown;
-            if self.driver.is_heard() && !call_back(env, FRAME, |env| self.tell(env, event)) {
-                self.driver.abort();
+            let driver = self.driver.clone();
+            if let Some(callback) = driver.callback() {
+                if !call_back(env, FRAME, |env| self.tell(env, event)) {
+                    driver.abort();
+                }
+                drop(callback);
             }
             if shuts_down {
                 self.driver.shut_down();

@@ -13,6 +13,9 @@ const REQUIRED: [&str; 5] = [
     "MESOS_DIRECTORY",
 ];
 
+/// What libmesos takes when the variable is not there.
+const RECOVERY_TIMEOUT: &str = "15mins";
+
 /// The SDK's settings from these variables.
 pub(super) fn options(var: impl Fn(&str) -> Option<String>) -> Result<ExecutorOptions, Error> {
     let var = |name: &str| var(name).filter(|value| !value.is_empty());
@@ -28,7 +31,8 @@ pub(super) fn options(var: impl Fn(&str) -> Option<String>) -> Result<ExecutorOp
         }
         // Executors of frameworks that do not checkpoint end with their agent (rule 53).
         "MESOS_RECOVERY_TIMEOUT" => {
-            var(name).filter(|_| var("MESOS_CHECKPOINT").is_some_and(|value| value == "1"))
+            let checkpoints = var("MESOS_CHECKPOINT").is_some_and(|value| value == "1");
+            checkpoints.then(|| var(name).unwrap_or_else(|| RECOVERY_TIMEOUT.to_owned()))
         }
         _ => var(name),
     })?;
@@ -65,6 +69,8 @@ mod tests {
         assert_eq!(options.recovery_timeout, Some(Duration::from_secs(900)));
         let options = read(&[("MESOS_AGENT_ENDPOINT", "a:1"), ("MESOS_CHECKPOINT", "0")]).unwrap();
         assert_eq!((options.agent.as_str(), options.recovery_timeout), ("a:1", None));
+        let options = read(&[("MESOS_RECOVERY_TIMEOUT", "")]).unwrap();
+        assert_eq!(options.recovery_timeout, Some(Duration::from_secs(900)));
     }
 
     #[test]

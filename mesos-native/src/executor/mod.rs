@@ -20,19 +20,23 @@ use mezz_sdk::{
 };
 use nix::{
     sys::signal::{Signal, killpg},
-    unistd,
+    unistd::Pid,
 };
 use tokio::{runtime::Handle, time::sleep};
 use tracing::warn;
 
 use crate::{
+    convert,
     error::Error,
-    life::{Life, Status},
+    life::{Callback, Life, Status},
     runtime,
 };
 
 /// Pause before an update is offered again to a driver that holds as many as it can.
 const FULL_PAUSE: Duration = Duration::from_millis(50);
+
+/// Not by its number: in a container that may be 1, by which every process is meant.
+const OWN_GROUP: Pid = Pid::from_raw(0);
 
 /// One driver. References to the JVM's objects are held only by the callbacks' thread.
 struct Driver {
@@ -84,8 +88,17 @@ impl Driver {
     /// kept, the caller waits.
     fn update(&self, status: v1::TaskStatus) -> Status {
         self.call(|calls| async move {
-            while let Err(UpdateError::TooMany { .. }) = calls.update(status.clone()).await {
-                sleep(FULL_PAUSE).await;
+            loop {
+                match calls.update(status.clone()).await {
+                    Err(UpdateError::TooMany { .. }) => sleep(FULL_PAUSE).await,
+                    Err(error @ UpdateError::TooLarge { .. }) => {
+                        warn!(task = status.task_id.value, %error, "a state is reported in short");
+                        // Fails only when the driver has ended.
+                        let _ = calls.update(convert::shortened(&status, error.to_string())).await;
+                        break;
+                    }
+                    Ok(()) | Err(UpdateError::Closed(_)) => break,
+                }
             }
         })
     }
@@ -122,9 +135,9 @@ impl Driver {
         self.life.abort().0
     }
 
-    /// Whether the program may be called.
-    fn is_heard(&self) -> bool {
-        self.life.is_running() && !self.shut_down.load(Ordering::Acquire)
+    /// The program may be called.
+    fn callback(&self) -> Option<Callback<'_>> {
+        if self.shut_down.load(Ordering::Acquire) { None } else { self.life.callback() }
     }
 
     /// The process ends after the grace period, as with libmesos: many executors do nothing
@@ -139,7 +152,10 @@ impl Driver {
             thread::sleep(grace);
             warn!("the executor did not end within {grace:?} of being told to; it is killed now");
             // What it started is in its process group, which the agent made for it.
-            let _ = killpg(unistd::getpgrp(), Signal::SIGKILL);
+            let _ = killpg(OWN_GROUP, Signal::SIGKILL);
+            // As the first process of a container it is not ended by a signal of its own.
+            // SAFETY: ends the process at once; nothing of it runs after this.
+            unsafe { nix::libc::_exit(1) };
         });
         if let Err(error) = started {
             warn!(%error, "cannot start a thread that would end this process; the agent must");

@@ -18,6 +18,7 @@ use tracing::error;
 
 use super::Driver;
 use crate::{
+    convert,
     error::Error,
     java::{FRAME, Messages, call_back, panic_text, start_thread},
     runtime,
@@ -89,19 +90,25 @@ impl Callbacks {
         let Some(runtime) = self.driver.link.get().map(|link| link.runtime.clone()) else { return };
         while let Some(event) = runtime::block_on(&runtime, events.next()) {
             let update = match &event {
-                Event::Update(status) if self.driver.settings.implicit => Some(status.clone()),
+                Event::Update(status) if self.driver.settings.implicit => {
+                    Some(convert::to_acknowledge(status))
+                }
                 _ => None,
             };
             self.note(&event);
-            if !self.driver.life.is_running() {
+            let driver = self.driver.clone();
+            let Some(callback) = driver.life.callback() else {
                 self.give_back(event);
                 continue;
-            }
+            };
             let capacity =
                 FRAME + if let Event::Offers(offers) = &event { offers.len() } else { 0 };
-            if !call_back(env, capacity, |env| self.tell(env, event)) {
-                self.driver.abort();
-            } else if let Some(status) = update {
+            let returned = call_back(env, capacity, |env| self.tell(env, event));
+            if !returned {
+                driver.abort();
+            }
+            drop(callback);
+            if let Some(status) = update.filter(|_| returned) {
                 // A driver that the callback aborted or stopped acknowledges nothing more.
                 self.driver.call(|calls| async move { calls.acknowledge(&status).await });
             }
@@ -111,7 +118,10 @@ impl Callbacks {
     fn note(&self, event: &Event) {
         let mut state = self.driver.state();
         match event {
-            Event::Subscribed { .. } => state.connected = true,
+            Event::Subscribed { .. } => {
+                state.connected = true;
+                state.subscribed = true;
+            }
             Event::Offers(offers) => state.offers.extend(offers.iter().map(|o| o.id.value.clone())),
             Event::Rescind(offer) => {
                 state.offers.remove(&offer.value);

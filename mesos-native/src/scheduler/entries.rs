@@ -18,6 +18,7 @@ use crate::{
     handles::Handles,
     java::{self, enter},
     life::Status,
+    masters,
 };
 
 static DRIVERS: Handles<Driver> = Handles::new();
@@ -52,7 +53,7 @@ fn settings(env: &mut Env<'_>, this: &JObject<'_>) -> Result<Settings, Error> {
     let credential_type = jni_sig!("Lorg/apache/mesos/Protos$Credential;");
     let credential = env.get_field(this, jni_str!("credential"), credential_type)?.l()?;
     let credential: Option<v1::Credential> = java::read_if_any(env, "credential", &credential)?;
-    complete(&mut framework, credential.as_ref());
+    complete(&mut framework, credential.as_ref())?;
     let master = env.get_field(this, jni_str!("master"), jni_sig!("Ljava/lang/String;"))?.l()?;
     if master.is_null() {
         return Err(Error::Null("master"));
@@ -73,16 +74,20 @@ fn settings(env: &mut Env<'_>, this: &JObject<'_>) -> Result<Settings, Error> {
     Ok(Settings { master, framework, suppressed_roles, implicit })
 }
 
-fn complete(framework: &mut v1::FrameworkInfo, credential: Option<&v1::Credential>) {
+fn complete(
+    framework: &mut v1::FrameworkInfo,
+    credential: Option<&v1::Credential>,
+) -> Result<(), Error> {
     convert::complete(framework, credential, user, || {
         unistd::gethostname().ok()?.into_string().ok()
-    });
+    })
 }
 
 /// The user that this process runs as.
-fn user() -> String {
-    let known = unistd::User::from_uid(unistd::geteuid());
-    known.ok().flatten().map_or_else(|| "root".to_owned(), |user| user.name)
+fn user() -> Result<String, Error> {
+    let uid = unistd::getuid();
+    let known = unistd::User::from_uid(uid).ok().flatten();
+    known.map(|user| user.name).ok_or(Error::NoUser(uid.as_raw()))
 }
 
 #[unsafe(export_name = "Java_org_apache_mesos_MesosSchedulerDriver_finalize")]
@@ -104,7 +109,7 @@ extern "system" fn start<'l>(mut env: EnvUnowned<'l>, this: JObject<'l>) -> JObj
         let scheduler_type = jni_sig!("Lorg/apache/mesos/Scheduler;");
         let scheduler = env.get_field(&this, jni_str!("scheduler"), scheduler_type)?.l()?;
         let masters = driver.masters().map_err(|error| {
-            let master = &driver.settings.master;
+            let master = masters::shown(&driver.settings.master);
             format!("Failed to create a master detector for '{master}': {error}")
         });
         let events =
@@ -197,6 +202,7 @@ extern "system" fn accept_offers<'l>(
     answer(&mut env, &this, |env, driver| {
         let offers = java::read_all(env, "offerIds", &offers)?;
         let operations = java::read_all(env, "operations", &operations)?;
+        convert::check(&operations)?;
         let filters = java::read_if_any(env, "filters", &filters)?;
         Ok(driver.accept(offers, operations, filters))
     })
@@ -303,7 +309,7 @@ fn update(
     suppressed_roles: &JObject<'_>,
 ) -> Result<Status, Error> {
     let mut framework = java::read(env, "frameworkInfo", framework)?;
-    complete(&mut framework, None);
+    complete(&mut framework, None)?;
     let suppressed = java::read_strings(env, "suppressedRoles", suppressed_roles)?;
     Ok(driver.call(|calls| async move { calls.update_framework(framework, &suppressed).await }))
 }
@@ -319,7 +325,12 @@ extern "system" fn acknowledge_status_update<'l>(
         if driver.life.is_running() && driver.settings.implicit {
             return Err(Error::ImplicitAcknowledgements);
         }
-        let status = java::read(env, "taskStatus", &status)?;
+        let status: v1::TaskStatus = java::read(env, "taskStatus", &status)?;
+        if !convert::has_uuid(&status) {
+            // As Mesos' masters do.
+            warn!(task = status.task_id.value, "an acknowledgement whose uuid is none; dropped");
+            return Ok(driver.life.status());
+        }
         Ok(driver.call(|calls| async move { calls.acknowledge(&status).await }))
     })
 }

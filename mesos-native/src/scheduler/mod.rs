@@ -27,6 +27,8 @@ use crate::{
 
 /// How long `stop` waits for the master to confirm that the framework is torn down.
 const TEARDOWN_PATIENCE: Duration = Duration::from_secs(10);
+/// The same, while no master is connected: one may be about to take over.
+const RETURN_PATIENCE: Duration = Duration::from_secs(5);
 /// How long `stop` waits for what was sent before.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -59,8 +61,18 @@ struct Link {
 #[derive(Default)]
 struct State {
     connected: bool,
+    /// The master knows the framework.
+    subscribed: bool,
     /// Offers that the program has not answered: an aborted driver gives them back.
     offers: BTreeSet<String>,
+}
+
+impl State {
+    /// How long a teardown may take; of a framework that no master knows there is none.
+    fn teardown_patience(&self) -> Option<Duration> {
+        let patience = if self.connected { TEARDOWN_PATIENCE } else { RETURN_PATIENCE };
+        self.subscribed.then_some(patience)
+    }
 }
 
 impl Driver {
@@ -137,14 +149,14 @@ impl Driver {
         }
     }
 
-    /// Ends the driver. Without `failover` the framework and its tasks end, too, if the
-    /// master can be told.
+    /// Ends the driver. Without `failover` the framework and its tasks end, too, if a
+    /// master can be told: while none is connected, one that returns is waited for.
     fn stop(&self, failover: bool) -> Status {
         let (answer, ends) = self.life.stop();
         if ends {
             if let Some(link) = self.link.get() {
-                let tear_down = !failover && self.state().connected;
-                runtime::block_on(&link.runtime, end(link.calls.clone(), tear_down));
+                let patience = self.state().teardown_patience().filter(|_| !failover);
+                runtime::block_on(&link.runtime, end(link.calls.clone(), patience));
             }
             self.life.stopped();
         }
@@ -156,7 +168,7 @@ impl Driver {
         let Some(link) = self.link.get() else { return };
         match self.life.status() {
             Status::Stopped => {
-                runtime::block_on(&link.runtime, end(link.calls.clone(), false));
+                runtime::block_on(&link.runtime, end(link.calls.clone(), None));
             }
             Status::Aborted => self.hold_nothing(link),
             Status::NotStarted | Status::Running => {}
@@ -184,13 +196,30 @@ impl Driver {
     }
 }
 
-async fn end(calls: Scheduler, tear_down: bool) {
-    if tear_down {
-        match timeout(TEARDOWN_PATIENCE, calls.teardown()).await {
+/// Tears the framework down first, if there is patience for it.
+async fn end(calls: Scheduler, teardown: Option<Duration>) {
+    if let Some(patience) = teardown {
+        match timeout(patience, calls.teardown()).await {
             Ok(_) => return,
             Err(_) => warn!("the master did not confirm the teardown; the framework may live on"),
         }
     }
     // Fails when it has ended already.
     let _ = timeout(STOP_PATIENCE, calls.stop()).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A master that fails over must not save a framework from its end.
+    #[test]
+    fn what_was_subscribed_is_torn_down_also_while_no_master_is_connected() {
+        let mut state = State::default();
+        assert_eq!(state.teardown_patience(), None);
+        (state.subscribed, state.connected) = (true, true);
+        assert_eq!(state.teardown_patience(), Some(TEARDOWN_PATIENCE));
+        state.connected = false;
+        assert_eq!(state.teardown_patience(), Some(RETURN_PATIENCE));
+    }
 }

@@ -309,7 +309,7 @@ impl Run {
 
     async fn report(&mut self, task: String, state: TaskState, data: Option<Vec<u8>>) {
         self.told_up = true;
-        let status = v1::TaskStatus {
+        let mut status = v1::TaskStatus {
             task_id: v1::TaskId { value: task },
             state: state as i32,
             data: data.filter(|d| !d.is_empty()),
@@ -318,6 +318,16 @@ impl Run {
         while let Err(error) = self.executor.update(status.clone()).await {
             match error {
                 UpdateError::TooMany { .. } => sleep(RETRY).await,
+                // Without its result the task has failed.
+                UpdateError::TooLarge { .. } if status.data.is_some() => {
+                    status = v1::TaskStatus {
+                        task_id: status.task_id,
+                        state: TaskState::TaskFailed as i32,
+                        message: Some(error.to_string()),
+                        ..Default::default()
+                    };
+                }
+                UpdateError::TooLarge { .. } => return,
                 // The agent has ended us; its next event says so.
                 UpdateError::Closed(_) => return,
             }

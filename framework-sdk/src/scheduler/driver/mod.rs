@@ -14,6 +14,7 @@ use std::{
 };
 
 use mezz_proto::{
+    MAX_SCHEDULER_CALL_BYTES,
     ids::{AgentId, ExecutorId, OfferId, TaskId},
     search::Search,
     time::Time,
@@ -22,7 +23,9 @@ use mezz_proto::{
         scheduler::{Call, call},
     },
 };
+use prost::Message as _;
 use rand::{SeedableRng, rngs::StdRng};
+use tracing::warn;
 
 use super::{
     AcknowledgeMode, Event, SchedulerOptions, calls, command::Command, handle::Delivery,
@@ -351,11 +354,20 @@ impl Driver {
         out.push(Action::Deliver(Box::new(delivery)));
     }
 
-    /// Sends now, or never: what must be sent later is kept by the caller.
+    /// Sends now, or never: what must be sent later is kept by the caller. A call that is too
+    /// large is dropped, for the master would end the subscription for it.
     fn send(&self, call: Call, out: &mut Actions) {
-        if self.is_subscribed() {
-            out.push(Action::Send(Box::new(self.stamped(call))));
+        if !self.is_subscribed() {
+            return;
         }
+        let call = self.stamped(call);
+        let bytes = call.encoded_len();
+        if bytes > MAX_SCHEDULER_CALL_BYTES {
+            let kind = call.r#type().as_str_name();
+            warn!(kind, bytes, limit = MAX_SCHEDULER_CALL_BYTES, "a call is too large; dropped");
+            return;
+        }
+        out.push(Action::Send(Box::new(call)));
     }
 
     fn stamped(&self, call: Call) -> Call {

@@ -1,10 +1,14 @@
 //! What the application asks for, where it takes more than a call.
 
-use mezz_proto::v1::{
-    self,
-    framework_info::capability::Type as Capability,
-    task_status::{Reason, Source},
+use mezz_proto::{
+    MAX_SCHEDULER_CALL_BYTES,
+    v1::{
+        self,
+        framework_info::capability::Type as Capability,
+        task_status::{Reason, Source},
+    },
 };
+use prost::Message as _;
 
 use super::{Actions, Driver, deliver};
 use crate::scheduler::{
@@ -22,17 +26,27 @@ impl Driver {
     ) {
         let named = offers.len();
         let live = self.take_live(offers);
-        let tasks = operations.iter().flat_map(launched_tasks);
-        if self.is_subscribed() && named > 0 && live.len() == named {
+        let usable = self.is_subscribed() && named > 0 && live.len() == named;
+        let call = self.stamped(calls::accept(live.clone(), operations, filters));
+        let bytes = call.encoded_len();
+        let operations = call.accept.iter().flat_map(|accept| &accept.operations);
+        let tasks = operations.flat_map(launched_tasks);
+        if usable && bytes <= MAX_SCHEDULER_CALL_BYTES {
             for task in tasks {
                 self.tasks.launched((&task.task_id).into(), (&task.agent_id).into());
             }
-            return self.send(calls::accept(live, operations, filters), out);
+            return self.send(call, out);
         }
-        let (reason, message) = if self.is_subscribed() {
-            (Reason::InvalidOffers, "an offer that it was launched on is gone")
+        let (reason, message) = if usable {
+            let text = format!(
+                "the call that launched it is {bytes} bytes, and {MAX_SCHEDULER_CALL_BYTES} are \
+                 allowed; launch fewer tasks in one call, or smaller ones"
+            );
+            (Reason::TaskInvalid, text)
+        } else if self.is_subscribed() {
+            (Reason::InvalidOffers, "an offer that it was launched on is gone".to_owned())
         } else {
-            (Reason::MasterDisconnected, "the master was away when it was launched")
+            (Reason::MasterDisconnected, "the master was away when it was launched".to_owned())
         };
         let aware = has_capability(&self.info, Capability::PartitionAware);
         let state = if aware { v1::TaskState::TaskDropped } else { v1::TaskState::TaskLost };
@@ -43,7 +57,7 @@ impl Driver {
                 state: state as i32,
                 source: Some(Source::Master as i32),
                 reason: Some(reason as i32),
-                message: Some(message.to_owned()),
+                message: Some(message.clone()),
                 ..Default::default()
             };
             deliver(out, Event::Update(status));

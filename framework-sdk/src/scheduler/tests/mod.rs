@@ -300,6 +300,39 @@ fn dead_offers_are_dropped_and_their_tasks_reported() {
     assert_eq!(decline.filters.unwrap().refuse_seconds, Some(0.0));
 }
 
+/// The master would end the subscription for it, and perhaps the framework.
+#[test]
+fn what_is_too_large_is_not_sent() {
+    let mut env = Env::subscribed();
+    env.offer("O1");
+    let large = |id: &str| v1::TaskInfo {
+        task_id: v1::TaskId { value: id.into() },
+        data: Some(vec![0; 3 << 20]),
+        ..Default::default()
+    };
+    let launch = |tasks| Command::Accept {
+        offers: vec![offer_id("O1")],
+        operations: vec![v1::offer::Operation {
+            launch: Some(v1::offer::operation::Launch { task_infos: tasks }),
+            ..Default::default()
+        }],
+        filters: None,
+    };
+    env.forget();
+    env.command(launch(vec![large("t1"), large("t2")]));
+    let Some(Event::Update(status)) = env.events.first() else { panic!("{:?}", env.events) };
+    assert_eq!(status.reason(), v1::task_status::Reason::TaskInvalid);
+    assert!(status.message().contains("4194304 are allowed"), "{}", status.message());
+    assert_eq!(env.states(), [v1::TaskState::TaskDropped; 2]);
+    assert_eq!(env.kinds(), [Type::Decline], "the offer is given back");
+    env.offer("O1");
+    env.command(launch(vec![large("t1")]));
+    assert_eq!(env.kinds(), [Type::Accept]);
+    let data = vec![0; 5 << 20];
+    env.command(Command::Message(v1::scheduler::call::Message { data, ..Default::default() }));
+    assert!(env.calls.is_empty() && env.other.is_empty());
+}
+
 #[test]
 fn frameworks_that_are_not_partition_aware_see_lost() {
     let framework = v1::FrameworkInfo { name: "f".into(), ..Default::default() };
