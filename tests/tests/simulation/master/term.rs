@@ -142,7 +142,9 @@ impl Term {
                 let id = state.agent.id.clone().unwrap_or_default().value;
                 self.agents.insert(id, state);
             }
-            Change::AgentRemoved(id) => _ = self.agents.remove(id.as_str()),
+            Change::AgentRemoved(id) | Change::AgentGone(id) => {
+                self.agents.remove(id.as_str());
+            }
             Change::Framework(state) => _ = self.frameworks.insert(id(&state.framework.id), state),
             Change::FrameworkRemoved(id) => _ = self.frameworks.remove(id.as_str()),
             Change::Task(task) => {
