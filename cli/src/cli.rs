@@ -126,6 +126,7 @@ mod tests {
             "isolation",
             "image_dir",
             "docker_config",
+            "native_library",
             "user",
             "agent_mezz",
             "agent_bridge_jar",

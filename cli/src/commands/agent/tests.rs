@@ -240,6 +240,10 @@ fn what_the_agent_says_of_its_options_can_be_typed() {
                 assert!(exists(flag), "{}: --{flag} in \"{text}\"", path.display());
                 named += 1;
             }
+            // `/flags` has Mesos' names, in Mesos' form.
+            if path.ends_with("api/about.rs") {
+                continue;
+            }
             // A user knows neither the names in the source nor what they would be there.
             let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
             for word in words.filter(|word| word.contains('_') && !fields.contains(word)) {
