@@ -23,6 +23,10 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 CPUS, MEM = 0.05, 8
 EXECUTOR_CPUS, EXECUTOR_MEM = 0.1, 32
 
+# Seconds between two reconciliations: of tasks of an agent that is not back yet nothing is
+# told (rule 38), and a call that was not taken is known by nothing else.
+ASK_EVERY = 3
+
 # What a call ends with while the master is away, or does not know this framework yet.
 AWAY = (OSError, client.http.client.HTTPException, Failed)
 
@@ -44,6 +48,7 @@ class HundredTasks:
         self.launched = {}
         self.done = {}
         self.lost = 0
+        self.asked = time.monotonic()
 
     def run(self):
         steps = self.steps()
@@ -52,11 +57,11 @@ class HundredTasks:
             if steps and len(self.done) >= steps[0][0]:
                 for words in steps.pop(0)[1]:
                     step(*words)
-            try:
-                event = self.framework.stream.next(patience=3)
-            except Silent:
-                # An agent that was away may have been asked about, and is not told of (rule 38).
+            if time.monotonic() > self.asked + ASK_EVERY:
                 self.reconcile()
+            try:
+                event = self.framework.stream.next(patience=ASK_EVERY)
+            except Silent:
                 continue
             if event is None:
                 self.connect()
@@ -91,6 +96,7 @@ class HundredTasks:
             self.reconcile()
 
     def reconcile(self):
+        self.asked = time.monotonic()
         tasks = [
             {"task_id": {"value": task_id}, "agent_id": agent}
             for task_id, (_, _, agent) in self.launched.items()
