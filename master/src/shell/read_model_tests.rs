@@ -133,6 +133,54 @@ fn a_task_id_used_again_on_another_agent_moves() {
     assert_eq!(model.tasks_by_state(), [("TASK_RUNNING", 1)]);
 }
 
+/// Rule 28: its framework knows that the first has ended.
+#[test]
+fn a_task_id_used_again_on_the_same_agent_is_a_new_task() {
+    let model = ReadModel::default();
+    model.apply(vec![
+        agent("a"),
+        task("f", "t", "a", TaskFinished),
+        task("f", "u", "a", TaskRunning),
+    ]);
+    let (_, mut stream) = model.subscribe();
+    model.apply(vec![task("f", "t", "a", TaskStaging)]);
+    let event = stream.events.try_recv().unwrap();
+    assert_eq!(event.task_added.as_ref().unwrap().task.task_id.value, "t", "{event:?}");
+    assert_eq!(sums(&model), [row("a", "cpus:2; mem:200", "", 2)]);
+    assert_eq!(
+        model.tasks_by_state().into_iter().filter(|(_, count)| *count > 0).collect::<Vec<_>>(),
+        [("TASK_STAGING", 1), ("TASK_RUNNING", 1)]
+    );
+    // It is the newest.
+    let newest = model.tasks(&mezz::ListTasksRequest { limit: Some(1), ..Default::default() });
+    assert_eq!(newest[0].task.task_id.value, "t");
+}
+
+/// Neither operators over gRPC nor pages nor streams.
+#[test]
+fn nobody_is_told_what_is_secret() {
+    let model = ReadModel::default();
+    let (_, mut stream) = model.subscribe();
+    let Change::Task(mut secret) = task("f", "t", "a", TaskRunning) else { unreachable!() };
+    let value = v1::secret::Value { data: b"hidden".to_vec() };
+    let secret_of = v1::Secret { value: Some(value), ..Default::default() };
+    let source = v1::volume::Source { secret: Some(secret_of), ..Default::default() };
+    let volume = v1::Volume { source: Some(source), ..Default::default() };
+    secret.container = Some(v1::ContainerInfo { volumes: vec![volume], ..Default::default() });
+    let Change::Framework(mut linked) = framework("f", FrameworkStatus::Active) else {
+        unreachable!()
+    };
+    linked.framework.webui_url = Some("http://u:hidden@host".to_owned());
+    model.apply(vec![Change::Framework(linked), Change::Task(secret)]);
+    let mut told = format!("{:?}{:?}", model.tasks(&Default::default()), model.frameworks(true));
+    while let Ok(event) = stream.events.try_recv() {
+        told += &format!("{event:?}");
+    }
+    let bytes = format!("{:?}", b"hidden");
+    assert!(!told.contains("hidden") && !told.contains(bytes.trim_matches(['[', ']'])), "{told}");
+    assert!(told.contains("http://host"), "{told}");
+}
+
 #[test]
 fn records_and_sums_may_come_and_go_in_any_order() {
     let model = ReadModel::default();

@@ -8,6 +8,7 @@ use std::{
 use mezz_proto::{
     ids::{AgentId, ExecutorId, FrameworkId, OfferId, TaskId},
     mezz::v1 as mezz,
+    pages::{hide_in_framework, hide_in_task},
     resources::Resources,
     v1,
 };
@@ -51,6 +52,13 @@ impl TaskEntry {
     /// It has ended, and its framework knows.
     pub fn is_completed(&self) -> bool {
         self.state.is_terminal() && !self.waits
+    }
+
+    /// Whether this is news of the same task. An id may be used again once its task has
+    /// ended and its framework knows (rule 28), and a task never moves.
+    fn is_of(&self, task: &v1::Task) -> bool {
+        let used_again = self.is_completed() && !task.state().is_terminal();
+        self.agent.as_str() == task.agent_id.value && !used_again
     }
 
     /// The message again. Never `None`, for the bytes are our own.
@@ -196,7 +204,7 @@ impl State {
                     }
                 }
             }
-            Change::Task(task) => self.put_task(&task, news),
+            Change::Task(task) => self.put_task(task, news),
             Change::TaskRemoved(framework, task) => self.remove_task(&framework, &task),
             Change::Executor(agent, framework, id, resources, info) => {
                 self.put_executor((agent, framework, id), resources, &info);
@@ -253,7 +261,8 @@ impl State {
         entry.record = Some(record);
     }
 
-    fn put_framework(&mut self, record: mezz::FrameworkState, news: Option<&mut News>) {
+    fn put_framework(&mut self, mut record: mezz::FrameworkState, news: Option<&mut News>) {
+        hide_in_framework(&mut record.framework);
         let id = FrameworkId::from(record.framework.id.clone().unwrap_or_default());
         let entry = self.frameworks.entry(id).or_default();
         news::framework(entry.record.as_deref(), &record);
@@ -263,7 +272,9 @@ impl State {
         entry.record = Some(Arc::new(record));
     }
 
-    fn put_task(&mut self, task: &v1::Task, news: Option<&mut News>) {
+    fn put_task(&mut self, mut task: v1::Task, news: Option<&mut News>) {
+        // What is secret is not kept, and so nobody can be told of it.
+        hide_in_task(&mut task);
         let state = task.state();
         let tasks = match self.tasks.get_mut(task.framework_id.value.as_str()) {
             Some(tasks) => tasks,
@@ -271,25 +282,27 @@ impl State {
         };
         let encoded: Arc<[u8]> = task.encode_to_vec().into();
         // After a failover all tasks come at once: a new one is looked for once.
-        let (old, elsewhere) = match tasks.get_mut(task.task_id.value.as_str()) {
-            Some(entry) if entry.agent.as_str() == task.agent_id.value => {
+        let (old, other) = match tasks.get_mut(task.task_id.value.as_str()) {
+            Some(entry) if entry.is_of(&task) => {
                 entry.encoded = encoded.clone();
                 entry.waits = task.status_update_uuid.is_some();
                 (Some(std::mem::replace(&mut entry.state, state)), false)
             }
             found => (None, found.is_some()),
         };
-        if elsewhere {
+        if other {
             self.remove_task_by_text(&task.framework_id.value, &task.task_id.value);
         }
         if old.is_none() {
-            self.insert_task(task, encoded, state);
+            self.insert_task(&task, encoded, state);
         }
         *self.by_state.entry(state as i32).or_default() += 1;
         if let Some(old) = old {
             self.count_down(old);
         }
-        news::task(old, task);
+        news::task(old, &task);
+        let was = old.unwrap_or(v1::TaskState::TaskFinished);
+        self.charge_task(&task, was, state);
         if let Some(news) = news
             && old != Some(state)
         {
@@ -300,8 +313,6 @@ impl State {
                 .is_some_and(|framework| stream::is_partition_aware(&framework.framework));
             news.push(stream::task(old.is_none(), task, aware));
         }
-        let was = old.unwrap_or(v1::TaskState::TaskFinished);
-        self.charge_task(task, was, state);
     }
 
     fn insert_task(&mut self, task: &v1::Task, encoded: Arc<[u8]>, state: v1::TaskState) {

@@ -2,7 +2,7 @@
 
 use mezz_proto::{
     mezz::v1 as mezz,
-    pages::{MESOS_VERSION, full, hide_in_task},
+    pages::{MESOS_VERSION, full},
     resources::{Dialect, Resources},
     time::Time,
     v1::{
@@ -49,8 +49,8 @@ pub fn agent_pid(agent: &mezz::AgentState) -> String {
     }
 }
 
-/// A task without its secrets. Rule 86: to frameworks that do not know of unreachable
-/// tasks they are lost, and so they are shown.
+/// A task. Rule 86: to frameworks that do not know of unreachable tasks they are lost, and
+/// so they are shown.
 pub fn task(entry: &TaskEntry, partition_aware: bool) -> Option<v1::Task> {
     let mut task = entry.decode()?;
     show_task(&mut task, partition_aware);
@@ -59,7 +59,6 @@ pub fn task(entry: &TaskEntry, partition_aware: bool) -> Option<v1::Task> {
 
 /// What is told of a task of this record.
 pub fn show_task(task: &mut v1::Task, partition_aware: bool) {
-    hide_in_task(task);
     task.set_state(shown_state(task.state(), partition_aware));
     let last = task.statuses.last().map(|status| status.state);
     if task.status_update_state.is_none() {

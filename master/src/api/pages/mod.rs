@@ -233,15 +233,9 @@ async fn summary(State(pages): State<Arc<Pages>>, uri: Uri) -> Response {
     let include = Include { tasks: true, ..Include::NONE };
     pages
         .page(Some(&pages.summary), include, jsonp, |api, snapshot| {
-            let hostname = hostname(&api.identity);
-            written(&state::SummaryPage { hostname, snapshot })
+            written(&state::SummaryPage { identity: &api.identity, snapshot })
         })
         .await
-}
-
-/// The host of this master's address.
-fn hostname(identity: &Identity) -> &str {
-    identity.address.rsplit_once(':').map_or(&*identity.address, |(host, _)| host)
 }
 
 async fn slaves(State(pages): State<Arc<Pages>>, uri: Uri) -> Response {

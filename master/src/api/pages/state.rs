@@ -446,8 +446,8 @@ impl Serialize for TasksPage<'_> {
 
 /// `/state-summary`.
 pub struct SummaryPage<'a> {
-    /// The master's.
-    pub hostname: &'a str,
+    /// Who answers.
+    pub identity: &'a Identity,
     /// What there is.
     pub snapshot: &'a Snapshot,
 }
@@ -500,7 +500,8 @@ impl Serialize for SummaryPage<'_> {
         let snapshot = self.snapshot;
         let mut of_agent: HashMap<&str, Counts<'_>> = HashMap::new();
         let mut of_framework: HashMap<&str, Counts<'_>> = HashMap::new();
-        for (record, _) in &snapshot.frameworks {
+        // Of those that have ended neither table tells.
+        for (record, _) in snapshot.frameworks.iter().filter(|(f, _)| view::is_live(f)) {
             let (id, aware) = (framework_id(record), view::is_partition_aware(&record.framework));
             for task in snapshot.tasks_of(id) {
                 let state = view::shown_state(task.state, aware);
@@ -526,7 +527,11 @@ impl Serialize for SummaryPage<'_> {
             .map(|(record, sums)| FrameworkPage { record, sums, snapshot })
             .collect();
         let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("hostname", self.hostname)?;
+        let info = master_info(&self.identity.id, &self.identity.address);
+        map.serialize_entry("hostname", info.hostname())?;
+        if let Some(cluster) = &self.identity.cluster {
+            map.serialize_entry("cluster", cluster)?;
+        }
         map.serialize_entry(
             "slaves",
             &List(|| {
