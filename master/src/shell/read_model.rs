@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 
 use super::{
     dispatch::Changes,
+    limits::MAX_LISTED_TASKS,
     read_state::{State, Sums},
     snapshot::{Include, Snapshot},
     stream::{Subscribers, Subscription},
@@ -140,15 +141,18 @@ impl ReadModel {
     }
 
     /// Those that the request asks for: sorted by framework and task id, or
-    /// newest first when its limit cuts some off.
-    pub fn tasks(&self, request: &mezz::ListTasksRequest) -> Vec<mezz::TaskRecord> {
+    /// newest first when its limit, or [`MAX_LISTED_TASKS`], cuts some off.
+    pub fn tasks(&self, request: &mezz::ListTasksRequest) -> mezz::ListTasksResponse {
         let state = self.read();
         let mut found = state.find_tasks(request);
-        let limit = request.limit.map_or(usize::MAX, |l| usize::try_from(l).unwrap_or(usize::MAX));
-        if found.len() > limit {
+        let limit = request.limit.unwrap_or(u32::MAX).min(MAX_LISTED_TASKS) as usize;
+        let all = found.len();
+        if all > limit {
             found.sort_unstable_by_key(|t| std::cmp::Reverse(t.number));
             found.truncate(limit);
         }
+        let asked = request.limit.is_some_and(|limit| limit <= MAX_LISTED_TASKS);
+        let truncated = (all > limit && !asked).then_some(true);
         let mut hosts: HashMap<AgentId, (Option<String>, Option<String>)> = HashMap::new();
         for agent in found.iter().map(|t| &t.agent) {
             if !hosts.contains_key(agent) {
@@ -156,7 +160,7 @@ impl ReadModel {
             }
         }
         drop(state);
-        found
+        let tasks = found
             .into_iter()
             .filter_map(|task| {
                 let (api_address, hostname) = hosts.get(&task.agent).cloned().unwrap_or_default();
@@ -166,7 +170,8 @@ impl ReadModel {
                     agent_hostname: hostname,
                 })
             })
-            .collect()
+            .collect();
+        mezz::ListTasksResponse { tasks, truncated }
     }
 
     /// Sorted by id.

@@ -149,11 +149,11 @@ fn a_task_id_used_again_on_the_same_agent_is_a_new_task() {
     assert_eq!(sums(&model), [row("a", "cpus:2; mem:200", "", 2)]);
     assert_eq!(
         model.tasks_by_state().into_iter().filter(|(_, count)| *count > 0).collect::<Vec<_>>(),
-        [("TASK_STAGING", 1), ("TASK_RUNNING", 1)]
+        [("TASK_RUNNING", 1), ("TASK_STAGING", 1)]
     );
     // It is the newest.
     let newest = model.tasks(&mezz::ListTasksRequest { limit: Some(1), ..Default::default() });
-    assert_eq!(newest[0].task.task_id.value, "t");
+    assert_eq!(newest.tasks[0].task.task_id.value, "t");
 }
 
 /// Neither operators over gRPC nor pages nor streams.
@@ -237,6 +237,7 @@ fn tasks_are_found_sorted_and_cut() {
     let ids = |request: mezz::ListTasksRequest| -> Vec<String> {
         model
             .tasks(&request)
+            .tasks
             .into_iter()
             .map(|r| format!("{}/{}", r.task.framework_id.value, r.task.task_id.value))
             .collect()
@@ -264,10 +265,26 @@ fn tasks_are_found_sorted_and_cut() {
         ids(mezz::ListTasksRequest { framework_id: text("no"), ..Default::default() }),
         Vec::<String>::new()
     );
-    let records = model.tasks(&Default::default());
+    let records = model.tasks(&Default::default()).tasks;
     assert_eq!(records[1].agent_hostname.as_deref(), Some("host-a1"));
     assert_eq!(records[1].agent_api_address.as_deref(), Some("a1:5051"));
     assert_eq!(records[0].agent_hostname, None);
+}
+
+/// However many there are, and are asked for.
+#[test]
+fn lists_of_tasks_end() {
+    let model = ReadModel::default();
+    let most = MAX_LISTED_TASKS as usize;
+    model.apply((0..most).map(|n| task("f", &n.to_string(), "a", TaskRunning)));
+    let list = |limit| model.tasks(&mezz::ListTasksRequest { limit, ..Default::default() });
+    assert_eq!((list(None).tasks.len(), list(None).truncated), (most, None));
+    model.apply([task("f", "newest", "a", TaskRunning)]);
+    let cut = list(Some(u32::MAX));
+    assert_eq!((cut.tasks.len(), cut.truncated), (most, Some(true)));
+    assert_eq!(cut.tasks[0].task.task_id.value, "newest");
+    // What was asked for is all there.
+    assert_eq!(list(Some(1)).truncated, None);
 }
 
 #[test]
