@@ -22,6 +22,7 @@ use super::{
     read_state::{State, Sums},
     snapshot::{Include, Snapshot},
     stream::{Subscribers, Subscription},
+    view::{agent_id, framework_id},
 };
 use crate::core::Change;
 
@@ -201,14 +202,6 @@ impl ReadModel {
 /// As messages.
 pub fn wire(resources: &Resources) -> Vec<v1::Resource> {
     resources.to_proto(Dialect::Refined, None)
-}
-
-fn agent_id(agent: &v1::AgentInfo) -> &str {
-    agent.id.as_ref().map_or("", |id| &id.value)
-}
-
-fn framework_id(framework: &v1::FrameworkInfo) -> &str {
-    framework.id.as_ref().map_or("", |id| &id.value)
 }
 
 /// Largest share of any scalar that the framework holds or is offered.

@@ -30,6 +30,16 @@ pub fn is_registered(agent: &mezz::AgentState) -> bool {
     matches!(agent.status(), Status::Active | Status::Disconnected)
 }
 
+/// The id of an agent that has one.
+pub fn agent_id(agent: &v1::AgentInfo) -> &str {
+    agent.id.as_ref().map_or("", |id| &id.value)
+}
+
+/// The id of a framework that has one.
+pub fn framework_id(framework: &v1::FrameworkInfo) -> &str {
+    framework.id.as_ref().map_or("", |id| &id.value)
+}
+
 /// Whether an agent is offered at all: rule 50.
 pub fn is_deactivated(agent: &mezz::AgentState) -> bool {
     agent.deactivated() || agent.drain.is_some()

@@ -1,11 +1,15 @@
 //! The pages that tools of Mesos read and the forms that they post (rules 83 to 90), each
 //! at `/x` and `/master/x`. Answered from the read model.
 
+mod agents;
 pub mod answers;
 mod forms;
+mod frameworks;
 mod roles;
 mod snapshot;
 mod state;
+mod summary;
+mod tasks;
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -232,7 +236,7 @@ async fn summary(State(pages): State<Arc<Pages>>, uri: Uri) -> Page {
     let include = Include { tasks: true, ..Include::NONE };
     Ok(pages
         .page(Some(&pages.summary), include, jsonp, |api, snapshot| {
-            written(&state::SummaryPage { identity: &api.identity, snapshot })
+            written(&summary::SummaryPage { identity: &api.identity, snapshot })
         })
         .await)
 }
@@ -244,7 +248,7 @@ async fn slaves(State(pages): State<Arc<Pages>>, uri: Uri) -> Page {
     let slot = only.is_none().then_some(&pages.slaves);
     Ok(pages
         .page(slot, Include::NONE, jsonp, move |_, snapshot| {
-            written(&state::SlavesPage { snapshot, only: only.as_deref() })
+            written(&agents::SlavesPage { snapshot, only: only.as_deref() })
         })
         .await)
 }
@@ -256,7 +260,7 @@ async fn frameworks(State(pages): State<Arc<Pages>>, uri: Uri) -> Page {
     let slot = only.is_none().then_some(&pages.frameworks);
     Ok(pages
         .page(slot, Include::ALL, jsonp, move |_, snapshot| {
-            written(&state::FrameworksPage { snapshot, only: only.as_deref() })
+            written(&frameworks::FrameworksPage { snapshot, only: only.as_deref() })
         })
         .await)
 }
@@ -273,7 +277,7 @@ async fn tasks(State(pages): State<Arc<Pages>>, uri: Uri) -> Page {
             ))
         }),
     };
-    let query = state::TasksQuery {
+    let query = tasks::TasksQuery {
         limit: number("limit", DEFAULT_TASKS)?,
         offset: number("offset", 0)?,
         ascending: arguments.get("order").is_some_and(|order| order == "asc"),
@@ -283,7 +287,7 @@ async fn tasks(State(pages): State<Arc<Pages>>, uri: Uri) -> Page {
     let include = Include { tasks: true, ..Include::NONE };
     Ok(pages
         .page(None, include, jsonp, move |_, snapshot| {
-            written(&state::TasksPage { snapshot, query: &query })
+            written(&tasks::TasksPage { snapshot, query: &query })
         })
         .await)
 }
