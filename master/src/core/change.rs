@@ -33,9 +33,9 @@ pub enum Change {
     /// A task's record is dropped.
     TaskRemoved(FrameworkId, TaskId),
     /// An executor is new on an agent, or holds something else: what it holds
-    /// itself, beside its tasks, and its description without what is secret, with the
-    /// role that it is charged to.
-    Executor(AgentId, FrameworkId, ExecutorId, Arc<Resources>, Box<v1::ExecutorInfo>),
+    /// itself, beside its tasks, its description with what is secret in it, and the role
+    /// that it is charged to.
+    Executor(AgentId, FrameworkId, ExecutorId, Arc<Resources>, Arc<v1::ExecutorInfo>, Arc<str>),
     /// An executor is gone.
     ExecutorRemoved(AgentId, FrameworkId, ExecutorId),
     /// An offer was made.

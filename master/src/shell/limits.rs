@@ -155,9 +155,10 @@ pub const METRICS_UPKEEP: Duration = Duration::from_secs(1);
 /// Operators that listen to the stream of events; of more the oldest is cut (rule 81).
 pub const MAX_SUBSCRIBERS: usize = 1_000;
 
-/// Events that may wait for one of them. The tasks of a few thousand agents that come
-/// back together fit; who is further behind is cut, and subscribes anew.
-pub const SUBSCRIBER_EVENTS: usize = 16_384;
+/// What they have not read yet is kept, once for all of them, up to so many bytes, about:
+/// the tasks of a few thousand agents that come back together. Who is further behind is cut,
+/// and subscribes anew.
+pub const TOLD_BYTES: usize = 128 << 20;
 
 /// Heartbeats of that stream (rule 81).
 pub const SUBSCRIBER_HEARTBEAT: Duration = Duration::from_secs(15);
@@ -181,6 +182,10 @@ pub const BIG_ANSWERS: usize = 2;
 
 /// A request waits so long for its turn to be made; then it is told to come again.
 pub const ANSWER_WAIT: Duration = Duration::from_secs(30);
+
+/// Of an executor's description that is longer, in bytes, only what it is and holds is kept
+/// for readers.
+pub const MAX_SHOWN_EXECUTOR: usize = 16 << 10;
 
 /// Tasks in one answer to our own operators: decoded, and not counted as unread.
 pub const MAX_LISTED_TASKS: u32 = 10_000;

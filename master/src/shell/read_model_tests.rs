@@ -1,3 +1,4 @@
+use futures_util::FutureExt;
 use mezz::{agent_state::Status as AgentStatus, framework_state::Status as FrameworkStatus};
 use mezz_proto::ids::{FrameworkId, TaskId};
 
@@ -55,6 +56,10 @@ fn offer(id: &str, framework: &str, agent: &str, cpus: f64) -> Change {
         role: "*".to_owned(),
         made_time: 0.0,
     })
+}
+
+fn events(stream: &mut Subscription) -> Vec<Arc<crate::shell::stream::Told>> {
+    stream.next(100).now_or_never().flatten().unwrap_or_default()
 }
 
 fn sums(model: &ReadModel) -> Vec<(String, String, String, u32)> {
@@ -144,7 +149,7 @@ fn a_task_id_used_again_on_the_same_agent_is_a_new_task() {
     ]);
     let (_, mut stream) = model.subscribe();
     model.apply(vec![task("f", "t", "a", TaskStaging)]);
-    let event = stream.events.try_recv().unwrap();
+    let event = events(&mut stream)[0].event().clone();
     assert_eq!(event.task_added.as_ref().unwrap().task.task_id.value, "t", "{event:?}");
     assert_eq!(sums(&model), [row("a", "cpus:2; mem:200", "", 2)]);
     assert_eq!(
@@ -173,12 +178,41 @@ fn nobody_is_told_what_is_secret() {
     linked.framework.webui_url = Some("http://u:hidden@host".to_owned());
     model.apply(vec![Change::Framework(linked), Change::Task(secret)]);
     let mut told = format!("{:?}{:?}", model.tasks(&Default::default()), model.frameworks(true));
-    while let Ok(event) = stream.events.try_recv() {
-        told += &format!("{event:?}");
-    }
+    told += &format!("{:?}", events(&mut stream));
     let bytes = format!("{:?}", b"hidden");
     assert!(!told.contains("hidden") && !told.contains(bytes.trim_matches(['[', ']'])), "{told}");
     assert!(told.contains("http://host"), "{told}");
+}
+
+#[test]
+fn of_long_descriptions_of_executors_little_is_kept() {
+    let model = ReadModel::default();
+    let executor = |id: &str, variable: usize, data: usize| {
+        let mut info = v1::ExecutorInfo {
+            executor_id: v1::ExecutorId { value: id.to_owned() },
+            name: Some("name".to_owned()),
+            data: Some(vec![b'x'; data]),
+            ..Default::default()
+        };
+        info.command.get_or_insert_default().value = Some("v".repeat(variable));
+        let held = Arc::new(Resources::cpus_mem(1.0, 0.0));
+        Change::Executor("a".into(), "f".into(), id.into(), held, info.into(), "dev".into())
+    };
+    model.apply([agent("a"), executor("long", 20 << 10, 0), executor("short", 9, 20 << 10)]);
+    let snapshot = model.snapshot(Include::ALL);
+    let shown = |id: &str| {
+        let mut all = snapshot.executors_of("f").iter();
+        all.find(|(key, _)| key.2.as_str() == id).unwrap().1.decode().unwrap()
+    };
+    assert_eq!((shown("long").command, shown("long").name()), (None, "name"));
+    assert_eq!((shown("short").command.unwrap().value().len(), shown("short").data), (9, None));
+    let role = shown("long").resources[0].allocation_info.clone().unwrap().role;
+    assert_eq!(role.as_deref(), Some("dev"));
+    assert_eq!(sums(&model)[0], row("a", "cpus:2", "", 0));
+    model.apply(
+        ["long", "short"].map(|id| Change::ExecutorRemoved("a".into(), "f".into(), id.into())),
+    );
+    assert_eq!(sums(&model), [row("a", "", "", 0)]);
 }
 
 #[test]
@@ -216,10 +250,7 @@ fn streams_tell_of_what_came_after_they_joined() {
         (&mut old, vec![Type::AgentAdded, Type::AgentRemoved]),
         (&mut new, vec![Type::AgentRemoved]),
     ] {
-        let mut told = Vec::new();
-        while let Ok(event) = stream.events.try_recv() {
-            told.push(event.r#type());
-        }
+        let told: Vec<_> = events(stream).iter().map(|told| told.event().r#type()).collect();
         assert_eq!(told, wanted);
     }
 }

@@ -1,23 +1,28 @@
 //! Operators that listen to what changes (rule 81).
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
+use bytes::Bytes;
 use mezz_proto::{
     ids::AgentId,
+    media::Format,
     mezz::v1 as mezz,
+    recordio,
     v1::{
         self,
         master::{Event, event},
     },
 };
-use tokio::sync::mpsc;
+use prost::Message;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 pub use super::view::is_partition_aware;
 use super::{
-    limits::{MAX_SUBSCRIBERS, SUBSCRIBER_EVENTS},
+    limits::{MAX_SUBSCRIBERS, TOLD_BYTES},
     read_state::{AgentEntry, Sums},
     view,
 };
@@ -25,80 +30,206 @@ use super::{
 /// What one batch of changes tells.
 pub type News = Vec<Event>;
 
-/// The end of a stream that its operator reads.
+/// An event as all are told of it: encoded once for all who read the same form.
 #[derive(Debug)]
-pub struct Subscription {
-    /// Ends when the master stops, when a thousand others have come since, or when too
-    /// many events waited: rather cut off than kept waiting with a gap.
-    pub events: mpsc::Receiver<Arc<Event>>,
-    count: Arc<AtomicUsize>,
+pub struct Told {
+    /// Of changes.
+    batch: u64,
+    event: Event,
+    json: OnceLock<Bytes>,
+    protobuf: OnceLock<Bytes>,
 }
 
-impl Drop for Subscription {
-    fn drop(&mut self) {
-        self.count.fetch_sub(1, Ordering::Relaxed);
+impl Told {
+    fn new(batch: u64, event: Event) -> Self {
+        Self { batch, event, json: OnceLock::new(), protobuf: OnceLock::new() }
+    }
+
+    #[cfg(test)]
+    pub fn event(&self) -> &Event {
+        &self.event
+    }
+
+    /// The record of a stream of this form.
+    pub fn record(&self, form: Format) -> &Bytes {
+        let kept = match form {
+            Format::Json => &self.json,
+            Format::Protobuf => &self.protobuf,
+        };
+        kept.get_or_init(|| recordio::encode(&form.encode(&self.event)))
+    }
+
+    /// What it takes in memory, in bytes, about: decoded it is several times as long as on
+    /// the wire, and so is its JSON.
+    fn weight(&self) -> usize {
+        256 + 8 * self.event.encoded_len()
     }
 }
 
+/// What is told, kept once for all who listen.
+#[derive(Debug, Default)]
+struct Log {
+    /// How many were told before the first that is kept.
+    before: u64,
+    told: VecDeque<Arc<Told>>,
+    weight: usize,
+    /// Who listens, the oldest first; a token cuts one.
+    listeners: VecDeque<(u64, CancellationToken)>,
+    /// Listeners that there were.
+    last: u64,
+    /// Nothing is told any more.
+    ended: bool,
+}
+
+impl Log {
+    fn end(&self) -> u64 {
+        self.before + self.told.len() as u64
+    }
+
+    fn push(&mut self, told: Told, most: usize) {
+        self.weight += told.weight();
+        self.told.push_back(Arc::new(told));
+        while self.weight > most && self.told.len() > 1 {
+            let Some(oldest) = self.told.pop_front() else { break };
+            self.weight = self.weight.saturating_sub(oldest.weight());
+            self.before += 1;
+        }
+    }
+
+    fn forget_all(&mut self) {
+        self.before = self.end();
+        self.told.clear();
+        self.weight = 0;
+    }
+}
+
+/// The end of a stream that its operator reads.
 #[derive(Debug)]
-struct Queue {
-    events: mpsc::Sender<Arc<Event>>,
+pub struct Subscription {
+    log: Arc<Mutex<Log>>,
+    news: watch::Receiver<()>,
+    number: u64,
+    cut: CancellationToken,
+    /// Where it is in the log.
+    next: u64,
     /// The last batch that its snapshot has.
     joined: u64,
 }
 
+impl Subscription {
+    /// What comes next, `most` of it at most. `None`: it ends, for the master stops, a
+    /// thousand others have come since, or it is too far behind: rather cut off than told
+    /// with a gap. Nothing is lost if it is dropped while it waits.
+    pub async fn next(&mut self, most: usize) -> Option<Vec<Arc<Told>>> {
+        while !self.cut.is_cancelled() {
+            self.news.mark_unchanged();
+            let (told, ended) = {
+                let log = locked(&self.log);
+                // What is not kept any more it would have missed.
+                let skip = usize::try_from(self.next.checked_sub(log.before)?).ok()?;
+                let told: Vec<_> = log.told.iter().skip(skip).take(most).cloned().collect();
+                (told, log.ended)
+            };
+            self.next += told.len() as u64;
+            let is_end = told.is_empty();
+            let news: Vec<_> = told.into_iter().filter(|told| told.batch > self.joined).collect();
+            if !news.is_empty() {
+                return Some(news);
+            }
+            if is_end {
+                if ended {
+                    return None;
+                }
+                tokio::select! {
+                    changed = self.news.changed() => changed.ok()?,
+                    () = self.cut.cancelled() => return None,
+                }
+            }
+        }
+        None
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        let mut log = locked(&self.log);
+        log.listeners.retain(|(number, _)| *number != self.number);
+        if log.listeners.is_empty() {
+            log.forget_all();
+        }
+    }
+}
+
+fn locked(log: &Mutex<Log>) -> MutexGuard<'_, Log> {
+    // Nothing panics while it is held.
+    log.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// All who listen.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Subscribers {
-    queues: Mutex<Vec<Queue>>,
-    count: Arc<AtomicUsize>,
+    log: Arc<Mutex<Log>>,
+    news: watch::Sender<()>,
+    /// What the log may weigh, in bytes.
+    most: usize,
+}
+
+impl Default for Subscribers {
+    fn default() -> Self {
+        Self { log: Arc::default(), news: watch::Sender::new(()), most: TOLD_BYTES }
+    }
 }
 
 impl Subscribers {
     /// One more, who knows what was applied up to batch `joined`; of more than
     /// [`MAX_SUBSCRIBERS`] the oldest is cut.
     pub fn join(&self, joined: u64) -> Subscription {
-        let (queue, events) = mpsc::channel(SUBSCRIBER_EVENTS);
-        let mut queues = self.queues();
-        queues.retain(|queue| !queue.events.is_closed());
-        if queues.len() >= MAX_SUBSCRIBERS {
-            queues.remove(0);
+        let cut = CancellationToken::new();
+        let mut log = locked(&self.log);
+        if log.listeners.len() >= MAX_SUBSCRIBERS
+            && let Some((_, oldest)) = log.listeners.pop_front()
+        {
+            oldest.cancel();
         }
-        queues.push(Queue { events: queue, joined });
-        self.count.fetch_add(1, Ordering::Relaxed);
-        Subscription { events, count: self.count.clone() }
+        log.last += 1;
+        let (number, next) = (log.last, log.end());
+        log.listeners.push_back((number, cut.clone()));
+        drop(log);
+        let news = self.news.subscribe();
+        Subscription { log: self.log.clone(), news, number, cut, next, joined }
     }
 
-    /// Nothing changes any more: all streams end.
+    /// Nothing changes any more: all streams end, those that join later, too.
     pub fn end(&self) {
-        self.queues().clear();
+        locked(&self.log).ended = true;
+        self.news.send_replace(());
     }
 
     /// Whether there is any. Who joins does so under the read model's lock.
     pub fn is_wanted(&self) -> bool {
-        !self.queues().is_empty()
+        !locked(&self.log).listeners.is_empty()
     }
 
     /// How many streams are open.
     pub fn count(&self) -> usize {
-        self.count.load(Ordering::Relaxed)
+        locked(&self.log).listeners.len()
     }
 
-    /// Tells all who do not know it of what batch `number` changed. Who does not keep up is
-    /// cut.
+    /// Tells all who do not know it of what batch `number` changed. Takes as long for a
+    /// thousand as for one.
     pub fn tell(&self, number: u64, news: News) {
-        let mut queues = self.queues();
-        for event in news {
-            let event = Arc::new(event);
-            queues.retain(|queue| {
-                queue.joined >= number || queue.events.try_send(event.clone()).is_ok()
-            });
+        if news.is_empty() {
+            return;
         }
-    }
-
-    fn queues(&self) -> MutexGuard<'_, Vec<Queue>> {
-        // Nothing panics while it is held.
-        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut log = locked(&self.log);
+        if log.listeners.is_empty() {
+            return;
+        }
+        for event in news {
+            log.push(Told::new(number, event), self.most);
+        }
+        drop(log);
+        self.news.send_replace(());
     }
 }
 
@@ -186,3 +317,7 @@ pub fn task(is_new: bool, mut task: v1::Task, partition_aware: bool) -> Event {
         ..event(event::Type::TaskUpdated)
     }
 }
+
+#[cfg(test)]
+#[path = "stream_tests.rs"]
+mod tests;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use mezz_proto::{
     ids::FrameworkId,
+    media::Format,
     mezz::v1::master_message::Message as ToAgent,
     v1::{
         self, TaskState,
@@ -270,6 +271,51 @@ async fn pages_have_the_keys_types_and_units_of_mesos() {
     assert_eq!(summary["cluster"], "test");
     let roles = get(master, "/roles").await.json();
     assert_eq!(roles["roles"][0]["allocated"], serde_json::json!({"cpus": 0.5, "mem": 64.0}));
+}
+
+/// What is written message by message is what the schema says.
+#[tokio::test]
+async fn both_forms_of_the_operator_api_say_the_same() {
+    use prost::Message;
+    type Answer = v1::master::Response;
+    let scene = scene().await;
+    let master = &scene.master;
+    let shown = mezz_proto::json::to_value::<Answer>;
+    for kind in [
+        v1::master::call::Type::GetState,
+        v1::master::call::Type::GetTasks,
+        v1::master::call::Type::GetExecutors,
+        v1::master::call::Type::GetFrameworks,
+        v1::master::call::Type::GetRoles,
+        v1::master::call::Type::GetWeights,
+    ] {
+        // Between the two an offer may be made.
+        eventually("both to say the same", || async {
+            let call = v1::master::Call { r#type: Some(kind as i32), ..Default::default() };
+            let form = "application/x-protobuf";
+            let headers = [("content-type", form), ("accept", form)];
+            let answer = request(master, "POST", "/api/v1", &headers, &call.encode_to_vec()).await;
+            let one = Answer::decode(&*answer.body).unwrap();
+            let text = operate(master, &mezz_proto::json::to_string(&call)).await;
+            let other: Answer = mezz_proto::json::from_str(text.text()).unwrap();
+            (shown(&one) == shown(&other)).then_some(())
+        })
+        .await;
+    }
+    let mut firsts = Vec::new();
+    for form in [Format::Json, Format::Protobuf] {
+        let mut events = Events::subscribe(master, form).await;
+        let first = events.next().await.unwrap().subscribed.unwrap();
+        assert_eq!(first.heartbeat_interval_seconds, Some(15.0));
+        let state = first.get_state.unwrap();
+        let tasks = state.get_tasks.unwrap();
+        assert_eq!((tasks.tasks.len(), tasks.completed_tasks.len()), (1, 2));
+        assert_eq!(state.get_agents.unwrap().agents.len(), 1);
+        let frameworks = state.get_frameworks.unwrap();
+        assert_eq!((frameworks.frameworks.len(), frameworks.completed_frameworks.len()), (1, 1));
+        firsts.push(tasks);
+    }
+    assert_eq!(firsts[0], firsts[1]);
 }
 
 #[tokio::test]

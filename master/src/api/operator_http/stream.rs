@@ -7,11 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::{Bytes, BytesMut};
-use mezz_proto::{
-    media::Format,
-    recordio,
-    v1::master::{Event, event},
-};
+use mezz_proto::{media::Format, recordio};
 use tokio::{
     sync::oneshot,
     time::{Instant, MissedTickBehavior, interval_at},
@@ -24,8 +20,8 @@ use crate::{
         pages::{Pages, answers::NoPage, unavailable},
     },
     shell::{
-        limits::SUBSCRIBER_HEARTBEAT,
-        stream::{Subscription, heartbeat},
+        limits::{RECORDS_PIECE, SUBSCRIBER_HEARTBEAT},
+        stream::{Subscription, Told, heartbeat},
     },
 };
 
@@ -39,16 +35,8 @@ pub(super) async fn subscribe(pages: &Arc<Pages>, form: Format) -> Response {
         let (snapshot, subscription) = model.subscribe();
         // Whoever asked may have given up.
         let _ = told.send(subscription);
-        let subscribed = Event {
-            r#type: Some(event::Type::Subscribed as i32),
-            subscribed: Some(event::Subscribed {
-                get_state: Some(answers::state(&snapshot)),
-                heartbeat_interval_seconds: Some(SUBSCRIBER_HEARTBEAT.as_secs_f64()),
-            }),
-            ..Default::default()
-        };
-        let mut first = Vec::from(record(form, &subscribed));
-        first.extend_from_slice(&record(form, &heartbeat()));
+        let mut first = Vec::from(recordio::encode(&answers::subscribed(&snapshot, form)));
+        first.extend_from_slice(&beat(form));
         first
     };
     let first = match pages.answers.page(make).await {
@@ -71,27 +59,41 @@ async fn follow(form: Format, first: Bytes, mut subscription: Subscription, writ
     drop(first);
     let mut beats = interval_at(Instant::now() + SUBSCRIBER_HEARTBEAT, SUBSCRIBER_HEARTBEAT);
     beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut events = Vec::new();
     loop {
-        let mut out = BytesMut::new();
         tokio::select! {
-            came = subscription.events.recv_many(&mut events, TOGETHER) => {
-                if came == 0 {
-                    return;
-                }
-                for event in events.drain(..) {
-                    out.extend_from_slice(&record(form, &event));
-                }
-            }
-            _ = beats.tick() => out.extend_from_slice(&record(form, &heartbeat())),
+            next = subscription.next(TOGETHER) => match next {
+                Some(events) if pass(form, &events, &writer).await => {}
+                _ => return,
+            },
+            _ = beats.tick() => if !writer.write(&beat(form)).await { return },
             () = writer.closed() => return,
-        }
-        if !writer.write(&out).await {
-            return;
         }
     }
 }
 
-fn record(form: Format, event: &Event) -> Bytes {
-    recordio::encode(&form.encode(event))
+/// `false`: its reader has gone or is too slow.
+async fn pass(form: Format, events: &[Arc<Told>], writer: &Writer) -> bool {
+    let mut out = BytesMut::new();
+    for told in events {
+        let record = told.record(form);
+        if out.len() + record.len() > RECORDS_PIECE {
+            // A large one goes by itself, and is not copied.
+            if !writer.write(&out).await {
+                return false;
+            }
+            out.clear();
+        }
+        if record.len() > RECORDS_PIECE {
+            if !writer.write(record).await {
+                return false;
+            }
+        } else {
+            out.extend_from_slice(record);
+        }
+    }
+    writer.write(&out).await
+}
+
+fn beat(form: Format) -> Bytes {
+    recordio::encode(&form.encode(&heartbeat()))
 }

@@ -9,10 +9,7 @@ use mezz_proto::{
 };
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
-use super::{
-    state::List,
-    tasks::{Shown, is_live, is_unreachable},
-};
+use super::{state::List, tasks::Shown};
 use crate::shell::{
     read_state::{Sums, TaskEntry},
     snapshot::Snapshot,
@@ -107,8 +104,8 @@ impl Serialize for FrameworkPage<'_> {
                 tasks.iter().filter(move |t| keep(t)).filter_map(move |t| Shown::of(t, aware))
             })
         };
-        map.serialize_entry("tasks", &list(is_live))?;
-        map.serialize_entry("unreachable_tasks", &list(is_unreachable))?;
+        map.serialize_entry("tasks", &list(TaskEntry::is_live))?;
+        map.serialize_entry("unreachable_tasks", &list(TaskEntry::is_unreachable))?;
         map.serialize_entry("completed_tasks", &list(TaskEntry::is_completed))?;
         let offers = || snapshot.offers_of(id).iter().map(|record| OfferPage(&record.offer));
         map.serialize_entry("offers", &List(offers))?;

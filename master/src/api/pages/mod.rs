@@ -31,6 +31,7 @@ use self::answers::{Answers, NoPage, Shared};
 pub use self::{
     roles::roles,
     snapshot::{all_metrics, standby_metrics},
+    state::List,
 };
 use super::{
     delivery,

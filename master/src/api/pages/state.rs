@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// A list of what can be written.
-pub(super) struct List<F>(pub(super) F);
+pub struct List<F>(pub F);
 
 impl<F, I> Serialize for List<F>
 where

@@ -63,15 +63,6 @@ impl Serialize for TasksPage<'_> {
     }
 }
 
-/// A task that its framework may still hear of.
-pub(super) fn is_live(task: &TaskEntry) -> bool {
-    !task.is_completed() && !is_unreachable(task)
-}
-
-pub(super) fn is_unreachable(task: &TaskEntry) -> bool {
-    task.state == v1::TaskState::TaskUnreachable
-}
-
 /// A task, decoded when it is its turn to be written.
 pub(super) struct Shown(v1::Task);
 

@@ -14,7 +14,7 @@ use crate::{
     core::{
         Change, ConnectionId, Core, Effect, Effects,
         effect::{master, shutdown_framework},
-        state::{AgentLink, Charge, Duty, Executor, Task, TaskKey, shown_executor},
+        state::{AgentLink, Charge, Duty, Executor, Task, TaskKey},
         tasks::MasterStatus,
         validate::{
             agent::{Described, Refusal, described},
@@ -254,16 +254,18 @@ impl Core {
             let resources = self.interner.resources(executor.resources);
             self.allocator.hold(key, framework, &role, &resources);
             self.frameworks[framework].executors.insert((key, executor.id.clone()));
+            let info = Arc::new(executor.info);
             out.change(Change::Executor(
                 self.agents[key].id.clone(),
                 executor.framework,
                 executor.id.clone(),
                 Arc::clone(&resources),
-                shown_executor(&executor.info, &role, &resources),
+                Arc::clone(&info),
+                Arc::clone(&role),
             ));
             let at = (framework, executor.id);
             old.remove(&at);
-            let kept = Executor { info: executor.info, role, resources };
+            let kept = Executor { info, role, resources };
             self.agents[key].executors.insert(at, kept);
         }
         for (framework, executor) in old.into_keys() {

@@ -14,7 +14,7 @@ use crate::{
     allocator::{AgentKey, FrameworkKey},
     core::{
         Change, Core, Effects,
-        state::{Charge, Executor, Task, TaskExtra, shown_executor},
+        state::{Charge, Executor, Task, TaskExtra},
         tasks::{MasterStatus, NoTask},
         validate::task::{self as validate, CheckedExecutor, CheckedTask, LaunchContext},
     },
@@ -157,7 +157,7 @@ impl Core {
         let known = self.agents[at.agent].executors.get(&(at.framework, executor.id.clone()));
         match known {
             None => Ok(executor.resources.clone()),
-            Some(known) if known.info == executor.info => Ok(Resources::new()),
+            Some(known) if *known.info == executor.info => Ok(Resources::new()),
             Some(_) => Err(format!(
                 "executor: differs from executor `{}` that is on the agent already; use another executor_id",
                 executor.id
@@ -182,12 +182,14 @@ impl Core {
                 at.pool.saturating_sub(&resources);
                 let role = Arc::clone(&at.role);
                 let resources = self.interner.resources(resources);
+                let info = Arc::new(info);
                 out.change(Change::Executor(
                     self.agents[at.agent].id.clone(),
                     self.frameworks[at.framework].id.clone(),
                     id.clone(),
                     Arc::clone(&resources),
-                    shown_executor(&info, &role, &resources),
+                    Arc::clone(&info),
+                    Arc::clone(&role),
                 ));
                 self.agents[at.agent].executors.insert(place, Executor { info, role, resources });
                 self.frameworks[at.framework].executors.insert((at.agent, id.clone()));

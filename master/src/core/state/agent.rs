@@ -8,7 +8,6 @@ use std::{
 use mezz_proto::{
     ids::{AgentId, ExecutorId},
     mezz::v1 as mezz,
-    pages::hide_in_executor,
     resources::{Dialect, Resources},
     time::Time,
     v1,
@@ -152,28 +151,11 @@ pub(in crate::core) struct Ping {
 #[derive(Debug)]
 pub(in crate::core) struct Executor {
     /// `framework_id` set; the resources without `allocation_info`.
-    pub info: v1::ExecutorInfo,
+    pub info: Arc<v1::ExecutorInfo>,
     /// The role that it is charged to.
     pub role: Arc<str>,
     /// What it holds itself, beside its tasks.
     pub resources: Arc<Resources>,
-}
-
-/// An executor's description for readers: without what is secret, and with what it holds
-/// of which role.
-pub(in crate::core) fn shown_executor(
-    info: &v1::ExecutorInfo,
-    role: &str,
-    resources: &Resources,
-) -> Box<v1::ExecutorInfo> {
-    let mut shown = Box::new(v1::ExecutorInfo {
-        // It may be long, and is never shown.
-        data: None,
-        resources: resources.to_proto(Dialect::Refined, Some(role)),
-        ..info.clone()
-    });
-    hide_in_executor(&mut shown);
-    shown
 }
 
 impl Agent {

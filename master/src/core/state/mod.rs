@@ -10,7 +10,7 @@ mod slab;
 mod task;
 mod timers;
 
-pub(in crate::core) use agent::{Agent, AgentLink, Duty, Executor, Ping, shown_executor};
+pub(in crate::core) use agent::{Agent, AgentLink, Duty, Executor, Ping};
 pub use counters::{Counters, TaskEnds};
 pub(in crate::core) use framework::{
     Abilities, CompletedFramework, CompletedTask, Framework, FrameworkLink, Reconciling,

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use mezz_proto::{
     ids::{AgentId, ExecutorId, FrameworkId, TaskId},
     mezz::v1 as mezz,
-    resources::Resources,
+    pages::hide_in_executor,
+    resources::{Dialect, Resources},
     v1,
 };
 use prost::Message;
 
-use super::super::read_model::wire;
+use crate::shell::{limits::MAX_SHOWN_EXECUTOR, read_model::wire};
 
 /// Held by one agent's or one framework's tasks and offers.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -44,6 +45,16 @@ impl TaskEntry {
     /// It has ended, and its framework knows.
     pub fn is_completed(&self) -> bool {
         self.state.is_terminal() && !self.waits
+    }
+
+    /// Its agent is away, and the task with it.
+    pub fn is_unreachable(&self) -> bool {
+        self.state == v1::TaskState::TaskUnreachable
+    }
+
+    /// Its framework may still hear of it.
+    pub fn is_live(&self) -> bool {
+        !self.is_completed() && !self.is_unreachable()
     }
 
     /// Whether this is news of the same task. An id may be used again once its task has
@@ -131,6 +142,26 @@ pub struct ExecutorEntry {
 }
 
 impl ExecutorEntry {
+    /// Without what is secret, and of a very long description only what it is and holds:
+    /// there may be one for each task.
+    pub(super) fn new(info: &v1::ExecutorInfo, resources: Arc<Resources>, role: Arc<str>) -> Self {
+        let mut shown = if info.encoded_len() - info.data().len() > MAX_SHOWN_EXECUTOR {
+            v1::ExecutorInfo {
+                r#type: info.r#type,
+                executor_id: info.executor_id.clone(),
+                framework_id: info.framework_id.clone(),
+                name: info.name.clone(),
+                ..Default::default()
+            }
+        } else {
+            // The opaque part may be long, and is never shown.
+            v1::ExecutorInfo { data: None, ..info.clone() }
+        };
+        shown.resources = resources.to_proto(Dialect::Refined, Some(&role));
+        hide_in_executor(&mut shown);
+        Self { encoded: shown.encode_to_vec().into(), resources, role }
+    }
+
     /// The message again. Never `None`, for the bytes are our own.
     pub fn decode(&self) -> Option<v1::ExecutorInfo> {
         v1::ExecutorInfo::decode(&*self.encoded).ok()

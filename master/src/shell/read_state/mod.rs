@@ -19,10 +19,7 @@ use mezz_proto::{
 use prost::Message;
 
 pub use self::entries::{AgentEntry, ExecutorEntry, ExecutorKey, Sums, TaskEntry};
-use self::{
-    entries::Entry,
-    sums::{Parsed, role_of},
-};
+use self::{entries::Entry, sums::Parsed};
 use super::{
     news,
     stream::{self, News},
@@ -69,8 +66,8 @@ impl State {
             Change::TaskRemoved(framework, task) => {
                 self.remove_task(framework.as_str(), task.as_str())
             }
-            Change::Executor(agent, framework, id, resources, info) => {
-                self.put_executor((agent, framework, id), resources, &info);
+            Change::Executor(agent, framework, id, resources, info, role) => {
+                self.put_executor((agent, framework, id), resources, &info, role);
             }
             Change::ExecutorRemoved(agent, framework, id) => {
                 self.remove_executor(&(agent, framework, id));
@@ -219,18 +216,13 @@ impl State {
         key: ExecutorKey,
         resources: Arc<Resources>,
         info: &v1::ExecutorInfo,
+        role: Arc<str>,
     ) {
         self.remove_executor(&key);
-        let role = role_of(&info.resources);
-        self.change_sums(key.0.as_str(), key.1.as_str(), role, |sums| {
+        self.change_sums(key.0.as_str(), key.1.as_str(), &role, |sums| {
             sums.allocated += &resources;
         });
-        let role = match self.roles.get_key_value(role) {
-            Some((role, _)) => role.clone(),
-            None => role.into(),
-        };
-        let encoded = info.encode_to_vec().into();
-        self.executors.insert(key, ExecutorEntry { encoded, resources, role });
+        self.executors.insert(key, ExecutorEntry::new(info, resources, role));
     }
 
     fn remove_executor(&mut self, key: &ExecutorKey) {
