@@ -122,6 +122,12 @@ impl Core {
             out.confirm_all();
             return Ok(());
         }
+        if self.kept_duties.contains_key(id) {
+            return Err(OperatorError::NotFound(format!(
+                "agent `{id}` was away too long and is forgotten, and so are its tasks; it can \
+                 be marked gone if it comes back"
+            )));
+        }
         let key = self.known_agent(id)?;
         self.mark_gone(now, key, out);
         Ok(())

@@ -330,6 +330,12 @@ fn what_is_wanted_of_an_agent_holds_when_it_was_forgotten() {
         assert_eq!(env.core.counters().agents_unreachable, 0, "they are forgotten");
         let error = reactivate(&mut env).unwrap_err();
         assert!(matches!(&error, OperatorError::NotFound(t) if t.contains("forgotten")), "{error}");
+        // It cannot be given up either, and is told why in words of that order.
+        let given_up = env.operator(OperatorCommand::MarkAgentGone(a2.clone())).unwrap_err();
+        assert!(
+            matches!(&given_up, OperatorError::NotFound(t) if t.contains("marked gone if it comes")),
+            "{given_up}"
+        );
         if restart {
             env.restart_master();
             assert!(env.core.initial_changes().iter().all(|c| !matches!(c, Change::Agent(_))));
