@@ -269,10 +269,12 @@ async fn operator_calls_are_checked_in_mesos_order() {
         (JSON, JSON, r#"{"type":"PRUNE_IMAGES"}"#, 501, "PRUNE_IMAGES is not supported"),
         (JSON, JSON, r#"{"type":"LIST_FILES","list_files":{"path":"/etc"}}"#, 404, ""),
     ] {
-        let response = world.send("/api/v1", content, accept, body.into()).await;
-        let got = response.status().as_u16();
-        let text = response.text().await.unwrap();
-        assert!(got == status && text.contains(tells), "{body}: {got} {text}");
+        for path in ["/api/v1", "/api/v1/operator"] {
+            let response = world.send(path, content, accept, body.into()).await;
+            let got = response.status().as_u16();
+            let text = response.text().await.unwrap();
+            assert!(got == status && text.contains(tells), "{body}: {got} {text}");
+        }
     }
     let large = world.send("/api/v1", JSON, JSON, vec![b' '; (1 << 20) + 1]).await;
     assert_eq!(large.status(), 413);

@@ -24,6 +24,7 @@ use super::{
 
 pub(super) fn routes(served: Arc<Served>) -> Router {
     Router::new()
+        .route("/", get(index))
         .route("/health", get(|| async { "ok\n" }))
         .route("/metrics", get(metrics))
         .route("/files/download", get(download))
@@ -31,6 +32,25 @@ pub(super) fn routes(served: Arc<Served>) -> Router {
         .route("/slave(1)/files/download", get(download))
         .route("/slave(1)/health", get(|| async { "ok\n" }))
         .with_state(served)
+}
+
+async fn index(State(served): State<Arc<Served>>) -> String {
+    let id = served.index.agent_id().map_or("none yet".to_owned(), |id| id.to_string());
+    let master = served.index.master().unwrap_or_else(|| "none at the moment".to_owned());
+    format!(
+        "Mezz agent {} at {}\n\
+         id {id}\n\
+         master {master}\n\n\
+         This port serves\n\
+         \x20 gRPC: mezz.v1.Executor, mezz.v1.Agent\n\
+         \x20 Mesos' v1 HTTP API: POST /api/v1/executor (executors), POST /api/v1 (operators)\n\
+         \x20 Mesos' pages: /state /containers /monitor/statistics /metrics/snapshot /flags\n\
+         \x20   /version /files/browse /files/read /files/download; all of them also under /slave(1)\n\
+         \x20 /health   200 while the agent answers\n\
+         \x20 /metrics  for Prometheus\n",
+        env!("CARGO_PKG_VERSION"),
+        served.about.address,
+    )
 }
 
 async fn metrics(State(served): State<Arc<Served>>) -> impl IntoResponse {

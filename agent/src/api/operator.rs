@@ -25,7 +25,7 @@ use mezz_proto::{
 };
 use prost::Message as _;
 
-use self::answers::{agent_info, executors, frameworks, json_text, list_files, no_file, tasks};
+use self::answers::{executors, frameworks, get_agent, json_text, list_files, no_file, tasks};
 use super::{
     Served,
     pages::{containers, file_refusal, metrics, turn, write},
@@ -39,10 +39,14 @@ const MAX_CALL: usize = 1 << 20;
 /// The longest time for which a logging level may be set: a week.
 const MAX_LOGGING_TIME: Duration = Duration::from_secs(7 * 24 * 3600);
 
+/// A Mesos answers what is below an endpoint like the endpoint itself, and pymesos' operators
+/// call `/api/v1/operator`.
 pub(super) fn routes(served: Arc<Served>) -> Router {
     Router::new()
         .route("/api/v1", any(answer))
+        .route("/api/v1/{*below}", any(answer))
         .route("/slave(1)/api/v1", any(answer))
+        .route("/slave(1)/api/v1/{*below}", any(answer))
         .with_state(served)
 }
 
@@ -212,13 +216,9 @@ fn respond(served: &Served, call: &Call) -> Result<Response, Refusal> {
             get_resource_providers: Some(response::GetResourceProviders::default()),
             ..typed(response::Type::GetResourceProviders)
         },
-        Type::GetAgent => Response {
-            get_agent: Some(response::GetAgent {
-                agent_info: Some(agent_info(served)),
-                ..Default::default()
-            }),
-            ..typed(response::Type::GetAgent)
-        },
+        Type::GetAgent => {
+            Response { get_agent: Some(get_agent(served)), ..typed(response::Type::GetAgent) }
+        }
         other => {
             let text = format!("{} is not supported by this agent", other.as_str_name());
             return Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, text));

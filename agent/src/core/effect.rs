@@ -153,6 +153,8 @@ pub enum Change {
     },
     /// The agent has no master any more.
     Disconnected,
+    /// It drains as its operator wants, since then; or does not any more.
+    Drain(Option<(v1::DrainConfig, Time)>),
     /// There is a new container, or one of an earlier run.
     ContainerAdded(SandboxRecord),
     /// There is a new framework, or its description has changed.

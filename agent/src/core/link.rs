@@ -172,8 +172,12 @@ impl Core {
             Message::UpdateFramework(update) => {
                 self.on_update_framework(now, update.framework, out);
             }
-            Message::Drain(drain) => self.on_drain(now, &drain, out),
-            Message::Reactivate(_) => self.draining = None,
+            Message::Drain(drain) => self.on_drain(now, now, &drain, out),
+            Message::Reactivate(_) => {
+                if self.draining.take().is_some() {
+                    out.now.push(Effect::Change(Change::Drain(None)));
+                }
+            }
             Message::Registered(_) | Message::Refused(_) => {}
         }
     }
@@ -204,7 +208,7 @@ impl Core {
             return;
         }
         self.agent_id = Some(id.clone());
-        self.draining = None;
+        let drained = self.draining.take();
         out.persist.push(StoreOp::PutAgent(Box::new(self.agent_info())));
         let silence =
             Duration::from_millis(registered.ping_interval_ms).saturating_mul(MISSED_PINGS);
@@ -215,8 +219,13 @@ impl Core {
         for framework in &registered.completed_frameworks {
             self.shutdown_framework(now, &FrameworkId::from(framework), out);
         }
-        if let Some(drain) = &registered.drain {
-            self.on_drain(now, drain, out);
+        match &registered.drain {
+            Some(drain) => {
+                let since = drained.map_or(now, |drained| drained.since);
+                self.on_drain(now, since, drain, out);
+            }
+            None if drained.is_some() => out.now.push(Effect::Change(Change::Drain(None))),
+            None => {}
         }
         self.send_all(now, out);
         // Behind the updates of their tasks, as ever.

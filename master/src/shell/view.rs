@@ -99,6 +99,8 @@ pub fn agent(entry: &AgentEntry, sums: &Sums) -> get_agents::Agent {
         offered_resources: wire(&sums.offered),
         capabilities: AGENT_CAPABILITIES.map(capability).to_vec(),
         drain_info: record.drain,
+        // Mesos tells whole seconds.
+        estimated_drain_start_time: record.drain_start_time.map(|secs| moment(secs.floor())),
         ..Default::default()
     }
 }

@@ -3,6 +3,8 @@
 The master of this cluster gives an agent up some seconds after its last word.
 """
 
+import time
+
 import client
 from client import eventually, expect
 from scheduler import Framework, amount, named
@@ -91,7 +93,9 @@ def scenario_59_draining_empties_an_agent(cluster):
     framework.subscribe()
     _, offer = framework.run("t")
     agent = {"agent_id": offer["agent_id"]}
-    expect(operator.call({"type": "DRAIN_AGENT", "drain_agent": agent}).status == 200, "drain")
+    config = {"max_grace_period": {"nanoseconds": 5_000_000_000}, "mark_gone": False}
+    drain = {"type": "DRAIN_AGENT", "drain_agent": {**agent, "max_grace_period": {"seconds": 5}}}
+    expect(operator.call(drain).status == 200, "drain")
     reactivate = {"type": "REACTIVATE_AGENT", "reactivate_agent": agent}
     # Its end is not acknowledged yet, so it is draining still.
     while True:
@@ -100,6 +104,14 @@ def scenario_59_draining_empties_an_agent(cluster):
             break
         framework.acknowledge(status)
     expect(status["reason"] == "REASON_AGENT_DRAINING", status)
+    shown = operator.ask({"type": "GET_AGENTS"})["get_agents"]["agents"]
+    shown = next(a for a in shown if a["agent_info"]["id"] == offer["agent_id"])
+    expect(shown["drain_info"] == {"state": "DRAINING", "config": config}, shown)
+    start = shown["estimated_drain_start_time"]["nanoseconds"]
+    expect(start % 1_000_000_000 == 0 and 0 <= time.time_ns() - start < 60_000_000_000, shown)
+    its = client.operator(cluster.agents[0], "agent").ask({"type": "GET_AGENT"})["get_agent"]
+    expect(its["drain_config"] == config, its)
+    expect(abs(its["estimated_drain_start_time"]["nanoseconds"] - start) <= 1_000_000_000, its)
     expect(operator.call(reactivate).status == 400, "reactivated while it drains")
     framework.acknowledge(status)
 
@@ -111,6 +123,8 @@ def scenario_59_draining_empties_an_agent(cluster):
     framework.stream.none("OFFERS", 1)
     expect(operator.call(reactivate).status == 200, "reactivate")
     framework.offer()
+    state = client.request(cluster.agents[0], "/state").json()
+    expect("drain_config" not in state and "estimated_drain_start_time_seconds" not in state, state)
     framework.teardown()
 
 

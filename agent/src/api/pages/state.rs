@@ -60,6 +60,10 @@ impl Serialize for State<'_> {
         map.serialize_entry("pid", &about.pid())?;
         map.serialize_entry("hostname", &about.hostname)?;
         map.serialize_entry("capabilities", &CAPABILITIES)?;
+        if let Some((config, since)) = served.index.drain() {
+            map.serialize_entry("drain_config", &Proto(&config))?;
+            map.serialize_entry("estimated_drain_start_time_seconds", &since)?;
+        }
         map.serialize_entry("resources", &ResourcesPage::of(about.resources.iter()))?;
         map.serialize_entry("reserved_resources", &total.page())?;
         map.serialize_entry("unreserved_resources", &ResourcesPage::of(total.unreserved.iter()))?;

@@ -22,11 +22,14 @@ use mezz_proto::{
 use super::{body, delivery, pages::Pages, refusal::Refusal};
 use crate::shell::{bodies::Room, limits::MAX_OPERATOR_REQUEST_BYTES};
 
-/// The API's routes.
+/// The API's routes. A Mesos answers what is below an endpoint like the endpoint itself, and
+/// pymesos' operators call `/api/v1/operator`.
 pub fn routes(pages: Arc<Pages>) -> Router {
     Router::new()
         .route("/api/v1", any(answer))
+        .route("/api/v1/{*below}", any(answer))
         .route("/master/api/v1", any(answer))
+        .route("/master/api/v1/{*below}", any(answer))
         .with_state(pages)
 }
 

@@ -200,6 +200,9 @@ impl AgentPage<'_> {
         map.serialize_entry("capabilities", &view::AGENT_CAPABILITIES.map(|c| c.as_str_name()))?;
         if let Some(drain) = &record.drain {
             map.serialize_entry("drain_info", &Proto(drain))?;
+            if let Some(start) = record.drain_start_time {
+                map.serialize_entry("estimated_drain_start_time_seconds", &(start as i64))?;
+            }
         }
         if self.full {
             let wire = |of: &Resources| full(of.to_proto(Dialect::Refined, None));

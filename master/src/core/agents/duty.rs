@@ -41,6 +41,8 @@ impl Core {
             mark_gone: request.mark_gone,
         };
         let drain = Duty::Draining(DrainInfo { state: DrainState::Draining as i32, config });
+        let agent = &mut self.agents[key];
+        agent.drain_started = agent.connection().map(|_| now);
         self.set_duty(now, key, drain, out);
         // One that is away gets a new order when it comes back.
         if let Some(order) = self.agents[key].order_drain() {

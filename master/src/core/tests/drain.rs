@@ -88,6 +88,8 @@ fn a_drain_withdraws_offers_and_is_done_with_the_last_acknowledgement() {
     assert_eq!(env.core.counters().offers_rescinded, 1);
     assert_eq!(drain_of(&env.agent_inbox("a1")), [order(1)]);
     assert_eq!(state(&env), Some(DrainState::Draining));
+    let start = Some(env.now.as_secs_f64());
+    assert_eq!(shown(&env).drain_start_time, start);
     env.pass(Duration::from_secs(100));
     assert!(env.offers("f1").is_empty(), "a draining agent is not offered");
     // Too late: the offer is gone.
@@ -106,6 +108,7 @@ fn a_drain_withdraws_offers_and_is_done_with_the_last_acknowledgement() {
     assert!(reactivate(&mut env).is_err());
     env.acknowledge("f1", &update);
     assert_eq!(state(&env), Some(DrainState::Drained));
+    assert_eq!(shown(&env).drain_start_time, start);
     env.pass(Duration::from_secs(100));
     assert!(env.offers("f1").is_empty(), "nor is a drained one");
 
@@ -201,8 +204,11 @@ fn an_agent_that_is_away_is_drained_only_when_it_has_shown_what_it_has() {
     env.restart_master();
     drain(&mut env, false);
     assert_eq!(state(&env), Some(DrainState::Draining));
+    assert_eq!(shown(&env).drain_start_time, None, "it has not heard of it");
+    env.pass(Duration::from_secs(1));
     env.reregister("a1");
     assert_eq!(state(&env), Some(DrainState::Drained));
+    assert_eq!(shown(&env).drain_start_time, Some(env.now.as_secs_f64()));
 }
 
 /// The acknowledgement of its last update did not reach the agent.
