@@ -268,7 +268,7 @@ fn told(env: &mut TestEnv) -> Vec<Option<(Option<bool>, u64)>> {
         }
         _ => None,
     };
-    env.take().into_iter().filter_map(drain).collect()
+    std::mem::take(&mut env.log).into_iter().filter_map(drain).collect()
 }
 
 #[test]
