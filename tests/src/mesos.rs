@@ -12,19 +12,21 @@ use anyhow::{Context, Result, bail};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::{Cluster, process::clean_command};
+use crate::{Cluster, Etcd, process::clean_command};
 
 /// The folder of the scripts.
 fn scripts() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("mesos")
 }
 
-/// Runs a script against the cluster, and does the steps that it asks for.
+/// Runs a script against the cluster, and does the steps that it asks for. `etcd` is for
+/// scripts that stop that, too.
 ///
 /// # Errors
 /// When it fails or does not end in time: what it wrote.
 pub fn run_mesos_client(
     cluster: &mut Cluster,
+    etcd: Option<&Etcd>,
     script: &str,
     args: &[&str],
     patience: Duration,
@@ -42,7 +44,7 @@ pub fn run_mesos_client(
         .stdout(Stdio::piped())
         .stderr(std::fs::File::create(cluster.folder().join("client.err"))?);
     let mut script = Script::start(command.spawn().context("python3")?)?;
-    let result = script.play(cluster, Instant::now() + patience);
+    let result = script.play(cluster, etcd, Instant::now() + patience);
     result.with_context(|| {
         let errors = std::fs::read_to_string(cluster.folder().join("client.err"));
         format!("{}\n--- stderr\n{}", script.said, errors.unwrap_or_default())
@@ -72,7 +74,7 @@ impl Script {
         Ok(Self { child, stdin, lines, said: String::new() })
     }
 
-    fn play(&mut self, cluster: &mut Cluster, end: Instant) -> Result<()> {
+    fn play(&mut self, cluster: &mut Cluster, etcd: Option<&Etcd>, end: Instant) -> Result<()> {
         loop {
             let left = end.saturating_duration_since(Instant::now());
             let line = match self.lines.recv_timeout(left) {
@@ -86,7 +88,7 @@ impl Script {
                 continue;
             };
             let words: Vec<&str> = words.split(' ').collect();
-            let answer = match step(cluster, &words) {
+            let answer = match step(cluster, etcd, &words) {
                 Ok(value) => json!({ "value": value }),
                 Err(error) => json!({ "error": format!("{error:#}") }),
             };
@@ -106,15 +108,23 @@ impl Drop for Script {
 }
 
 /// What `tests/mesos/steps.py` asks for.
-fn step(cluster: &mut Cluster, words: &[&str]) -> Result<Value> {
+fn step(cluster: &mut Cluster, etcd: Option<&Etcd>, words: &[&str]) -> Result<Value> {
     let number = |n: &str| n.parse::<usize>().with_context(|| format!("{n} is no number"));
+    let etcd = || etcd.context("there is no etcd");
     match *words {
         ["kill_master"] => cluster.master()?.kill_9()?,
         ["start_master"] => cluster.start_master()?,
+        // Of several; nobody waits for it.
+        ["kill_master", n] => cluster.master_of(number(n)?)?.kill_9()?,
+        ["spawn_master", n] => cluster.spawn_master(number(n)?)?,
+        ["stop_etcd"] => etcd()?.pause()?,
+        ["continue_etcd"] => etcd()?.go_on()?,
         ["kill_agent", n] => cluster.agent(number(n)?)?.kill_9()?,
         // With all that runs there.
         ["lose_agent", n] => cluster.lose_agent(number(n)?)?,
         ["start_agent", n] => cluster.start_agent(number(n)?)?,
+        // What the agent is started with from now on.
+        ["agent_args", n, ref args @ ..] => cluster.set_args_of_agent(number(n)?, args),
         ["restart_machine", n] => cluster.start_agent_on_a_restarted_machine(number(n)?)?,
         ["stop_agent", n] => cluster.agent(number(n)?)?.signal(Signal::STOP)?,
         ["continue_agent", n] => cluster.agent(number(n)?)?.signal(Signal::CONT)?,

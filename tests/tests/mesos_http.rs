@@ -7,7 +7,9 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use mezz_tests::{Cluster, ClusterOptions, QUICK_LOSS, eventually, processes_of, run_mesos_client};
+use mezz_tests::{
+    Cluster, ClusterOptions, Etcd, QUICK_LOSS, eventually, processes_of, run_mesos_client,
+};
 
 /// What a subject takes in the worst case on a machine that does much else.
 const PATIENCE: Duration = Duration::from_secs(240);
@@ -20,15 +22,24 @@ fn options(master_args: &[&str]) -> ClusterOptions {
 }
 
 fn follows(subject: &str, options: ClusterOptions) -> Result<()> {
+    follows_with(None, subject, options)
+}
+
+fn follows_with(etcd: Option<&Etcd>, subject: &str, options: ClusterOptions) -> Result<()> {
     let mut cluster = Cluster::start(options)?;
-    let args = ["--subject", subject];
-    println!("{}", run_mesos_client(&mut cluster, "rules.py", &args, PATIENCE)?);
+    // One function while something is looked into.
+    let only = std::env::var("MEZZ_TEST_ONLY").unwrap_or_default();
+    let args = ["--subject", subject, "--only", &only];
+    println!("{}", run_mesos_client(&mut cluster, etcd, "rules.py", &args, PATIENCE)?);
     stop(cluster)
 }
 
 /// The executors of frameworks that are torn down end by themselves, before their agent does.
 fn stop(mut cluster: Cluster) -> Result<()> {
-    let mut own = vec![cluster.master()?.pid()];
+    let mut own = Vec::new();
+    for n in 0..cluster.master_addresses().len() {
+        own.push(cluster.master_of(n)?.pid());
+    }
     for n in 0..cluster.agent_addresses().len() {
         own.push(cluster.agent(n)?.pid());
     }
@@ -44,7 +55,7 @@ fn stop(mut cluster: Cluster) -> Result<()> {
 fn runs_a_hundred_tasks(format: &str) -> Result<()> {
     let mut cluster = Cluster::start(ClusterOptions { agents: 2, ..Default::default() })?;
     let args = ["--format", format, "--faults"];
-    println!("{}", run_mesos_client(&mut cluster, "framework.py", &args, PATIENCE)?);
+    println!("{}", run_mesos_client(&mut cluster, None, "framework.py", &args, PATIENCE)?);
     stop(cluster)
 }
 
@@ -92,6 +103,32 @@ fn executors_over_http_are_served_as_with_mesos() -> Result<()> {
 #[test]
 fn agents_are_lost_return_and_are_drained_as_with_mesos() -> Result<()> {
     follows("agents", options(&QUICK_LOSS))
+}
+
+#[test]
+fn offers_go_to_whom_mesos_gives_them() -> Result<()> {
+    // cpus, and memory and disk in MiB.
+    let resources = [(2, 1024), (1, 512), (3, 2048), (4, 4096), (1, 512)];
+    let resources = resources.map(|(cpus, mem)| format!("cpus:{cpus};mem:{mem};disk:{mem}"));
+    let attributes = ["rack:r1;gen:7", "rack:r2", "rack:row-2;ssd:yes", "gen:[1-5]", ""];
+    let attributes = attributes.map(|given| match given {
+        "" => Vec::new(),
+        given => vec![format!("--attributes={given}")],
+    });
+    let options = ClusterOptions {
+        agents: attributes.len(),
+        resources_of_agents: resources.into(),
+        args_of_agents: attributes.into(),
+        ..Default::default()
+    };
+    follows("shares", options)
+}
+
+#[test]
+fn masters_send_clients_to_their_leader_as_with_mesos() -> Result<()> {
+    let etcd = Etcd::start(&[])?;
+    let args = ["--registry", &etcd.registry("mezz"), "--leader-lease=2s"];
+    follows_with(Some(&etcd), "masters", ClusterOptions { masters: 3, ..options(&args) })
 }
 
 #[test]
