@@ -263,6 +263,15 @@ impl Cluster {
         Ok(())
     }
 
+    /// Waits for the end of an agent that ends by itself.
+    ///
+    /// # Errors
+    /// When it does not, or was not running.
+    pub fn wait_for_end_of_agent(&mut self, n: usize) -> Result<Finished> {
+        let mut agent = self.agents[n].take().with_context(|| format!("agent {n} is stopped"))?;
+        agent.wait(PATIENCE)
+    }
+
     /// The id by which the master knows an agent.
     ///
     /// # Errors

@@ -123,6 +123,10 @@ fn step(cluster: &mut Cluster, etcd: Option<&Etcd>, words: &[&str]) -> Result<Va
         // With all that runs there.
         ["lose_agent", n] => cluster.lose_agent(number(n)?)?,
         ["start_agent", n] => cluster.start_agent(number(n)?)?,
+        // By itself.
+        ["ended_agent", n] => {
+            return Ok(json!(cluster.wait_for_end_of_agent(number(n)?)?.code));
+        }
         // What the agent is started with from now on.
         ["agent_args", n, ref args @ ..] => cluster.set_args_of_agent(number(n)?, args),
         ["restart_machine", n] => cluster.start_agent_on_a_restarted_machine(number(n)?)?,

@@ -14,6 +14,12 @@ use mezz_tests::{
 /// What a subject takes in the worst case on a machine that does much else.
 const PATIENCE: Duration = Duration::from_secs(240);
 
+/// Agents are given up one by one.
+const LOSSES: &str = "--agent-removal-rate-limit=1/2s";
+
+/// Those that were given up are forgotten soon.
+const RETENTION: &str = "--unreachable-retention=3s";
+
 fn options(master_args: &[&str]) -> ClusterOptions {
     ClusterOptions {
         master_args: master_args.iter().map(|&arg| arg.to_owned()).collect(),
@@ -41,7 +47,8 @@ fn stop(mut cluster: Cluster) -> Result<()> {
         own.push(cluster.master_of(n)?.pid());
     }
     for n in 0..cluster.agent_addresses().len() {
-        own.push(cluster.agent(n)?.pid());
+        // It may have ended by itself.
+        own.extend(cluster.agent(n).map(|agent| agent.pid()));
     }
     let folder = cluster.folder().to_owned();
     eventually(mezz_tests::PATIENCE, "all containers have ended", || {
@@ -103,6 +110,13 @@ fn executors_over_http_are_served_as_with_mesos() -> Result<()> {
 #[test]
 fn agents_are_lost_return_and_are_drained_as_with_mesos() -> Result<()> {
     follows("agents", options(&QUICK_LOSS))
+}
+
+#[test]
+fn agents_that_are_lost_for_good_are_answered_for_as_with_mesos() -> Result<()> {
+    let mut options = options(&[QUICK_LOSS.as_slice(), &[LOSSES, RETENTION]].concat());
+    options.agents = 2;
+    follows("losses", options)
 }
 
 #[test]
