@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::{Cluster, Etcd, process::clean_command};
+use crate::{Cluster, Etcd, PATIENCE, Process, eventually, process::clean_command};
 
 /// The folder of the scripts.
 fn scripts() -> PathBuf {
@@ -57,6 +57,8 @@ struct Script {
     stdin: ChildStdin,
     lines: mpsc::Receiver<String>,
     said: String,
+    /// What the steps have started beside the cluster.
+    others: Vec<Process>,
 }
 
 impl Script {
@@ -71,7 +73,7 @@ impl Script {
                 }
             }
         });
-        Ok(Self { child, stdin, lines, said: String::new() })
+        Ok(Self { child, stdin, lines, said: String::new(), others: Vec::new() })
     }
 
     fn play(&mut self, cluster: &mut Cluster, etcd: Option<&Etcd>, end: Instant) -> Result<()> {
@@ -88,7 +90,7 @@ impl Script {
                 continue;
             };
             let words: Vec<&str> = words.split(' ').collect();
-            let answer = match step(cluster, etcd, &words) {
+            let answer = match step(cluster, etcd, &mut self.others, &words) {
                 Ok(value) => json!({ "value": value }),
                 Err(error) => json!({ "error": format!("{error:#}") }),
             };
@@ -108,7 +110,12 @@ impl Drop for Script {
 }
 
 /// What `tests/mesos/steps.py` asks for.
-fn step(cluster: &mut Cluster, etcd: Option<&Etcd>, words: &[&str]) -> Result<Value> {
+fn step(
+    cluster: &mut Cluster,
+    etcd: Option<&Etcd>,
+    others: &mut Vec<Process>,
+    words: &[&str],
+) -> Result<Value> {
     let number = |n: &str| n.parse::<usize>().with_context(|| format!("{n} is no number"));
     let etcd = || etcd.context("there is no etcd");
     match *words {
@@ -126,6 +133,15 @@ fn step(cluster: &mut Cluster, etcd: Option<&Etcd>, words: &[&str]) -> Result<Va
         // By itself.
         ["ended_agent", n] => {
             return Ok(json!(cluster.wait_for_end_of_agent(number(n)?)?.code));
+        }
+        // A framework of our own API, until it is torn down: its id.
+        ["run_native"] => {
+            others.push(cluster.spawn("native", ["run", "--name=native", "--", "sleep", "1000"])?);
+            return eventually(PATIENCE, "the framework is there", || {
+                let all = cluster.list("frameworks", &[])?;
+                let native = all.iter().find(|f| f["name"] == "native");
+                Ok(native.map(|f| f["id"].clone()).ok_or_else(|| format!("{all:?}")))
+            });
         }
         // What the agent is started with from now on.
         ["agent_args", n, ref args @ ..] => cluster.set_args_of_agent(number(n)?, args),
