@@ -4,9 +4,13 @@
 //! The clients and what they check are in `tests/mesos/`: `rules.py` has a function for
 //! each rule and scenario, by its number, and runs those of one subject.
 
-use std::time::Duration;
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use mezz_tests::{
     Cluster, ClusterOptions, Etcd, QUICK_LOSS, eventually, processes_of, run_mesos_client,
 };
@@ -148,4 +152,69 @@ fn masters_send_clients_to_their_leader_as_with_mesos() -> Result<()> {
 #[test]
 fn operators_and_tools_read_what_mesos_shows() -> Result<()> {
     follows("operators", options(&[]))
+}
+
+/// The functions below `tests/mesos/subjects`, as `subject.function`.
+fn functions_of_subjects() -> Result<BTreeSet<String>> {
+    let mut names = BTreeSet::new();
+    for file in std::fs::read_dir(tree().join("tests/mesos/subjects"))? {
+        let path = file?.path();
+        let subject = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+        let text = if path.is_file() { std::fs::read_to_string(&path)? } else { String::new() };
+        let defined = text.lines().filter_map(|line| line.strip_prefix("def ")?.split('(').next());
+        let tests = defined.filter(|n| n.starts_with("rule_") || n.starts_with("scenario_"));
+        names.extend(tests.map(|name| format!("{subject}.{name}")));
+    }
+    Ok(names)
+}
+
+/// All that is declared by `fn` in the sources below a folder.
+fn functions_in_rust(folder: &Path, names: &mut BTreeSet<String>) -> Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            functions_in_rust(&path, names)?;
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            let text = std::fs::read_to_string(&path)?;
+            let declared =
+                text.lines().filter_map(|line| line.split_once("fn ")?.1.split('(').next());
+            names.extend(declared.map(str::to_owned));
+        }
+    }
+    Ok(())
+}
+
+fn tree() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+#[test]
+fn the_tables_of_what_is_tested_name_what_there_is() -> Result<()> {
+    let page = std::fs::read_to_string(tree().join("docs/mesos-compatibility.md"))?;
+    let (_, tables) = page.split_once("## What tests it").context("the tables")?;
+    let rows = tables.lines().filter(|line| line.starts_with('|'));
+    let named: BTreeSet<&str> = rows
+        .flat_map(|row| row.split('`').skip(1).step_by(2))
+        .filter(|name| name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.".contains(&b)))
+        .filter(|name| name.contains('_'))
+        .collect();
+    let ours = functions_of_subjects()?;
+    let mut in_rust = BTreeSet::new();
+    for package in ["master", "agent", "tests"] {
+        functions_in_rust(&tree().join(package), &mut in_rust)?;
+    }
+    let (functions, others): (Vec<&str>, Vec<&str>) =
+        named.into_iter().partition(|name| name.contains('.'));
+    let begins = |name: &String, with: &str| {
+        name.strip_prefix(with).is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
+    };
+    let is_ours = |with: &str| ours.iter().any(|name| begins(name, with));
+    let mut unknown: Vec<&str> = functions.iter().copied().filter(|with| !is_ours(with)).collect();
+    unknown.extend(others.iter().filter(|name| !in_rust.contains(**name)));
+    let is_named = |name: &&String| functions.iter().any(|with| begins(name, with));
+    let missing: Vec<_> = ours.iter().filter(|name| !is_named(name)).collect();
+    ensure!(unknown.is_empty(), "there is no {unknown:?}");
+    ensure!(missing.is_empty(), "the tables lack {missing:?}");
+    ensure!(functions.len() > 50 && others.len() > 30, "{functions:?} {others:?}");
+    Ok(())
 }

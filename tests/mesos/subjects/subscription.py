@@ -151,6 +151,9 @@ def scenario_32_a_failover_timeout_of_0_is_no_time(cluster):
     eventually("removed", lambda: removed(cluster, framework.id))
     message = error_of(framework.api, subscribe_call(framework.id))
     expect(message == "Framework has been removed", message)
+    known = client.operator(cluster.master).ask({"type": "GET_FRAMEWORKS"})["get_frameworks"]
+    completed = [f["framework_info"]["id"]["value"] for f in known["completed_frameworks"]]
+    expect(framework.id in completed, (framework.id, completed))
 
 
 def rule_16_teardown_ends_all_and_tells_nothing(cluster):
