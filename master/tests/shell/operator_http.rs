@@ -45,6 +45,14 @@ async fn each_mistake_has_the_status_and_words_of_mesos() {
         ),
         ("POST", &[json], "{\"type\":\"FLY\"}", 400, "Expecting 'type' to be present"),
         ("POST", &[json], "{\"type\":\"TEARDOWN\"}", 400, "Expecting 'teardown' to be present"),
+        ("POST", &[json], "{\"type\":\"SET_QUOTA\"}", 400, "Expecting 'set_quota' to be present"),
+        (
+            "POST",
+            &[json],
+            "{\"type\":\"REMOVE_QUOTA\"}",
+            400,
+            "Expecting 'remove_quota' to be present",
+        ),
         (
             "POST",
             &[json, ("accept", "foo")],

@@ -71,6 +71,8 @@ fn encoded(form: Format, bytes: impl Into<bytes::Bytes>) -> Response {
 
 /// The call's type, if what goes with it is there; else what is missing. A number that is
 /// no type counts as none, as Mesos reads it.
+// The older calls of quotas are checked like the others.
+#[allow(deprecated)]
 fn valid(call: &Call) -> Result<Type, &'static str> {
     let kind = call.r#type.and_then(|kind| Type::try_from(kind).ok()).ok_or("type")?;
     let there = |is: bool, name| if is { Ok(kind) } else { Err(name) };
@@ -97,6 +99,8 @@ fn valid(call: &Call) -> Result<Type, &'static str> {
         Type::DeactivateAgent => there(call.deactivate_agent.is_some(), "deactivate_agent"),
         Type::ReactivateAgent => there(call.reactivate_agent.is_some(), "reactivate_agent"),
         Type::UpdateQuota => there(call.update_quota.is_some(), "update_quota"),
+        Type::SetQuota => there(call.set_quota.is_some(), "set_quota"),
+        Type::RemoveQuota => there(call.remove_quota.is_some(), "remove_quota"),
         Type::Teardown => there(call.teardown.is_some(), "teardown"),
         Type::MarkAgentGone => there(call.mark_agent_gone.is_some(), "mark_agent_gone"),
         _ => Ok(kind),

@@ -373,6 +373,14 @@ fn only_so_many_gone_agents_are_remembered() {
     let forgotten = env.core.remember_gone("new".into(), second(MAX_GONE));
     assert_eq!(forgotten, Some("old0".into()));
     assert!(!env.core.is_gone(&"old0".into()) && env.core.is_gone(&"new".into()));
+    // Scenario 54.
+    env.framework("f1", "ads");
+    env.inbox("f1");
+    for (agent, state) in [("old0", TaskState::TaskUnknown), ("new", TaskState::TaskGoneByOperator)]
+    {
+        env.reconcile("f1", &[("t", Some(agent))]);
+        assert_eq!(env.update("f1").state(), state, "{agent}");
+    }
     let mut keep =
         |id: String, n| env.core.keep_duty(AgentId::from(id), second(n), Duty::Deactivated);
     for n in 0..MAX_GONE {
