@@ -36,8 +36,18 @@ pub const FRAMEWORK_ADMISSIONS: u32 = 64;
 /// A first message takes another place among the admissions for each so many bytes.
 pub const ADMISSION_BYTES: usize = 64 << 10;
 
-/// Streams that waited for this master to lead are let in at this distance.
-pub const HELD_PACE: Duration = Duration::from_micros(50);
+/// So many of the agents that waited for this master to lead are let in, and another one
+/// whenever one of them has its answer; the same of frameworks. More than
+/// [`AGENT_ADMISSIONS`], so that the core never waits for the next.
+pub const HELD_AT_ONCE: usize = 1_024;
+
+/// Who has waited for so long since it came is let in nevertheless: clients wait no longer
+/// than ten seconds for the head of an answer.
+pub const LONGEST_HELD: Duration = Duration::from_secs(8);
+
+/// The head of an answer to an agent waits so long for the first message, which most are sent
+/// at once. With [`LONGEST_HELD`] less than clients wait for it.
+pub const HEAD_WAIT: Duration = Duration::from_secs(1);
 
 /// Inputs that the core takes in one go, before it wakes the writers of the
 /// sockets: more makes larger frames, fewer makes shorter waits.

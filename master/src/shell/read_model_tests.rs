@@ -1,7 +1,9 @@
 use mezz::{agent_state::Status as AgentStatus, framework_state::Status as FrameworkStatus};
 use mezz_proto::ids::{FrameworkId, TaskId};
+use prost::Message;
 
 use super::*;
+use crate::core::ShownTask;
 
 fn agent(id: &str) -> Change {
     let mut record = mezz::AgentState {
@@ -40,7 +42,16 @@ fn task(framework: &str, id: &str, agent: &str, state: v1::TaskState) -> Change 
         ..Default::default()
     };
     task.set_state(state);
-    Change::Task(task)
+    Change::Task(ShownTask {
+        framework: framework.into(),
+        id: id.into(),
+        agent: agent.into(),
+        state,
+        waits: false,
+        resources: Arc::new(Resources::cpus_mem(1.0, 100.0)),
+        role: "*".into(),
+        record: task.encode_to_vec().into(),
+    })
 }
 
 fn offer(id: &str, framework: &str, agent: &str, cpus: f64) -> Change {

@@ -19,7 +19,7 @@ use super::{
     snapshot::{Include, Snapshot},
     stream::{self, News},
 };
-use crate::core::Change;
+use crate::core::{Change, ShownTask};
 
 /// Held by one agent's or one framework's tasks and offers.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -152,25 +152,6 @@ pub struct State {
     last_number: u64,
     /// How many batches of changes it has.
     batch: u64,
-    parsed: Parsed,
-}
-
-/// The resources that were read last: most tasks ask for the same as the one before.
-#[derive(Debug, Default)]
-struct Parsed {
-    wire: Vec<v1::Resource>,
-    resources: Arc<Resources>,
-}
-
-impl Parsed {
-    fn of(&mut self, wire: &[v1::Resource]) -> Arc<Resources> {
-        if self.wire != wire {
-            // The core has validated them.
-            self.resources = Arc::new(Resources::from_proto(wire).unwrap_or_default());
-            self.wire = wire.to_vec();
-        }
-        self.resources.clone()
-    }
 }
 
 /// Whether a task in this state has its resources (rule 34 says which states are
@@ -196,7 +177,7 @@ impl State {
                     }
                 }
             }
-            Change::Task(task) => self.put_task(&task, news),
+            Change::Task(task) => self.put_task(task, news),
             Change::TaskRemoved(framework, task) => self.remove_task(&framework, &task),
             Change::Executor(agent, framework, id, resources, info) => {
                 self.put_executor((agent, framework, id), resources, &info);
@@ -263,84 +244,87 @@ impl State {
         entry.record = Some(Arc::new(record));
     }
 
-    fn put_task(&mut self, task: &v1::Task, news: Option<&mut News>) {
-        let state = task.state();
-        let tasks = match self.tasks.get_mut(task.framework_id.value.as_str()) {
+    fn put_task(&mut self, task: ShownTask, news: Option<&mut News>) {
+        let state = task.state;
+        let tasks = match self.tasks.get_mut(&task.framework) {
             Some(tasks) => tasks,
-            None => self.tasks.entry(FrameworkId::from(&task.framework_id)).or_default(),
+            None => self.tasks.entry(task.framework.clone()).or_default(),
         };
-        let encoded: Arc<[u8]> = task.encode_to_vec().into();
         // After a failover all tasks come at once: a new one is looked for once.
-        let (old, elsewhere) = match tasks.get_mut(task.task_id.value.as_str()) {
-            Some(entry) if entry.agent.as_str() == task.agent_id.value => {
-                entry.encoded = encoded.clone();
-                entry.waits = task.status_update_uuid.is_some();
+        let (old, elsewhere) = match tasks.get_mut(&task.id) {
+            Some(entry) if entry.agent == task.agent => {
+                entry.encoded = task.record.clone();
+                entry.waits = task.waits;
                 (Some(std::mem::replace(&mut entry.state, state)), false)
             }
             found => (None, found.is_some()),
         };
         if elsewhere {
-            self.remove_task_by_text(&task.framework_id.value, &task.task_id.value);
+            self.remove_task(&task.framework, &task.id);
         }
         if old.is_none() {
-            self.insert_task(task, encoded, state);
+            self.insert_task(&task);
         }
         *self.by_state.entry(state as i32).or_default() += 1;
         if let Some(old) = old {
             self.count_down(old);
         }
-        news::task(old, task);
+        news::task(old, &task);
         if let Some(news) = news
             && old != Some(state)
         {
             let aware = self
                 .frameworks
-                .get(task.framework_id.value.as_str())
+                .get(&task.framework)
                 .and_then(|entry| entry.record.as_deref())
                 .is_some_and(|framework| stream::is_partition_aware(&framework.framework));
-            news.push(stream::task(old.is_none(), task, aware));
+            news.push(stream::task(old.is_none(), task.decode(), aware));
         }
         let was = old.unwrap_or(v1::TaskState::TaskFinished);
-        self.charge_task(task, was, state);
+        let ShownTask { framework, agent, resources, role, .. } = &task;
+        self.charge_task(framework.as_str(), agent.as_str(), role, resources, was, state);
     }
 
-    fn insert_task(&mut self, task: &v1::Task, encoded: Arc<[u8]>, state: v1::TaskState) {
+    fn insert_task(&mut self, task: &ShownTask) {
         self.last_number += 1;
-        // One allocation of the agent's id for all of its tasks.
-        let agent = match self.agents.get_key_value(task.agent_id.value.as_str()) {
-            Some((id, _)) => id.clone(),
-            None => AgentId::from(&task.agent_id),
+        let entry = TaskEntry {
+            encoded: task.record.clone(),
+            agent: task.agent.clone(),
+            state: task.state,
+            waits: task.waits,
+            number: self.last_number,
         };
-        let waits = task.status_update_uuid.is_some();
-        let entry = TaskEntry { encoded, agent, state, waits, number: self.last_number };
-        let tasks = match self.tasks.get_mut(task.framework_id.value.as_str()) {
+        let tasks = match self.tasks.get_mut(&task.framework) {
             Some(tasks) => tasks,
-            None => self.tasks.entry(FrameworkId::from(&task.framework_id)).or_default(),
+            None => self.tasks.entry(task.framework.clone()).or_default(),
         };
-        tasks.insert(TaskId::from(&task.task_id), entry);
+        tasks.insert(task.id.clone(), entry);
     }
 
     /// Moves the sums from what a task held in state `was` to what it holds now.
     /// A task's resources never change, so only the states matter.
-    fn charge_task(&mut self, task: &v1::Task, was: v1::TaskState, now: v1::TaskState) {
+    fn charge_task(
+        &mut self,
+        framework: &str,
+        agent: &str,
+        role: &str,
+        resources: &Resources,
+        was: v1::TaskState,
+        now: v1::TaskState,
+    ) {
         let live = i64::from(!now.is_terminal()) - i64::from(!was.is_terminal());
         let held = i64::from(holds(now)) - i64::from(holds(was));
         if live == 0 && held == 0 {
             return;
         }
-        let resources = match held {
-            0 => Arc::default(),
-            _ => self.parsed.of(&task.resources),
-        };
-        let change = |sums: &mut Sums| {
+        self.change_sums(agent, framework, role, |sums| {
             sums.tasks = sums.tasks.saturating_add_signed(i32::try_from(live).unwrap_or(0));
             match held {
-                1 => sums.allocated += &resources,
-                _ => sums.allocated.saturating_sub(&resources),
+                0 => {}
+                1 => sums.allocated += resources,
+                _ => sums.allocated.saturating_sub(resources),
             }
-        };
-        let role = role_of(&task.resources);
-        self.change_sums(&task.agent_id.value, &task.framework_id.value, role, change);
+        });
     }
 
     fn change_sums(
@@ -395,10 +379,6 @@ impl State {
     }
 
     fn remove_task(&mut self, framework: &FrameworkId, task: &TaskId) {
-        self.remove_task_by_text(framework.as_str(), task.as_str());
-    }
-
-    fn remove_task_by_text(&mut self, framework: &str, task: &str) {
         let Some(tasks) = self.tasks.get_mut(framework) else { return };
         let Some(entry) = tasks.remove(task) else { return };
         if tasks.is_empty() {
@@ -406,7 +386,11 @@ impl State {
         }
         self.count_down(entry.state);
         if let Some(task) = entry.decode() {
-            self.charge_task(&task, entry.state, v1::TaskState::TaskFinished);
+            // The core has validated them.
+            let resources = Resources::from_proto(&task.resources).unwrap_or_default();
+            let (framework, agent) = (framework.as_str(), entry.agent.as_str());
+            let (role, ended) = (role_of(&task.resources), v1::TaskState::TaskFinished);
+            self.charge_task(framework, agent, role, &resources, entry.state, ended);
         }
     }
 

@@ -163,8 +163,7 @@ pub fn framework(
 }
 
 /// A task is new, or in another state.
-pub fn task(is_new: bool, record: &v1::Task, partition_aware: bool) -> Event {
-    let mut task = record.clone();
+pub fn task(is_new: bool, mut task: v1::Task, partition_aware: bool) -> Event {
     view::show_task(&mut task, partition_aware);
     if is_new {
         return Event {

@@ -10,7 +10,10 @@ use mezz_proto::{
 use prost::Message;
 
 use super::SlotKey;
-use crate::allocator::{AgentKey, FrameworkKey};
+use crate::{
+    allocator::{AgentKey, FrameworkKey},
+    core::ShownTask,
+};
 
 /// A task's slot.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -164,7 +167,20 @@ impl Task {
     }
 
     /// For readers.
-    pub fn record(&self, framework: &FrameworkId, agent: &AgentId) -> v1::Task {
+    pub fn shown(&self, framework: &FrameworkId, agent: &AgentId) -> ShownTask {
+        ShownTask {
+            framework: framework.clone(),
+            id: self.id.clone(),
+            agent: agent.clone(),
+            state: self.state,
+            waits: self.pending.is_some(),
+            resources: Arc::clone(&self.resources),
+            role: Arc::clone(&self.role),
+            record: self.record(framework, agent).encode_to_vec().into(),
+        }
+    }
+
+    fn record(&self, framework: &FrameworkId, agent: &AgentId) -> v1::Task {
         let mut task = v1::Task {
             name: self.name.to_string(),
             task_id: (&self.id).into(),

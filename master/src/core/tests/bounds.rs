@@ -135,7 +135,7 @@ fn long_messages_are_forwarded_whole_and_kept_in_part() {
     env.agent_says("a1", agent_message::Message::StatusUpdate(update));
     assert_eq!(env.update("f1").message(), message);
     let kept = env.changes.iter().rev().find_map(|c| match c {
-        Change::Task(t) => t.statuses.last().map(|s| s.message().len()),
+        Change::Task(t) => t.decode().statuses.last().map(|s| s.message().len()),
         _ => None,
     });
     assert_eq!(kept, Some(4095));
