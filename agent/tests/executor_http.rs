@@ -425,3 +425,60 @@ async fn both_formats(with_token: bool) {
     .await;
     idle.agent.finish().await;
 }
+
+/// It holds what its framework does not acknowledge, up to a bound, and then the executor
+/// waits; nothing is refused, and nothing ends.
+#[test_log::test(tokio::test)]
+async fn a_framework_that_does_not_acknowledge_slows_its_executor() {
+    let mut idle = Idle::start().await;
+    let protobuf = "application/x-protobuf";
+    let mut events = Events::of(idle.json(&idle.token, &subscribe()).await);
+    events.expect(event::Type::Subscribed).await;
+    events.expect(event::Type::Launch).await;
+    let call = |state: TaskState, uuid: u8, bytes: usize| {
+        let status = v1::TaskStatus {
+            task_id: v1::TaskId { value: "t".into() },
+            state: state.into(),
+            source: Some(v1::task_status::Source::Executor.into()),
+            uuid: Some(vec![uuid; 16]),
+            data: Some(vec![0; bytes]),
+            ..Default::default()
+        };
+        let call = Call {
+            executor_id: v1::ExecutorId { value: "E".into() },
+            framework_id: v1::FrameworkId { value: FRAMEWORK.into() },
+            r#type: Some(call::Type::Update.into()),
+            update: Some(call::Update { status }),
+            ..Default::default()
+        };
+        call.encode_to_vec()
+    };
+    for uuid in [1, 2] {
+        let large = call(TaskState::TaskRunning, uuid, 9 << 20);
+        assert_eq!(idle.post(&idle.token, protobuf, protobuf, large).await.status(), 202);
+        events.expect(event::Type::Acknowledged).await;
+    }
+    let first = idle.master.update().await;
+    {
+        let third = call(TaskState::TaskRunning, 3, 0);
+        let mut third = std::pin::pin!(idle.post(&idle.token, protobuf, protobuf, third));
+        let soon = Duration::from_millis(500);
+        assert!(tokio::time::timeout(soon, &mut third).await.is_err(), "it waits");
+        idle.master.ack(&first).await;
+        let third = tokio::time::timeout(PATIENCE, third).await.unwrap();
+        assert_eq!(third.status(), 202);
+    }
+    events.expect(event::Type::Acknowledged).await;
+    let large = call(TaskState::TaskRunning, 4, 9 << 20);
+    assert_eq!(idle.post(&idle.token, protobuf, protobuf, large).await.status(), 202);
+    events.expect(event::Type::Acknowledged).await;
+    let last = call(TaskState::TaskFinished, 5, 0);
+    let last = idle.post(&idle.token, protobuf, protobuf, last).await;
+    assert_eq!(last.status(), 202, "what ends a task waits for none");
+    for uuid in 2..=5 {
+        let status = idle.master.update().await;
+        assert_eq!(status.uuid(), [uuid; 16]);
+        idle.master.ack(&status).await;
+    }
+    idle.agent.finish().await;
+}

@@ -9,14 +9,17 @@ use std::{
 };
 
 use mezz_proto::{mezz::v1::executor_server, v1::executor as wire};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::Served;
+use super::{
+    Served,
+    gate::{Gate, Turn},
+};
 use crate::{
-    core::{CallError, ConnectionId, Event, Proof},
+    core::{CallError, ConnectionId, Event, Intake, Proof},
     shell::Input,
 };
 
@@ -30,16 +33,24 @@ const FIRST_CALL: Duration = Duration::from_secs(10);
 /// was sent.
 pub(crate) struct Peer {
     events: mpsc::Sender<Result<wire::Event, Status>>,
+    intake: watch::Sender<Intake>,
     _open: DropGuard,
 }
 
 impl Peer {
-    /// Its end cancels `open`, and nothing else may be meant by that.
+    /// With the gate of what comes from it. The peer's end cancels `open`, and nothing else
+    /// may be meant by that.
     pub(super) fn new(
         events: mpsc::Sender<Result<wire::Event, Status>>,
         open: &CancellationToken,
-    ) -> Self {
-        Self { events, _open: open.clone().drop_guard() }
+    ) -> (Self, Gate) {
+        let (intake, gate) = Gate::new();
+        (Self { events, intake, _open: open.clone().drop_guard() }, gate)
+    }
+
+    /// Says what may come from it.
+    pub(crate) fn take_in(&self, intake: Intake) {
+        self.intake.send_replace(intake);
     }
 
     /// False when the executor is gone, or reads so slowly that its queue is full.
@@ -90,11 +101,11 @@ impl executor_server::Executor for Service {
         let calls = request.into_inner();
         tokio::spawn(async move {
             let open = stop.child_token();
-            let peer = Peer::new(sender, &open);
+            let (peer, gate) = Peer::new(sender, &open);
             if inputs.send(Input::ExecutorOpened { connection, peer }).await.is_err() {
                 return;
             }
-            open.run_until_cancelled(read(connection, token, calls, &inputs)).await;
+            open.run_until_cancelled(read(connection, token, calls, &gate, &inputs)).await;
             let ended = Event::ExecutorDisconnected { connection };
             let _ = inputs.send(Input::Core(ended)).await;
         });
@@ -107,6 +118,7 @@ async fn read(
     connection: ConnectionId,
     token: String,
     mut calls: Streaming<wire::Call>,
+    gate: &Gate,
     inputs: &mpsc::Sender<Input>,
 ) {
     let mut next = match tokio::time::timeout(FIRST_CALL, calls.message()).await {
@@ -114,11 +126,21 @@ async fn read(
         Err(_) => return,
     };
     while let Ok(Some(call)) = next {
+        // What comes behind it waits, too: in the socket, and so at the executor.
+        let Ok(turn) = gate.pass(&call).await else { return };
         let proof = Proof::token(&token);
         let event = Event::ExecutorCall { connection, proof, call: Box::new(call) };
-        if inputs.send(Input::Core(event)).await.is_err() {
+        if inputs.send(input(event, turn)).await.is_err() {
             return;
         }
         next = calls.message().await;
+    }
+}
+
+/// A call that may come to the core, and a turn if it is an update.
+pub(super) fn input(event: Event, turn: Option<Turn>) -> Input {
+    match turn {
+        Some(turn) => Input::Update { event, turn },
+        None => Input::Core(event),
     }
 }

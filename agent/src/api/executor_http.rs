@@ -36,7 +36,14 @@ use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use super::{MAX_MESSAGE, Served, body::LARGE, ends::Ends, executor::Peer, refusal::Refusal};
+use super::{
+    MAX_MESSAGE, Served,
+    body::LARGE,
+    ends::Ends,
+    executor::{Peer, input},
+    gate::{Gate, Shut},
+    refusal::Refusal,
+};
 use crate::{
     core::{CallError, ConnectionId, Event, ExecutorKey, Proof, Token, check_update},
     shell::Input,
@@ -70,6 +77,7 @@ struct Subscription {
     token: Token,
     /// It was shown, and has to be from now on.
     proven: bool,
+    gate: Gate,
 }
 
 impl Subscriptions {
@@ -144,13 +152,22 @@ async fn handle(api: &Arc<Api>, request: Request) -> Result<Response, Refusal> {
     let Some(subscription) = api.subscribed.of(&key_of(&call)) else {
         return Err(not_subscribed(api, proof, call).await);
     };
-    let Subscription { connection, token, proven } = subscription;
+    let Subscription { connection, token, proven, gate } = subscription;
     proof.shows(&token, proven).map_err(refused)?;
     if kind == call::Type::Unknown {
         return Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, ""));
     }
+    // Nothing that the executor would end for: it sends the update again with its next
+    // subscription.
+    let turn = gate.pass(&call).await.map_err(|shut| match shut {
+        Shut::Left => Refusal::busy("the subscription has ended; subscribe again"),
+        Shut::Full => Refusal::busy(
+            "updates of this executor wait for its framework to acknowledge earlier ones, and \
+             more may not wait",
+        ),
+    })?;
     let event = Event::ExecutorCall { connection, proof, call: Box::new(call) };
-    let sent = api.served.inputs.send(Input::Core(event)).await;
+    let sent = api.served.inputs.send(input(event, turn)).await;
     sent.map(|()| StatusCode::ACCEPTED.into_response()).map_err(|_| Refusal::stopping())
 }
 
@@ -225,6 +242,7 @@ type Events = mpsc::Receiver<Result<ExecutorEvent, Status>>;
 struct Opened {
     connection: ConnectionId,
     events: Events,
+    gate: Gate,
     /// Cancelled when the core has left it.
     open: CancellationToken,
 }
@@ -233,14 +251,14 @@ struct Opened {
 async fn open(api: &Api, proof: Proof, call: Call) -> Option<Opened> {
     let (sender, events) = mpsc::channel(api.served.executor_queue);
     let open = api.served.stop.child_token();
-    let peer = Peer::new(sender, &open);
+    let (peer, gate) = Peer::new(sender, &open);
     let mut places = api.served.inputs.reserve_many(2).await.ok()?;
     let _in_order = api.opening.lock().unwrap_or_else(PoisonError::into_inner);
     let connection = ConnectionId(api.connections.fetch_add(1, Ordering::Relaxed));
     let event = Event::ExecutorCall { connection, proof, call: Box::new(call) };
     places.next()?.send(Input::ExecutorOpened { connection, peer });
     places.next()?.send(Input::Core(event));
-    Some(Opened { connection, events, open })
+    Some(Opened { connection, events, gate, open })
 }
 
 type Started = Result<mpsc::Receiver<Bytes>, Status>;
@@ -273,9 +291,8 @@ async fn connection(
 ) {
     let key = key_of(&call);
     let proven = proof.given().is_some();
-    let Some(Opened { connection, mut events, open }) = open(&api, proof, call).await else {
-        return;
-    };
+    let opened = self::open(&api, proof, call).await;
+    let Some(Opened { connection, mut events, gate, open }) = opened else { return };
     let first = tokio::select! {
         first = events.recv() => first,
         () = api.served.stop.cancelled() => None,
@@ -284,7 +301,7 @@ async fn connection(
         Some(Ok(event)) => {
             // Before it hears that it is subscribed, for then it calls.
             if let Some(token) = api.token_of(&event) {
-                api.subscribed.start(&key, Subscription { connection, token, proven });
+                api.subscribed.start(&key, Subscription { connection, token, proven, gate });
             }
             let (records, receiver) = mpsc::channel(ENCODED);
             if reply.send(Ok(receiver)).is_ok() {
@@ -377,6 +394,7 @@ mod tests {
             connection: ConnectionId(n),
             token: Token("t".into()),
             proven: false,
+            gate: Gate::new().1,
         };
         for order in [[1, 2], [2, 1]] {
             let all = Subscriptions::default();

@@ -10,6 +10,7 @@ mod exec;
 mod executor;
 mod executor_http;
 mod files;
+mod gate;
 mod http;
 mod index;
 mod operator;
@@ -35,6 +36,7 @@ pub(crate) use self::{
     body::Bodies,
     executor::Peer,
     files::Reader,
+    gate::Turn,
     index::{DiskUse, Index},
     pages::Pages,
     roster::Roster,

@@ -10,20 +10,11 @@ use mezz_proto::{
         task_status::Source,
     },
 };
-use prost::Message as _;
 
 use super::{
     CallError, Change, ConnectionId, Core, Effect, Effects, ExecutorKey, Proof, TaskKey,
     state::{Home, Stage},
 };
-
-/// Updates of one task that may wait for acknowledgement; an executor that does
-/// not heed them is cut off.
-const MAX_UNACKNOWLEDGED: usize = 256;
-
-/// Bytes that the waiting updates of all tasks of one executor may have, encoded.
-/// As much as one call of an executor may have at most.
-const MAX_UNACKNOWLEDGED_BYTES: usize = 16 << 20;
 
 impl Core {
     pub(super) fn on_executor_call(
@@ -115,6 +106,7 @@ impl Core {
                 ..Event::default()
             },
         );
+        let intake = self.intake(key);
         // What is late, repeated or of no task of this executor is acknowledged
         // all the same, so that it does not come for ever (rule 36).
         if let Some(task) = self.tasks.get_mut(&task_key)
@@ -123,21 +115,15 @@ impl Core {
             && !task.acknowledged.contains(&uuid)
             && !task.updates.iter().any(|update| update.uuid.as_ref() == Some(&uuid))
         {
-            if task.updates.len() >= MAX_UNACKNOWLEDGED {
-                return Err(CallError::NotAllowed(format!(
-                    "task {} has {MAX_UNACKNOWLEDGED} updates that its framework has not \
-                     acknowledged",
-                    task_key.task
-                )));
-            }
-            let (held, more) = (self.backlog.of(key), status.encoded_len());
-            if held.saturating_add(more) > MAX_UNACKNOWLEDGED_BYTES {
-                return Err(CallError::NotAllowed(format!(
-                    "the executor's updates that its framework has not acknowledged have {held} \
-                     bytes, and may have {MAX_UNACKNOWLEDGED_BYTES} at most; this one has {more}"
-                )));
-            }
             task.stage = Stage::Running;
+            if !intake.takes(&status) {
+                // Of a SUBSCRIBE, for others wait before they come here. Not acknowledged, so
+                // the executor keeps it.
+                if let Some(executor) = self.executors.get_mut(key) {
+                    executor.behind = true;
+                }
+                return Ok(());
+            }
             self.say_drained(&task_key, &mut status);
             self.push_update(now, &task_key, status, out);
         }

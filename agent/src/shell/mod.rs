@@ -23,7 +23,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{collect::Collector, monitor::Monitor, owner::Owner, registry::Registry};
 use crate::{
-    api::{self, About, Bodies, Index, Pages, Peer, Roster, Served},
+    api::{self, About, Bodies, Index, Pages, Peer, Roster, Served, Turn},
     containerizer::{self, ContainerError},
     core::{ConnectionId, Event, LinkId},
     fetcher,
@@ -47,6 +47,8 @@ const CLEANUPS: usize = 3;
 pub(crate) enum Input {
     /// For the core itself.
     Core(Event),
+    /// An executor's update, for the core: the next waits until it is taken.
+    Update { event: Event, turn: Turn },
     /// A connection to a master.
     LinkUp {
         link: LinkId,
