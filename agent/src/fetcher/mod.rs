@@ -168,7 +168,7 @@ impl Fetcher {
             return Ok(());
         }
         let fail = |uri: &v1::command_info::Uri| {
-            let uri = source::redact(&uri.value);
+            let uri = mezz_proto::pages::without_credentials(&uri.value).into_owned();
             move |reason| FetchError { uri, reason }
         };
         let user = match user.map(str::to_owned) {

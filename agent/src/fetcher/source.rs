@@ -104,21 +104,6 @@ pub(super) fn split_checksum(uri: &str) -> Result<(&str, Option<Checksum>), Stri
     Ok((plain, Some(checksum)))
 }
 
-/// Without user, password, query and fragment: those may be secret.
-pub(super) fn redact(uri: &str) -> String {
-    let end = uri.find(['?', '#']).unwrap_or(uri.len());
-    let (plain, cut) = (&uri[..end], end < uri.len());
-    let query = if cut { "?…" } else { "" };
-    match plain.split_once("://") {
-        Some((scheme, rest)) => {
-            let host_end = rest.find('/').unwrap_or(rest.len());
-            let host = rest[..host_end].rsplit('@').next().unwrap_or_default();
-            format!("{scheme}://{host}{}{query}", &rest[host_end..])
-        }
-        None => format!("{plain}{query}"),
-    }
-}
-
 /// Opens a file for reading with a user's rights, so that the agent's own do not let
 /// a task read what its user may not.
 pub(super) fn open_as(path: &Path, user: Option<Credentials>) -> io::Result<File> {
@@ -215,11 +200,5 @@ mod tests {
         for bad in ["http://h", "http://h/", "http://h/a/..", "/a/"] {
             assert!(name(bad).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn secrets_are_left_out() {
-        assert_eq!(redact("https://me:pa@ss@h:1/p?token=1#x"), "https://h:1/p?…");
-        assert_eq!(redact("/a/b"), "/a/b");
     }
 }

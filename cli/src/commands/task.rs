@@ -72,9 +72,17 @@ impl TaskSelector {
                 limit: None,
             };
             let answer = operator.list_tasks(request).await.map_err(|s| plain(&s))?;
-            let tasks = answer.into_inner().tasks;
-            if !tasks.is_empty() {
-                return choose(&self.task, tasks, ended).map_err(anyhow::Error::msg);
+            let answer = answer.into_inner();
+            // A task that begins like this may be among those that are not told.
+            if answer.truncated() {
+                anyhow::bail!(
+                    "there is no task `{}`, and too many to look for one that begins so; give \
+                     its whole id, or add --framework",
+                    self.task
+                );
+            }
+            if !answer.tasks.is_empty() {
+                return choose(&self.task, answer.tasks, ended).map_err(anyhow::Error::msg);
             }
         }
         choose(&self.task, Vec::new(), ended).map_err(anyhow::Error::msg)

@@ -180,7 +180,14 @@ pub async fn run(args: &TasksArgs) -> anyhow::Result<()> {
         limit: args.limit,
     };
     let answer = operator.list_tasks(request).await.map_err(|s| plain(&s))?;
-    output::print(&rows(&answer.into_inner().tasks, clock::now()), args.output.output)?;
+    let answer = answer.into_inner();
+    output::print(&rows(&answer.tasks, clock::now()), args.output.output)?;
+    if answer.truncated() {
+        eprintln!(
+            "these are the newest {}; for others name a framework or an agent",
+            answer.tasks.len()
+        );
+    }
     Ok(())
 }
 

@@ -17,11 +17,15 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use crate::shell::limits::{ANSWER_PIECE, SLOWEST_READER, UNREAD_ANSWERS_KIB, UNREAD_TIMEOUT};
+use crate::shell::limits::{ANSWER_PIECE, SLOWEST_READER, UNREAD_TIMEOUT};
 
 /// Room for made answers that are not read yet. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Room(Arc<Semaphore>);
+pub struct Room {
+    free: Arc<Semaphore>,
+    /// All of it, in KiB.
+    all: u32,
+}
 
 /// An answer and its part of the room, which is given back with the last copy of it.
 struct Held {
@@ -36,14 +40,9 @@ impl AsRef<[u8]> for Held {
 }
 
 impl Room {
-    /// For [`UNREAD_ANSWERS_KIB`].
-    pub fn new() -> Self {
-        Self(Arc::new(Semaphore::new(UNREAD_ANSWERS_KIB as usize)))
-    }
-
-    /// Whether nothing large can be held now.
-    pub fn is_full(&self) -> bool {
-        self.0.available_permits() == 0
+    /// For so many KiB.
+    pub fn of(kib: u32) -> Self {
+        Self { free: Arc::new(Semaphore::new(kib as usize)), all: kib }
     }
 
     /// The answer, shared by all its readers; `None` if there is no room for it. One that is
@@ -53,7 +52,7 @@ impl Room {
             return Some(bytes.into());
         }
         let kib = u32::try_from(1 + bytes.capacity() / 1024).unwrap_or(u32::MAX);
-        let room = self.0.clone().try_acquire_many_owned(kib.min(UNREAD_ANSWERS_KIB)).ok()?;
+        let room = self.free.clone().try_acquire_many_owned(kib.min(self.all)).ok()?;
         Some(Bytes::from_owner(Held { bytes, _room: room }))
     }
 }
@@ -144,6 +143,7 @@ mod tests {
     use axum::body::to_bytes;
 
     use super::*;
+    use crate::shell::limits::UNREAD_ANSWERS_KIB;
 
     async fn eventually(what: impl Fn() -> bool) {
         for _ in 0..10_000 {
@@ -168,20 +168,20 @@ mod tests {
     /// Also when its body is never polled again, as behind a closed window of HTTP/2.
     #[tokio::test]
     async fn who_does_not_read_holds_no_room() {
-        let room = Room::new();
-        let free = room.0.available_permits();
+        let room = Room::of(UNREAD_ANSWERS_KIB);
+        let free = room.free.available_permits();
         let page = room.hold(vec![b' '; 10 << 20]).unwrap();
-        assert!(room.0.available_permits() <= free - 10_240);
+        assert!(room.free.available_permits() <= free - 10_240);
         let stalled = respond("text/plain", vec![page], Duration::from_millis(20));
-        eventually(|| room.0.available_permits() == free).await;
+        eventually(|| room.free.available_permits() == free).await;
         // And whoever reads on after all is not told that this was all.
         to_bytes(stalled.into_body(), usize::MAX).await.unwrap_err();
     }
 
     #[tokio::test]
     async fn there_is_room_for_so_much_and_no_more() {
-        let room = Room::new();
-        let all = room.0.clone().try_acquire_many_owned(UNREAD_ANSWERS_KIB - 100).unwrap();
+        let room = Room::of(UNREAD_ANSWERS_KIB);
+        let all = room.free.clone().try_acquire_many_owned(UNREAD_ANSWERS_KIB - 100).unwrap();
         assert!(room.hold(vec![0; 200 << 10]).is_none());
         assert!(room.hold(vec![0; 1 << 10]).is_some(), "small ones always go");
         let held = room.hold(vec![0; 50 << 10]).unwrap();

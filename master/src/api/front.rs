@@ -17,8 +17,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, codegen::Service, server::UnaryService};
 
 use super::{
-    http::{is_grpc, metrics_page},
-    pages::{flags_page, standby_metrics, version_page},
+    http::{is_grpc, standby_prometheus},
+    pages::{answers::Answers, flags_page, standby_metrics, version_page},
     redirect::to_leader,
     server::Identity,
 };
@@ -85,13 +85,15 @@ pub struct Front {
     metrics: Arc<Metrics>,
     stop: CancellationToken,
     hold: Duration,
+    /// The makers of what standbys tell.
+    answers: Answers,
 }
 
 impl Front {
     /// A standby. Nothing waits any more once `stop` is cancelled.
     pub fn new(identity: Arc<Identity>, metrics: Arc<Metrics>, stop: CancellationToken) -> Self {
         let role = Arc::new(watch::Sender::new(Role::StandsBy(None)));
-        Self { role, identity, metrics, stop, hold: HOLD }
+        Self { role, identity, metrics, stop, hold: HOLD, answers: Answers::quick() }
     }
 
     /// From now on this router answers.
@@ -132,7 +134,11 @@ impl Front {
                 ) =>
             {
                 let (metrics, identity) = (self.metrics.clone(), self.identity.clone());
-                standby_metrics(metrics, identity, request.uri().clone()).await
+                standby_metrics(&self.answers, metrics, identity, request.uri()).await
+            }
+            Role::StandsBy(leader) if request.uri().path() == "/metrics" => {
+                let (metrics, identity) = (self.metrics.clone(), self.identity.clone());
+                standby_prometheus(&self.answers, metrics, identity, leader.is_some()).await
             }
             Role::StandsBy(leader) => self.page(leader.as_deref(), &request),
         }
@@ -186,8 +192,6 @@ impl Front {
             "/health" | "/master/health" => format!("standby; the leader is {known}\n").into_response(),
             "/version" | "/master/version" => version_page(&self.identity, request.uri()),
             "/flags" | "/master/flags" => flags_page(&self.identity, request.uri()),
-            "/metrics" => metrics_page(&self.metrics, None, &[], &self.identity, leader.is_some())
-                .into_response(),
             "/" => format!(
                 "Mezz master {} at {}, a standby; the leader is {known}\n\n\
                  Here are /health, /version, /flags, /metrics and /metrics/snapshot; all else is the leader's.\n",

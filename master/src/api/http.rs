@@ -12,24 +12,31 @@ use axum::{
 };
 
 use super::{
-    pages::version_page,
+    delivery,
+    pages::{
+        Pages,
+        answers::{Answers, NoPage},
+        unavailable, version_page,
+    },
     server::{Api, Identity},
 };
-use crate::{
-    core::Counters,
-    shell::{limits::HEALTH_TIMEOUT, metrics::Metrics},
-};
+use crate::shell::{limits::HEALTH_TIMEOUT, metrics::Metrics};
+
+/// What Prometheus reads.
+const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The pages' routes.
-pub fn routes(api: Arc<Api>) -> Router {
+pub fn routes(pages: Arc<Pages>) -> Router {
+    let api = pages.api.clone();
+    let metrics = Router::new().route("/metrics", get(metrics)).with_state(pages);
     Router::new()
         .route("/", get(index))
         .route("/health", get(health))
         .route("/master/health", get(health))
         .route("/version", get(version))
         .route("/master/version", get(version))
-        .route("/metrics", get(metrics))
         .with_state(api)
+        .merge(metrics)
 }
 
 async fn index(State(api): State<Arc<Api>>) -> String {
@@ -65,27 +72,37 @@ async fn version(State(api): State<Arc<Api>>, uri: Uri) -> Response {
     version_page(&api.identity, &uri)
 }
 
-async fn metrics(State(api): State<Arc<Api>>) -> Response {
-    let counters = api.core.probe(HEALTH_TIMEOUT).await.ok();
-    // The read model's lock may be waited for.
-    let made = tokio::task::spawn_blocking(move || {
+async fn metrics(State(pages): State<Arc<Pages>>) -> Response {
+    let api = pages.api.clone();
+    // What a silent core does not tell is left out; the rest shows why it is silent.
+    let counters = async { Ok(pages.api.core.probe(HEALTH_TIMEOUT).await.ok()) };
+    let make = move |counters: Option<_>| {
         let tasks = api.model.tasks_by_state();
-        metrics_page(&api.metrics, counters.as_ref(), &tasks, &api.identity, true).into_response()
-    });
-    made.await.unwrap_or_else(|_| StatusCode::SERVICE_UNAVAILABLE.into_response())
+        let uptime = api.identity.clock.now().since(api.identity.clock.start_time());
+        api.metrics.render(counters.as_ref(), &tasks, uptime, true).into_bytes()
+    };
+    for_prometheus(pages.prometheus.get_after(&pages.quick, counters, make).await)
 }
 
-/// For Prometheus.
-pub fn metrics_page(
-    metrics: &Metrics,
-    counters: Option<&Counters>,
-    tasks: &[(&'static str, u64)],
-    identity: &Identity,
+/// `/metrics` of a standby.
+pub async fn standby_prometheus(
+    answers: &Answers,
+    metrics: Arc<Metrics>,
+    identity: Arc<Identity>,
     leader_known: bool,
-) -> impl IntoResponse + use<> {
-    let uptime = identity.clock.now().since(identity.clock.start_time());
-    let text = metrics.render(counters, tasks, uptime, leader_known);
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
+) -> Response {
+    let make = move || {
+        let uptime = identity.clock.now().since(identity.clock.start_time());
+        metrics.render(None, &[], uptime, leader_known).into_bytes()
+    };
+    for_prometheus(answers.page(make).await)
+}
+
+fn for_prometheus(page: Result<bytes::Bytes, NoPage>) -> Response {
+    match page {
+        Ok(page) => delivery::response(PROMETHEUS, vec![page]),
+        Err(error) => unavailable(&error),
+    }
 }
 
 /// What no route takes: gRPC clients want a status, others a page.

@@ -5,7 +5,11 @@ use std::sync::Arc;
 use mezz_proto::mezz::v1::{operator_server::Operator, *};
 use tonic::{Request, Response, Status};
 
-use super::{server::Identity, status_of_operator_error};
+use super::{
+    pages::answers::{Answers, NoPage},
+    server::Identity,
+    status_of_operator_error,
+};
 use crate::{
     core::{OperatorCommand, OperatorReply},
     shell::{
@@ -24,6 +28,10 @@ pub struct OperatorService {
     pub model: Arc<ReadModel>,
     /// Who this master is.
     pub identity: Arc<Identity>,
+    /// Who makes lists, the same that make large pages.
+    pub answers: Answers,
+    /// Who makes what is small.
+    pub quick: Answers,
 }
 
 type Reply<T> = Result<Response<T>, Status>;
@@ -40,16 +48,18 @@ impl OperatorService {
         }
     }
 
-    /// Reads off the async threads: a list may be long, and others must not wait
-    /// while it is made.
+    /// Reads off the async threads, few at a time: a list may be long, and neither others
+    /// nor the registry, which writes on such threads, must wait while it is made.
     async fn read<T: Send + 'static>(
         &self,
+        answers: &Answers,
         list: impl FnOnce(&ReadModel) -> T + Send + 'static,
     ) -> Result<T, Status> {
         let model = self.model.clone();
-        tokio::task::spawn_blocking(move || list(&model))
-            .await
-            .map_err(|e| Status::internal(format!("the list could not be made: {e}")))
+        answers.make(move || list(&model)).await.map_err(|error| match error {
+            NoPage::Failed(_) => Status::internal(error.to_string()),
+            _ => Status::unavailable(error.to_string()),
+        })
     }
 
     async fn order(&self, command: OperatorCommand) -> Result<(), Status> {
@@ -73,7 +83,7 @@ fn mismatch(reply: &OperatorReply) -> Status {
 #[tonic::async_trait]
 impl Operator for OperatorService {
     async fn get_master(&self, _: Request<GetMasterRequest>) -> Reply<GetMasterResponse> {
-        let totals = self.read(ReadModel::totals).await?;
+        let totals = self.read(&self.quick, ReadModel::totals).await?;
         Ok(Response::new(GetMasterResponse {
             id: self.identity.id.clone(),
             address: self.identity.address.clone(),
@@ -88,7 +98,7 @@ impl Operator for OperatorService {
     }
 
     async fn list_agents(&self, _: Request<ListAgentsRequest>) -> Reply<ListAgentsResponse> {
-        let agents = self.read(ReadModel::agents).await?;
+        let agents = self.read(&self.answers, ReadModel::agents).await?;
         Ok(Response::new(ListAgentsResponse { agents }))
     }
 
@@ -97,17 +107,17 @@ impl Operator for OperatorService {
         request: Request<ListFrameworksRequest>,
     ) -> Reply<ListFrameworksResponse> {
         let completed = request.get_ref().completed.unwrap_or(false);
-        let frameworks = self.read(move |model| model.frameworks(completed)).await?;
+        let frameworks = self.read(&self.answers, move |model| model.frameworks(completed)).await?;
         Ok(Response::new(ListFrameworksResponse { frameworks }))
     }
 
     async fn list_tasks(&self, request: Request<ListTasksRequest>) -> Reply<ListTasksResponse> {
-        let tasks = self.read(move |model| model.tasks(request.get_ref())).await?;
-        Ok(Response::new(ListTasksResponse { tasks }))
+        let tasks = self.read(&self.answers, move |model| model.tasks(request.get_ref())).await?;
+        Ok(Response::new(tasks))
     }
 
     async fn list_offers(&self, _: Request<ListOffersRequest>) -> Reply<ListOffersResponse> {
-        let offers = self.read(ReadModel::offers).await?;
+        let offers = self.read(&self.answers, ReadModel::offers).await?;
         Ok(Response::new(ListOffersResponse { offers }))
     }
 

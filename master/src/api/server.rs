@@ -52,10 +52,14 @@ pub struct Api {
 
 /// The services and pages of a master that leads.
 pub fn leader_routes(api: Api) -> Router {
+    let pages = Pages::new(Arc::new(api));
+    let api = &pages.api;
     let operator = OperatorServer::new(OperatorService {
         core: api.core.clone(),
         model: api.model.clone(),
         identity: api.identity.clone(),
+        answers: pages.answers.clone(),
+        quick: pages.quick.clone(),
     })
     .max_decoding_message_size(MAX_OPERATOR_REQUEST_BYTES);
     Routes::new(operator)
@@ -64,11 +68,8 @@ pub fn leader_routes(api: Api) -> Router {
         .merge(scheduler_http::routes(api.core.clone()))
         .merge(redirect::routes(&api.identity.address))
         .merge(agent_link::routes(api.core.clone()))
-        .merge(pages_and_calls(Arc::new(api)))
+        .merge(http::routes(pages.clone()))
+        .merge(operator_http::routes(pages.clone()))
+        .merge(pages::routes(pages.clone()))
         .fallback(http::not_found)
-}
-
-fn pages_and_calls(api: Arc<Api>) -> Router {
-    let pages = Pages::new(api.clone());
-    http::routes(api).merge(operator_http::routes(pages.clone())).merge(pages::routes(pages))
 }

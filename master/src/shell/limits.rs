@@ -176,17 +176,24 @@ pub const SUBSCRIBER_HEARTBEAT: Duration = Duration::from_secs(15);
 /// for one, or that of a few thousand for hundreds.
 pub const UNREAD_ANSWERS_KIB: u32 = 1 << 20;
 
+/// The same of answers without tasks, which no reader of large ones keeps from others.
+pub const UNREAD_QUICK_KIB: u32 = 64 << 10;
+
 /// Answers go out in pieces of so many bytes. Smaller ones are not counted as unread.
 pub const ANSWER_PIECE: usize = 16 << 10;
 
-/// Who reads an answer more slowly than this, in bytes a second, is cut off.
-pub const SLOWEST_READER: u64 = 64 << 10;
+/// Who reads an answer more slowly than this, in bytes a second, is cut off: until then it
+/// keeps room from others.
+pub const SLOWEST_READER: u64 = 1 << 20;
 
 /// Large answers that are made at the same time; others wait for their turn.
 pub const BIG_ANSWERS: usize = 2;
 
 /// A request waits so long for its turn to be made; then it is told to come again.
 pub const ANSWER_WAIT: Duration = Duration::from_secs(30);
+
+/// Tasks in one answer to our own operators: decoded, and not counted as unread.
+pub const MAX_LISTED_TASKS: u32 = 10_000;
 
 /// Requests that may wait for a large answer; of more each is told to come again.
 pub const BIG_ANSWER_QUEUE: usize = 1_024;

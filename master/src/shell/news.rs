@@ -4,12 +4,13 @@
 use mezz_proto::{ids::AgentId, mezz::v1 as mezz, v1, v1::DrainState};
 use tracing::{debug, info, warn};
 
+use super::view;
 use crate::core::ShownTask;
 
 /// An agent's record changed.
 pub fn agent(old: Option<&mezz::AgentState>, new: &mezz::AgentState) {
     use mezz::agent_state::Status;
-    let agent_id = new.agent.id.as_ref().map_or("", |id| &id.value);
+    let agent_id = view::agent_id(&new.agent);
     let hostname = new.agent.hostname.as_str();
     let duty = |state: &mezz::AgentState| (state.drain.map(|d| d.state()), state.deactivated());
     if old.map_or((None, false), duty) != duty(new) {
@@ -46,7 +47,7 @@ pub fn framework(old: Option<&mezz::FrameworkState>, new: &mezz::FrameworkState)
     if old.map(mezz::FrameworkState::status) == Some(new.status()) {
         return;
     }
-    let framework_id = new.framework.id.as_ref().map_or("", |id| &id.value);
+    let framework_id = view::framework_id(&new.framework);
     let name = new.framework.name.as_str();
     match new.status() {
         Status::Active if old.is_some() => info!(framework_id, name, "framework is back"),

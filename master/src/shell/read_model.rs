@@ -18,9 +18,11 @@ use tokio::sync::mpsc;
 
 use super::{
     dispatch::Changes,
+    limits::MAX_LISTED_TASKS,
     read_state::{State, Sums},
     snapshot::{Include, Snapshot},
     stream::{Subscribers, Subscription},
+    view::{agent_id, framework_id},
 };
 use crate::core::Change;
 
@@ -140,15 +142,18 @@ impl ReadModel {
     }
 
     /// Those that the request asks for: sorted by framework and task id, or
-    /// newest first when its limit cuts some off.
-    pub fn tasks(&self, request: &mezz::ListTasksRequest) -> Vec<mezz::TaskRecord> {
+    /// newest first when its limit, or [`MAX_LISTED_TASKS`], cuts some off.
+    pub fn tasks(&self, request: &mezz::ListTasksRequest) -> mezz::ListTasksResponse {
         let state = self.read();
         let mut found = state.find_tasks(request);
-        let limit = request.limit.map_or(usize::MAX, |l| usize::try_from(l).unwrap_or(usize::MAX));
-        if found.len() > limit {
+        let limit = request.limit.unwrap_or(u32::MAX).min(MAX_LISTED_TASKS) as usize;
+        let all = found.len();
+        if all > limit {
             found.sort_unstable_by_key(|t| std::cmp::Reverse(t.number));
             found.truncate(limit);
         }
+        let asked = request.limit.is_some_and(|limit| limit <= MAX_LISTED_TASKS);
+        let truncated = (all > limit && !asked).then_some(true);
         let mut hosts: HashMap<AgentId, (Option<String>, Option<String>)> = HashMap::new();
         for agent in found.iter().map(|t| &t.agent) {
             if !hosts.contains_key(agent) {
@@ -156,7 +161,7 @@ impl ReadModel {
             }
         }
         drop(state);
-        found
+        let tasks = found
             .into_iter()
             .filter_map(|task| {
                 let (api_address, hostname) = hosts.get(&task.agent).cloned().unwrap_or_default();
@@ -166,7 +171,8 @@ impl ReadModel {
                     agent_hostname: hostname,
                 })
             })
-            .collect()
+            .collect();
+        mezz::ListTasksResponse { tasks, truncated }
     }
 
     /// Sorted by id.
@@ -196,14 +202,6 @@ impl ReadModel {
 /// As messages.
 pub fn wire(resources: &Resources) -> Vec<v1::Resource> {
     resources.to_proto(Dialect::Refined, None)
-}
-
-fn agent_id(agent: &v1::AgentInfo) -> &str {
-    agent.id.as_ref().map_or("", |id| &id.value)
-}
-
-fn framework_id(framework: &v1::FrameworkInfo) -> &str {
-    framework.id.as_ref().map_or("", |id| &id.value)
 }
 
 /// Largest share of any scalar that the framework holds or is offered.

@@ -144,6 +144,54 @@ fn a_task_id_used_again_on_another_agent_moves() {
     assert_eq!(model.tasks_by_state(), [("TASK_RUNNING", 1)]);
 }
 
+/// Rule 28: its framework knows that the first has ended.
+#[test]
+fn a_task_id_used_again_on_the_same_agent_is_a_new_task() {
+    let model = ReadModel::default();
+    model.apply(vec![
+        agent("a"),
+        task("f", "t", "a", TaskFinished),
+        task("f", "u", "a", TaskRunning),
+    ]);
+    let (_, mut stream) = model.subscribe();
+    model.apply(vec![task("f", "t", "a", TaskStaging)]);
+    let event = stream.events.try_recv().unwrap();
+    assert_eq!(event.task_added.as_ref().unwrap().task.task_id.value, "t", "{event:?}");
+    assert_eq!(sums(&model), [row("a", "cpus:2; mem:200", "", 2)]);
+    assert_eq!(
+        model.tasks_by_state().into_iter().filter(|(_, count)| *count > 0).collect::<Vec<_>>(),
+        [("TASK_RUNNING", 1), ("TASK_STAGING", 1)]
+    );
+    // It is the newest.
+    let newest = model.tasks(&mezz::ListTasksRequest { limit: Some(1), ..Default::default() });
+    assert_eq!(newest.tasks[0].task.task_id.value, "t");
+}
+
+/// Neither operators over gRPC nor pages nor streams.
+#[test]
+fn nobody_is_told_what_is_secret() {
+    let model = ReadModel::default();
+    let (_, mut stream) = model.subscribe();
+    let Change::Task(mut secret) = task("f", "t", "a", TaskRunning) else { unreachable!() };
+    let value = v1::secret::Value { data: b"hidden".to_vec() };
+    let secret_of = v1::Secret { value: Some(value), ..Default::default() };
+    let source = v1::volume::Source { secret: Some(secret_of), ..Default::default() };
+    let volume = v1::Volume { source: Some(source), ..Default::default() };
+    secret.container = Some(v1::ContainerInfo { volumes: vec![volume], ..Default::default() });
+    let Change::Framework(mut linked) = framework("f", FrameworkStatus::Active) else {
+        unreachable!()
+    };
+    linked.framework.webui_url = Some("http://u:hidden@host".to_owned());
+    model.apply(vec![Change::Framework(linked), Change::Task(secret)]);
+    let mut told = format!("{:?}{:?}", model.tasks(&Default::default()), model.frameworks(true));
+    while let Ok(event) = stream.events.try_recv() {
+        told += &format!("{event:?}");
+    }
+    let bytes = format!("{:?}", b"hidden");
+    assert!(!told.contains("hidden") && !told.contains(bytes.trim_matches(['[', ']'])), "{told}");
+    assert!(told.contains("http://host"), "{told}");
+}
+
 #[test]
 fn records_and_sums_may_come_and_go_in_any_order() {
     let model = ReadModel::default();
@@ -200,6 +248,7 @@ fn tasks_are_found_sorted_and_cut() {
     let ids = |request: mezz::ListTasksRequest| -> Vec<String> {
         model
             .tasks(&request)
+            .tasks
             .into_iter()
             .map(|r| format!("{}/{}", r.task.framework_id.value, r.task.task_id.value))
             .collect()
@@ -227,10 +276,26 @@ fn tasks_are_found_sorted_and_cut() {
         ids(mezz::ListTasksRequest { framework_id: text("no"), ..Default::default() }),
         Vec::<String>::new()
     );
-    let records = model.tasks(&Default::default());
+    let records = model.tasks(&Default::default()).tasks;
     assert_eq!(records[1].agent_hostname.as_deref(), Some("host-a1"));
     assert_eq!(records[1].agent_api_address.as_deref(), Some("a1:5051"));
     assert_eq!(records[0].agent_hostname, None);
+}
+
+/// However many there are, and are asked for.
+#[test]
+fn lists_of_tasks_end() {
+    let model = ReadModel::default();
+    let most = MAX_LISTED_TASKS as usize;
+    model.apply((0..most).map(|n| task("f", &n.to_string(), "a", TaskRunning)));
+    let list = |limit| model.tasks(&mezz::ListTasksRequest { limit, ..Default::default() });
+    assert_eq!((list(None).tasks.len(), list(None).truncated), (most, None));
+    model.apply([task("f", "newest", "a", TaskRunning)]);
+    let cut = list(Some(u32::MAX));
+    assert_eq!((cut.tasks.len(), cut.truncated), (most, Some(true)));
+    assert_eq!(cut.tasks[0].task.task_id.value, "newest");
+    // What was asked for is all there.
+    assert_eq!(list(Some(1)).truncated, None);
 }
 
 #[test]

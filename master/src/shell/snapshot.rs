@@ -7,7 +7,10 @@ use std::{
 
 use mezz_proto::{ids::FrameworkId, mezz::v1 as mezz};
 
-use super::read_state::{AgentEntry, ExecutorEntry, ExecutorKey, Sums, TaskEntry};
+use super::{
+    read_state::{AgentEntry, ExecutorEntry, ExecutorKey, Sums, TaskEntry},
+    view::{agent_id, framework_id},
+};
 
 /// What a snapshot has beside agents, frameworks, roles and weights: what there may be
 /// much of.
@@ -51,8 +54,11 @@ impl Snapshot {
     /// Sorts what is told in an order.
     #[must_use]
     pub fn in_order(mut self) -> Self {
-        self.agents.sort_by(|(a, _), (b, _)| by_age(agent_id(a), agent_id(b)));
-        self.frameworks.sort_by(|(a, _), (b, _)| by_age(framework_id(a), framework_id(b)));
+        self.agents
+            .sort_by(|(a, _), (b, _)| by_age(agent_id(&a.rest().agent), agent_id(&b.rest().agent)));
+        self.frameworks.sort_by(|(a, _), (b, _)| {
+            by_age(framework_id(&a.framework), framework_id(&b.framework))
+        });
         for tasks in self.tasks.values_mut() {
             tasks.sort_unstable_by_key(|task| task.number);
         }
@@ -73,14 +79,6 @@ impl Snapshot {
     pub fn offers_of(&self, framework: &str) -> &[Arc<mezz::OfferRecord>] {
         self.offers.get(framework).map_or(&[], Vec::as_slice)
     }
-}
-
-fn agent_id(agent: &AgentEntry) -> &str {
-    agent.rest().agent.id.as_ref().map_or("", |id| &id.value)
-}
-
-fn framework_id(framework: &mezz::FrameworkState) -> &str {
-    framework.framework.id.as_ref().map_or("", |id| &id.value)
 }
 
 /// Ids count up, `…-S9` before `…-S10`.

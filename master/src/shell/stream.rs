@@ -149,10 +149,13 @@ pub fn framework(
             ..event(event::Type::FrameworkAdded)
         }),
         (true, true) => {
-            let told = |f: &mezz::FrameworkState| {
-                (f.status, f.reregistered_time, f.offer_constraints.clone(), f.framework.clone())
-            };
-            (old.map(told) != Some(told(new))).then(|| Event {
+            let is_news = old.is_none_or(|old| {
+                old.status != new.status
+                    || old.reregistered_time != new.reregistered_time
+                    || old.offer_constraints != new.offer_constraints
+                    || old.framework != new.framework
+            });
+            is_news.then(|| Event {
                 framework_updated: Some(event::FrameworkUpdated {
                     framework: view::framework(new, sums, []),
                 }),

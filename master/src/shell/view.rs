@@ -2,7 +2,7 @@
 
 use mezz_proto::{
     mezz::v1 as mezz,
-    pages::{MESOS_VERSION, full, hide_in_task},
+    pages::{MESOS_VERSION, full},
     resources::{Dialect, Resources},
     time::Time,
     v1::{
@@ -30,6 +30,16 @@ pub fn is_registered(agent: &mezz::AgentState) -> bool {
     matches!(agent.status(), Status::Active | Status::Disconnected)
 }
 
+/// The id of an agent that has one.
+pub fn agent_id(agent: &v1::AgentInfo) -> &str {
+    agent.id.as_ref().map_or("", |id| &id.value)
+}
+
+/// The id of a framework that has one.
+pub fn framework_id(framework: &v1::FrameworkInfo) -> &str {
+    framework.id.as_ref().map_or("", |id| &id.value)
+}
+
 /// Whether an agent is offered at all: rule 50.
 pub fn is_deactivated(agent: &mezz::AgentState) -> bool {
     agent.deactivated() || agent.drain.is_some()
@@ -49,8 +59,8 @@ pub fn agent_pid(agent: &mezz::AgentState) -> String {
     }
 }
 
-/// A task without its secrets. Rule 86: to frameworks that do not know of unreachable
-/// tasks they are lost, and so they are shown.
+/// A task. Rule 86: to frameworks that do not know of unreachable tasks they are lost, and
+/// so they are shown.
 pub fn task(entry: &TaskEntry, partition_aware: bool) -> Option<v1::Task> {
     let mut task = entry.decode()?;
     show_task(&mut task, partition_aware);
@@ -59,7 +69,6 @@ pub fn task(entry: &TaskEntry, partition_aware: bool) -> Option<v1::Task> {
 
 /// What is told of a task of this record.
 pub fn show_task(task: &mut v1::Task, partition_aware: bool) {
-    hide_in_task(task);
     task.set_state(shown_state(task.state(), partition_aware));
     let last = task.statuses.last().map(|status| status.state);
     if task.status_update_state.is_none() {

@@ -1,5 +1,6 @@
 //! What must not be seen: `Secret` messages, values of environment variables of the type
-//! SECRET, credentials in URIs, and the opaque `data` that frameworks send.
+//! SECRET, credentials in URIs, what is given to Docker and its drivers beside them, and the
+//! opaque `data` that frameworks send.
 
 use std::borrow::Cow;
 
@@ -29,6 +30,16 @@ pub fn hide_in_executor(executor: &mut v1::ExecutorInfo) {
     }
 }
 
+/// Takes credentials out of a framework's description. The query of its page stays: it is
+/// there to be followed.
+pub fn hide_in_framework(framework: &mut v1::FrameworkInfo) {
+    if let Some(url) = &mut framework.webui_url
+        && let Cow::Owned(shown) = without_user(url)
+    {
+        *url = shown;
+    }
+}
+
 fn hide_in_command(command: &mut v1::CommandInfo) {
     if let Some(environment) = &mut command.environment {
         hide_in_environment(environment);
@@ -53,8 +64,20 @@ fn hide_in_container(container: &mut v1::ContainerInfo) {
     for volume in &mut container.volumes {
         if let Some(source) = &mut volume.source {
             source.secret = None;
+            if let Some(options) =
+                source.docker_volume.as_mut().and_then(|of| of.driver_options.as_mut())
+            {
+                options.parameter.iter_mut().for_each(|option| option.value.clear());
+            }
         }
         hide_in_image(volume.image.as_mut());
+    }
+    // `docker run --env=NAME=value`: the same that an environment says, with no type SECRET.
+    let parameters = container.docker.iter_mut().flat_map(|docker| &mut docker.parameters);
+    for parameter in parameters.filter(|p| matches!(&*p.key, "env" | "e" | "label" | "l")) {
+        if let Some(end) = parameter.value.find('=') {
+            parameter.value.replace_range(end + 1.., "…");
+        }
     }
     hide_in_image(container.mesos.as_mut().and_then(|mesos| mesos.image.as_mut()));
 }
@@ -65,13 +88,25 @@ fn hide_in_image(image: Option<&mut v1::Image>) {
     }
 }
 
-/// A URI without `user:password@`.
+/// A URI that is fetched, without what lets others fetch it: `user:password@`, and the
+/// query, in which signatures stand.
 pub fn without_credentials(uri: &str) -> Cow<'_, str> {
+    let shown = without_user(uri);
+    // What has no scheme is a path, and `?` a part of its name.
+    match shown.find('?').filter(|_| shown.contains("://")) {
+        Some(query) => Cow::Owned(format!("{}?…", &shown[..query])),
+        None => shown,
+    }
+}
+
+/// A URI without `user:password@`.
+fn without_user(uri: &str) -> Cow<'_, str> {
     let Some((scheme, rest)) = uri.split_once("://") else { return Cow::Borrowed(uri) };
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     let at = authority.rfind('@').or_else(|| {
         // A password may hold `/`, `?` or `#` as they are, and fetchers take it: what is no
-        // port is one.
+        // port is one. Of a password that begins like a port, `u:8/x@host`, nobody can tell:
+        // it is a host and a path as well.
         let (_, port) = authority.rsplit_once(':')?;
         let is_port = port.bytes().all(|b| b.is_ascii_digit());
         if is_port || authority.ends_with(']') { None } else { rest.rfind('@') }

@@ -19,7 +19,7 @@ mod version;
 pub use duration::{DurationError, duration_text, parse_duration};
 pub use executor::{CommandPage, ExecutorPage};
 pub use framework::{FrameworkNames, OfferPage, capability_names};
-pub use hide::{hide_in_executor, hide_in_task, without_credentials};
+pub use hide::{hide_in_executor, hide_in_framework, hide_in_task, without_credentials};
 pub use jsonp::{BadCallback, Jsonp, MAX_CALLBACK, escaped};
 pub use metrics::{load_averages, snapshot, system_metrics};
 pub use resources::{

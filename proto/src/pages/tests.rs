@@ -208,8 +208,50 @@ fn passwords_in_uris_are_hidden_however_they_are_written() {
         ("https://u:p#w@host", "https://host"),
         ("hdfs://name:9000/a@b", "hdfs://name:9000/a@b"),
         ("http://[::1]/a@b", "http://[::1]/a@b"),
+        ("https://me:pa@ss@h:1/p?token=1#x", "https://h:1/p?…"),
         ("/local/a@b", "/local/a@b"),
+        ("/local/a?b", "/local/a?b"),
+        ("https://h/x?X-Sig=1#sha256=ab", "https://h/x?…"),
+        ("https://u:p?w@h:1/x?token=1", "https://h:1/x?…"),
+        ("https://h/x#sha256=ab", "https://h/x#sha256=ab"),
     ] {
         assert_eq!(super::without_credentials(uri), shown, "{uri}");
     }
+}
+
+#[test]
+fn what_docker_is_told_beside_the_image_is_hidden() {
+    let parameter =
+        |key: &str, value: &str| v1::Parameter { key: key.to_owned(), value: value.to_owned() };
+    let parameters = v1::Parameters { parameter: vec![parameter("access_key", "hidden")] };
+    let source = v1::volume::Source {
+        docker_volume: Some(v1::volume::source::DockerVolume {
+            driver_options: Some(parameters),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let container = v1::ContainerInfo {
+        docker: Some(v1::container_info::DockerInfo {
+            parameters: vec![parameter("env", "KEY=hidden"), parameter("memory", "1=g")],
+            ..Default::default()
+        }),
+        volumes: vec![v1::Volume { source: Some(source), ..Default::default() }],
+        ..Default::default()
+    };
+    let mut task = v1::Task { container: Some(container), ..Default::default() };
+    super::hide_in_task(&mut task);
+    let shown = format!("{task:?}");
+    assert!(!shown.contains("hidden"), "{shown}");
+    for kept in ["KEY=", "access_key", "1=g"] {
+        assert!(shown.contains(kept), "{kept}: {shown}");
+    }
+}
+
+#[test]
+fn a_link_of_a_framework_keeps_its_query_and_loses_its_password() {
+    let url = Some("https://u:p@host/ui?app=1".to_owned());
+    let mut framework = v1::FrameworkInfo { webui_url: url, ..Default::default() };
+    super::hide_in_framework(&mut framework);
+    assert_eq!(framework.webui_url(), "https://host/ui?app=1");
 }

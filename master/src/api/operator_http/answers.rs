@@ -92,14 +92,10 @@ fn agents(snapshot: &Snapshot) -> response::GetAgents {
     out
 }
 
-fn framework_id(info: &v1::FrameworkInfo) -> &str {
-    info.id.as_ref().map_or("", |id| &id.value)
-}
-
 fn frameworks(snapshot: &Snapshot) -> response::GetFrameworks {
     let mut out = response::GetFrameworks::default();
     for (record, sums) in &snapshot.frameworks {
-        let offers = snapshot.offers_of(framework_id(&record.framework));
+        let offers = snapshot.offers_of(view::framework_id(&record.framework));
         let framework = view::framework(record, sums, offers.iter().map(|o| &o.offer));
         let list =
             if view::is_live(record) { &mut out.frameworks } else { &mut out.completed_frameworks };
@@ -123,7 +119,7 @@ fn tasks(snapshot: &Snapshot) -> response::GetTasks {
     let mut out = response::GetTasks::default();
     for (record, _) in &snapshot.frameworks {
         let aware = view::is_partition_aware(&record.framework);
-        for entry in snapshot.tasks_of(framework_id(&record.framework)) {
+        for entry in snapshot.tasks_of(view::framework_id(&record.framework)) {
             let Some(task) = view::task(entry, aware) else { continue };
             let list = if entry.is_completed() {
                 &mut out.completed_tasks

@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     api::{
-        pages::{Pages, all_metrics, text, unavailable},
+        pages::{Pages, all_metrics, answers::NoPage, text, unavailable},
         refusal::Refusal,
     },
     core::{OperatorCommand, OperatorError, master_info},
@@ -51,13 +51,7 @@ pub(super) async fn answer(pages: Arc<Pages>, kind: Type, call: Call, form: Form
         | Type::GetExecutors
         | Type::GetTasks
         | Type::GetRoles => return read(&pages, kind, form).await,
-        Type::GetMetrics => {
-            out.set_type(response::Type::GetMetrics);
-            match metrics(&pages).await {
-                Ok(metrics) => out.get_metrics = Some(response::GetMetrics { metrics }),
-                Err(unavailable) => return unavailable,
-            }
-        }
+        Type::GetMetrics => return metrics(&pages, form).await,
         Type::GetHealth => {
             out.set_type(response::Type::GetHealth);
             out.get_health = Some(response::GetHealth { healthy: true });
@@ -89,22 +83,7 @@ pub(super) async fn answer(pages: Arc<Pages>, kind: Type, call: Call, form: Form
                 elected_time: Some(api.elected.as_secs_f64()),
             });
         }
-        Type::GetWeights => {
-            out.set_type(response::Type::GetWeights);
-            let model = api.model.clone();
-            let weights = match pages.quick.make(move || model.weights()).await {
-                Ok(weights) => weights,
-                Err(error) => return unavailable(&error),
-            };
-            let weight = |(role, weight): (&String, &f64)| v1::WeightInfo {
-                role: Some(role.clone()),
-                weight: *weight,
-            };
-            let weight_infos: Vec<_> = weights.iter().map(weight).collect();
-            // Mesos says nothing rather than an empty list.
-            out.get_weights =
-                (!weight_infos.is_empty()).then_some(response::GetWeights { weight_infos });
-        }
+        Type::GetWeights => return weights(&pages, form).await,
         Type::GetQuota => {
             out.set_type(response::Type::GetQuota);
             out.get_quota = Some(response::GetQuota::default());
@@ -145,18 +124,50 @@ async fn read(pages: &Arc<Pages>, kind: Type, form: Format) -> Response {
     } else {
         pages.answers_for(include).page(make).await
     };
+    sent(form, made)
+}
+
+async fn metrics(pages: &Pages, form: Format) -> Response {
+    let page = match all_metrics(pages).await {
+        Ok(page) => page,
+        Err(error) => return unavailable(&error),
+    };
+    let make = move || {
+        let all: std::collections::BTreeMap<String, f64> =
+            serde_json::from_slice(&page).unwrap_or_default();
+        let metrics =
+            all.into_iter().map(|(name, value)| v1::Metric { name, value: Some(value) }).collect();
+        let mut out = Answer::default();
+        out.set_type(response::Type::GetMetrics);
+        out.get_metrics = Some(response::GetMetrics { metrics });
+        form.encode(&out)
+    };
+    sent(form, pages.quick.page(make).await)
+}
+
+async fn weights(pages: &Pages, form: Format) -> Response {
+    let model = pages.api.model.clone();
+    let make = move || {
+        let weight = |(role, weight): (&String, &f64)| v1::WeightInfo {
+            role: Some(role.clone()),
+            weight: *weight,
+        };
+        let weight_infos: Vec<_> = model.weights().iter().map(weight).collect();
+        let mut out = Answer::default();
+        out.set_type(response::Type::GetWeights);
+        // Mesos says nothing rather than an empty list.
+        out.get_weights =
+            (!weight_infos.is_empty()).then_some(response::GetWeights { weight_infos });
+        form.encode(&out)
+    };
+    sent(form, pages.quick.page(make).await)
+}
+
+fn sent(form: Format, made: Result<bytes::Bytes, NoPage>) -> Response {
     match made {
         Ok(bytes) => encoded(form, bytes),
         Err(error) => unavailable(&error),
     }
-}
-
-async fn metrics(pages: &Pages) -> Result<Vec<v1::Metric>, Response> {
-    let page = all_metrics(pages).await.map_err(|error| unavailable(&error))?;
-    let all: std::collections::BTreeMap<String, f64> =
-        serde_json::from_slice(&page).unwrap_or_default();
-    let metric = |(name, value)| v1::Metric { name, value: Some(value) };
-    Ok(all.into_iter().map(metric).collect())
 }
 
 /// Calls that change something. What needs reservations, volumes, quota or maintenance is

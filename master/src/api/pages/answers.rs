@@ -1,28 +1,27 @@
 //! Large answers: made off the async threads, few at a time, and one for all who wait for
 //! the same.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Instant,
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
 };
 
 use bytes::Bytes;
 use thiserror::Error;
 use tokio::{
     sync::{Mutex, Semaphore},
-    time::timeout,
+    time::{Instant, timeout_at},
 };
 
 use crate::{
     api::delivery::Room,
-    shell::limits::{ANSWER_WAIT, BIG_ANSWER_QUEUE, BIG_ANSWERS},
+    shell::limits::{
+        ANSWER_WAIT, BIG_ANSWER_QUEUE, BIG_ANSWERS, UNREAD_ANSWERS_KIB, UNREAD_QUICK_KIB,
+    },
 };
 
 /// Why there is no answer. Status 503.
-#[derive(Debug, Error)]
+#[derive(Clone, Debug, Error)]
 pub enum NoPage {
     /// Too many wait, or too much is made and not read.
     #[error("too many requests wait for large answers; try again in a moment")]
@@ -61,21 +60,22 @@ impl Drop for Waits<'_> {
 }
 
 impl Answers {
-    /// None yet.
+    /// For large ones.
     pub fn new() -> Self {
-        Self {
-            places: Arc::new(Semaphore::new(BIG_ANSWERS)),
-            waiting: Arc::default(),
-            room: Room::new(),
-        }
+        Self::of(BIG_ANSWERS, UNREAD_ANSWERS_KIB)
     }
 
-    /// A place of its own for answers without tasks, which do not stand behind large ones.
-    pub fn beside(&self) -> Self {
+    /// For those without tasks: they stand behind no large ones, neither while they are made
+    /// nor while they are read.
+    pub fn quick() -> Self {
+        Self::of(1, UNREAD_QUICK_KIB)
+    }
+
+    fn of(places: usize, room: u32) -> Self {
         Self {
-            places: Arc::new(Semaphore::new(1)),
+            places: Arc::new(Semaphore::new(places)),
             waiting: Arc::default(),
-            room: self.room.clone(),
+            room: Room::of(room),
         }
     }
 
@@ -91,17 +91,12 @@ impl Answers {
     }
 
     /// Makes and takes room for it.
-    pub fn held(
+    fn held(
         &self,
         make: impl FnOnce() -> Vec<u8> + Send + 'static,
     ) -> impl FnOnce() -> Result<Bytes, NoPage> + Send + 'static {
         let room = self.room.clone();
-        move || {
-            if room.is_full() {
-                return Err(NoPage::Busy);
-            }
-            room.hold(make()).ok_or(NoPage::Busy)
-        }
+        move || room.hold(make()).ok_or(NoPage::Busy)
     }
 
     /// Makes something, when it is its turn.
@@ -112,11 +107,20 @@ impl Answers {
         &self,
         make: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, NoPage> {
+        self.make_by(Instant::now() + ANSWER_WAIT, make).await
+    }
+
+    /// Its turn must come by then.
+    async fn make_by<T: Send + 'static>(
+        &self,
+        by: Instant,
+        make: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, NoPage> {
         let _waits = Waits::new(&self.waiting);
         if self.waiting.load(Ordering::Relaxed) > BIG_ANSWER_QUEUE {
             return Err(NoPage::Busy);
         }
-        let place = timeout(ANSWER_WAIT, self.places.clone().acquire_owned()).await;
+        let place = timeout_at(by, self.places.clone().acquire_owned()).await;
         let Ok(Ok(place)) = place else { return Err(NoPage::Busy) };
         let made = tokio::task::spawn_blocking(move || {
             // Held to the end, also when nobody waits for it any more.
@@ -127,13 +131,31 @@ impl Answers {
     }
 }
 
+/// When a page was begun, and what came of it.
+type Made = (Instant, Result<Bytes, NoPage>);
+
 /// One page that many ask for. Who comes while it is made waits for the next one, and
 /// shares that with all who came meanwhile: nobody gets what was made before it asked, and
-/// of a hundred pollers two are worked for.
+/// of a hundred pollers two are worked for. That it could not be made is shared, too.
 #[derive(Debug, Default)]
 pub struct Shared {
-    latest: Mutex<Option<(Instant, Bytes)>>,
+    latest: Mutex<Option<Made>>,
     waiting: AtomicUsize,
+}
+
+/// One of those who wait for a page. The last one leaves nothing behind, also if it gives
+/// up.
+struct WaitsFor<'a>(&'a Shared);
+
+impl Drop for WaitsFor<'_> {
+    fn drop(&mut self) {
+        if self.0.waiting.fetch_sub(1, Ordering::SeqCst) == 1
+            // Who has the lock has come since, and is the last one then.
+            && let Ok(mut latest) = self.0.latest.try_lock()
+        {
+            *latest = None;
+        }
+    }
 }
 
 impl Shared {
@@ -146,26 +168,56 @@ impl Shared {
         answers: &Answers,
         make: impl FnOnce() -> Vec<u8> + Send + 'static,
     ) -> Result<Bytes, NoPage> {
+        let make = answers.held(make);
+        self.share(|by| answers.make_by(by, move || (Instant::now(), make()))).await
+    }
+
+    /// The page, made of what `first` finds out; that is asked for once for all who share.
+    ///
+    /// # Errors
+    /// [`NoPage`], also that of `first`.
+    pub async fn get_after<T: Send + 'static>(
+        &self,
+        answers: &Answers,
+        first: impl Future<Output = Result<T, NoPage>>,
+        make: impl FnOnce(T) -> Vec<u8> + Send + 'static,
+    ) -> Result<Bytes, NoPage> {
+        self.share(|by| async move {
+            let begun = Instant::now();
+            let found = match first.await {
+                Ok(found) => found,
+                Err(error) => return Ok((begun, Err(error))),
+            };
+            let make = answers.held(move || make(found));
+            Ok((begun, answers.make_by(by, make).await?))
+        })
+        .await
+    }
+
+    /// `make` is told by when its turn must come. That it did not is not shared: others have
+    /// longer to wait.
+    async fn share<F: Future<Output = Result<Made, NoPage>>>(
+        &self,
+        make: impl FnOnce(Instant) -> F,
+    ) -> Result<Bytes, NoPage> {
         let asked = Instant::now();
-        let waits = Waits::new(&self.waiting);
-        if self.waiting.load(Ordering::Relaxed) > BIG_ANSWER_QUEUE {
+        let by = asked + ANSWER_WAIT;
+        // Declared before the lock, so given up after it.
+        let _waits = WaitsFor(self);
+        if self.waiting.fetch_add(1, Ordering::SeqCst) >= BIG_ANSWER_QUEUE {
             return Err(NoPage::Busy);
         }
-        let mut latest = self.latest.lock().await;
-        let (begun, page) = match latest.take() {
-            Some((begun, page)) if begun >= asked => (begun, page),
-            _ => {
-                let make = answers.held(make);
-                let (begun, page) = answers.make(move || (Instant::now(), make())).await?;
-                (begun, page?)
-            }
+        let Ok(mut latest) = timeout_at(by, self.latest.lock()).await else {
+            return Err(NoPage::Busy);
         };
-        // Counted out while the lock is held: the last one keeps nothing.
-        drop(waits);
-        if self.waiting.load(Ordering::Relaxed) > 0 {
-            *latest = Some((begun, page.clone()));
-        }
-        Ok(page)
+        // One that is too old is let go before a new one needs its room.
+        let fresh = latest.take().filter(|(begun, _)| *begun >= asked);
+        let made = match fresh {
+            Some(made) => made,
+            None => make(by).await?,
+        };
+        *latest = Some(made.clone());
+        made.1
     }
 }
 
@@ -177,7 +229,7 @@ mod tests {
     #[tokio::test]
     async fn quick_answers_have_a_place_of_their_own() {
         let answers = Answers::new();
-        let quick = answers.beside();
+        let quick = Answers::quick();
         let (go, gate) = std::sync::mpsc::channel::<()>();
         let gate = Arc::new(std::sync::Mutex::new(gate));
         let large: Vec<_> = (0..BIG_ANSWERS)
@@ -231,5 +283,79 @@ mod tests {
         let later = ask();
         go.send(()).unwrap();
         assert_eq!(&later.await.unwrap()[..], times.to_string().as_bytes());
+    }
+
+    /// However many stand before it.
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_longer_than_it_is_told() {
+        let (answers, shared) = (Answers::new(), Arc::new(Shared::default()));
+        let _all = answers.places.clone().acquire_many_owned(BIG_ANSWERS as u32).await.unwrap();
+        let begun = Instant::now();
+        let asked: Vec<_> = (0..100)
+            .map(|_| {
+                let (answers, shared) = (answers.clone(), shared.clone());
+                tokio::spawn(async move { shared.get(&answers, Vec::new).await })
+            })
+            .collect();
+        for asked in asked {
+            assert!(matches!(asked.await.unwrap(), Err(NoPage::Busy)));
+        }
+        assert!(begun.elapsed() < ANSWER_WAIT * 2, "{:?}", begun.elapsed());
+    }
+
+    /// A page for which there is no room is made for all who wait, not for each.
+    #[tokio::test]
+    async fn a_failure_is_shared_and_forgotten() {
+        let (answers, shared) = (Answers::of(1, 20), Arc::new(Shared::default()));
+        let _held = answers.room.hold(vec![0; 18 << 10]).unwrap();
+        let place = answers.places.clone().acquire_owned().await.unwrap();
+        let made = Arc::new(AtomicUsize::new(0));
+        let ask = || {
+            let (answers, shared, made) = (answers.clone(), shared.clone(), made.clone());
+            tokio::spawn(async move {
+                let make = move || {
+                    made.fetch_add(1, Ordering::Relaxed);
+                    vec![0; 18 << 10]
+                };
+                shared.get(&answers, make).await
+            })
+        };
+        let asked: Vec<_> = (0..50).map(|_| ask()).collect();
+        while shared.waiting.load(Ordering::Relaxed) < 50 {
+            tokio::task::yield_now().await;
+        }
+        drop(place);
+        for asked in asked {
+            assert!(matches!(asked.await.unwrap(), Err(NoPage::Busy)));
+        }
+        assert_eq!(made.load(Ordering::Relaxed), 1);
+        assert!(shared.latest.lock().await.is_none());
+    }
+
+    /// Those who waited for it have hung up.
+    #[tokio::test]
+    async fn a_page_that_nobody_takes_is_not_kept() {
+        let (answers, shared) = (Answers::new(), Arc::new(Shared::default()));
+        let place = answers.places.clone().acquire_many_owned(BIG_ANSWERS as u32).await.unwrap();
+        let ask = || {
+            let (answers, shared) = (answers.clone(), shared.clone());
+            tokio::spawn(async move { shared.get(&answers, Vec::new).await })
+        };
+        let first = ask();
+        while shared.waiting.load(Ordering::Relaxed) < 1 {
+            tokio::task::yield_now().await;
+        }
+        let others = [ask(), ask()];
+        while shared.waiting.load(Ordering::Relaxed) < 3 {
+            tokio::task::yield_now().await;
+        }
+        drop(place);
+        first.await.unwrap().unwrap();
+        for other in others {
+            other.abort();
+            // Aborted, or just served.
+            let _ = other.await;
+        }
+        assert!(shared.latest.lock().await.is_none());
     }
 }

@@ -7,10 +7,10 @@ use axum::{
     http::{Method, StatusCode, Uri},
     response::{IntoResponse, Response},
 };
-use mezz_proto::{json, mezz::v1 as mezz, v1};
+use mezz_proto::{json as dialect, mezz::v1 as mezz, v1};
 use serde::Serialize;
 
-use super::{Pages, arguments, small, text, unavailable};
+use super::{Page, Pages, arguments, callback, json, small, text, unavailable, written};
 use crate::{
     api::{body, refusal::Refusal},
     core::{OperatorCommand, OperatorError, OperatorReply},
@@ -119,15 +119,19 @@ struct Weight<'a> {
 }
 
 /// GET `/weights`: those that were set.
-pub async fn weights(State(pages): State<Arc<Pages>>, uri: Uri) -> Response {
+pub async fn weights(State(pages): State<Arc<Pages>>, uri: Uri) -> Page {
+    let jsonp = callback(&arguments(&uri))?;
     let model = pages.api.model.clone();
-    let weights = match pages.quick.make(move || model.weights()).await {
-        Ok(weights) => weights,
-        Err(error) => return unavailable(&error),
+    let make = move || {
+        let weights = model.weights();
+        let list: Vec<_> =
+            weights.iter().map(|(role, weight)| Weight { role, weight: *weight }).collect();
+        written(&list)
     };
-    let list: Vec<_> =
-        weights.iter().map(|(role, weight)| Weight { role, weight: *weight }).collect();
-    small(&list, &arguments(&uri))
+    Ok(match pages.quick.page(make).await {
+        Ok(page) => json(page, jsonp.as_ref()),
+        Err(error) => unavailable(&error),
+    })
 }
 
 /// PUT `/weights`: a list of objects with `role` and `weight`.
@@ -138,15 +142,17 @@ pub async fn put_weights(State(pages): State<Arc<Pages>>, request: Request) -> R
         Ok(given) => given,
         Err(refused) => return refused.into_response(),
     };
-    let list = std::str::from_utf8(&given).map_err(|error| error.to_string()).and_then(|text| {
-        json::list_from_str::<v1::WeightInfo>(text).map_err(|error| error.to_string())
-    });
-    match list {
-        Ok(weights) => pages.set_weights(weights).await,
-        Err(error) => text(
+    let read = move || {
+        let text = std::str::from_utf8(&given).map_err(|error| error.to_string())?;
+        dialect::list_from_str::<v1::WeightInfo>(text).map_err(|error| error.to_string())
+    };
+    match pages.quick.make(read).await {
+        Ok(Ok(weights)) => pages.set_weights(weights).await,
+        Ok(Err(error)) => text(
             StatusCode::BAD_REQUEST,
             format!("Failed to parse update weights request JSON: {error}"),
         ),
+        Err(error) => unavailable(&error),
     }
 }
 

@@ -1,11 +1,15 @@
 //! The pages that tools of Mesos read and the forms that they post (rules 83 to 90), each
 //! at `/x` and `/master/x`. Answered from the read model.
 
+mod agents;
 pub mod answers;
 mod forms;
+mod frameworks;
 mod roles;
 mod snapshot;
 mod state;
+mod summary;
+mod tasks;
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -26,18 +30,14 @@ use serde::Serialize;
 use self::answers::{Answers, NoPage, Shared};
 pub use self::{
     roles::roles,
-    snapshot::{Sources, metrics},
+    snapshot::{all_metrics, standby_metrics},
 };
 use super::{
     delivery,
     refusal::Refusal,
     server::{Api, Identity},
 };
-use crate::shell::{
-    limits::HEALTH_TIMEOUT,
-    metrics::Metrics,
-    snapshot::{Include, Snapshot},
-};
+use crate::shell::snapshot::{Include, Snapshot};
 
 /// Tasks on a page of `/tasks`, where the request does not say (rule 87).
 const DEFAULT_TASKS: usize = 100;
@@ -57,6 +57,8 @@ pub struct Pages {
     frameworks: Shared,
     roles: Shared,
     metrics: Shared,
+    /// `/metrics`, for Prometheus.
+    pub prometheus: Shared,
     /// GET_STATE of the operator API, in JSON.
     pub get_state: Shared,
 }
@@ -64,17 +66,17 @@ pub struct Pages {
 impl Pages {
     /// Of this master.
     pub fn new(api: Arc<Api>) -> Arc<Self> {
-        let answers = Answers::new();
         Arc::new(Self {
             api,
-            quick: answers.beside(),
-            answers,
+            answers: Answers::new(),
+            quick: Answers::quick(),
             state: Shared::default(),
             summary: Shared::default(),
             slaves: Shared::default(),
             frameworks: Shared::default(),
             roles: Shared::default(),
             metrics: Shared::default(),
+            prometheus: Shared::default(),
             get_state: Shared::default(),
         })
     }
@@ -105,6 +107,9 @@ impl Pages {
     }
 }
 
+/// What is answered, or why not.
+type Page = Result<Response, Refusal>;
+
 /// The query of a request. What cannot be read is none: Mesos ignores it, too.
 type Arguments = HashMap<String, String>;
 
@@ -122,13 +127,17 @@ fn callback(arguments: &Arguments) -> Result<Option<Jsonp>, Refusal> {
 
 /// A page in JSON, or as a script.
 fn json(page: bytes::Bytes, jsonp: Option<&Jsonp>) -> Response {
-    match jsonp {
+    let mut response = match jsonp {
         None => delivery::response(JSON, vec![page]),
         Some(callback) => {
             let [before, after] = callback.around();
             delivery::response(Jsonp::CONTENT_TYPE, vec![before.into(), page, after.into()])
         }
-    }
+    };
+    // Texts of tasks stand in it, which no browser shall take for a page.
+    let nosniff = HeaderValue::from_static("nosniff");
+    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
+    response
 }
 
 /// A small page.
@@ -191,8 +200,8 @@ pub fn routes(pages: Arc<Pages>) -> Router {
         router = router.route(&format!("{path}.json"), get(forms::no_file));
     }
     router
-        .route("/metrics/snapshot", get(metrics_snapshot))
-        .route("/metrics/snapshot.json", get(metrics_snapshot))
+        .route("/metrics/snapshot", get(snapshot::metrics_snapshot))
+        .route("/metrics/snapshot.json", get(snapshot::metrics_snapshot))
         .layer(from_fn(same_site))
         .with_state(pages)
 }
@@ -212,74 +221,53 @@ async fn same_site(request: Request, next: Next) -> Response {
     next.run(request).await
 }
 
-async fn state(State(pages): State<Arc<Pages>>, uri: Uri) -> Response {
-    let jsonp = match callback(&arguments(&uri)) {
-        Ok(jsonp) => jsonp,
-        Err(refused) => return refused.into_response(),
-    };
-    pages
+async fn state(State(pages): State<Arc<Pages>>, uri: Uri) -> Page {
+    let jsonp = callback(&arguments(&uri))?;
+    Ok(pages
         .page(Some(&pages.state), Include::ALL, jsonp, |api, snapshot| {
             let elected = api.elected.as_secs_f64();
             written(&state::StatePage { identity: &api.identity, elected, snapshot })
         })
-        .await
+        .await)
 }
 
-async fn summary(State(pages): State<Arc<Pages>>, uri: Uri) -> Response {
-    let jsonp = match callback(&arguments(&uri)) {
-        Ok(jsonp) => jsonp,
-        Err(refused) => return refused.into_response(),
-    };
+async fn summary(State(pages): State<Arc<Pages>>, uri: Uri) -> Page {
+    let jsonp = callback(&arguments(&uri))?;
     let include = Include { tasks: true, ..Include::NONE };
-    pages
+    Ok(pages
         .page(Some(&pages.summary), include, jsonp, |api, snapshot| {
-            let hostname = hostname(&api.identity);
-            written(&state::SummaryPage { hostname, snapshot })
+            written(&summary::SummaryPage { identity: &api.identity, snapshot })
         })
-        .await
+        .await)
 }
 
-/// The host of this master's address.
-fn hostname(identity: &Identity) -> &str {
-    identity.address.rsplit_once(':').map_or(&*identity.address, |(host, _)| host)
-}
-
-async fn slaves(State(pages): State<Arc<Pages>>, uri: Uri) -> Response {
+async fn slaves(State(pages): State<Arc<Pages>>, uri: Uri) -> Page {
     let arguments = arguments(&uri);
-    let jsonp = match callback(&arguments) {
-        Ok(jsonp) => jsonp,
-        Err(refused) => return refused.into_response(),
-    };
+    let jsonp = callback(&arguments)?;
     let only = arguments.get("slave_id").cloned();
     let slot = only.is_none().then_some(&pages.slaves);
-    pages
+    Ok(pages
         .page(slot, Include::NONE, jsonp, move |_, snapshot| {
-            written(&state::SlavesPage { snapshot, only: only.as_deref() })
+            written(&agents::SlavesPage { snapshot, only: only.as_deref() })
         })
-        .await
+        .await)
 }
 
-async fn frameworks(State(pages): State<Arc<Pages>>, uri: Uri) -> Response {
+async fn frameworks(State(pages): State<Arc<Pages>>, uri: Uri) -> Page {
     let arguments = arguments(&uri);
-    let jsonp = match callback(&arguments) {
-        Ok(jsonp) => jsonp,
-        Err(refused) => return refused.into_response(),
-    };
+    let jsonp = callback(&arguments)?;
     let only = arguments.get("framework_id").cloned();
     let slot = only.is_none().then_some(&pages.frameworks);
-    pages
+    Ok(pages
         .page(slot, Include::ALL, jsonp, move |_, snapshot| {
-            written(&state::FrameworksPage { snapshot, only: only.as_deref() })
+            written(&frameworks::FrameworksPage { snapshot, only: only.as_deref() })
         })
-        .await
+        .await)
 }
 
-async fn tasks(State(pages): State<Arc<Pages>>, uri: Uri) -> Response {
+async fn tasks(State(pages): State<Arc<Pages>>, uri: Uri) -> Page {
     let arguments = arguments(&uri);
-    let jsonp = match callback(&arguments) {
-        Ok(jsonp) => jsonp,
-        Err(refused) => return refused.into_response(),
-    };
+    let jsonp = callback(&arguments)?;
     let number = |name: &str, default| match arguments.get(name) {
         None => Ok(default),
         Some(given) => given.parse().map_err(|_| {
@@ -289,35 +277,28 @@ async fn tasks(State(pages): State<Arc<Pages>>, uri: Uri) -> Response {
             ))
         }),
     };
-    let (limit, offset) = match (number("limit", DEFAULT_TASKS), number("offset", 0)) {
-        (Ok(limit), Ok(offset)) => (limit, offset),
-        (Err(refused), _) | (_, Err(refused)) => return refused.into_response(),
-    };
-    let query = state::TasksQuery {
-        limit,
-        offset,
+    let query = tasks::TasksQuery {
+        limit: number("limit", DEFAULT_TASKS)?,
+        offset: number("offset", 0)?,
         ascending: arguments.get("order").is_some_and(|order| order == "asc"),
         framework: arguments.get("framework_id").cloned(),
         task: arguments.get("task_id").cloned(),
     };
     let include = Include { tasks: true, ..Include::NONE };
-    pages
+    Ok(pages
         .page(None, include, jsonp, move |_, snapshot| {
-            written(&state::TasksPage { snapshot, query: &query })
+            written(&tasks::TasksPage { snapshot, query: &query })
         })
-        .await
+        .await)
 }
 
-async fn roles_page(State(pages): State<Arc<Pages>>, uri: Uri) -> Response {
-    let jsonp = match callback(&arguments(&uri)) {
-        Ok(jsonp) => jsonp,
-        Err(refused) => return refused.into_response(),
-    };
-    pages
+async fn roles_page(State(pages): State<Arc<Pages>>, uri: Uri) -> Page {
+    let jsonp = callback(&arguments(&uri))?;
+    Ok(pages
         .page(Some(&pages.roles), Include::NONE, jsonp, |_, snapshot| {
             written(&roles::RolesPage(snapshot))
         })
-        .await
+        .await)
 }
 
 async fn flags(State(pages): State<Arc<Pages>>, uri: Uri) -> Response {
@@ -347,77 +328,4 @@ pub fn version_page(identity: &Identity, uri: &Uri) -> Response {
         page.extend(ours);
     }
     small(&page, &arguments(uri))
-}
-
-async fn metrics_snapshot(State(pages): State<Arc<Pages>>, uri: Uri) -> Response {
-    let arguments = arguments(&uri);
-    let jsonp = match (callback(&arguments), timeout_of(&arguments)) {
-        (Ok(jsonp), Ok(())) => jsonp,
-        (Err(refused), _) | (_, Err(refused)) => return refused.into_response(),
-    };
-    match all_metrics(&pages).await {
-        Ok(page) => json(page, jsonp.as_ref()),
-        Err(error) => unavailable(&error),
-    }
-}
-
-/// All metrics as one JSON object.
-///
-/// # Errors
-/// [`NoPage`].
-pub async fn all_metrics(pages: &Pages) -> Result<bytes::Bytes, NoPage> {
-    // Zeros in their place would look like a master that has started anew.
-    let counters = pages.api.core.probe(HEALTH_TIMEOUT).await.map_err(|_| NoPage::Silent)?;
-    let api = pages.api.clone();
-    let make = move || {
-        let snapshot = api.model.snapshot(Include::NONE);
-        let sources = Sources {
-            counters: Some(&counters),
-            snapshot: Some(&snapshot),
-            tasks: &api.model.tasks_by_state(),
-            samples: &api.metrics.samples(),
-            uptime: api.identity.clock.now().since(api.identity.clock.start_time()),
-            subscribers: api.model.subscribers(),
-        };
-        mezz_proto::pages::snapshot(&metrics(&sources)).into_bytes()
-    };
-    pages.metrics.get(&pages.quick, make).await
-}
-
-/// `timeout=5secs`: nothing here takes long enough for it to matter, but a text that is no
-/// duration is refused, as in Mesos.
-fn timeout_of(arguments: &Arguments) -> Result<(), Refusal> {
-    match arguments.get("timeout").map(|given| mezz_proto::pages::parse_duration(given)) {
-        None | Some(Ok(_)) => Ok(()),
-        Some(Err(error)) => Err(Refusal::bad(format!("Unable to parse timeout: {error}"))),
-    }
-}
-
-/// `/metrics/snapshot` of a standby.
-pub async fn standby_metrics(
-    metrics_of: Arc<Metrics>,
-    identity: Arc<Identity>,
-    uri: Uri,
-) -> Response {
-    let arguments = arguments(&uri);
-    let jsonp = match (callback(&arguments), timeout_of(&arguments)) {
-        (Ok(jsonp), Ok(())) => jsonp,
-        (Err(refused), _) | (_, Err(refused)) => return refused.into_response(),
-    };
-    // A standby takes part in the election: nothing slow runs where that does.
-    let made = tokio::task::spawn_blocking(move || {
-        let sources = Sources {
-            counters: None,
-            snapshot: None,
-            tasks: &[],
-            samples: &metrics_of.samples(),
-            uptime: identity.clock.now().since(identity.clock.start_time()),
-            subscribers: 0,
-        };
-        mezz_proto::pages::snapshot(&metrics(&sources))
-    });
-    match made.await {
-        Ok(page) => json(page.into(), jsonp.as_ref()),
-        Err(error) => unavailable(&NoPage::Failed(error.to_string())),
-    }
 }

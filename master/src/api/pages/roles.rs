@@ -29,7 +29,7 @@ pub fn roles(snapshot: &Snapshot) -> BTreeMap<String, Role> {
     let mut roles: BTreeMap<String, Role> = BTreeMap::new();
     for (framework, _) in snapshot.frameworks.iter().filter(|(f, _)| view::is_live(f)) {
         let info = &framework.framework;
-        let id = info.id.as_ref().map_or("", |id| &id.value);
+        let id = view::framework_id(info);
         for role in roles_of(info) {
             roles.entry(role.to_owned()).or_default().frameworks.insert(id.to_owned());
         }

@@ -1,36 +1,128 @@
 //! `/metrics/snapshot` (rule 90): every name that a Mesos master has, for some exporters
 //! stop at a missing one. What Mezz does not have or does not count is 0.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use mezz_proto::{pages::system_metrics, resources::Resources};
+use axum::{
+    extract::State,
+    http::Uri,
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use mezz_proto::{
+    pages::{Jsonp, parse_duration, system_metrics},
+    resources::Resources,
+};
 
+use super::{
+    Arguments, Page, Pages,
+    answers::{Answers, NoPage},
+    arguments, callback, json, unavailable,
+};
 use crate::{
+    api::{refusal::Refusal, server::Identity},
     core::Counters,
-    shell::{metrics::Samples, snapshot::Snapshot, view},
+    shell::{
+        limits::HEALTH_TIMEOUT,
+        metrics::{Metrics, Samples},
+        snapshot::{Include, Snapshot},
+        view,
+    },
 };
 
 /// Names that are always there.
 const NAMES: &str = include_str!("metric_names.txt");
 
 /// What the page is made of.
-pub struct Sources<'a> {
+struct Sources<'a> {
     /// Of the core; none at a standby, or while it does not answer.
-    pub counters: Option<&'a Counters>,
+    counters: Option<&'a Counters>,
     /// Agents and their sums, if this master leads.
-    pub snapshot: Option<&'a Snapshot>,
+    snapshot: Option<&'a Snapshot>,
     /// Tasks by state.
-    pub tasks: &'a [(&'static str, u64)],
+    tasks: &'a [(&'static str, u64)],
     /// What the shell counts.
-    pub samples: &'a Samples,
+    samples: &'a Samples,
     /// Since the process started.
-    pub uptime: Duration,
+    uptime: Duration,
     /// Operators that listen.
-    pub subscribers: usize,
+    subscribers: usize,
+}
+
+/// `/metrics/snapshot?timeout=5secs`.
+pub(super) async fn metrics_snapshot(State(pages): State<Arc<Pages>>, uri: Uri) -> Page {
+    let jsonp = asked(&arguments(&uri))?;
+    Ok(match all_metrics(&pages).await {
+        Ok(page) => json(page, jsonp.as_ref()),
+        Err(error) => unavailable(&error),
+    })
+}
+
+/// All metrics as one JSON object.
+///
+/// # Errors
+/// [`NoPage`].
+pub async fn all_metrics(pages: &Pages) -> Result<Bytes, NoPage> {
+    let api = pages.api.clone();
+    // Zeros in their place would look like a master that has started anew.
+    let counters = async { api.core.probe(HEALTH_TIMEOUT).await.map_err(|_| NoPage::Silent) };
+    let api = pages.api.clone();
+    let make = move |counters| {
+        let snapshot = api.model.snapshot(Include::NONE);
+        let sources = Sources {
+            counters: Some(&counters),
+            snapshot: Some(&snapshot),
+            tasks: &api.model.tasks_by_state(),
+            samples: &api.metrics.samples(),
+            uptime: api.identity.clock.now().since(api.identity.clock.start_time()),
+            subscribers: api.model.subscribers(),
+        };
+        mezz_proto::pages::snapshot(&metrics(&sources)).into_bytes()
+    };
+    pages.metrics.get_after(&pages.quick, counters, make).await
+}
+
+/// The callback. A `timeout=5secs` beside it matters nothing, for nothing here takes long
+/// enough; but a text that is no duration is refused, as in Mesos.
+fn asked(arguments: &Arguments) -> Result<Option<Jsonp>, Refusal> {
+    let jsonp = callback(arguments)?;
+    match arguments.get("timeout").map(|given| parse_duration(given)) {
+        None | Some(Ok(_)) => Ok(jsonp),
+        Some(Err(error)) => Err(Refusal::bad(format!("Unable to parse timeout: {error}"))),
+    }
+}
+
+/// `/metrics/snapshot` of a standby.
+pub async fn standby_metrics(
+    answers: &Answers,
+    metrics_of: Arc<Metrics>,
+    identity: Arc<Identity>,
+    uri: &Uri,
+) -> Response {
+    let jsonp = match asked(&arguments(uri)) {
+        Ok(jsonp) => jsonp,
+        Err(refused) => return refused.into_response(),
+    };
+    // A standby takes part in the election: nothing slow runs where that does.
+    let make = move || {
+        let sources = Sources {
+            counters: None,
+            snapshot: None,
+            tasks: &[],
+            samples: &metrics_of.samples(),
+            uptime: identity.clock.now().since(identity.clock.start_time()),
+            subscribers: 0,
+        };
+        mezz_proto::pages::snapshot(&metrics(&sources)).into_bytes()
+    };
+    match answers.page(make).await {
+        Ok(page) => json(page, jsonp.as_ref()),
+        Err(error) => unavailable(&error),
+    }
 }
 
 /// All metrics.
-pub fn metrics(sources: &Sources<'_>) -> BTreeMap<String, f64> {
+fn metrics(sources: &Sources<'_>) -> BTreeMap<String, f64> {
     let mut out: BTreeMap<String, f64> = NAMES.lines().map(|n| (n.to_owned(), 0.0)).collect();
     let mut set = |name: &str, value: f64| _ = out.insert(name.to_owned(), value);
     for (name, value) in machine() {

@@ -1,11 +1,16 @@
 //! Weights of roles.
 
+use std::collections::BTreeSet;
+
 use mezz_proto::{mezz::v1 as mezz, time::Time};
 
 use crate::{
     core::{Change, Core, Effects, OperatorError, is_weight, validate::check_role},
     registry::RegistryOp,
 };
+
+/// Weights that may be set: each is kept for good, in memory and in the registry.
+pub(super) const MAX_WEIGHTS: usize = 1000;
 
 impl Core {
     /// All of them or none. Outstanding offers stay: Mesos rescinds every one
@@ -16,6 +21,17 @@ impl Core {
         request: mezz::UpdateWeightsRequest,
         out: &mut Effects,
     ) -> Result<(), OperatorError> {
+        let mut all: BTreeSet<&str> = self.weights.keys().map(String::as_str).collect();
+        let known = all.len();
+        all.extend(request.weights.iter().map(|entry| &*entry.role));
+        // Those that were more already may be changed.
+        if request.weights.len() > MAX_WEIGHTS || all.len() > MAX_WEIGHTS.max(known) {
+            return Err(OperatorError::Invalid(format!(
+                "weights: {} beside the {known} that are set are too many; at most \
+                 {MAX_WEIGHTS} roles may have one",
+                request.weights.len(),
+            )));
+        }
         for (i, entry) in request.weights.iter().enumerate() {
             check_role(&entry.role)
                 .map_err(|text| OperatorError::Invalid(format!("weights[{i}].role: {text}")))?;

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use mezz_proto::{
     ids::{AgentId, ExecutorId, FrameworkId, TaskId},
+    pages::hide_in_task,
     resources::{Dialect, Resources},
     v1,
 };
@@ -166,8 +167,10 @@ impl Task {
         self.statuses.push(record);
     }
 
-    /// For readers.
+    /// For readers: what is secret is not kept for them, and so nobody can be told of it.
     pub fn shown(&self, framework: &FrameworkId, agent: &AgentId) -> ShownTask {
+        let mut record = self.record(framework, agent);
+        hide_in_task(&mut record);
         ShownTask {
             framework: framework.clone(),
             id: self.id.clone(),
@@ -176,7 +179,7 @@ impl Task {
             waits: self.pending.is_some(),
             resources: Arc::clone(&self.resources),
             role: Arc::clone(&self.role),
-            record: self.record(framework, agent).encode_to_vec().into(),
+            record: record.encode_to_vec().into(),
         }
     }
 

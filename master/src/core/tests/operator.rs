@@ -143,3 +143,24 @@ fn roles_show_what_is_offered_and_what_is_allocated() {
     assert_eq!(super::env::text(&role.offered), "cpus:3; mem:960");
     assert_eq!(role.frameworks, [env.framework_id("f1")]);
 }
+
+/// They are kept for good, so there is an end to them.
+#[test]
+fn weights_are_limited_and_those_that_are_set_may_change() {
+    let mut env = Env::new();
+    let weights = |roles: std::ops::Range<usize>, weight| {
+        let weights = roles.map(|n| mezz::RoleWeight { role: format!("r{n}"), weight }).collect();
+        OperatorCommand::UpdateWeights(mezz::UpdateWeightsRequest { weights })
+    };
+    env.operator(weights(0..999, 2.0)).unwrap();
+    let refused = env.operator(weights(998..1001, 3.0)).unwrap_err();
+    assert!(matches!(&refused, OperatorError::Invalid(text) if text.contains("at most 1000")));
+    // Nothing of it was done.
+    let OperatorReply::Roles(roles) = env.operator(OperatorCommand::ListRoles).unwrap() else {
+        panic!("not the roles")
+    };
+    assert!(roles.roles.iter().all(|role| role.weight != 3.0));
+    env.operator(weights(998..1000, 3.0)).unwrap();
+    env.operator(weights(0..1000, 4.0)).unwrap();
+    env.operator(weights(1000..1001, 1.0)).unwrap_err();
+}
