@@ -19,7 +19,7 @@ use crate::{
 pub(super) static FRAMEWORKS: Kind<Call, SchedulerEvent> = Kind {
     largest: MAX_CALL_BYTES,
     outbox: SCHEDULER_OUTBOX_BYTES,
-    check: |bytes| weight::check::<Call>(bytes, bytes.len()),
+    check: weight::check::<Call>,
     line: Line::Frameworks,
     to_peer: Peer::Scheduler,
     to_event: |connection, call| Event::SchedulerCall { connection, call },
