@@ -191,8 +191,7 @@ fn proof(request: &Parts) -> Result<Proof, Refusal> {
 }
 
 fn accepted(headers: &HeaderMap) -> Result<Format, Refusal> {
-    let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    Ok(Format::accepted(values)?)
+    Ok(Format::accepted(headers.get_all(header::ACCEPT).iter().map(header::HeaderValue::as_bytes))?)
 }
 
 /// What can be said of a call without knowing its executor.

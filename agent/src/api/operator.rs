@@ -69,7 +69,7 @@ async fn handle(served: &Arc<Served>, request: Request) -> Result<HttpResponse, 
     validate(&call)
         .map_err(|text| Refusal::bad(format!("Failed to validate agent::Call: {text}")))?;
     let accept = parts.headers.get_all(header::ACCEPT);
-    let accept = Format::accepted(accept.iter().filter_map(|value| value.to_str().ok()))?;
+    let accept = Format::accepted(accept.iter().map(header::HeaderValue::as_bytes))?;
     if call.r#type() == call::Type::SetLoggingLevel {
         return set_logging_level(&call.set_logging_level.unwrap_or_default());
     }

@@ -1,7 +1,10 @@
 //! What agents speak.
 
 use axum::{Router, routing::post};
-use mezz_proto::mezz::v1::{AgentMessage, MasterMessage};
+use mezz_proto::{
+    mezz::v1::{AgentMessage, MasterMessage},
+    weight,
+};
 
 use super::stream::{Kind, open_stream};
 use crate::{
@@ -16,8 +19,7 @@ use crate::{
 pub(super) static AGENTS: Kind<AgentMessage, MasterMessage> = Kind {
     largest: MAX_AGENT_MESSAGE_BYTES,
     outbox: AGENT_OUTBOX_BYTES,
-    // An agent's messages may be larger than all else, and say much in few bytes.
-    check: |_| Ok(()),
+    check: weight::check_of_agent,
     line: Line::Agents,
     head_waits: HEAD_WAIT,
     to_peer: Peer::Agent,

@@ -21,7 +21,7 @@ use crate::{
 pub(super) static FRAMEWORKS: Kind<Call, SchedulerEvent> = Kind {
     largest: MAX_CALL_BYTES,
     outbox: SCHEDULER_OUTBOX_BYTES,
-    check: |bytes| weight::check::<Call>(bytes, bytes.len()),
+    check: weight::check::<Call>,
     line: Line::Frameworks,
     // Few come, and some may want the head before they say anything.
     head_waits: Duration::ZERO,

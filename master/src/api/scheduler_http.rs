@@ -86,8 +86,7 @@ async fn handle(core: CoreHandle, request: Request) -> Result<Response, Refusal>
 }
 
 fn accepted(headers: &HeaderMap) -> Result<Format, Refusal> {
-    let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    Ok(Format::accepted(values)?)
+    Ok(Format::accepted(headers.get_all(header::ACCEPT).iter().map(header::HeaderValue::as_bytes))?)
 }
 
 /// Rule 5.

@@ -60,8 +60,7 @@ async fn taken(pages: &Pages, request: Request) -> Result<(Type, Call, Format, R
 }
 
 fn accepted(headers: &HeaderMap) -> Result<Format, MediaError> {
-    // What is no text names no form.
-    Format::accepted(headers.get_all(header::ACCEPT).iter().map(|v| v.to_str().unwrap_or("?")))
+    Format::accepted(headers.get_all(header::ACCEPT).iter().map(header::HeaderValue::as_bytes))
 }
 
 /// A message as an answer.
