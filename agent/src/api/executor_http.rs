@@ -34,7 +34,7 @@ use prost::Message as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::{MAX_MESSAGE, Served, body::LARGE, ends::Ends, executor::Peer, refusal::Refusal};
 use crate::{
@@ -139,19 +139,27 @@ async fn handle(api: &Arc<Api>, request: Request) -> Result<Response, Refusal> {
             let format = accepted(&parts.headers)?;
             return subscribe(api, proof, call, format).await;
         }
-        call::Type::Update | call::Type::Message | call::Type::Heartbeat | call::Type::Unknown => {}
+        // As Mesos, before anybody is looked for: its executor library sends it each half hour
+        // with ids that are `unused`, and takes a refusal for a reason to end.
+        call::Type::Heartbeat => return Ok(StatusCode::ACCEPTED.into_response()),
+        call::Type::Update | call::Type::Message | call::Type::Unknown => {}
     }
     let Some(subscription) = api.subscribed.of(&key_of(&call)) else {
-        return Err(not_subscribed(api, proof, call).await);
+        return alone(api, proof, kind, call).await;
     };
     let Subscription { connection, token, proven } = subscription;
     proof.shows(&token, proven).map_err(refused)?;
     if kind == call::Type::Unknown {
-        return Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, ""));
+        return Err(unknown());
     }
     let event = Event::ExecutorCall { connection, proof, call: Box::new(call) };
     let sent = api.served.inputs.send(Input::Core(event)).await;
     sent.map(|()| StatusCode::ACCEPTED.into_response()).map_err(|_| Refusal::stopping())
+}
+
+/// A call of a later version, of an executor that may call.
+fn unknown() -> Refusal {
+    Refusal::new(StatusCode::NOT_IMPLEMENTED, "")
 }
 
 /// Who the request shows to come from.
@@ -207,15 +215,21 @@ fn key_of(call: &Call) -> ExecutorKey {
     }
 }
 
-/// The core knows which token is right: it tells what is wrong with a call of one
-/// that has not subscribed.
-async fn not_subscribed(api: &Api, proof: Proof, call: Call) -> Refusal {
-    match open(api, proof, call).await {
-        Some(Opened { mut events, .. }) => match events.recv().await {
-            Some(Err(status)) => Refusal::of(&status),
-            _ => Refusal::stopping(),
-        },
-        None => Refusal::stopping(),
+/// A call of one that hears nothing here. The core knows which token is right, and whether it
+/// has ever subscribed.
+async fn alone(api: &Api, proof: Proof, kind: call::Type, call: Call) -> Result<Response, Refusal> {
+    let opened = open(api, proof, call).await;
+    let Opened { mut events, .. } = opened.ok_or_else(Refusal::stopping)?;
+    match events.recv().await {
+        Some(Err(status))
+            if kind == call::Type::Unknown && status.code() == Code::InvalidArgument =>
+        {
+            Err(unknown())
+        }
+        Some(Err(status)) => Err(Refusal::of(&status)),
+        // What it is told of the call, or nothing: the core has taken it.
+        _ if !api.served.stop.is_cancelled() => Ok(StatusCode::ACCEPTED.into_response()),
+        _ => Err(Refusal::stopping()),
     }
 }
 

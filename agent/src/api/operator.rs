@@ -91,7 +91,7 @@ async fn handle(served: &Arc<Served>, request: Request) -> Result<HttpResponse, 
             Format::Json => json_text(&response).into_bytes(),
         })
     });
-    Ok(written.await?.transpose()?.answer(accept.name()))
+    written.await?.transpose()?.answer(accept.name())
 }
 
 /// Changes how much is logged, for a while. It is the whole process that logs.

@@ -38,20 +38,38 @@ impl Core {
             None if call.r#type() == call::Type::Subscribe => {
                 self.on_subscribe(now, connection, proof, call, out)
             }
-            None => {
-                let key = ExecutorKey {
-                    framework: FrameworkId::from(&call.framework_id),
-                    executor: ExecutorId::from(&call.executor_id),
-                };
-                let early = || CallError::NotAllowed("Executor is not subscribed".to_owned());
-                Err(self.identify(&key, proof).err().unwrap_or_else(early))
-            }
+            None => self.on_lone_call(now, connection, proof, call, out),
             Some(key) => self.on_subscribed_call(now, connection, &key, call, out),
         };
         if let Err(error) = done {
             self.on_executor_disconnected(now, connection);
             out.now.push(Effect::CloseExecutor { connection, error: Some(error) });
         }
+    }
+
+    /// A call that belongs to no stream of events. Once its executor has subscribed it is
+    /// heard all the same, as Mesos does it (rule 54): over HTTP one may be on its way while
+    /// the stream ends. What is to be told of it comes with the next stream.
+    fn on_lone_call(
+        &mut self,
+        now: Time,
+        connection: ConnectionId,
+        proof: &Proof,
+        call: Call,
+        out: &mut Effects,
+    ) -> Result<(), CallError> {
+        let key = ExecutorKey {
+            framework: FrameworkId::from(&call.framework_id),
+            executor: ExecutorId::from(&call.executor_id),
+        };
+        self.identify(&key, proof)?;
+        let known = self.executors.get(&key).is_some_and(|executor| executor.subscribed_once);
+        if !(known && proof.is_apart()) {
+            return Err(CallError::NotAllowed("Executor is not subscribed".to_owned()));
+        }
+        self.on_subscribed_call(now, connection, &key, call, out)?;
+        out.now.push(Effect::CloseExecutor { connection, error: None });
+        Ok(())
     }
 
     fn on_subscribed_call(
