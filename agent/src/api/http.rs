@@ -91,19 +91,20 @@ async fn download(State(served): State<Arc<Served>>, Query(query): Query<Downloa
     }
 }
 
-/// Until the end of the file, or until its reader is too slow ([`PACE`]).
+/// Until the end of the file as it is now, or until its reader is too slow ([`PACE`]).
 fn parts(
     mut reader: Reader,
     turn: OwnedSemaphorePermit,
 ) -> impl futures_util::Stream<Item = io::Result<Bytes>> {
     // An empty part is the end: a sender that goes without it has given up.
     let (sender, parts) = mpsc::channel(1);
+    let end = reader.size();
     tokio::spawn(async move {
         let _turn = turn;
         let begun = Instant::now();
         for taken in 0.. {
             let read = tokio::task::spawn_blocking(move || {
-                let part = reader.next(u64::MAX);
+                let part = reader.next(end.saturating_sub(reader.offset));
                 (part, reader)
             });
             let Ok((part, again)) = read.await else { return };

@@ -120,7 +120,7 @@ impl Core {
         mut status: TaskStatus,
         out: &mut Effects,
     ) -> Result<(), CallError> {
-        let uuid = check_update(&status).map_err(|text| CallError::Invalid(text.to_owned()))?;
+        let uuid = check_update(key, &status).map_err(CallError::Invalid)?;
         let task_key = key.task(&TaskId::from(&status.task_id));
         let acknowledged = send(
             connection,
@@ -283,20 +283,34 @@ impl Core {
     }
 }
 
-/// Rule 37.
-pub(crate) fn check_update(status: &TaskStatus) -> Result<Vec<u8>, &'static str> {
+/// What an executor may say of a task (rule 37), in Mesos' words and order. An end that only
+/// masters know of is refused here, though Mesos takes it.
+pub(crate) fn check_update(key: &ExecutorKey, status: &TaskStatus) -> Result<Vec<u8>, String> {
+    let ExecutorKey { framework, executor } = key;
     let uuid = match &status.uuid {
         Some(uuid) if uuid.len() == 16 => uuid.clone(),
-        Some(_) => return Err("update.status.uuid must have 16 bytes"),
-        None => return Err("update.status.uuid is not set"),
+        Some(_) => return Err("Not a valid UUID".to_owned()),
+        None => return Err("Expecting 'uuid' to be present".to_owned()),
     };
+    if let Some(other) = status.executor_id.as_ref().filter(|id| id.value != executor.as_str()) {
+        return Err(format!(
+            "ExecutorID in Call: {executor} does not match ExecutorID in TaskStatus: {}",
+            other.value
+        ));
+    }
     if status.source != Some(Source::Executor.into()) {
-        return Err("update.status.source must be SOURCE_EXECUTOR");
+        return Err(format!(
+            "Received Call from executor {executor} of framework {framework} with invalid \
+             source, expecting 'SOURCE_EXECUTOR'"
+        ));
     }
     match TaskState::try_from(status.state) {
-        Ok(TaskState::TaskStaging) => Err("update.status.state must not be TASK_STAGING"),
+        Ok(TaskState::TaskStaging) => Err(format!(
+            "Received TASK_STAGING from executor {executor} of framework {framework} which is \
+             not allowed"
+        )),
         Ok(TaskState::TaskUnreachable | TaskState::TaskUnknown | TaskState::TaskGoneByOperator)
-        | Err(_) => Err("update.status.state must be one that an executor can know"),
+        | Err(_) => Err("update.status.state must be one that an executor can know".to_owned()),
         Ok(_) => Ok(uuid),
     }
 }

@@ -145,6 +145,10 @@ impl Owner {
                 }
                 self.take(event).await;
             }
+            Input::Call { event, room } => {
+                self.take(event).await;
+                drop(room);
+            }
             Input::LinkUp { link, master, sender, close } => {
                 tracing::debug!(%master, "linked");
                 self.master = Some(Master { link, sender, close });

@@ -17,7 +17,9 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use crate::shell::limits::{ANSWER_PIECE, SLOWEST_READER, UNREAD_ANSWERS_KIB, UNREAD_TIMEOUT};
+use mezz_http::limits::UNREAD_TIMEOUT;
+
+use crate::shell::limits::{ANSWER_PIECE, SLOWEST_READER, UNREAD_ANSWERS_KIB};
 
 /// Room for made answers that are not read yet. Cheap to clone.
 #[derive(Clone, Debug)]

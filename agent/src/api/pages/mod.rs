@@ -16,7 +16,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use mezz_proto::pages::{Jsonp, Version, snapshot};
+use mezz_proto::pages::{Jsonp, Version, parse_duration, snapshot};
 use serde::Deserialize;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
@@ -24,7 +24,10 @@ use tokio::{
 };
 
 pub(super) use self::{files::refusal as file_refusal, metrics::metrics, statistics::containers};
-use super::{Served, refusal::Refusal};
+use super::{
+    Served,
+    refusal::{Refusal, stopping},
+};
 
 /// Pages that are written at the same time; others wait.
 const WRITERS: usize = 4;
@@ -144,7 +147,7 @@ impl Pages {
             drop(writer);
             Written { page, turn, unread }
         });
-        written.await.map_err(|_| Refusal::stopping())
+        written.await.map_err(|_| stopping())
     }
 }
 
@@ -211,6 +214,8 @@ fn in_parts(page: Bytes, places: impl Send + 'static, pace: Pace) -> Body {
 #[derive(Debug, Default, Deserialize)]
 struct Asked {
     jsonp: Option<String>,
+    /// Of `/metrics/snapshot` alone.
+    timeout: Option<String>,
 }
 
 /// Writes JSON, or a script that calls a function with it.
@@ -280,6 +285,10 @@ async fn state_page(State(served): State<Arc<Served>>, Query(asked): Query<Asked
 }
 
 async fn metrics_page(State(served): State<Arc<Served>>, Query(asked): Query<Asked>) -> Response {
+    // Nothing here takes long enough for it to matter, but it is to be a duration.
+    if let Some(Err(error)) = asked.timeout.as_deref().map(parse_duration) {
+        return Refusal::bad(format!("Unable to parse timeout: {error}")).into_response();
+    }
     page(&served, asked.jsonp.as_deref(), |served| snapshot(&metrics(served))).await
 }
 

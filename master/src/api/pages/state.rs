@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use mezz_proto::{
     mezz::v1 as mezz,
     pages::{
-        AttributesPage, ExecutorPage, FrameworkNames, LabelsPage, MESOS_VERSION, OfferPage, Proto,
-        Protos, Reserved, ResourcesPage, TaskPage, Version, capability_names, full,
+        AGENT_CAPABILITIES, AttributesPage, ExecutorPage, FrameworkNames, LabelsPage,
+        MESOS_VERSION, OfferPage, Proto, Protos, Reserved, ResourcesPage, TaskPage, Version,
+        capability_names, full,
     },
     resources::{Dialect, Resources},
     v1,
@@ -197,7 +198,7 @@ impl AgentPage<'_> {
         map.serialize_entry("active", &is_active(record))?;
         map.serialize_entry("deactivated", &view::is_deactivated(record))?;
         map.serialize_entry("version", MESOS_VERSION)?;
-        map.serialize_entry("capabilities", &view::AGENT_CAPABILITIES.map(|c| c.as_str_name()))?;
+        map.serialize_entry("capabilities", &AGENT_CAPABILITIES.map(|c| c.as_str_name()))?;
         if let Some(drain) = &record.drain {
             map.serialize_entry("drain_info", &Proto(drain))?;
         }
