@@ -8,8 +8,10 @@ use std::{
     time::Duration,
 };
 
+use futures_util::{StreamExt as _, stream::Map};
 use mezz_proto::{mezz::v1::executor_server, v1::executor as wire};
-use tokio::sync::{mpsc, watch};
+use prost::Message;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Request, Response, Status, Streaming};
@@ -29,10 +31,20 @@ const TOKEN: &str = "mezz-executor-token";
 /// A connection that says nothing for so long after its start is cut.
 const FIRST_CALL: Duration = Duration::from_secs(10);
 
+/// What may wait for one executor, encoded, in KiB. A single event may have all of it.
+const WAITING_KIB: u32 = 64 << 10;
+
+/// An event on its way to an executor, and its part of what may wait.
+pub(super) struct Waiting {
+    pub(super) event: Result<wire::Event, Status>,
+    pub(super) room: OwnedSemaphorePermit,
+}
+
 /// The way to one executor. The connection ends when it is dropped, after what
 /// was sent.
 pub(crate) struct Peer {
-    events: mpsc::Sender<Result<wire::Event, Status>>,
+    events: mpsc::Sender<Waiting>,
+    room: Arc<Semaphore>,
     intake: watch::Sender<Intake>,
     _open: DropGuard,
 }
@@ -40,12 +52,10 @@ pub(crate) struct Peer {
 impl Peer {
     /// With the gate of what comes from it. The peer's end cancels `open`, and nothing else
     /// may be meant by that.
-    pub(super) fn new(
-        events: mpsc::Sender<Result<wire::Event, Status>>,
-        open: &CancellationToken,
-    ) -> (Self, Gate) {
+    pub(super) fn new(events: mpsc::Sender<Waiting>, open: &CancellationToken) -> (Self, Gate) {
         let (intake, gate) = Gate::new();
-        (Self { events, intake, _open: open.clone().drop_guard() }, gate)
+        let room = Arc::new(Semaphore::new(WAITING_KIB as usize));
+        (Self { events, room, intake, _open: open.clone().drop_guard() }, gate)
     }
 
     /// Says what may come from it.
@@ -53,9 +63,13 @@ impl Peer {
         self.intake.send_replace(intake);
     }
 
-    /// False when the executor is gone, or reads so slowly that its queue is full.
+    /// False when the executor is gone, or reads so slowly that too many events or bytes
+    /// wait for it.
     pub(crate) fn send(&self, event: Result<wire::Event, Status>) -> bool {
-        self.events.try_send(event).is_ok()
+        let bytes = event.as_ref().map_or(0, Message::encoded_len);
+        let kib = u32::try_from(bytes / 1024).unwrap_or(WAITING_KIB).clamp(1, WAITING_KIB);
+        let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(kib) else { return false };
+        self.events.try_send(Waiting { event, room }).is_ok()
     }
 }
 
@@ -73,7 +87,7 @@ impl Service {
 
 #[tonic::async_trait]
 impl executor_server::Executor for Service {
-    type SubscribeStream = ReceiverStream<Result<wire::Event, Status>>;
+    type SubscribeStream = Map<ReceiverStream<Waiting>, fn(Waiting) -> Result<wire::Event, Status>>;
 
     async fn subscribe(
         &self,
@@ -109,7 +123,7 @@ impl executor_server::Executor for Service {
             let ended = Event::ExecutorDisconnected { connection };
             let _ = inputs.send(Input::Core(ended)).await;
         });
-        Ok(Response::new(ReceiverStream::new(events)))
+        Ok(Response::new(ReceiverStream::new(events).map(|waiting| waiting.event)))
     }
 }
 
@@ -130,17 +144,34 @@ async fn read(
         let Ok(turn) = gate.pass(&call).await else { return };
         let proof = Proof::token(&token);
         let event = Event::ExecutorCall { connection, proof, call: Box::new(call) };
-        if inputs.send(input(event, turn)).await.is_err() {
+        if inputs.send(Input::Call { event, room: None, turn }).await.is_err() {
             return;
         }
         next = calls.message().await;
     }
 }
 
-/// A call that may come to the core, and a turn if it is an update.
-pub(super) fn input(event: Event, turn: Option<Turn>) -> Input {
-    match turn {
-        Some(turn) => Input::Update { event, turn },
-        None => Input::Core(event),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_for_an_executor_is_bounded_in_bytes() {
+        let (sender, mut events) = mpsc::channel(1_000);
+        let (peer, _gate) = Peer::new(sender, &CancellationToken::new());
+        let message = |bytes: usize| {
+            let message = Some(wire::event::Message { data: vec![0; bytes] });
+            Ok(wire::Event { message, ..Default::default() })
+        };
+        let mut sent = 0;
+        while peer.send(message(4 << 20)) {
+            sent += 1;
+        }
+        assert_eq!(sent, 15, "of a little more than 4 MiB");
+        drop(events.try_recv().unwrap());
+        assert!(peer.send(message(4 << 20)), "there is room again");
+        while events.try_recv().is_ok() {}
+        assert!(peer.send(message(100 << 20)), "one alone may be larger");
+        assert!(!peer.send(message(0)));
     }
 }

@@ -29,20 +29,38 @@ impl Core {
             None if call.r#type() == call::Type::Subscribe => {
                 self.on_subscribe(now, connection, proof, call, out)
             }
-            None => {
-                let key = ExecutorKey {
-                    framework: FrameworkId::from(&call.framework_id),
-                    executor: ExecutorId::from(&call.executor_id),
-                };
-                let early = || CallError::NotAllowed("Executor is not subscribed".to_owned());
-                Err(self.identify(&key, proof).err().unwrap_or_else(early))
-            }
+            None => self.on_lone_call(now, connection, proof, call, out),
             Some(key) => self.on_subscribed_call(now, connection, &key, call, out),
         };
         if let Err(error) = done {
             self.on_executor_disconnected(now, connection);
             out.now.push(Effect::CloseExecutor { connection, error: Some(error) });
         }
+    }
+
+    /// A call that belongs to no stream of events. Once its executor has subscribed it is
+    /// heard all the same, as Mesos does it (rule 54): over HTTP one may be on its way while
+    /// the stream ends. What is to be told of it comes with the next stream.
+    fn on_lone_call(
+        &mut self,
+        now: Time,
+        connection: ConnectionId,
+        proof: &Proof,
+        call: Call,
+        out: &mut Effects,
+    ) -> Result<(), CallError> {
+        let key = ExecutorKey {
+            framework: FrameworkId::from(&call.framework_id),
+            executor: ExecutorId::from(&call.executor_id),
+        };
+        self.identify(&key, proof)?;
+        let known = self.executors.get(&key).is_some_and(|executor| executor.subscribed_once);
+        if !(known && proof.is_apart()) {
+            return Err(CallError::NotAllowed("Executor is not subscribed".to_owned()));
+        }
+        self.on_subscribed_call(now, connection, &key, call, out)?;
+        out.now.push(Effect::CloseExecutor { connection, error: None });
+        Ok(())
     }
 
     fn on_subscribed_call(
@@ -93,7 +111,7 @@ impl Core {
         mut status: TaskStatus,
         out: &mut Effects,
     ) -> Result<(), CallError> {
-        let uuid = check_update(&status).map_err(|text| CallError::Invalid(text.to_owned()))?;
+        let uuid = check_update(key, &status).map_err(CallError::Invalid)?;
         let task_key = key.task(&TaskId::from(&status.task_id));
         let acknowledged = send(
             connection,
@@ -251,20 +269,34 @@ impl Core {
     }
 }
 
-/// Rule 37.
-pub(crate) fn check_update(status: &TaskStatus) -> Result<Vec<u8>, &'static str> {
+/// What an executor may say of a task (rule 37), in Mesos' words and order. An end that only
+/// masters know of is refused here, though Mesos takes it.
+pub(crate) fn check_update(key: &ExecutorKey, status: &TaskStatus) -> Result<Vec<u8>, String> {
+    let ExecutorKey { framework, executor } = key;
     let uuid = match &status.uuid {
         Some(uuid) if uuid.len() == 16 => uuid.clone(),
-        Some(_) => return Err("update.status.uuid must have 16 bytes"),
-        None => return Err("update.status.uuid is not set"),
+        Some(_) => return Err("Not a valid UUID".to_owned()),
+        None => return Err("Expecting 'uuid' to be present".to_owned()),
     };
+    if let Some(other) = status.executor_id.as_ref().filter(|id| id.value != executor.as_str()) {
+        return Err(format!(
+            "ExecutorID in Call: {executor} does not match ExecutorID in TaskStatus: {}",
+            other.value
+        ));
+    }
     if status.source != Some(Source::Executor.into()) {
-        return Err("update.status.source must be SOURCE_EXECUTOR");
+        return Err(format!(
+            "Received Call from executor {executor} of framework {framework} with invalid \
+             source, expecting 'SOURCE_EXECUTOR'"
+        ));
     }
     match TaskState::try_from(status.state) {
-        Ok(TaskState::TaskStaging) => Err("update.status.state must not be TASK_STAGING"),
+        Ok(TaskState::TaskStaging) => Err(format!(
+            "Received TASK_STAGING from executor {executor} of framework {framework} which is \
+             not allowed"
+        )),
         Ok(TaskState::TaskUnreachable | TaskState::TaskUnknown | TaskState::TaskGoneByOperator)
-        | Err(_) => Err("update.status.state must be one that an executor can know"),
+        | Err(_) => Err("update.status.state must be one that an executor can know".to_owned()),
         Ok(_) => Ok(uuid),
     }
 }

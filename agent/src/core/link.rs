@@ -6,6 +6,7 @@ use mezz_proto::{
     LINK_PROTOCOL,
     ids::{AgentId, FrameworkId},
     mezz::v1::{self as mezz, agent_message, master_message},
+    pages::AGENT_CAPABILITIES,
     time::Time,
     v1,
 };
@@ -268,19 +269,15 @@ impl Core {
     }
 
     fn description(&self) -> mezz::AgentDescription {
-        use v1::agent_info::{Capability, capability::Type};
-        let capability = |capability: Type| Capability { r#type: Some(capability.into()) };
+        let capability = |one: v1::agent_info::capability::Type| v1::agent_info::Capability {
+            r#type: Some(one.into()),
+        };
         mezz::AgentDescription {
             agent: self.agent_info(),
             version: self.options.version.clone(),
             protocol: LINK_PROTOCOL,
             boot_id: self.options.boot_id.clone(),
-            capabilities: vec![
-                capability(Type::MultiRole),
-                capability(Type::HierarchicalRole),
-                capability(Type::ReservationRefinement),
-                capability(Type::TaskResourceLimits),
-            ],
+            capabilities: AGENT_CAPABILITIES.map(capability).to_vec(),
             api_address: self.options.api_address.clone(),
         }
     }

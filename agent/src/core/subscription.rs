@@ -75,7 +75,7 @@ impl Core {
         // one must not cost an executor its connection, nor stop its deadline.
         let subscribe = call.subscribe.unwrap_or_default();
         for update in &subscribe.unacknowledged_updates {
-            check_update(&update.status).map_err(|text| {
+            check_update(&key, &update.status).map_err(|text| {
                 CallError::Invalid(format!("subscribe.unacknowledged_updates: {text}"))
             })?;
         }

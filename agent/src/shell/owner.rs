@@ -145,9 +145,9 @@ impl Owner {
                 }
                 self.take(event).await;
             }
-            Input::Update { event, turn } => {
+            Input::Call { event, room, turn } => {
                 self.take(event).await;
-                drop(turn);
+                drop((room, turn));
             }
             Input::LinkUp { link, master, sender, close } => {
                 tracing::debug!(%master, "linked");

@@ -14,13 +14,14 @@ use axum::{
     response::{IntoResponse, Response},
     routing::any,
 };
+use mezz_http::{Room, post};
 use mezz_proto::{
     media::{Format, MediaError},
     v1::master::{Call, call::Type},
 };
 
-use super::{body, delivery, pages::Pages, refusal::Refusal};
-use crate::shell::{bodies::Room, limits::MAX_OPERATOR_REQUEST_BYTES};
+use super::{delivery, pages::Pages, refusal::Refusal};
+use crate::shell::limits::MAX_OPERATOR_REQUEST_BYTES;
 
 /// The API's routes. A Mesos answers what is below an endpoint like the endpoint itself, and
 /// pymesos' operators call `/api/v1/operator`.
@@ -48,9 +49,9 @@ async fn answer(State(pages): State<Arc<Pages>>, request: Request) -> Response {
 }
 
 async fn taken(pages: &Pages, request: Request) -> Result<(Type, Call, Format, Room), Refusal> {
-    let (head, given, form) = body::post(request).await?;
+    let (head, given, form) = post(request).await?;
     let bodies = pages.api.core.operator_bodies();
-    let (call, room) = body::read::<Call>(bodies, given, MAX_OPERATOR_REQUEST_BYTES, form).await?;
+    let (call, room) = bodies.read::<Call>(given, form, MAX_OPERATOR_REQUEST_BYTES).await?;
     let kind = valid(&call).map_err(|missing| {
         Refusal::bad(format!(
             "Failed to validate master::Call: Expecting '{missing}' to be present"
