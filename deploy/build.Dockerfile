@@ -1,5 +1,5 @@
-# Compiles mezz and its plugin for Spark where there is no Rust: `deploy/up.sh --in-docker`. Of
-# the image only two files are used. By their label deploy/down.sh finds what builds have left.
+# Compiles mezz, its plugin for Spark and libmezzmesos.so where there is no Rust: `deploy/up.sh --in-docker`. Of
+# the image only three files are used. By their label deploy/down.sh finds what builds have left.
 
 # Of Debian 12, like what the programs will run on.
 FROM rust:1.95-bookworm AS rust
@@ -7,7 +7,7 @@ RUN apt-get update && \
     apt-get install -y --no-install-recommends protobuf-compiler libprotobuf-dev
 WORKDIR /src
 COPY . .
-RUN cargo build --release --locked -p mezz
+RUN cargo build --release --locked -p mezz -p mezz-mesos-native
 LABEL dev.mezz.compose=yes
 
 FROM debian:12-slim AS java
@@ -23,4 +23,5 @@ LABEL dev.mezz.compose=yes
 FROM scratch
 LABEL dev.mezz.compose=yes
 COPY --from=rust /src/target/release/mezz /mezz
+COPY --from=rust /src/target/release/libmezzmesos.so /libmezzmesos.so
 COPY --from=java /mezz-spark-bridge.jar /mezz-spark-bridge.jar

@@ -1,7 +1,8 @@
-# Executors and drivers of Spark on Mezz: a JRE, Python, Spark, mezz and its plugin.
+# Executors and drivers of Spark on Mezz: a JRE, Python, Spark, mezz, its plugin, and the library
+# by which Spark 3.5 speaks with Mezz as with Mesos (docs/mesos-native.md).
 #
 #   mkdir -p context/site
-#   cp mezz mezz-spark-bridge.jar context
+#   cp mezz mezz-spark-bridge.jar libmezzmesos.so context
 #   docker build -f deploy/spark.Dockerfile -t spark:4.3.0 context
 #
 # It runs as whatever user is asked for, if the image knows that user by its id: Hadoop's
@@ -33,8 +34,10 @@ RUN apt-get update && \
 COPY --from=spark /opt/python /opt/python
 RUN ln -s /opt/python/pyspark /opt/spark
 ENV SPARK_HOME=/opt/spark PYTHONPATH=/opt/python
+# For Spark 3.5 with `--master mesos://…`; Spark 4 does not look at it.
+ENV MESOS_NATIVE_JAVA_LIBRARY=/opt/mezz/libmezzmesos.so
 # Last: it changes most often.
-COPY mezz mezz-spark-bridge.jar /opt/mezz/
+COPY mezz mezz-spark-bridge.jar libmezzmesos.so /opt/mezz/
 # Executors start faster with Spark's classes at hand (--conf spark.mezz.classDataSharing=true);
 # that takes 200 MB.
 ARG ARCHIVE=yes

@@ -75,7 +75,7 @@ base_image() {
   BASE=$MEZZ_DEBIAN_IMAGE
 }
 
-# mezz, the plugin, and Spark (none: the image's build fetches it).
+# mezz with libmezzmesos.so beside it, the plugin, and Spark (none: the image's build fetches it).
 compile() {
   if $in_docker; then
     local id image=$MEZZ_COMPOSE_PROJECT-build:compose
@@ -85,6 +85,7 @@ compile() {
     mkdir -p "$DEPLOY_HOME/built"
     id=$(docker create "$image" /nothing)
     docker cp "$id:/mezz" "$DEPLOY_HOME/built/mezz"
+    docker cp "$id:/libmezzmesos.so" "$DEPLOY_HOME/built/libmezzmesos.so"
     docker cp "$id:/mezz-spark-bridge.jar" "$DEPLOY_HOME/built/mezz-spark-bridge.jar"
     docker rm "$id" >/dev/null
     MEZZ=$DEPLOY_HOME/built/mezz JAR=$DEPLOY_HOME/built/mezz-spark-bridge.jar SPARK_HOME_HERE=
@@ -96,7 +97,7 @@ compile() {
     ensure_python
     ensure_spark $SPARK_4
     step "building Mezz (some minutes, the first time)"
-    quietly "$MEZZ_HOME/log/build.log" cargo build --release --locked -p mezz
+    quietly "$MEZZ_HOME/log/build.log" cargo build --release --locked -p mezz -p mezz-mesos-native
     MEZZ=${CARGO_TARGET_DIR:-$PWD/target}/release/mezz JAR=${CARGO_TARGET_DIR:-$PWD/target}/release/mezz-spark-bridge.jar
     ensure_bridge "$JAR"
     SPARK_HOME_HERE=$(spark_home $SPARK_4)

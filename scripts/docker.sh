@@ -5,8 +5,8 @@
 #   ensure_test_image   makes MEZZ_TEST_DOCKER_IMAGE from Debian's static busybox, without a registry
 #   ensure_registry     installs the registry that the tests of pulling start
 #   ensure_debian_image makes MEZZ_DEBIAN_IMAGE, this machine's Debian, without a registry
-#   ensure_spark_image  makes MEZZ_TEST_SPARK_IMAGE from deploy/spark.Dockerfile; mezz and the
-#                       bridge have to be built
+#   ensure_spark_image  makes MEZZ_TEST_SPARK_IMAGE from deploy/spark.Dockerfile; mezz, with
+#                       libmezzmesos.so beside it, and the bridge have to be built
 #   stop_docker         ends the engine again, if ensure_docker started it
 
 MEZZ_TEST_DOCKER_IMAGE=mezz-test:latest
@@ -138,6 +138,7 @@ ensure_spark_image() { # mezz, jar, spark's home or nothing, `yes` for the clust
   done
   find "$context/site" \( -name __pycache__ -o -name mezz-classes.jsa \) -prune -exec rm -rf {} +
   strip --strip-debug -o "$context/mezz" "$1"
+  strip --strip-debug -o "$context/libmezzmesos.so" "$(dirname "$1")/libmezzmesos.so"
   cp "$2" "$context/mezz-spark-bridge.jar"
   quietly "$MEZZ_HOME/log/spark-image.log" docker build --build-arg "BASE=$MEZZ_DEBIAN_IMAGE" \
     --build-arg ARCHIVE=no --build-arg "COMPOSE=${4:-no}" \

@@ -180,6 +180,7 @@ impl Metrics {
             | Change::Task { .. }
             | Change::TaskLaunched(_)
             | Change::TaskForgotten(_)
+            | Change::Drain(_)
             | Change::ContainerRunning { .. } => {}
             Change::ContainerEnded { .. } => self.containers_live.decrement(1.0),
             Change::TaskAdded { .. } => self.tasks_launched.increment(1),

@@ -344,6 +344,16 @@ async fn says_what_it_is_and_what_runs() {
     assert_eq!(container.executor_id, "t");
     assert!(container.pid.is_some());
     assert!(Path::new(&container.sandbox).join("stdout").exists());
+    let (status, index) = agent.get("/").await;
+    assert_eq!(status, 200);
+    assert!(index.contains("id S0\n") && index.contains(&master.address.to_string()), "{index}");
+    let named = index.split(|c: char| c.is_whitespace() || ";,".contains(c));
+    let mut found = 0;
+    for path in named.filter(|word| word.starts_with('/') && *word != "/slave(1)") {
+        assert_ne!(agent.get(path).await.0, 404, "{path}");
+        found += 1;
+    }
+    assert_eq!(found, 13, "{index}");
     assert_eq!(agent.get("/health").await.0, 200);
     assert!(agent.get("/version").await.1.contains(env!("CARGO_PKG_VERSION")));
     let (status, metrics) = agent.get("/metrics").await;

@@ -21,6 +21,9 @@ use prost::Message as _;
 use reqwest::{Method, Response};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+/// Who waits for a body says nothing for so long.
+const HESITATION: Duration = Duration::from_millis(500);
+
 const EXECUTOR: &str = include_str!("fixtures/executor.py");
 
 async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
@@ -236,7 +239,7 @@ async fn what_is_wrong_is_refused_in_mesos_order() {
     let broken = idle.post(&token, protobuf, "*/*", vec![0xff]).await;
     refused(broken, 400, "Failed to parse body into Call protobuf: ").await;
     let untyped = with_ids(r#""subscribe":{}"#);
-    let invalid = "Failed to validate executor::Call: Expecting 'type' to be present";
+    let invalid = "Failed to validate Executor::Call: Expecting 'type' to be present";
     refused(idle.json(&token, &untyped).await, 400, invalid).await;
     // Before it is known whether there is such an executor.
     let deaf = idle.post(&token, json, "text/html", subscribe().into()).await;
@@ -249,14 +252,14 @@ async fn what_is_wrong_is_refused_in_mesos_order() {
     let early = idle.json(&token, &update("TASK_RUNNING", 0)).await;
     refused(early, 403, "Executor is not subscribed").await;
     let large = idle.post(&token, json, "*/*", vec![b' '; (16 << 20) + 1]).await;
-    refused(large, 413, "longer than 16777216 bytes").await;
+    refused(large, 413, "the limit is 16777216 bytes").await;
     idle.agent.finish().await;
 }
 
 #[test_log::test(tokio::test)]
 async fn nobody_is_listened_to_without_a_token_that_is_known() {
     let mut idle = Idle::start().await;
-    // Bodies that never come, but are announced.
+    // Bodies that are announced, and come only when nobody answers before.
     let answer = async |idle: &Idle, token: &str| {
         let mut connection = tokio::net::TcpStream::connect(idle.agent.address).await.unwrap();
         let head = format!(
@@ -265,18 +268,24 @@ async fn nobody_is_listened_to_without_a_token_that_is_known() {
         );
         connection.write_all(head.as_bytes()).await.unwrap();
         let mut start = [0; 12];
-        let read = connection.read_exact(&mut start);
-        match tokio::time::timeout(Duration::from_secs(2), read).await {
-            Ok(read) => read.map(|_| String::from_utf8(start.to_vec()).unwrap()).ok(),
-            Err(_) => None,
+        let early = tokio::time::timeout(HESITATION, connection.read_exact(&mut start)).await;
+        let waited = early.is_err();
+        if waited {
+            connection.write_all(&vec![b' '; 999_999]).await.unwrap();
+            let read = tokio::time::timeout(PATIENCE, connection.read_exact(&mut start)).await;
+            read.expect("an answer").unwrap();
         }
+        (waited, String::from_utf8(start.to_vec()).unwrap())
     };
-    assert_eq!(answer(&idle, "wrong").await.as_deref(), Some("HTTP/1.1 401"));
-    assert_eq!(answer(&idle, &idle.token).await, None, "it is waited for");
+    let unknown = (false, "HTTP/1.1 401".to_owned());
+    // It is no JSON.
+    let known = (true, "HTTP/1.1 400".to_owned());
+    assert_eq!(answer(&idle, "wrong").await, unknown);
+    assert_eq!(answer(&idle, &idle.token).await, known);
     // The agent knows its executors again before it listens.
     idle.agent.stop().await;
     idle.agent.start().await;
-    assert_eq!(answer(&idle, &idle.token).await, None, "it is waited for");
+    assert_eq!(answer(&idle, &idle.token).await, known);
     idle.master.welcome().await;
     let mut events = Events::of(idle.json(&idle.token, &subscribe()).await);
     events.expect(event::Type::Subscribed).await;
@@ -285,7 +294,7 @@ async fn nobody_is_listened_to_without_a_token_that_is_known() {
         executor_id: v1::ExecutorId { value: "E".into() },
     };
     idle.master.say(master_message::Message::ShutdownExecutor(shutdown)).await;
-    let gone = async || answer(&idle, &idle.token).await.as_deref() == Some("HTTP/1.1 401");
+    let gone = async || answer(&idle, &idle.token).await == unknown;
     until("its token ends with it", gone).await;
     idle.agent.finish().await;
 }
@@ -341,6 +350,11 @@ async fn without_a_token_an_executor_of_this_machine_is_who_it_says() {
     let basic = [("authorization", "Basic eDp5"), ("content-type", "application/json")];
     let basic = idle.send(Method::POST, &basic, subscribe().into()).await;
     refused(basic, 401, "must be `Bearer TOKEN`").await;
+    // As Mesos' executor library sends it, before it has subscribed or after.
+    let unused = r#"{"framework_id":{"value":"unused"},"executor_id":{"value":"unused"},"type":"HEARTBEAT"}"#;
+    for token in ["", &*idle.token] {
+        assert_eq!(idle.json(token, unused).await.status(), 202);
+    }
     let early = idle.json("", &update("TASK_RUNNING", 0)).await;
     refused(early, 403, "Executor is not subscribed").await;
     let unknown = with_ids(r#""type":"UNKNOWN""#);
@@ -406,22 +420,80 @@ async fn both_formats(with_token: bool) {
 
     // A bad call or another's costs only itself.
     let staging = idle.json(&token, &update("TASK_STAGING", 1)).await;
-    refused(staging, 400, "update.status.state must not be TASK_STAGING").await;
+    refused(staging, 400, "Received TASK_STAGING from executor E of framework").await;
     let stolen = idle.json("wrong", &update("TASK_FAILED", 1)).await;
     refused(stolen, 401, "no executor with this id and token").await;
-    assert_eq!(idle.json(&token, &with_ids(r#""type":"HEARTBEAT""#)).await.status(), 202);
     idle.master.kill("t", None).await;
     second.expect(event::Type::Kill).await;
     assert_eq!(idle.json(&token, &update("TASK_KILLED", 1)).await.status(), 202);
     idle.master.expect("t", TaskState::TaskKilled).await;
     second.expect(event::Type::Acknowledged).await;
 
-    // When it goes, it is subscribed no more.
+    // It has subscribed, so it is heard while it hears nothing.
     drop(second);
-    until("the agent notices", async || {
-        let call = with_ids(r#""type":"HEARTBEAT""#);
-        idle.json(&token, &call).await.status() == 403
-    })
-    .await;
+    idle.agent.stop().await;
+    idle.agent.start().await;
+    idle.master.welcome().await;
+    assert_eq!(idle.json(&token, &update("TASK_KILLED", 1)).await.status(), 202);
+    refused(idle.json(&token, &with_ids(r#""type":"UNKNOWN""#)).await, 501, "").await;
+    let stolen = idle.json("wrong", &update("TASK_FAILED", 1)).await;
+    refused(stolen, 401, "no executor with this id and token").await;
+    idle.agent.finish().await;
+}
+
+/// It holds what its framework does not acknowledge, up to a bound, and then the executor
+/// waits; nothing is refused, and nothing ends.
+#[test_log::test(tokio::test)]
+async fn a_framework_that_does_not_acknowledge_slows_its_executor() {
+    let mut idle = Idle::start().await;
+    let protobuf = "application/x-protobuf";
+    let mut events = Events::of(idle.json(&idle.token, &subscribe()).await);
+    events.expect(event::Type::Subscribed).await;
+    events.expect(event::Type::Launch).await;
+    let call = |state: TaskState, uuid: u8, bytes: usize| {
+        let status = v1::TaskStatus {
+            task_id: v1::TaskId { value: "t".into() },
+            state: state.into(),
+            source: Some(v1::task_status::Source::Executor.into()),
+            uuid: Some(vec![uuid; 16]),
+            data: Some(vec![0; bytes]),
+            ..Default::default()
+        };
+        let call = Call {
+            executor_id: v1::ExecutorId { value: "E".into() },
+            framework_id: v1::FrameworkId { value: FRAMEWORK.into() },
+            r#type: Some(call::Type::Update.into()),
+            update: Some(call::Update { status }),
+            ..Default::default()
+        };
+        call.encode_to_vec()
+    };
+    for uuid in [1, 2] {
+        let large = call(TaskState::TaskRunning, uuid, 9 << 20);
+        assert_eq!(idle.post(&idle.token, protobuf, protobuf, large).await.status(), 202);
+        events.expect(event::Type::Acknowledged).await;
+    }
+    let first = idle.master.update().await;
+    {
+        let third = call(TaskState::TaskRunning, 3, 0);
+        let mut third = std::pin::pin!(idle.post(&idle.token, protobuf, protobuf, third));
+        let soon = Duration::from_millis(500);
+        assert!(tokio::time::timeout(soon, &mut third).await.is_err(), "it waits");
+        idle.master.ack(&first).await;
+        let third = tokio::time::timeout(PATIENCE, third).await.unwrap();
+        assert_eq!(third.status(), 202);
+    }
+    events.expect(event::Type::Acknowledged).await;
+    let large = call(TaskState::TaskRunning, 4, 9 << 20);
+    assert_eq!(idle.post(&idle.token, protobuf, protobuf, large).await.status(), 202);
+    events.expect(event::Type::Acknowledged).await;
+    let last = call(TaskState::TaskFinished, 5, 0);
+    let last = idle.post(&idle.token, protobuf, protobuf, last).await;
+    assert_eq!(last.status(), 202, "what ends a task waits for none");
+    for uuid in 2..=5 {
+        let status = idle.master.update().await;
+        assert_eq!(status.uuid(), [uuid; 16]);
+        idle.master.ack(&status).await;
+    }
     idle.agent.finish().await;
 }

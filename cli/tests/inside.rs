@@ -190,4 +190,13 @@ fn an_agent_is_drained_and_offered_again() {
     assert_eq!(agents()["status"], "deactivated");
     let output = cluster.run(&["agent", "drain", "nobody"]);
     assert!(stderr(&output).contains("no agent `nobody`; `mezz agents`"), "{}", stderr(&output));
+
+    for typed in ["nobody", ""] {
+        let output = cluster.run(&["agent", "gone", typed]);
+        assert!(!output.status.success());
+        assert!(stderr(&output).contains(&format!("`{typed}`")), "{}", stderr(&output));
+    }
+    let output = cluster.run(&["agent", "gone", "S0"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(stderr(&output).ends_with("is given up; it had 0 tasks\n"), "{}", stderr(&output));
 }

@@ -2,9 +2,14 @@
 
 use std::marker::PhantomData;
 
-use prost::Message;
-use tonic::codec::{BufferSettings, Codec};
+use prost::{Message, Name, bytes::Buf};
+use tonic::{
+    Status,
+    codec::{BufferSettings, Codec, DecodeBuf, Decoder},
+};
 use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
+
+use crate::weight;
 
 /// What a stream's buffers hold at first, in bytes. They grow with a message that
 /// needs more. tonic's own 8 KiB, one each way, would be most of what an idle
@@ -28,18 +33,41 @@ impl<T, U> Default for LeanCodec<T, U> {
 impl<T, U> Codec for LeanCodec<T, U>
 where
     T: Message + Send + 'static,
-    U: Message + Default + Send + 'static,
+    U: Message + Name + Default + Send + 'static,
 {
     type Encode = T;
     type Decode = U;
     type Encoder = ProstEncoder<T>;
-    type Decoder = ProstDecoder<U>;
+    type Decoder = LeanDecoder<U>;
 
     fn encoder(&mut self) -> Self::Encoder {
         ProstCodec::<T, U>::raw_encoder(BufferSettings::new(BUFFER, COALESCE))
     }
 
     fn decoder(&mut self) -> Self::Decoder {
-        ProstCodec::<T, U>::raw_decoder(BufferSettings::new(BUFFER, COALESCE))
+        LeanDecoder(ProstCodec::<T, U>::raw_decoder(BufferSettings::new(BUFFER, COALESCE)))
+    }
+}
+
+/// Weighs each message before it is decoded, whoever sends it: no service can forget to.
+#[derive(Clone, Debug)]
+pub struct LeanDecoder<U>(ProstDecoder<U>);
+
+impl<U: Message + Name + Default> Decoder for LeanDecoder<U> {
+    type Item = U;
+    type Error = Status;
+
+    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
+        let bytes = from.chunk();
+        if bytes.len() < from.remaining() {
+            // tonic keeps a message in one piece.
+            return Err(Status::internal("a message in pieces"));
+        }
+        weight::check::<U>(bytes).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        self.0.decode(from)
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        self.0.buffer_settings()
     }
 }

@@ -10,20 +10,23 @@
 
 pub(crate) mod plan;
 mod read;
+mod scalar;
 pub(crate) mod wire;
 mod write;
 
 use std::sync::LazyLock;
 
 use prost::{Message, Name};
-use prost_reflect::{DescriptorPool, MessageDescriptor};
+use prost_reflect::DescriptorPool;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 use thiserror::Error;
 
 use crate::{
     FILE_DESCRIPTOR_SET,
-    weight::{self, TooMany},
+    weight::{Budget, TooMany},
 };
+use read::Reader;
 
 /// Why a JSON text is no such message.
 #[derive(Debug, Error)]
@@ -66,9 +69,13 @@ fn written<M: Name>(bytes: &[u8]) -> write::Message<'_> {
 /// # Errors
 /// [`JsonError`].
 pub fn from_str<M: Message + Name + Default>(text: &str) -> Result<M, JsonError> {
-    let bytes = read::message(index::<M>(), &serde_json::from_str(text)?)?;
-    weight::check::<M>(&bytes, text.len())?;
-    decoded(&bytes)
+    let mut reader = Reader::new(Budget::of::<M>(text.len()));
+    let mut from = serde_json::Deserializer::from_str(text);
+    let read = reader.message(index::<M>(), &mut from).and_then(|()| from.end());
+    match read {
+        Ok(()) => decoded(reader.read()),
+        Err(error) => Err(why(error, &mut reader, text, M::NAME, "an object")),
+    }
 }
 
 /// A list of messages from a JSON array.
@@ -76,24 +83,58 @@ pub fn from_str<M: Message + Name + Default>(text: &str) -> Result<M, JsonError>
 /// # Errors
 /// [`JsonError`].
 pub fn list_from_str<M: Message + Name + Default>(text: &str) -> Result<Vec<M>, JsonError> {
-    let items: Vec<Value> = serde_json::from_str(text)?;
-    let read = |(i, item)| {
-        from_value(item).map_err(|e| match e {
-            JsonError::Field { path, problem } => {
-                JsonError::Field { path: format!("[{i}].{path}"), problem }
-            }
-            other => other,
-        })
+    let mut reader = Reader::new(Budget::of::<M>(text.len()));
+    let mut from = serde_json::Deserializer::from_str(text);
+    let mut list = None;
+    let mut each = |bytes: &[u8]| {
+        decoded(bytes).map(|message| list.get_or_insert_with(Vec::new).push(message))
     };
-    items.iter().enumerate().map(read).collect()
+    let read = reader.list(index::<M>(), &mut from, &mut each).and_then(|()| from.end());
+    let Err(error) = read else { return Ok(list.unwrap_or_default()) };
+    Err(match list {
+        // Nothing of a list was read.
+        None if !text.trim_start().starts_with('[') => {
+            why(error, &mut reader, text, M::NAME, "a list")
+        }
+        list => {
+            let path = format!("[{}]", list.map_or(0, |list| list.len()));
+            why(error, &mut reader, text, &path, "an object")
+        }
+    })
 }
 
-/// A message from a JSON value.
+/// Why the text could not be read: `path` is where it is no message, if it is JSON at all.
+fn why(
+    error: serde_json::Error,
+    reader: &mut Reader,
+    text: &str,
+    path: &str,
+    wants: &str,
+) -> JsonError {
+    let failed = match reader.failed() {
+        Some(failed) => failed,
+        None if error.is_data() => {
+            JsonError::Field { path: path.to_owned(), problem: format!("expected {wants}") }
+        }
+        None => return error.into(),
+    };
+    // What is no JSON is told first, wherever it stands.
+    match (serde_json::from_str::<IgnoredAny>(text), failed) {
+        (Err(error), JsonError::Field { .. }) => error.into(),
+        (_, failed) => failed,
+    }
+}
+
+/// A message from a JSON value. It may take any memory: whoever made the value had it.
 ///
 /// # Errors
 /// [`JsonError::Field`].
 pub fn from_value<M: Message + Name + Default>(value: &Value) -> Result<M, JsonError> {
-    decoded(&read::message(index::<M>(), value)?)
+    let mut reader = Reader::new(Budget::unlimited::<M>());
+    match reader.message(index::<M>(), value) {
+        Ok(()) => decoded(reader.read()),
+        Err(error) => Err(why(error, &mut reader, "{}", M::NAME, "an object")),
+    }
 }
 
 fn decoded<M: Message + Name + Default>(bytes: &[u8]) -> Result<M, JsonError> {
@@ -110,20 +151,11 @@ pub fn descriptors() -> &'static DescriptorPool {
     &POOL
 }
 
-pub(crate) fn descriptor<M: Name>() -> MessageDescriptor {
-    let name = M::full_name();
-    match descriptors().get_message_by_name(&name) {
-        Some(descriptor) => descriptor,
-        // Types and descriptors are generated from the same files in one build.
-        None => unreachable!("no descriptor for {name}"),
-    }
-}
-
 pub(crate) fn index<M: Name>() -> plan::Index {
     let name = M::full_name();
     match plan::Plans::get().find(&name) {
         Some(index) => index,
-        // As above.
+        // Types and descriptors are generated from the same files in one build.
         None => unreachable!("no plan for {name}"),
     }
 }

@@ -80,26 +80,20 @@ impl Format {
     }
 
     /// The form that the values of `Accept` take: JSON where both would do, and where
-    /// there is no such header (rule 4).
+    /// there is no such header (rule 4). As in Mesos an empty one takes nothing, and of the
+    /// ranges that fit a form the most exact decides, the first of them if there are more.
     ///
     /// # Errors
     /// [`MediaError::NotAcceptable`].
-    pub fn accepted<'a>(values: impl IntoIterator<Item = &'a str>) -> Result<Self, MediaError> {
-        let given: Vec<&str> = values
-            .into_iter()
-            .flat_map(|value| value.split(','))
-            .map(str::trim)
-            .filter(|range| !range.is_empty())
-            .collect();
+    pub fn accepted<'a>(values: impl IntoIterator<Item = &'a [u8]>) -> Result<Self, MediaError> {
+        let values: Vec<&[u8]> = values.into_iter().collect();
+        // What is no text is the name of no form.
+        let mut given = String::from_utf8_lossy(&values.join(&b","[..])).to_ascii_lowercase();
+        given.retain(|c| !matches!(c, ' ' | '\t' | '\n'));
         let takes = |wanted: &str| {
-            given.is_empty()
-                || given.iter().any(|range| {
-                    let mut parts = range.split(';').map(str::trim);
-                    let name = parts.next().unwrap_or_default();
-                    let refused =
-                        parts.any(|p| p.strip_prefix("q=").is_some_and(|q| q.parse() == Ok(0.0)));
-                    !refused && (name == wanted || name == "*/*" || name == "application/*")
-                })
+            let fits = |exact: &&str| given.split(',').find_map(|range| quality(range, exact));
+            values.is_empty()
+                || [wanted, "application/*", "*/*"].iter().find_map(fits) == Some(true)
         };
         if takes(JSON) {
             Ok(Self::Json)
@@ -147,19 +141,33 @@ impl Format {
     }
 }
 
+/// Whether a range of `Accept` takes what it names, if that is `name`: not with a `q` of 0,
+/// or one that is no number. Of two `q` none counts.
+fn quality(range: &str, name: &str) -> Option<bool> {
+    let mut parts = range.split(';').filter(|part| !part.is_empty());
+    if parts.next() != Some(name) {
+        return None;
+    }
+    let mut qs = parts.filter_map(|part| part.strip_prefix("q=")).filter(|q| !q.is_empty());
+    match (qs.next(), qs.next()) {
+        (Some(q), None) => Some(q.parse::<f64>().is_ok_and(|q| q > 0.0)),
+        _ => Some(true),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::v1::executor::Call;
 
     fn accepted(values: &[&str]) -> Option<Format> {
-        Format::accepted(values.iter().copied()).ok()
+        Format::accepted(values.iter().map(|value| value.as_bytes())).ok()
     }
 
     #[test]
     fn json_is_the_first_choice() {
         let [json, protobuf] = [Some(Format::Json), Some(Format::Protobuf)];
-        for values in [&[][..], &["*/*"], &["application/*"], &[JSON], &[""]] {
+        for values in [&[][..], &["*/*"], &["application/*"], &[JSON], &["x,,*/*"]] {
             assert_eq!(accepted(values), json, "{values:?}");
         }
         assert_eq!(accepted(&["application/x-protobuf, application/json"]), json);
@@ -167,6 +175,31 @@ mod tests {
         assert_eq!(accepted(&[PROTOBUF]), protobuf);
         assert_eq!(accepted(&["application/json;q=0, application/x-protobuf;q=0.5"]), protobuf);
         assert_eq!(accepted(&["text/html"]), None);
+    }
+
+    /// Mesos' `Request::_acceptsMediaType`.
+    #[test]
+    fn the_most_exact_range_decides() {
+        let [json, protobuf] = [Some(Format::Json), Some(Format::Protobuf)];
+        for (value, wanted) in [
+            ("", None),
+            (" , ", None),
+            ("application/json;q=0, */*", protobuf),
+            ("*/*, application/json;q=0", protobuf),
+            ("application/*;q=0, */*", None),
+            ("application/json;q=0, application/json", None),
+            ("Application/JSON", json),
+            ("application / x-protobuf ; q = 0.5", protobuf),
+            ("application/json;q=x", None),
+            ("application/json;q=", json),
+            ("application/json;q=0;q=0", json),
+            ("application/json;level=1;q=0.1", json),
+            ("*/*;q=0", None),
+        ] {
+            assert_eq!(accepted(&[value]), wanted, "{value}");
+        }
+        assert_eq!(Format::accepted([&b"\xff"[..]]).ok(), None);
+        assert_eq!(Format::accepted([&b"\xff"[..], b"*/*"]).ok(), json);
     }
 
     #[test]

@@ -2,15 +2,14 @@
 //! types have defaults in place of missing fields.
 
 use prost::{Message, Name};
-use prost_reflect::{DynamicMessage, MessageDescriptor, ReflectMessage, Value};
 use thiserror::Error;
 
 use crate::json::{
-    descriptor, index,
+    index,
     plan::{Field, Kind, Plan, Plans, Shape},
     wire::fields,
 };
-use crate::weight::{self, TooMany};
+use crate::weight::{self, DEPTH, TooMany};
 
 /// Why bytes are no such message.
 #[derive(Debug, Error)]
@@ -37,74 +36,90 @@ pub enum StrictError {
 /// # Errors
 /// [`StrictError`]; a missing field that was found first.
 pub fn decode<M: Message + Name + Default>(bytes: &[u8]) -> Result<M, StrictError> {
-    let failed = |source| StrictError::Decode { message: M::full_name(), source };
-    weight::check::<M>(bytes, bytes.len())?;
-    let message = M::decode(bytes).map_err(failed)?;
-    if is_complete(Plans::get().at(index::<M>()), bytes) {
-        return Ok(message);
-    }
-    // Which one, and whether it stands in another piece of a message in pieces, which
-    // protobuf allows and nobody writes.
-    let dynamic = DynamicMessage::decode(descriptor::<M>(), bytes).map_err(failed)?;
-    missing(&dynamic).map_or(Ok(message), |path| Err(StrictError::Missing(path)))
+    weight::check::<M>(bytes)?;
+    // Before all is decoded: nothing of it is kept then.
+    let missing = missing(Plans::get().at(index::<M>()), &[bytes], DEPTH);
+    let message = M::decode(bytes)
+        .map_err(|source| StrictError::Decode { message: M::full_name(), source })?;
+    missing.map_or(Ok(message), |path| Err(StrictError::Missing(path)))
 }
 
-/// Whether each message in the bytes has what it must. They are known to be one of the
-/// plan, so their depth is bounded by prost (100).
-fn is_complete(plan: &Plan, bytes: &[u8]) -> bool {
-    let mut missing = plan.required.clone();
-    for (number, raw) in fields(bytes) {
+/// The path of a required field that the message lacks which these pieces are together:
+/// protobuf allows a message in pieces, though nobody writes one.
+fn missing(plan: &Plan, pieces: &[&[u8]], depth: usize) -> Option<String> {
+    let depth = depth.checked_sub(1)?;
+    let mut required = plan.required.clone();
+    let mut parts: Vec<(usize, &[u8])> = Vec::new();
+    let mut empty: Vec<usize> = Vec::new();
+    for (number, raw) in pieces.iter().flat_map(|piece| fields(piece)) {
         let Some(place) = plan.numbered(number) else { continue };
-        missing.retain(|required| *required != place);
         let Some(field) = plan.fields.get(place) else { continue };
+        // A number that no name has is none (proto2).
+        if field.required && field.kind.is_known(raw) {
+            required.retain(|required| *required != place);
+        }
         let Kind::Message(of) = field.kind else { continue };
-        let inner = Plans::get().at(of);
-        let complete = match (field.shape, inner.fields.as_slice()) {
-            // prost leaves a value that is all zeros out.
-            (Shape::Map, [_, Field { number, kind: Kind::Message(of), .. }]) => fields(raw.bytes())
-                .filter(|(n, raw)| n == number && !raw.bytes().is_empty())
-                .all(|(_, raw)| is_complete(Plans::get().at(*of), raw.bytes())),
-            (Shape::Map, _) => true,
-            _ => is_complete(inner, raw.bytes()),
-        };
-        if !complete {
-            return false;
+        let bytes = raw.bytes();
+        match field.shape {
+            Shape::Single if !bytes.is_empty() => parts.push((place, bytes)),
+            // Another empty piece adds nothing.
+            Shape::Single => {
+                if !empty.contains(&place) {
+                    empty.push(place);
+                    parts.push((place, bytes));
+                }
+            }
+            Shape::List => {
+                if let Some(path) = missing(Plans::get().at(of), &[bytes], depth) {
+                    let index = index_of(pieces, number, bytes);
+                    return Some(format!("{}[{index}].{path}", field.name));
+                }
+            }
+            Shape::Map => {
+                if let Some(path) = missing_in_entry(Plans::get().at(of), bytes, depth) {
+                    return Some(format!("{}.{path}", field.name));
+                }
+            }
         }
     }
-    missing.is_empty()
+    // Stable: pieces stay in their order.
+    parts.sort_by_key(|(place, _)| *place);
+    let below = parts.chunk_by(|(a, _), (b, _)| a == b).find_map(|of_one| {
+        let field = plan.fields.get(of_one.first()?.0)?;
+        let Kind::Message(of) = field.kind else { return None };
+        let path = match of_one {
+            [(_, whole)] => missing(Plans::get().at(of), &[whole], depth),
+            _ => {
+                let pieces: Vec<&[u8]> = of_one.iter().map(|(_, piece)| *piece).collect();
+                missing(Plans::get().at(of), &pieces, depth)
+            }
+        };
+        path.map(|path| format!("{}.{path}", field.name))
+    });
+    let here = || plan.fields.get(*required.first()?).map(|field| field.name.clone());
+    below.or_else(here)
 }
 
-fn missing(message: &DynamicMessage) -> Option<String> {
-    let descriptor: MessageDescriptor = message.descriptor();
-    for field in descriptor.fields() {
-        if !message.has_field(&field) {
-            if field.is_required() {
-                return Some(field.name().to_owned());
-            }
-            continue;
-        }
-        let name = field.name();
-        let below = match &*message.get_field(&field) {
-            Value::Message(inner) => missing(inner).map(|path| format!("{name}.{path}")),
-            Value::List(items) => items.iter().enumerate().find_map(|(i, item)| match item {
-                Value::Message(inner) => missing(inner).map(|path| format!("{name}[{i}].{path}")),
-                _ => None,
-            }),
-            Value::Map(entries) => entries.iter().find_map(|(key, item)| match item {
-                // prost leaves a value that is all zeros out.
-                Value::Message(inner) if inner.encoded_len() == 0 => None,
-                Value::Message(inner) => {
-                    missing(inner).map(|path| format!("{name}.{key:?}.{path}"))
-                }
-                _ => None,
-            }),
-            _ => None,
-        };
-        if below.is_some() {
-            return below;
-        }
+fn missing_in_entry(entry: &Plan, bytes: &[u8], depth: usize) -> Option<String> {
+    let [key, Field { number, kind: Kind::Message(of), .. }] = entry.fields.as_slice() else {
+        return None;
+    };
+    let values = || fields(bytes).filter(|(n, _)| n == number).map(|(_, raw)| raw.bytes());
+    // prost leaves a value that is all zeros out.
+    let pieces: Vec<&[u8]> = values().filter(|piece| !piece.is_empty()).collect();
+    if pieces.is_empty() {
+        return None;
     }
-    None
+    let path = missing(Plans::get().at(*of), &pieces, depth.checked_sub(1)?)?;
+    let name = fields(bytes).filter(|(n, _)| *n == key.number).last();
+    let name = name.map_or(&[][..], |(_, raw)| raw.bytes());
+    Some(format!("{}.{path}", String::from_utf8_lossy(name)))
+}
+
+/// Which item of the list it is.
+fn index_of(pieces: &[&[u8]], number: u32, item: &[u8]) -> usize {
+    let mut items = pieces.iter().flat_map(|piece| fields(piece)).filter(|(n, _)| *n == number);
+    items.position(|(_, raw)| std::ptr::eq(raw.bytes(), item)).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -133,6 +148,15 @@ mod tests {
         let bytes = [0x0a, 1, b'h', 0x12, 3, 0x0a, 1, b'h'];
         let error = decode::<v1::Url>(&bytes).unwrap_err().to_string();
         assert_eq!(error, "address.port: is required and missing");
+        // An enum's number that no name has is none.
+        let bytes = [0x0a, 4, b'c', b'p', b'u', b's', 0x10, 99];
+        let error = decode::<v1::Resource>(&bytes).unwrap_err().to_string();
+        assert_eq!(error, "type: is required and missing");
+        // A value of `limits` (field 15, a map), which a scalar has not got.
+        let bytes = [0x0a, 1, b'n', 0x12, 3, 0x0a, 1, b't', 0x1a, 3, 0x0a, 1, b'a'];
+        let entry = [0x7a, 7, 0x0a, 1, b'c', 0x12, 2, 0x10, 0];
+        let error = decode::<v1::TaskInfo>(&[&bytes[..], &entry].concat()).unwrap_err();
+        assert_eq!(error.to_string(), "limits.c.value: is required and missing");
         // A second piece of it brings it.
         let bytes = [0x0a, 1, b'h', 0x12, 3, 0x0a, 1, b'h', 0x12, 2, 0x18, 80];
         let url: v1::Url = decode(&bytes).unwrap();

@@ -1,8 +1,11 @@
 //! The resource algebra's laws, over random resources.
 
-use mezz_proto::resources::{
-    Amount, Dialect, Identity, NameSet, Range, Ranges, Reservation, ReservationKind, Resource,
-    Resources, Scalar,
+use mezz_proto::{
+    resources::{
+        Amount, Dialect, Identity, NameSet, Range, Ranges, Reservation, ReservationKind, Resource,
+        Resources, Scalar,
+    },
+    v1,
 };
 use proptest::prelude::*;
 
@@ -66,6 +69,17 @@ fn canonical(r: &Resources) {
 }
 
 proptest! {
+    #[test]
+    fn together_is_one_after_the_other(all in proptest::collection::vec(resource(), 0..12)) {
+        let mut one_by_one = Resources::new();
+        for resource in &all {
+            one_by_one.insert(resource.clone());
+        }
+        let together: Resources = all.into_iter().collect();
+        canonical(&together);
+        prop_assert_eq!(together, one_by_one);
+    }
+
     #[test]
     fn adding_and_taking_away_is_nothing(a in resources(), b in resources()) {
         let b = without_overlap(&a, &b);
@@ -214,4 +228,43 @@ fn bad_messages_are_refused_by_name() {
         let error = error(json);
         assert!(error.contains(tells), "{json}: {error}");
     }
+}
+
+/// One by one they would take minutes.
+#[test]
+fn very_many_entries_are_read_in_one_go() {
+    const MANY: u64 = 200_000;
+    let port = |n: u64| v1::Resource {
+        name: "ports".to_owned(),
+        r#type: v1::value::Type::Ranges as i32,
+        ranges: Some(v1::value::Ranges {
+            range: vec![v1::value::Range { begin: 2 * n, end: 2 * n }],
+        }),
+        ..Default::default()
+    };
+    let zone = |n: u64| v1::Resource {
+        name: "zones".to_owned(),
+        r#type: v1::value::Type::Set as i32,
+        set: Some(v1::value::Set { item: vec![n.to_string()] }),
+        ..Default::default()
+    };
+    let reserved = |n: u64| v1::Resource {
+        name: "cpus".to_owned(),
+        r#type: v1::value::Type::Scalar as i32,
+        scalar: Some(v1::value::Scalar { value: 1.0 }),
+        reservations: vec![v1::resource::ReservationInfo {
+            r#type: Some(v1::resource::reservation_info::Type::Static as i32),
+            role: Some(format!("r{n}")),
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let wire: Vec<_> = (0..MANY).flat_map(|n| [port(n), zone(n), reserved(n)]).collect();
+    let read = Resources::from_proto(&wire).unwrap();
+    assert_eq!(read.len() as u64, MANY + 2);
+    assert_eq!(read.scalar("cpus"), Scalar::from_units(MANY));
+    let amount = |name: &str| read.named(name).next().unwrap().amount.clone();
+    let Amount::Ranges(ports) = amount("ports") else { panic!() };
+    let Amount::Set(zones) = amount("zones") else { panic!() };
+    assert_eq!((ports.count(), zones.count() as u64), (MANY, MANY));
 }

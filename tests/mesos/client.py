@@ -151,8 +151,9 @@ class Stream:
     def __init__(self, sock, response, decode):
         self.status, self.headers = response.status, response.headers
         self.id = response.headers.get("Mesos-Stream-Id")
-        # All that came, for messages.
+        # All that came, for messages; and when each record had come.
         self.seen = []
+        self.arrived = []
         self._events = queue.Queue()
         self._sock = sock
         self._waiting = []
@@ -172,6 +173,7 @@ class Stream:
                 record = response.read(int(length))
                 if len(record) < int(length):
                     return
+                self.arrived.append(time.monotonic())
                 self._events.put(decode(record))
         except (OSError, http.client.HTTPException, ValueError):
             pass

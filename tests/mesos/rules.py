@@ -20,14 +20,16 @@ class Cluster:
     """What the functions get."""
 
     def __init__(self, args):
-        self.master = args.master
+        self.masters = args.master.split(",")
+        # The first to be started is the first to lead.
+        self.master = self.masters[0]
         self.agents = args.agents.split(",") if args.agents else []
         self.content = client.JSON
 
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--master", required=True, help="host:port")
+    parser.add_argument("--master", required=True, help="host:port of each, between commas")
     parser.add_argument("--agents", default="", help="host:port of each, between commas")
     parser.add_argument("--subject", required=True)
     parser.add_argument("--only", default="", help="the beginning of a function's name")

@@ -13,5 +13,5 @@ def step(*words):
     line = sys.stdin.readline()
     answer = json.loads(line) if line.strip() else {"error": "nobody answers"}
     if "error" in answer:
-        raise RuntimeError(f"{' '.join(words)}: {answer['error']}")
+        raise RuntimeError(f"{' '.join(map(str, words))}: {answer['error']}")
     return answer.get("value")

@@ -126,6 +126,11 @@ impl Cluster {
         &self.master_addresses[n]
     }
 
+    /// host:port of each of several masters.
+    pub fn master_addresses(&self) -> &[String] {
+        &self.master_addresses
+    }
+
     /// host:port of each agent.
     pub fn agent_addresses(&self) -> &[String] {
         &self.agent_addresses
@@ -258,6 +263,15 @@ impl Cluster {
         Ok(())
     }
 
+    /// Waits for the end of an agent that ends by itself.
+    ///
+    /// # Errors
+    /// When it does not, or was not running.
+    pub fn wait_for_end_of_agent(&mut self, n: usize) -> Result<Finished> {
+        let mut agent = self.agents[n].take().with_context(|| format!("agent {n} is stopped"))?;
+        agent.wait(PATIENCE)
+    }
+
     /// The id by which the master knows an agent.
     ///
     /// # Errors
@@ -272,6 +286,13 @@ impl Cluster {
     /// Further arguments of `mezz master` from its next start on.
     pub fn set_master_args(&mut self, args: &[&str]) {
         self.options.master_args = args.iter().map(|&arg| arg.to_owned()).collect();
+    }
+
+    /// Further arguments of one agent from its next start on.
+    pub fn set_args_of_agent(&mut self, n: usize, args: &[&str]) {
+        let of_agents = &mut self.options.args_of_agents;
+        of_agents.resize(of_agents.len().max(n + 1), Vec::new());
+        of_agents[n] = args.iter().map(|&arg| arg.to_owned()).collect();
     }
 
     /// Names this cluster's cgroups; no other cluster has it.

@@ -12,19 +12,21 @@ use anyhow::{Context, Result, bail};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::{Cluster, process::clean_command};
+use crate::{Cluster, Etcd, PATIENCE, Process, eventually, process::clean_command};
 
 /// The folder of the scripts.
 fn scripts() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("mesos")
 }
 
-/// Runs a script against the cluster, and does the steps that it asks for.
+/// Runs a script against the cluster, and does the steps that it asks for. `etcd` is for
+/// scripts that stop that, too.
 ///
 /// # Errors
 /// When it fails or does not end in time: what it wrote.
 pub fn run_mesos_client(
     cluster: &mut Cluster,
+    etcd: Option<&Etcd>,
     script: &str,
     args: &[&str],
     patience: Duration,
@@ -42,7 +44,7 @@ pub fn run_mesos_client(
         .stdout(Stdio::piped())
         .stderr(std::fs::File::create(cluster.folder().join("client.err"))?);
     let mut script = Script::start(command.spawn().context("python3")?)?;
-    let result = script.play(cluster, Instant::now() + patience);
+    let result = script.play(cluster, etcd, Instant::now() + patience);
     result.with_context(|| {
         let errors = std::fs::read_to_string(cluster.folder().join("client.err"));
         format!("{}\n--- stderr\n{}", script.said, errors.unwrap_or_default())
@@ -55,6 +57,8 @@ struct Script {
     stdin: ChildStdin,
     lines: mpsc::Receiver<String>,
     said: String,
+    /// What the steps have started beside the cluster.
+    others: Vec<Process>,
 }
 
 impl Script {
@@ -69,10 +73,10 @@ impl Script {
                 }
             }
         });
-        Ok(Self { child, stdin, lines, said: String::new() })
+        Ok(Self { child, stdin, lines, said: String::new(), others: Vec::new() })
     }
 
-    fn play(&mut self, cluster: &mut Cluster, end: Instant) -> Result<()> {
+    fn play(&mut self, cluster: &mut Cluster, etcd: Option<&Etcd>, end: Instant) -> Result<()> {
         loop {
             let left = end.saturating_duration_since(Instant::now());
             let line = match self.lines.recv_timeout(left) {
@@ -86,7 +90,7 @@ impl Script {
                 continue;
             };
             let words: Vec<&str> = words.split(' ').collect();
-            let answer = match step(cluster, &words) {
+            let answer = match step(cluster, etcd, &mut self.others, &words) {
                 Ok(value) => json!({ "value": value }),
                 Err(error) => json!({ "error": format!("{error:#}") }),
             };
@@ -106,15 +110,41 @@ impl Drop for Script {
 }
 
 /// What `tests/mesos/steps.py` asks for.
-fn step(cluster: &mut Cluster, words: &[&str]) -> Result<Value> {
+fn step(
+    cluster: &mut Cluster,
+    etcd: Option<&Etcd>,
+    others: &mut Vec<Process>,
+    words: &[&str],
+) -> Result<Value> {
     let number = |n: &str| n.parse::<usize>().with_context(|| format!("{n} is no number"));
+    let etcd = || etcd.context("there is no etcd");
     match *words {
         ["kill_master"] => cluster.master()?.kill_9()?,
         ["start_master"] => cluster.start_master()?,
+        // Of several; nobody waits for it.
+        ["kill_master", n] => cluster.master_of(number(n)?)?.kill_9()?,
+        ["spawn_master", n] => cluster.spawn_master(number(n)?)?,
+        ["stop_etcd"] => etcd()?.pause()?,
+        ["continue_etcd"] => etcd()?.go_on()?,
         ["kill_agent", n] => cluster.agent(number(n)?)?.kill_9()?,
         // With all that runs there.
         ["lose_agent", n] => cluster.lose_agent(number(n)?)?,
         ["start_agent", n] => cluster.start_agent(number(n)?)?,
+        // By itself.
+        ["ended_agent", n] => {
+            return Ok(json!(cluster.wait_for_end_of_agent(number(n)?)?.code));
+        }
+        // A framework of our own API, until it is torn down: its id.
+        ["run_native"] => {
+            others.push(cluster.spawn("native", ["run", "--name=native", "--", "sleep", "1000"])?);
+            return eventually(PATIENCE, "the framework is there", || {
+                let all = cluster.list("frameworks", &[])?;
+                let native = all.iter().find(|f| f["name"] == "native");
+                Ok(native.map(|f| f["id"].clone()).ok_or_else(|| format!("{all:?}")))
+            });
+        }
+        // What the agent is started with from now on.
+        ["agent_args", n, ref args @ ..] => cluster.set_args_of_agent(number(n)?, args),
         ["restart_machine", n] => cluster.start_agent_on_a_restarted_machine(number(n)?)?,
         ["stop_agent", n] => cluster.agent(number(n)?)?.signal(Signal::STOP)?,
         ["continue_agent", n] => cluster.agent(number(n)?)?.signal(Signal::CONT)?,

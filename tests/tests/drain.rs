@@ -47,6 +47,9 @@ fn an_agent_is_gone_only_when_a_removed_frameworks_tasks_have_ended() -> Result<
     ensure!(agents.is_empty(), "{agents:?}");
     let drained = drain.wait(PATIENCE)?.success()?;
     ensure!(drained.stderr.contains("drained and given up"), "{drained}");
+    // It can be said again, by the whole id.
+    let again = cluster.mezz(["agent", "gone", &agent])?.success()?;
+    ensure!(again.stderr.contains("was given up before"), "{again}");
     run.wait(PATIENCE)?;
     Ok(())
 }

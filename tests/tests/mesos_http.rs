@@ -4,13 +4,25 @@
 //! The clients and what they check are in `tests/mesos/`: `rules.py` has a function for
 //! each rule and scenario, by its number, and runs those of one subject.
 
-use std::time::Duration;
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use anyhow::Result;
-use mezz_tests::{Cluster, ClusterOptions, QUICK_LOSS, eventually, processes_of, run_mesos_client};
+use anyhow::{Context, Result, ensure};
+use mezz_tests::{
+    Cluster, ClusterOptions, Etcd, QUICK_LOSS, eventually, processes_of, run_mesos_client,
+};
 
 /// What a subject takes in the worst case on a machine that does much else.
 const PATIENCE: Duration = Duration::from_secs(240);
+
+/// Agents are given up one by one.
+const LOSSES: &str = "--agent-removal-rate-limit=1/2s";
+
+/// Those that were given up are forgotten soon.
+const RETENTION: &str = "--unreachable-retention=3s";
 
 fn options(master_args: &[&str]) -> ClusterOptions {
     ClusterOptions {
@@ -20,17 +32,27 @@ fn options(master_args: &[&str]) -> ClusterOptions {
 }
 
 fn follows(subject: &str, options: ClusterOptions) -> Result<()> {
+    follows_with(None, subject, options)
+}
+
+fn follows_with(etcd: Option<&Etcd>, subject: &str, options: ClusterOptions) -> Result<()> {
     let mut cluster = Cluster::start(options)?;
-    let args = ["--subject", subject];
-    println!("{}", run_mesos_client(&mut cluster, "rules.py", &args, PATIENCE)?);
+    // One function while something is looked into.
+    let only = std::env::var("MEZZ_TEST_ONLY").unwrap_or_default();
+    let args = ["--subject", subject, "--only", &only];
+    println!("{}", run_mesos_client(&mut cluster, etcd, "rules.py", &args, PATIENCE)?);
     stop(cluster)
 }
 
 /// The executors of frameworks that are torn down end by themselves, before their agent does.
 fn stop(mut cluster: Cluster) -> Result<()> {
-    let mut own = vec![cluster.master()?.pid()];
+    let mut own = Vec::new();
+    for n in 0..cluster.master_addresses().len() {
+        own.push(cluster.master_of(n)?.pid());
+    }
     for n in 0..cluster.agent_addresses().len() {
-        own.push(cluster.agent(n)?.pid());
+        // It may have ended by itself.
+        own.extend(cluster.agent(n).map(|agent| agent.pid()));
     }
     let folder = cluster.folder().to_owned();
     eventually(mezz_tests::PATIENCE, "all containers have ended", || {
@@ -44,7 +66,7 @@ fn stop(mut cluster: Cluster) -> Result<()> {
 fn runs_a_hundred_tasks(format: &str) -> Result<()> {
     let mut cluster = Cluster::start(ClusterOptions { agents: 2, ..Default::default() })?;
     let args = ["--format", format, "--faults"];
-    println!("{}", run_mesos_client(&mut cluster, "framework.py", &args, PATIENCE)?);
+    println!("{}", run_mesos_client(&mut cluster, None, "framework.py", &args, PATIENCE)?);
     stop(cluster)
 }
 
@@ -95,6 +117,107 @@ fn agents_are_lost_return_and_are_drained_as_with_mesos() -> Result<()> {
 }
 
 #[test]
+fn agents_that_are_lost_for_good_are_answered_for_as_with_mesos() -> Result<()> {
+    let mut options = options(&[QUICK_LOSS.as_slice(), &[LOSSES, RETENTION]].concat());
+    options.agents = 2;
+    follows("losses", options)
+}
+
+#[test]
+fn offers_go_to_whom_mesos_gives_them() -> Result<()> {
+    // cpus, and memory and disk in MiB.
+    let resources = [(2, 1024), (1, 512), (3, 2048), (4, 4096), (1, 512)];
+    let resources = resources.map(|(cpus, mem)| format!("cpus:{cpus};mem:{mem};disk:{mem}"));
+    let attributes = ["rack:r1;gen:7", "rack:r2", "rack:row-2;ssd:yes", "gen:[1-5]", ""];
+    let attributes = attributes.map(|given| match given {
+        "" => Vec::new(),
+        given => vec![format!("--attributes={given}")],
+    });
+    let options = ClusterOptions {
+        agents: attributes.len(),
+        resources_of_agents: resources.into(),
+        args_of_agents: attributes.into(),
+        ..Default::default()
+    };
+    follows("shares", options)
+}
+
+#[test]
+fn masters_send_clients_to_their_leader_as_with_mesos() -> Result<()> {
+    let etcd = Etcd::start(&[])?;
+    let args = ["--registry", &etcd.registry("mezz"), "--leader-lease=2s"];
+    follows_with(Some(&etcd), "masters", ClusterOptions { masters: 3, ..options(&args) })
+}
+
+#[test]
 fn operators_and_tools_read_what_mesos_shows() -> Result<()> {
     follows("operators", options(&[]))
+}
+
+/// The functions below `tests/mesos/subjects`, as `subject.function`.
+fn functions_of_subjects() -> Result<BTreeSet<String>> {
+    let mut names = BTreeSet::new();
+    for file in std::fs::read_dir(tree().join("tests/mesos/subjects"))? {
+        let path = file?.path();
+        let subject = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+        let text = if path.is_file() { std::fs::read_to_string(&path)? } else { String::new() };
+        let defined = text.lines().filter_map(|line| line.strip_prefix("def ")?.split('(').next());
+        let tests = defined.filter(|n| n.starts_with("rule_") || n.starts_with("scenario_"));
+        names.extend(tests.map(|name| format!("{subject}.{name}")));
+    }
+    Ok(names)
+}
+
+/// All that is declared by `fn` in the sources below a folder.
+fn functions_in_rust(folder: &Path, names: &mut BTreeSet<String>) -> Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            functions_in_rust(&path, names)?;
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            let text = std::fs::read_to_string(&path)?;
+            let declared =
+                text.lines().filter_map(|line| line.split_once("fn ")?.1.split('(').next());
+            names.extend(declared.map(str::to_owned));
+        }
+    }
+    Ok(())
+}
+
+fn tree() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+#[test]
+fn the_tables_of_what_is_tested_name_what_there_is() -> Result<()> {
+    let page = std::fs::read_to_string(tree().join("docs/mesos-compatibility.md"))?;
+    let (_, tables) = page.split_once("## What tests it").context("the tables")?;
+    let rows = tables.lines().filter(|line| line.starts_with('|'));
+    let named: BTreeSet<&str> = rows
+        .flat_map(|row| row.split('`').skip(1).step_by(2))
+        .filter(|name| name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.".contains(&b)))
+        .filter(|name| name.contains('_'))
+        .collect();
+    let ours = functions_of_subjects()?;
+    let mut in_rust = BTreeSet::new();
+    for package in std::fs::read_dir(tree())? {
+        let package = package?.path();
+        if package.join("Cargo.toml").is_file() {
+            functions_in_rust(&package, &mut in_rust)?;
+        }
+    }
+    let (functions, others): (Vec<&str>, Vec<&str>) =
+        named.into_iter().partition(|name| name.contains('.'));
+    let begins = |name: &String, with: &str| {
+        name.strip_prefix(with).is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
+    };
+    let is_ours = |with: &str| ours.iter().any(|name| begins(name, with));
+    let mut unknown: Vec<&str> = functions.iter().copied().filter(|with| !is_ours(with)).collect();
+    unknown.extend(others.iter().filter(|name| !in_rust.contains(**name)));
+    let is_named = |name: &&String| functions.iter().any(|with| begins(name, with));
+    let missing: Vec<_> = ours.iter().filter(|name| !is_named(name)).collect();
+    ensure!(unknown.is_empty(), "there is no {unknown:?}");
+    ensure!(missing.is_empty(), "the tables lack {missing:?}");
+    ensure!(functions.len() > 50 && others.len() > 30, "{functions:?} {others:?}");
+    Ok(())
 }

@@ -150,8 +150,7 @@ fn agent() -> Agent {
         inputs,
         executor_queue: 1,
         authenticate_executors: false,
-        executor_bodies: crate::api::Bodies::of_executors(),
-        operator_bodies: crate::api::Bodies::of_operators(),
+        rooms: Default::default(),
         stop: CancellationToken::new(),
     };
     Agent { served: Arc::new(served), stage }

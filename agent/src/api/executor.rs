@@ -8,15 +8,20 @@ use std::{
     time::Duration,
 };
 
+use futures_util::{StreamExt as _, stream::Map};
 use mezz_proto::{mezz::v1::executor_server, v1::executor as wire};
-use tokio::sync::mpsc;
+use prost::Message;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::Served;
+use super::{
+    Served,
+    gate::{Gate, Turn},
+};
 use crate::{
-    core::{CallError, ConnectionId, Event, Proof},
+    core::{CallError, ConnectionId, Event, Intake, Proof},
     shell::Input,
 };
 
@@ -26,25 +31,45 @@ const TOKEN: &str = "mezz-executor-token";
 /// A connection that says nothing for so long after its start is cut.
 const FIRST_CALL: Duration = Duration::from_secs(10);
 
+/// What may wait for one executor, encoded, in KiB. A single event may have all of it.
+const WAITING_KIB: u32 = 64 << 10;
+
+/// An event on its way to an executor, and its part of what may wait.
+pub(super) struct Waiting {
+    pub(super) event: Result<wire::Event, Status>,
+    pub(super) room: OwnedSemaphorePermit,
+}
+
 /// The way to one executor. The connection ends when it is dropped, after what
 /// was sent.
 pub(crate) struct Peer {
-    events: mpsc::Sender<Result<wire::Event, Status>>,
+    events: mpsc::Sender<Waiting>,
+    room: Arc<Semaphore>,
+    intake: watch::Sender<Intake>,
     _open: DropGuard,
 }
 
 impl Peer {
-    /// Its end cancels `open`, and nothing else may be meant by that.
-    pub(super) fn new(
-        events: mpsc::Sender<Result<wire::Event, Status>>,
-        open: &CancellationToken,
-    ) -> Self {
-        Self { events, _open: open.clone().drop_guard() }
+    /// With the gate of what comes from it. The peer's end cancels `open`, and nothing else
+    /// may be meant by that.
+    pub(super) fn new(events: mpsc::Sender<Waiting>, open: &CancellationToken) -> (Self, Gate) {
+        let (intake, gate) = Gate::new();
+        let room = Arc::new(Semaphore::new(WAITING_KIB as usize));
+        (Self { events, room, intake, _open: open.clone().drop_guard() }, gate)
     }
 
-    /// False when the executor is gone, or reads so slowly that its queue is full.
+    /// Says what may come from it.
+    pub(crate) fn take_in(&self, intake: Intake) {
+        self.intake.send_replace(intake);
+    }
+
+    /// False when the executor is gone, or reads so slowly that too many events or bytes
+    /// wait for it.
     pub(crate) fn send(&self, event: Result<wire::Event, Status>) -> bool {
-        self.events.try_send(event).is_ok()
+        let bytes = event.as_ref().map_or(0, Message::encoded_len);
+        let kib = u32::try_from(bytes / 1024).unwrap_or(WAITING_KIB).clamp(1, WAITING_KIB);
+        let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(kib) else { return false };
+        self.events.try_send(Waiting { event, room }).is_ok()
     }
 }
 
@@ -62,7 +87,7 @@ impl Service {
 
 #[tonic::async_trait]
 impl executor_server::Executor for Service {
-    type SubscribeStream = ReceiverStream<Result<wire::Event, Status>>;
+    type SubscribeStream = Map<ReceiverStream<Waiting>, fn(Waiting) -> Result<wire::Event, Status>>;
 
     async fn subscribe(
         &self,
@@ -90,15 +115,15 @@ impl executor_server::Executor for Service {
         let calls = request.into_inner();
         tokio::spawn(async move {
             let open = stop.child_token();
-            let peer = Peer::new(sender, &open);
+            let (peer, gate) = Peer::new(sender, &open);
             if inputs.send(Input::ExecutorOpened { connection, peer }).await.is_err() {
                 return;
             }
-            open.run_until_cancelled(read(connection, token, calls, &inputs)).await;
+            open.run_until_cancelled(read(connection, token, calls, &gate, &inputs)).await;
             let ended = Event::ExecutorDisconnected { connection };
             let _ = inputs.send(Input::Core(ended)).await;
         });
-        Ok(Response::new(ReceiverStream::new(events)))
+        Ok(Response::new(ReceiverStream::new(events).map(|waiting| waiting.event)))
     }
 }
 
@@ -107,6 +132,7 @@ async fn read(
     connection: ConnectionId,
     token: String,
     mut calls: Streaming<wire::Call>,
+    gate: &Gate,
     inputs: &mpsc::Sender<Input>,
 ) {
     let mut next = match tokio::time::timeout(FIRST_CALL, calls.message()).await {
@@ -114,11 +140,38 @@ async fn read(
         Err(_) => return,
     };
     while let Ok(Some(call)) = next {
+        // What comes behind it waits, too: in the socket, and so at the executor.
+        let Ok(turn) = gate.pass(&call).await else { return };
         let proof = Proof::token(&token);
         let event = Event::ExecutorCall { connection, proof, call: Box::new(call) };
-        if inputs.send(Input::Core(event)).await.is_err() {
+        if inputs.send(Input::Call { event, room: None, turn }).await.is_err() {
             return;
         }
         next = calls.message().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_for_an_executor_is_bounded_in_bytes() {
+        let (sender, mut events) = mpsc::channel(1_000);
+        let (peer, _gate) = Peer::new(sender, &CancellationToken::new());
+        let message = |bytes: usize| {
+            let message = Some(wire::event::Message { data: vec![0; bytes] });
+            Ok(wire::Event { message, ..Default::default() })
+        };
+        let mut sent = 0;
+        while peer.send(message(4 << 20)) {
+            sent += 1;
+        }
+        assert_eq!(sent, 15, "of a little more than 4 MiB");
+        drop(events.try_recv().unwrap());
+        assert!(peer.send(message(4 << 20)), "there is room again");
+        while events.try_recv().is_ok() {}
+        assert!(peer.send(message(100 << 20)), "one alone may be larger");
+        assert!(!peer.send(message(0)));
     }
 }

@@ -19,11 +19,12 @@ use std::{
 use axum::{
     Router,
     body::{Body, Bytes},
-    extract::{ConnectInfo, Request, State},
-    http::{HeaderMap, Method, StatusCode, header, request::Parts},
+    extract::{Request, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
     routing::any,
 };
+use mezz_http::{Ends, Room, limits::INLINE_JSON_BYTES, post};
 use mezz_proto::{
     ids::{ContainerId, ExecutorId, FrameworkId},
     media::Format,
@@ -34,9 +35,15 @@ use prost::Message as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
-use tonic::Status;
+use tonic::{Code, Status};
 
-use super::{MAX_MESSAGE, Served, body::LARGE, ends::Ends, executor::Peer, refusal::Refusal};
+use super::{
+    MAX_MESSAGE, Served,
+    executor::{Peer, Waiting},
+    gate::{Gate, Shut},
+    refusal::{Refusal, stopping, told},
+    rooms::not_read,
+};
 use crate::{
     core::{CallError, ConnectionId, Event, ExecutorKey, Proof, Token, check_update},
     shell::Input,
@@ -70,6 +77,7 @@ struct Subscription {
     token: Token,
     /// It was shown, and has to be from now on.
     proven: bool,
+    gate: Gate,
 }
 
 impl Subscriptions {
@@ -112,7 +120,14 @@ pub(super) fn routes(served: Arc<Served>, connections: Arc<AtomicU64>) -> Router
 async fn answer(State(api): State<Arc<Api>>, request: Request) -> Response {
     match handle(&api, request).await {
         Ok(response) => response,
-        Err(refusal) => refusal.into_response(),
+        Err(refusal) => {
+            let mut response = refusal.into_response();
+            if response.status() == StatusCode::UNAUTHORIZED {
+                let asked = HeaderValue::from_static("Bearer realm=\"mesos-agent-executor\"");
+                response.headers_mut().insert(header::WWW_AUTHENTICATE, asked);
+            }
+            response
+        }
     }
 }
 
@@ -126,39 +141,57 @@ async fn handle(api: &Arc<Api>, request: Request) -> Result<Response, Refusal> {
     if proof.given().is_some_and(|token| !api.served.index.is_token(token)) {
         return Err(refused(CallError::Unauthenticated));
     }
-    if parts.method != Method::POST {
-        return Err(Refusal::method(&parts.method));
-    }
-    let content = parts.headers.get(header::CONTENT_TYPE).map(header::HeaderValue::as_bytes);
-    let format = Format::of_content(content)?;
-    let call: Call = api.served.executor_bodies.message(body, format, MAX_MESSAGE).await?;
+    let (parts, body, format) = post(Request::from_parts(parts, body)).await?;
+    let rooms = &api.served.rooms;
+    let bodies = if proof.given().is_some() { &rooms.executors } else { &rooms.strangers };
+    let read = bodies.read::<Call>(body, format, MAX_MESSAGE).await;
+    let (call, room) = read.map_err(not_read)?;
     let kind = validate(&call)
-        .map_err(|text| Refusal::bad(format!("Failed to validate executor::Call: {text}")))?;
+        .map_err(|text| Refusal::bad(format!("Failed to validate Executor::Call: {text}")))?;
     match kind {
         call::Type::Subscribe => {
             let format = accepted(&parts.headers)?;
-            return subscribe(api, proof, call, format).await;
+            return subscribe(api, proof, call, room, format).await;
         }
-        call::Type::Update | call::Type::Message | call::Type::Heartbeat | call::Type::Unknown => {}
+        // As Mesos, before anybody is looked for: its executor library sends it each half hour
+        // with ids that are `unused`, and takes a refusal for a reason to end.
+        call::Type::Heartbeat => return Ok(StatusCode::ACCEPTED.into_response()),
+        call::Type::Update | call::Type::Message | call::Type::Unknown => {}
     }
     let Some(subscription) = api.subscribed.of(&key_of(&call)) else {
-        return Err(not_subscribed(api, proof, call).await);
+        return alone(api, proof, kind, call, room).await;
     };
-    let Subscription { connection, token, proven } = subscription;
+    let Subscription { connection, token, proven, gate } = subscription;
     proof.shows(&token, proven).map_err(refused)?;
     if kind == call::Type::Unknown {
-        return Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, ""));
+        return Err(unknown());
     }
+    // An update may wait for long, and what waits has a bound of its own: the bodies of other
+    // executors are not held up by it.
+    let room = (kind != call::Type::Update).then_some(room);
+    // Nothing that the executor would end for: it sends the update again with its next
+    // subscription.
+    let turn = gate.pass(&call).await.map_err(|shut| match shut {
+        Shut::Left => Refusal::busy("the subscription has ended; subscribe again"),
+        Shut::Full => Refusal::busy(
+            "updates of this executor wait for its framework to acknowledge earlier ones, and \
+             more may not wait",
+        ),
+    })?;
     let event = Event::ExecutorCall { connection, proof, call: Box::new(call) };
-    let sent = api.served.inputs.send(Input::Core(event)).await;
-    sent.map(|()| StatusCode::ACCEPTED.into_response()).map_err(|_| Refusal::stopping())
+    let sent = api.served.inputs.send(Input::Call { event, room, turn }).await;
+    sent.map(|()| StatusCode::ACCEPTED.into_response()).map_err(|_| stopping())
+}
+
+/// A call of a later version, of an executor that may call.
+fn unknown() -> Refusal {
+    Refusal::new(StatusCode::NOT_IMPLEMENTED, "")
 }
 
 /// Who the request shows to come from.
 fn proof(request: &Parts) -> Result<Proof, Refusal> {
     // Without the connection's ends nobody is near.
-    let ends = request.extensions.get::<ConnectInfo<Ends>>();
-    let local = ends.is_some_and(|ConnectInfo(ends)| ends.local);
+    let local = request.extensions.get::<Ends>().is_some_and(|ends| ends.local);
     let Some(given) = request.headers.get(header::AUTHORIZATION) else {
         return Ok(Proof::http(None, local));
     };
@@ -174,8 +207,7 @@ fn proof(request: &Parts) -> Result<Proof, Refusal> {
 }
 
 fn accepted(headers: &HeaderMap) -> Result<Format, Refusal> {
-    let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    Ok(Format::accepted(values)?)
+    Ok(Format::accepted(headers.get_all(header::ACCEPT).iter().map(header::HeaderValue::as_bytes))?)
 }
 
 /// What can be said of a call without knowing its executor.
@@ -195,7 +227,7 @@ fn validate(call: &Call) -> Result<call::Type, String> {
         Type::Heartbeat | Type::Unknown => {}
     }
     if let Some(update) = call.update.as_ref().filter(|_| kind == Type::Update) {
-        check_update(&update.status)?;
+        check_update(&key_of(call), &update.status)?;
     }
     Ok(kind)
 }
@@ -207,40 +239,53 @@ fn key_of(call: &Call) -> ExecutorKey {
     }
 }
 
-/// The core knows which token is right: it tells what is wrong with a call of one
-/// that has not subscribed.
-async fn not_subscribed(api: &Api, proof: Proof, call: Call) -> Refusal {
-    match open(api, proof, call).await {
-        Some(Opened { mut events, .. }) => match events.recv().await {
-            Some(Err(status)) => Refusal::of(&status),
-            _ => Refusal::stopping(),
-        },
-        None => Refusal::stopping(),
+/// A call of one that hears nothing here. The core knows which token is right, and whether it
+/// has ever subscribed.
+async fn alone(
+    api: &Api,
+    proof: Proof,
+    kind: call::Type,
+    call: Call,
+    room: Room,
+) -> Result<Response, Refusal> {
+    let opened = open(api, proof, call, room).await;
+    let Opened { mut events, .. } = opened.ok_or_else(stopping)?;
+    match events.recv().await.map(|waiting| waiting.event) {
+        Some(Err(status))
+            if kind == call::Type::Unknown && status.code() == Code::InvalidArgument =>
+        {
+            Err(unknown())
+        }
+        Some(Err(status)) => Err(told(&status)),
+        // What it is told of the call, or nothing: the core has taken it.
+        _ if !api.served.stop.is_cancelled() => Ok(StatusCode::ACCEPTED.into_response()),
+        _ => Err(stopping()),
     }
 }
 
-type Events = mpsc::Receiver<Result<ExecutorEvent, Status>>;
+type Events = mpsc::Receiver<Waiting>;
 
 /// A connection to the core.
 struct Opened {
     connection: ConnectionId,
     events: Events,
+    gate: Gate,
     /// Cancelled when the core has left it.
     open: CancellationToken,
 }
 
 /// Makes a connection to the core, with its first call.
-async fn open(api: &Api, proof: Proof, call: Call) -> Option<Opened> {
+async fn open(api: &Api, proof: Proof, call: Call, room: Room) -> Option<Opened> {
     let (sender, events) = mpsc::channel(api.served.executor_queue);
     let open = api.served.stop.child_token();
-    let peer = Peer::new(sender, &open);
+    let (peer, gate) = Peer::new(sender, &open);
     let mut places = api.served.inputs.reserve_many(2).await.ok()?;
     let _in_order = api.opening.lock().unwrap_or_else(PoisonError::into_inner);
     let connection = ConnectionId(api.connections.fetch_add(1, Ordering::Relaxed));
     let event = Event::ExecutorCall { connection, proof, call: Box::new(call) };
     places.next()?.send(Input::ExecutorOpened { connection, peer });
-    places.next()?.send(Input::Core(event));
-    Some(Opened { connection, events, open })
+    places.next()?.send(Input::Call { event, room: Some(room), turn: None });
+    Some(Opened { connection, events, gate, open })
 }
 
 type Started = Result<mpsc::Receiver<Bytes>, Status>;
@@ -249,15 +294,16 @@ async fn subscribe(
     api: &Arc<Api>,
     proof: Proof,
     call: Call,
+    room: Room,
     format: Format,
 ) -> Result<Response, Refusal> {
     let (reply, started) = oneshot::channel();
     // By itself, for the caller may go before there is an answer.
-    tokio::spawn(connection(Arc::clone(api), proof, call, format, reply));
+    tokio::spawn(connection(Arc::clone(api), proof, call, room, format, reply));
     let records = match started.await {
         Ok(Ok(records)) => records,
-        Ok(Err(status)) => return Err(Refusal::of(&status)),
-        Err(_) => return Err(Refusal::stopping()),
+        Ok(Err(status)) => return Err(told(&status)),
+        Err(_) => return Err(stopping()),
     };
     let body = Body::from_stream(ReceiverStream::new(records).map(Ok::<_, Infallible>));
     Ok(([(header::CONTENT_TYPE, format.name())], body).into_response())
@@ -268,23 +314,23 @@ async fn connection(
     api: Arc<Api>,
     proof: Proof,
     call: Call,
+    room: Room,
     format: Format,
     reply: oneshot::Sender<Started>,
 ) {
     let key = key_of(&call);
     let proven = proof.given().is_some();
-    let Some(Opened { connection, mut events, open }) = open(&api, proof, call).await else {
-        return;
-    };
+    let opened = self::open(&api, proof, call, room).await;
+    let Some(Opened { connection, mut events, gate, open }) = opened else { return };
     let first = tokio::select! {
-        first = events.recv() => first,
+        first = events.recv() => first.map(|waiting| waiting.event),
         () = api.served.stop.cancelled() => None,
     };
     match first {
         Some(Ok(event)) => {
             // Before it hears that it is subscribed, for then it calls.
             if let Some(token) = api.token_of(&event) {
-                api.subscribed.start(&key, Subscription { connection, token, proven });
+                api.subscribed.start(&key, Subscription { connection, token, proven, gate });
             }
             let (records, receiver) = mpsc::channel(ENCODED);
             if reply.send(Ok(receiver)).is_ok() {
@@ -323,7 +369,7 @@ impl Api {
 
 /// Large ones aside.
 async fn encode(format: Format, event: ExecutorEvent) -> Option<Bytes> {
-    if event.encoded_len() <= LARGE {
+    if event.encoded_len() <= INLINE_JSON_BYTES {
         return Some(recordio::encode(&format.encode(&event)));
     }
     tokio::task::spawn_blocking(move || recordio::encode(&format.encode(&event))).await.ok()
@@ -340,6 +386,8 @@ async fn pass(
     records: mpsc::Sender<Bytes>,
 ) {
     let mut next = first;
+    // Of what is handed over, until it is.
+    let mut room = None;
     loop {
         let Some(record) = encode(format, next).await else { return };
         tokio::select! {
@@ -350,10 +398,14 @@ async fn pass(
             }
             () = stop.cancelled() => return,
         }
+        drop(room.take());
         next = tokio::select! {
-            event = events.recv() => match event {
-                Some(Ok(event)) => event,
-                Some(Err(_)) | None => return,
+            waiting = events.recv() => match waiting {
+                Some(Waiting { event: Ok(event), room: held }) => {
+                    room = Some(held);
+                    event
+                }
+                Some(Waiting { event: Err(_), .. }) | None => return,
             },
             () = tokio::time::sleep(HEARTBEAT) => ExecutorEvent {
                 r#type: Some(event::Type::Heartbeat.into()),
@@ -377,6 +429,7 @@ mod tests {
             connection: ConnectionId(n),
             token: Token("t".into()),
             proven: false,
+            gate: Gate::new().1,
         };
         for order in [[1, 2], [2, 1]] {
             let all = Subscriptions::default();
@@ -392,15 +445,17 @@ mod tests {
 
     #[tokio::test]
     async fn a_stream_that_is_not_read_ends() {
-        let (events, queue) = mpsc::channel(8);
+        let (sender, queue) = mpsc::channel(8);
+        let closed = sender.clone();
+        let events = Peer::new(sender, &CancellationToken::new());
         let (records, _unread) = mpsc::channel(ENCODED);
         for _ in 0..8 {
-            events.try_send(Ok(ExecutorEvent::default())).unwrap();
+            assert!(events.send(Ok(ExecutorEvent::default())));
         }
         let (stop, slow) = (CancellationToken::new(), Duration::from_millis(50));
         let passing = pass(&stop, slow, ExecutorEvent::default(), queue, Format::Json, records);
         tokio::time::timeout(Duration::from_secs(30), passing).await.expect("it ends");
-        assert!(events.is_closed(), "and nothing is kept for it");
+        assert!(closed.is_closed(), "and nothing is kept for it");
     }
 
     #[test]
@@ -421,7 +476,16 @@ mod tests {
             (with(r#","type":"SUBSCRIBE""#), "Expecting 'subscribe' to be present"),
             (with(r#","type":"UPDATE""#), "Expecting 'update' to be present"),
             (with(r#","type":"MESSAGE""#), "Expecting 'message' to be present"),
-            (status(""), "update.status.uuid is not set"),
+            (status(""), "Expecting 'uuid' to be present"),
+            (status(r#","uuid":"AAAA""#), "Not a valid UUID"),
+            (
+                status(r#","uuid":"AAAAAAAAAAAAAAAAAAAAAA==","executor_id":{"value":"x"}"#),
+                "ExecutorID in Call: e does not match ExecutorID in TaskStatus: x",
+            ),
+            (
+                status(r#","uuid":"AAAAAAAAAAAAAAAAAAAAAA==""#),
+                "Received Call from executor e of framework f with invalid source, expecting 'S",
+            ),
         ] {
             let error = check(&text).unwrap_err();
             assert!(error.contains(tells), "{text}: {error}");

@@ -11,19 +11,23 @@ use axum::{
     routing::get,
 };
 use serde::Deserialize;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::{
+    sync::{OwnedSemaphorePermit, mpsc},
+    time::Instant,
+};
 
 use super::{
     Served,
     agent::{files, no_files},
     files::Reader,
-    pages::{self, SLOW, file_refusal},
+    pages::{self, PACE, file_refusal},
     refusal::Refusal,
     sandboxes::{Place, resolve},
 };
 
 pub(super) fn routes(served: Arc<Served>) -> Router {
     Router::new()
+        .route("/", get(index))
         .route("/health", get(|| async { "ok\n" }))
         .route("/metrics", get(metrics))
         .route("/files/download", get(download))
@@ -31,6 +35,25 @@ pub(super) fn routes(served: Arc<Served>) -> Router {
         .route("/slave(1)/files/download", get(download))
         .route("/slave(1)/health", get(|| async { "ok\n" }))
         .with_state(served)
+}
+
+async fn index(State(served): State<Arc<Served>>) -> String {
+    let id = served.index.agent_id().map_or("none yet".to_owned(), |id| id.to_string());
+    let master = served.index.master().unwrap_or_else(|| "none at the moment".to_owned());
+    format!(
+        "Mezz agent {} at {}\n\
+         id {id}\n\
+         master {master}\n\n\
+         This port serves\n\
+         \x20 gRPC: mezz.v1.Executor, mezz.v1.Agent\n\
+         \x20 Mesos' v1 HTTP API: POST /api/v1/executor (executors), POST /api/v1 (operators)\n\
+         \x20 Mesos' pages: /state /containers /monitor/statistics /metrics/snapshot /flags\n\
+         \x20   /version /files/browse /files/read /files/download; all of them also under /slave(1)\n\
+         \x20 /health   200 while the agent answers\n\
+         \x20 /metrics  for Prometheus\n",
+        env!("CARGO_PKG_VERSION"),
+        served.about.address,
+    )
 }
 
 async fn metrics(State(served): State<Arc<Served>>) -> impl IntoResponse {
@@ -70,11 +93,12 @@ async fn download(State(served): State<Arc<Served>>, Query(query): Query<Downloa
         Ok(turn) => turn,
         Err(refusal) => return refusal.into_response(),
     };
+    // With its place, which one who hangs up must not free before.
     let opened = tokio::task::spawn_blocking(move || {
-        Reader::open(&place.sandbox, &place.rest, query.offset)
+        Reader::open(&place.sandbox, &place.rest, query.offset).map(|reader| (reader, turn))
     });
     match opened.await {
-        Ok(Ok(reader)) => {
+        Ok(Ok((reader, turn))) => {
             let headers = [
                 (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
                 (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -87,25 +111,28 @@ async fn download(State(served): State<Arc<Served>>, Query(query): Query<Downloa
     }
 }
 
-/// Until the end of the file, or until its reader takes nothing for [`SLOW`].
+/// Until the end of the file as it is now, or until its reader is too slow ([`PACE`]).
 fn parts(
     mut reader: Reader,
     turn: OwnedSemaphorePermit,
 ) -> impl futures_util::Stream<Item = io::Result<Bytes>> {
     // An empty part is the end: a sender that goes without it has given up.
     let (sender, parts) = mpsc::channel(1);
+    let end = reader.size();
     tokio::spawn(async move {
         let _turn = turn;
-        loop {
+        let begun = Instant::now();
+        for taken in 0.. {
             let read = tokio::task::spawn_blocking(move || {
-                let part = reader.next(u64::MAX);
+                let part = reader.next(end.saturating_sub(reader.offset));
                 (part, reader)
             });
             let Ok((part, again)) = read.await else { return };
             reader = again;
             let part = part.map(Bytes::from).map_err(io::Error::other);
             let last = part.as_ref().map_or(true, Bytes::is_empty);
-            let sent = tokio::time::timeout(SLOW, sender.send(part)).await;
+            let deadline = PACE.deadline(begun, taken);
+            let sent = tokio::time::timeout_at(deadline, sender.send(part)).await;
             if last || !matches!(sent, Ok(Ok(()))) {
                 return;
             }

@@ -11,6 +11,7 @@ use std::{
 use mezz_proto::{
     ids::{AgentId, ContainerId},
     time::Time,
+    v1::DrainConfig,
 };
 
 use crate::core::{Change, SandboxRecord, TaskKey, Token};
@@ -61,6 +62,7 @@ pub(crate) struct Files {
 struct State {
     agent_id: Option<AgentId>,
     master: Option<String>,
+    drain: Option<(DrainConfig, Time)>,
     containers: BTreeMap<ContainerId, Entry>,
     inhabitants: HashMap<ContainerId, Inhabitants>,
     /// Ended ones by their end.
@@ -110,6 +112,7 @@ impl Index {
                 state.master = Some(master);
             }
             Change::Disconnected => state.master = None,
+            Change::Drain(drain) => state.drain = drain,
             Change::ContainerAdded(record) => state.add(record),
             Change::ExecutorAdded { container, token, .. } => {
                 state.executors.insert(container, token);
@@ -152,6 +155,12 @@ impl Index {
 
     pub(crate) fn master(&self) -> Option<String> {
         self.read(|state| state.master.clone())
+    }
+
+    /// What the operator wants of a drain, and since when, in whole seconds as Mesos tells it.
+    pub(crate) fn drain(&self) -> Option<(DrainConfig, u64)> {
+        let second = |time: Time| time.as_nanos() / 1_000_000_000;
+        self.read(|state| state.drain.map(|(config, since)| (config, second(since))))
     }
 
     /// Whether it is that of an executor that has not ended; which one is for the core.

@@ -4,22 +4,21 @@
 mod about;
 mod agent;
 mod attach;
-mod body;
-mod ends;
 mod exec;
 mod executor;
 mod executor_http;
 mod files;
+mod gate;
 mod http;
 mod index;
 mod operator;
 mod pages;
 mod refusal;
+mod rooms;
 mod roster;
 mod sandboxes;
 
 use std::{
-    future::IntoFuture,
     path::PathBuf,
     sync::{Arc, atomic::AtomicU64},
     time::Duration,
@@ -29,14 +28,14 @@ use mezz_proto::mezz::v1::{agent_server::AgentServer, executor_server::ExecutorS
 use tokio::{net::TcpListener, sync::mpsc};
 use tokio_util::sync::CancellationToken;
 
-use self::ends::{Ends, Port};
 pub(crate) use self::{
     about::About,
-    body::Bodies,
     executor::Peer,
     files::Reader,
+    gate::Turn,
     index::{DiskUse, Index},
     pages::Pages,
+    rooms::Rooms,
     roster::Roster,
 };
 use crate::{containerizer::Containerizer, metrics::Metrics, shell::Input};
@@ -59,19 +58,19 @@ pub(crate) struct Served {
     pub(crate) executor_queue: usize,
     /// Executors that speak HTTP have to show their token, those on this machine too.
     pub(crate) authenticate_executors: bool,
-    /// Room for what they send.
-    pub(crate) executor_bodies: Bodies,
-    /// And for what operators send.
-    pub(crate) operator_bodies: Bodies,
+    pub(crate) rooms: Rooms,
     pub(crate) stop: CancellationToken,
 }
 
 /// What is still being answered when the agent stops gets so long to end.
 const GOODBYE: Duration = Duration::from_secs(1);
 
+/// Connections at the same time, or what the process has files for.
+const CONNECTIONS: usize = 1 << 14;
+
 /// Serves until `stop`. Connections are told to go then: executors and readers
 /// come back to the next agent.
-pub(crate) async fn serve(listener: TcpListener, served: Arc<Served>) -> std::io::Result<()> {
+pub(crate) async fn serve(listener: TcpListener, served: Arc<Served>) {
     let connections = Arc::new(AtomicU64::new(0));
     let executors =
         ExecutorServer::new(executor::Service::new(Arc::clone(&served), Arc::clone(&connections)))
@@ -87,16 +86,13 @@ pub(crate) async fn serve(listener: TcpListener, served: Arc<Served>) -> std::io
         .merge(pages::routes(Arc::clone(&served)))
         .merge(operator::routes(Arc::clone(&served)))
         .merge(http::routes(served));
-    let routes = routes.into_make_service_with_connect_info::<Ends>();
-    let serving = axum::serve(Port::new(listener), routes)
-        .with_graceful_shutdown(stop.clone().cancelled_owned())
-        .into_future();
+    let serving = mezz_http::serve(routes, listener, CONNECTIONS, stop.clone().cancelled_owned());
     let too_long = async {
         stop.cancelled().await;
         tokio::time::sleep(GOODBYE).await;
     };
     tokio::select! {
-        ended = serving => ended,
-        () = too_long => Ok(()),
+        () = serving => {}
+        () = too_long => {}
     }
 }

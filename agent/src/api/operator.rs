@@ -5,15 +5,16 @@
 
 mod answers;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use axum::{
     Router,
     extract::{Request, State},
-    http::{Method, StatusCode, header},
+    http::{StatusCode, header},
     response::{IntoResponse, Response as HttpResponse},
     routing::any,
 };
+use mezz_http::{post, set_logging_level};
 use mezz_proto::{
     logging,
     media::Format,
@@ -25,7 +26,7 @@ use mezz_proto::{
 };
 use prost::Message as _;
 
-use self::answers::{agent_info, executors, frameworks, json_text, list_files, no_file, tasks};
+use self::answers::{executors, frameworks, get_agent, json_text, list_files, no_file, tasks};
 use super::{
     Served,
     pages::{containers, file_refusal, metrics, turn, write},
@@ -36,13 +37,14 @@ use super::{
 /// Calls are small: the largest is the path of a file, in bytes.
 const MAX_CALL: usize = 1 << 20;
 
-/// The longest time for which a logging level may be set: a week.
-const MAX_LOGGING_TIME: Duration = Duration::from_secs(7 * 24 * 3600);
-
+/// A Mesos answers what is below an endpoint like the endpoint itself, and pymesos' operators
+/// call `/api/v1/operator`.
 pub(super) fn routes(served: Arc<Served>) -> Router {
     Router::new()
         .route("/api/v1", any(answer))
+        .route("/api/v1/{*below}", any(answer))
         .route("/slave(1)/api/v1", any(answer))
+        .route("/slave(1)/api/v1/{*below}", any(answer))
         .with_state(served)
 }
 
@@ -55,19 +57,16 @@ async fn answer(State(served): State<Arc<Served>>, request: Request) -> HttpResp
 
 /// In Mesos' order of checks (rules 2 and 79).
 async fn handle(served: &Arc<Served>, request: Request) -> Result<HttpResponse, Refusal> {
-    let (parts, body) = request.into_parts();
-    if parts.method != Method::POST {
-        return Err(Refusal::method(&parts.method));
-    }
-    let content = parts.headers.get(header::CONTENT_TYPE).map(header::HeaderValue::as_bytes);
-    let format = Format::of_content(content)?;
-    let call: Call = served.operator_bodies.message(body, format, MAX_CALL).await?;
+    let (parts, body, format) = post(request).await?;
+    let (call, _room) = served.rooms.operators.read::<Call>(body, format, MAX_CALL).await?;
     validate(&call)
         .map_err(|text| Refusal::bad(format!("Failed to validate agent::Call: {text}")))?;
     let accept = parts.headers.get_all(header::ACCEPT);
-    let accept = Format::accepted(accept.iter().filter_map(|value| value.to_str().ok()))?;
+    let accept = Format::accepted(accept.iter().map(header::HeaderValue::as_bytes))?;
     if call.r#type() == call::Type::SetLoggingLevel {
-        return set_logging_level(&call.set_logging_level.unwrap_or_default());
+        let asked = call.set_logging_level.unwrap_or_default();
+        set_logging_level(asked.level, asked.duration.nanoseconds)?;
+        return Ok(StatusCode::OK.into_response());
     }
     let turn = turn(served)?;
     // Asked before the page is written, for it waits for containers and engines.
@@ -91,21 +90,7 @@ async fn handle(served: &Arc<Served>, request: Request) -> Result<HttpResponse, 
             Format::Json => json_text(&response).into_bytes(),
         })
     });
-    Ok(written.await?.transpose()?.answer(accept.name()))
-}
-
-/// Changes how much is logged, for a while. It is the whole process that logs.
-fn set_logging_level(call: &call::SetLoggingLevel) -> Result<HttpResponse, Refusal> {
-    let nanos = u64::try_from(call.duration.nanoseconds).unwrap_or_default();
-    let duration = Duration::from_nanos(nanos).min(MAX_LOGGING_TIME);
-    let change = logging::set(call.level).ok_or_else(|| {
-        Refusal::new(StatusCode::NOT_IMPLEMENTED, "this program's log cannot be changed")
-    })?;
-    tokio::spawn(async move {
-        tokio::time::sleep(duration).await;
-        change.revert();
-    });
-    Ok(StatusCode::OK.into_response())
+    written.await?.transpose()?.answer(accept.name())
 }
 
 /// What can be said of a call without looking.
@@ -212,13 +197,9 @@ fn respond(served: &Served, call: &Call) -> Result<Response, Refusal> {
             get_resource_providers: Some(response::GetResourceProviders::default()),
             ..typed(response::Type::GetResourceProviders)
         },
-        Type::GetAgent => Response {
-            get_agent: Some(response::GetAgent {
-                agent_info: Some(agent_info(served)),
-                ..Default::default()
-            }),
-            ..typed(response::Type::GetAgent)
-        },
+        Type::GetAgent => {
+            Response { get_agent: Some(get_agent(served)), ..typed(response::Type::GetAgent) }
+        }
         other => {
             let text = format!("{} is not supported by this agent", other.as_str_name());
             return Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, text));

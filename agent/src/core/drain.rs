@@ -19,8 +19,8 @@ use mezz_proto::{
 };
 
 use super::{
-    Core, Effects, ExecutorKey, TaskKey, environment::nanoseconds, gone::LONGEST_GRACE,
-    state::KillCause,
+    Change, Core, Effect, Effects, ExecutorKey, TaskKey, environment::nanoseconds,
+    gone::LONGEST_GRACE, state::KillCause,
 };
 
 /// An order to drain that is in force.
@@ -31,15 +31,27 @@ pub(super) struct Draining {
     longest: Duration,
     /// The master was told that nothing is left.
     told: bool,
+    /// When the agent first heard of it.
+    pub(super) since: Time,
 }
 
 impl Core {
     /// Ends every task, and executors with their last one; none is taken in any more.
-    pub(super) fn on_drain(&mut self, now: Time, drain: &mezz::Drain, out: &mut Effects) {
+    /// One that the master only repeats has been in force for a while: `since`.
+    pub(super) fn on_drain(
+        &mut self,
+        now: Time,
+        since: Time,
+        drain: &mezz::Drain,
+        out: &mut Effects,
+    ) {
         let longest = drain.max_grace_period.as_ref().map(nanoseconds);
         let of_executors = longest.unwrap_or(LONGEST_GRACE);
         let number = drain.number;
-        self.draining = Some(Draining { number, longest: of_executors, told: false });
+        self.draining = Some(Draining { number, longest: of_executors, told: false, since });
+        let mezz::Drain { max_grace_period, mark_gone, .. } = *drain;
+        let config = v1::DrainConfig { max_grace_period, mark_gone };
+        out.now.push(Effect::Change(Change::Drain(Some((config, since)))));
         let cause = match drain.mark_gone() {
             true => KillCause::Gone,
             false => KillCause::Drain,

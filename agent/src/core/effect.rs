@@ -12,7 +12,7 @@ use mezz_proto::{
 use thiserror::Error;
 
 use super::{
-    ConnectionId, ExecutorKey, LinkId, SandboxRecord, StoreOp, TaskKey, Token,
+    ConnectionId, ExecutorKey, Intake, LinkId, SandboxRecord, StoreOp, TaskKey, Token,
     check::{Probe, ProbeId},
 };
 use crate::containerizer::{Addressee, ContainerSpec};
@@ -79,6 +79,14 @@ pub enum Effect {
         connection: ConnectionId,
         /// Why, if the peer broke the protocol.
         error: Option<CallError>,
+    },
+    /// Pass on only these updates of what comes on an executor's connection, until the next
+    /// word; [`Intake::Open`] at its start. The others wait, and so does the executor.
+    Intake {
+        /// Which.
+        connection: ConnectionId,
+        /// What may come.
+        intake: Intake,
     },
     /// Start a container; answered by
     /// [`ContainerLaunched`](super::Event::ContainerLaunched) and later
@@ -153,6 +161,8 @@ pub enum Change {
     },
     /// The agent has no master any more.
     Disconnected,
+    /// It drains as its operator wants, since then; or does not any more.
+    Drain(Option<(v1::DrainConfig, Time)>),
     /// There is a new container, or one of an earlier run.
     ContainerAdded(SandboxRecord),
     /// There is a new framework, or its description has changed.

@@ -3,12 +3,12 @@
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use mezz_proto::{
-    ids::{ExecutorId, TaskId},
+    ids::{ExecutorId, FrameworkId, TaskId},
     pages::duration_text,
     v1::{self, command_info, container_info::docker_info::Network, environment::variable, secret},
 };
 
-use super::{Core, admission::is_docker, state::Token};
+use super::{Core, ExecutorKey, admission::is_docker, state::Token};
 use crate::containerizer::Program;
 
 /// The PATH of commands that set none.
@@ -137,6 +137,20 @@ impl Core {
             && !has_own_network(info.container.as_ref())
         {
             set("LIBPROCESS_IP", ip.to_string());
+        }
+        // The default executor tells its tasks (rule 55).
+        if let Inhabitant::Member(id, _) = inhabitant
+            && let Some(ip) = self.options.executor_ip
+            && !has_own_network(container)
+        {
+            let key = ExecutorKey {
+                framework: FrameworkId::from(framework.id.clone().unwrap_or_default()),
+                executor: (*id).clone(),
+            };
+            let pod = self.executors.get(&key).and_then(|pod| pod.info.container.as_ref());
+            if !has_own_network(pod) {
+                set("MESOS_CONTAINER_IP", ip.to_string());
+            }
         }
         set("MESOS_AGENT_ENDPOINT", self.options.api_address.clone());
         set("MESOS_AGENT_ID", agent.clone());

@@ -10,20 +10,11 @@ use mezz_proto::{
         task_status::Source,
     },
 };
-use prost::Message as _;
 
 use super::{
     CallError, Change, ConnectionId, Core, Effect, Effects, ExecutorKey, Proof, TaskKey,
     state::{Home, Stage},
 };
-
-/// Updates of one task that may wait for acknowledgement; an executor that does
-/// not heed them is cut off.
-const MAX_UNACKNOWLEDGED: usize = 256;
-
-/// Bytes that the waiting updates of all tasks of one executor may have, encoded.
-/// As much as one call of an executor may have at most.
-const MAX_UNACKNOWLEDGED_BYTES: usize = 16 << 20;
 
 impl Core {
     pub(super) fn on_executor_call(
@@ -38,20 +29,38 @@ impl Core {
             None if call.r#type() == call::Type::Subscribe => {
                 self.on_subscribe(now, connection, proof, call, out)
             }
-            None => {
-                let key = ExecutorKey {
-                    framework: FrameworkId::from(&call.framework_id),
-                    executor: ExecutorId::from(&call.executor_id),
-                };
-                let early = || CallError::NotAllowed("Executor is not subscribed".to_owned());
-                Err(self.identify(&key, proof).err().unwrap_or_else(early))
-            }
+            None => self.on_lone_call(now, connection, proof, call, out),
             Some(key) => self.on_subscribed_call(now, connection, &key, call, out),
         };
         if let Err(error) = done {
             self.on_executor_disconnected(now, connection);
             out.now.push(Effect::CloseExecutor { connection, error: Some(error) });
         }
+    }
+
+    /// A call that belongs to no stream of events. Once its executor has subscribed it is
+    /// heard all the same, as Mesos does it (rule 54): over HTTP one may be on its way while
+    /// the stream ends. What is to be told of it comes with the next stream.
+    fn on_lone_call(
+        &mut self,
+        now: Time,
+        connection: ConnectionId,
+        proof: &Proof,
+        call: Call,
+        out: &mut Effects,
+    ) -> Result<(), CallError> {
+        let key = ExecutorKey {
+            framework: FrameworkId::from(&call.framework_id),
+            executor: ExecutorId::from(&call.executor_id),
+        };
+        self.identify(&key, proof)?;
+        let known = self.executors.get(&key).is_some_and(|executor| executor.subscribed_once);
+        if !(known && proof.is_apart()) {
+            return Err(CallError::NotAllowed("Executor is not subscribed".to_owned()));
+        }
+        self.on_subscribed_call(now, connection, &key, call, out)?;
+        out.now.push(Effect::CloseExecutor { connection, error: None });
+        Ok(())
     }
 
     fn on_subscribed_call(
@@ -102,7 +111,7 @@ impl Core {
         mut status: TaskStatus,
         out: &mut Effects,
     ) -> Result<(), CallError> {
-        let uuid = check_update(&status).map_err(|text| CallError::Invalid(text.to_owned()))?;
+        let uuid = check_update(key, &status).map_err(CallError::Invalid)?;
         let task_key = key.task(&TaskId::from(&status.task_id));
         let acknowledged = send(
             connection,
@@ -115,6 +124,7 @@ impl Core {
                 ..Event::default()
             },
         );
+        let intake = self.intake(key);
         // What is late, repeated or of no task of this executor is acknowledged
         // all the same, so that it does not come for ever (rule 36).
         if let Some(task) = self.tasks.get_mut(&task_key)
@@ -123,21 +133,15 @@ impl Core {
             && !task.acknowledged.contains(&uuid)
             && !task.updates.iter().any(|update| update.uuid.as_ref() == Some(&uuid))
         {
-            if task.updates.len() >= MAX_UNACKNOWLEDGED {
-                return Err(CallError::NotAllowed(format!(
-                    "task {} has {MAX_UNACKNOWLEDGED} updates that its framework has not \
-                     acknowledged",
-                    task_key.task
-                )));
-            }
-            let (held, more) = (self.backlog.of(key), status.encoded_len());
-            if held.saturating_add(more) > MAX_UNACKNOWLEDGED_BYTES {
-                return Err(CallError::NotAllowed(format!(
-                    "the executor's updates that its framework has not acknowledged have {held} \
-                     bytes, and may have {MAX_UNACKNOWLEDGED_BYTES} at most; this one has {more}"
-                )));
-            }
             task.stage = Stage::Running;
+            if !intake.takes(&status) {
+                // Of a SUBSCRIBE, for others wait before they come here. Not acknowledged, so
+                // the executor keeps it.
+                if let Some(executor) = self.executors.get_mut(key) {
+                    executor.behind = true;
+                }
+                return Ok(());
+            }
             self.say_drained(&task_key, &mut status);
             self.push_update(now, &task_key, status, out);
         }
@@ -265,20 +269,34 @@ impl Core {
     }
 }
 
-/// Rule 37.
-pub(crate) fn check_update(status: &TaskStatus) -> Result<Vec<u8>, &'static str> {
+/// What an executor may say of a task (rule 37), in Mesos' words and order. An end that only
+/// masters know of is refused here, though Mesos takes it.
+pub(crate) fn check_update(key: &ExecutorKey, status: &TaskStatus) -> Result<Vec<u8>, String> {
+    let ExecutorKey { framework, executor } = key;
     let uuid = match &status.uuid {
         Some(uuid) if uuid.len() == 16 => uuid.clone(),
-        Some(_) => return Err("update.status.uuid must have 16 bytes"),
-        None => return Err("update.status.uuid is not set"),
+        Some(_) => return Err("Not a valid UUID".to_owned()),
+        None => return Err("Expecting 'uuid' to be present".to_owned()),
     };
+    if let Some(other) = status.executor_id.as_ref().filter(|id| id.value != executor.as_str()) {
+        return Err(format!(
+            "ExecutorID in Call: {executor} does not match ExecutorID in TaskStatus: {}",
+            other.value
+        ));
+    }
     if status.source != Some(Source::Executor.into()) {
-        return Err("update.status.source must be SOURCE_EXECUTOR");
+        return Err(format!(
+            "Received Call from executor {executor} of framework {framework} with invalid \
+             source, expecting 'SOURCE_EXECUTOR'"
+        ));
     }
     match TaskState::try_from(status.state) {
-        Ok(TaskState::TaskStaging) => Err("update.status.state must not be TASK_STAGING"),
+        Ok(TaskState::TaskStaging) => Err(format!(
+            "Received TASK_STAGING from executor {executor} of framework {framework} which is \
+             not allowed"
+        )),
         Ok(TaskState::TaskUnreachable | TaskState::TaskUnknown | TaskState::TaskGoneByOperator)
-        | Err(_) => Err("update.status.state must be one that an executor can know"),
+        | Err(_) => Err("update.status.state must be one that an executor can know".to_owned()),
         Ok(_) => Ok(uuid),
     }
 }

@@ -202,6 +202,7 @@ impl Core {
             connection: None,
             subscribed_once: false,
             proven: false,
+            behind: false,
             pending: VecDeque::new(),
             tasks: BTreeSet::new(),
             doom: None,

@@ -1,7 +1,7 @@
 //! Ending tasks, executors and frameworks on request (behaviour rules 39, 42
 //! and 59).
 
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
 use mezz_proto::{
     ids::{ExecutorId, FrameworkId, TaskId},
@@ -238,12 +238,9 @@ impl Core {
                 self.forget_task(&key, out);
                 continue;
             }
-            let updates = std::mem::take(&mut task.updates);
             task.retry = None;
-            if let Some(executor) = key.charged(&task.home) {
-                self.backlog.take(&executor, &updates);
-            }
             let home = task.home.clone();
+            self.change_updates(&key, out, VecDeque::clear);
             self.timers.cancel(&Timer::Retry(key.clone()));
             // An executor ends its own tasks when it is told to shut down.
             if home.container().is_some() {

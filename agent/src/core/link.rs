@@ -6,6 +6,7 @@ use mezz_proto::{
     LINK_PROTOCOL,
     ids::{AgentId, FrameworkId},
     mezz::v1::{self as mezz, agent_message, master_message},
+    pages::AGENT_CAPABILITIES,
     time::Time,
     v1,
 };
@@ -172,8 +173,12 @@ impl Core {
             Message::UpdateFramework(update) => {
                 self.on_update_framework(now, update.framework, out);
             }
-            Message::Drain(drain) => self.on_drain(now, &drain, out),
-            Message::Reactivate(_) => self.draining = None,
+            Message::Drain(drain) => self.on_drain(now, now, &drain, out),
+            Message::Reactivate(_) => {
+                if self.draining.take().is_some() {
+                    out.now.push(Effect::Change(Change::Drain(None)));
+                }
+            }
             Message::Registered(_) | Message::Refused(_) => {}
         }
     }
@@ -204,7 +209,7 @@ impl Core {
             return;
         }
         self.agent_id = Some(id.clone());
-        self.draining = None;
+        let drained = self.draining.take();
         out.persist.push(StoreOp::PutAgent(Box::new(self.agent_info())));
         let silence =
             Duration::from_millis(registered.ping_interval_ms).saturating_mul(MISSED_PINGS);
@@ -215,8 +220,13 @@ impl Core {
         for framework in &registered.completed_frameworks {
             self.shutdown_framework(now, &FrameworkId::from(framework), out);
         }
-        if let Some(drain) = &registered.drain {
-            self.on_drain(now, drain, out);
+        match &registered.drain {
+            Some(drain) => {
+                let since = drained.map_or(now, |drained| drained.since);
+                self.on_drain(now, since, drain, out);
+            }
+            None if drained.is_some() => out.now.push(Effect::Change(Change::Drain(None))),
+            None => {}
         }
         self.send_all(now, out);
         // Behind the updates of their tasks, as ever.
@@ -259,19 +269,15 @@ impl Core {
     }
 
     fn description(&self) -> mezz::AgentDescription {
-        use v1::agent_info::{Capability, capability::Type};
-        let capability = |capability: Type| Capability { r#type: Some(capability.into()) };
+        let capability = |one: v1::agent_info::capability::Type| v1::agent_info::Capability {
+            r#type: Some(one.into()),
+        };
         mezz::AgentDescription {
             agent: self.agent_info(),
             version: self.options.version.clone(),
             protocol: LINK_PROTOCOL,
             boot_id: self.options.boot_id.clone(),
-            capabilities: vec![
-                capability(Type::MultiRole),
-                capability(Type::HierarchicalRole),
-                capability(Type::ReservationRefinement),
-                capability(Type::TaskResourceLimits),
-            ],
+            capabilities: AGENT_CAPABILITIES.map(capability).to_vec(),
             api_address: self.options.api_address.clone(),
         }
     }

@@ -54,6 +54,7 @@ use self::{
     timers::{Timer, Timers},
 };
 pub use self::{
+    backlog::Intake,
     check::{Answer, NoAnswer, Probe, ProbeId},
     effect::{CallError, Change, Effect, Effects, Launch},
     event::{ConnectionId, Event, LinkId},

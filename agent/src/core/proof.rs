@@ -7,23 +7,31 @@ use super::{CallError, Core, ExecutorKey, Token};
 pub struct Proof {
     token: Option<Token>,
     local: bool,
+    /// It came by itself, and not on the connection that the executor hears on.
+    apart: bool,
 }
 
 impl Proof {
     /// Of a connection that shows this token.
     pub fn token(token: impl Into<String>) -> Self {
-        Self { token: Some(Token(token.into())), local: false }
+        Self { token: Some(Token(token.into())), local: false, apart: false }
     }
 
     /// Of an HTTP call: with the token that it shows, if any, and whether it came from the
     /// agent's own machine.
     pub(crate) fn http(token: Option<String>, local: bool) -> Self {
-        Self { token: token.map(Token), local }
+        Self { token: token.map(Token), local, apart: true }
     }
 
     /// The token, if one was shown. It may be anybody's.
     pub(crate) fn given(&self) -> Option<&str> {
         self.token.as_ref().map(|token| &*token.0)
+    }
+
+    /// Whether the call is heard while the executor hears nothing: over HTTP each call comes
+    /// by itself, before the end of the stream of events has reached the executor or after.
+    pub(super) fn is_apart(&self) -> bool {
+        self.apart
     }
 
     /// Whether somebody who shows this is heard at all: Mesos' executors show a token only

@@ -151,6 +151,7 @@ impl Core {
             connection: None,
             subscribed_once: subscribed,
             proven: record.proven.unwrap_or_default(),
+            behind: false,
             pending: Default::default(),
             tasks: BTreeSet::new(),
             doom,

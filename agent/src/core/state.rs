@@ -332,6 +332,8 @@ pub(super) struct Executor {
     pub(super) subscribed_once: bool,
     /// It has shown its token: nobody is it without, from then on.
     pub(super) proven: bool,
+    /// Updates of it were not taken, for too many wait for its framework.
+    pub(super) behind: bool,
     pub(super) pending: VecDeque<Pending>,
     /// Live tasks, those in `pending` included.
     pub(super) tasks: BTreeSet<TaskId>,

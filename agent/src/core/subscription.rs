@@ -13,7 +13,7 @@ use mezz_proto::{
 };
 
 use super::{
-    CallError, ConnectionId, Core, Effect, Effects, ExecutorKey, Proof, TaskKey,
+    CallError, ConnectionId, Core, Effect, Effects, ExecutorKey, Intake, Proof, TaskKey,
     environment::RECOVERY_TIMEOUT,
     executor::{check_update, send},
     state::Stage,
@@ -75,7 +75,7 @@ impl Core {
         // one must not cost an executor its connection, nor stop its deadline.
         let subscribe = call.subscribe.unwrap_or_default();
         for update in &subscribe.unacknowledged_updates {
-            check_update(&update.status).map_err(|text| {
+            check_update(&key, &update.status).map_err(|text| {
                 CallError::Invalid(format!("subscribe.unacknowledged_updates: {text}"))
             })?;
         }
@@ -83,6 +83,7 @@ impl Core {
         let changed = !executor.subscribed_once || shown && !executor.proven;
         executor.subscribed_once = true;
         executor.proven |= shown;
+        executor.behind = false;
         let subscribed = event::Subscribed {
             executor_info: executor.info.clone(),
             framework_info: framework.unwrap_or_default(),
@@ -107,6 +108,9 @@ impl Core {
                 ..Event::default()
             },
         ));
+        if self.intake(&key) != Intake::default() {
+            self.tell_intake(&key, out);
+        }
         for update in subscribe.unacknowledged_updates {
             self.on_update(now, connection, &key, update.status, out)?;
         }

@@ -104,12 +104,7 @@ impl Core {
         out.now.push(updated(key, &mut status));
         // Nobody listens to the tasks of a removed framework.
         if !self.is_shutting_down(&key.framework) {
-            if let Some(task) = self.tasks.get_mut(key) {
-                if let Some(executor) = key.charged(&task.home) {
-                    self.backlog.add(executor, [&status]);
-                }
-                task.updates.push_back(status);
-            }
+            self.change_updates(key, out, |updates| updates.push_back(status));
             self.persist_state(key, out);
             self.send_head(now, key, out);
         }
@@ -272,14 +267,12 @@ impl Core {
         if !matches {
             return;
         }
-        let head = task.updates.pop_front();
-        if let Some(executor) = key.charged(&task.home) {
-            self.backlog.take(&executor, &head);
-        }
         remember(&mut task.acknowledged, ack.uuid.clone());
         task.retry = None;
-        let done = task.updates.is_empty() && !task.is_live();
+        let done = task.updates.len() == 1 && !task.is_live();
         self.timers.cancel(&Timer::Retry(key.clone()));
+        self.change_updates(&key, out, VecDeque::pop_front);
+        self.catch_up(now, &key, out);
         if done {
             self.forget_task(&key, out);
         } else {
@@ -290,11 +283,9 @@ impl Core {
 
     /// Takes the task out of all tables, and its framework with the last one.
     pub(super) fn forget_task(&mut self, key: &TaskKey, out: &mut Effects) {
+        self.change_updates(key, out, VecDeque::clear);
         let Some(task) = self.tasks.remove(key) else { return };
         debug_assert!(!task.is_live());
-        if let Some(executor) = key.charged(&task.home) {
-            self.backlog.take(&executor, &task.updates);
-        }
         self.timers.cancel(&Timer::Retry(key.clone()));
         out.persist.push(StoreOp::RemoveTask(key.clone()));
         out.now.push(Effect::Change(Change::TaskForgotten(key.clone())));

@@ -16,6 +16,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use mezz_http::Room;
 use mezz_proto::{mezz::v1::AgentMessage, time::Time};
 use thiserror::Error;
 use tokio::{net::TcpListener, sync::mpsc};
@@ -23,7 +24,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{collect::Collector, monitor::Monitor, owner::Owner, registry::Registry};
 use crate::{
-    api::{self, About, Bodies, Index, Pages, Peer, Roster, Served},
+    api::{self, About, Index, Pages, Peer, Rooms, Roster, Served, Turn},
     containerizer::{self, ContainerError},
     core::{ConnectionId, Event, LinkId},
     fetcher,
@@ -47,6 +48,9 @@ const CLEANUPS: usize = 3;
 pub(crate) enum Input {
     /// For the core itself.
     Core(Event),
+    /// An executor's call, with what it holds until it is taken: room of its body, if it
+    /// came by itself, and its turn, if it is an update.
+    Call { event: Event, room: Option<Room>, turn: Option<Turn> },
     /// A connection to a master.
     LinkUp {
         link: LinkId,
@@ -181,8 +185,7 @@ pub async fn serve(
         inputs: inputs.clone(),
         executor_queue: queue,
         authenticate_executors: options.authenticate_http_executors,
-        executor_bodies: Bodies::of_executors(),
-        operator_bodies: Bodies::of_operators(),
+        rooms: Rooms::default(),
         stop: stop.clone(),
     });
     let link =
@@ -219,12 +222,11 @@ pub async fn serve(
     };
     let owner = Owner::new(started.core, started.writer, containers, index, roster, metrics);
     tasks.spawn(link::run(link, inputs, stop.clone()));
-    let api = tasks.spawn({
+    tasks.spawn({
         let stop = stop.clone();
         async move {
-            let ended = api::serve(listener, served).await;
+            api::serve(listener, served).await;
             stop.cancel();
-            ended
         }
     });
     tracing::info!(address = %local, containment = started.containerizer.name(), "agent started");
@@ -233,12 +235,7 @@ pub async fn serve(
     tasks.close();
     tasks.wait().await;
     tracing::info!("agent stopped");
-    match api.await {
-        Ok(Err(source)) if ended.is_ok() => {
-            Err(AgentError::Io { doing: "serving the agent's port", source })
-        }
-        _ => ended,
-    }
+    ended
 }
 
 /// Ends and removes every container that an agent with these options left

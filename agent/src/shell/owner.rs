@@ -145,6 +145,10 @@ impl Owner {
                 }
                 self.take(event).await;
             }
+            Input::Call { event, room, turn } => {
+                self.take(event).await;
+                drop((room, turn));
+            }
             Input::LinkUp { link, master, sender, close } => {
                 tracing::debug!(%master, "linked");
                 self.master = Some(Master { link, sender, close });
@@ -222,6 +226,11 @@ impl Owner {
                     tracing::warn!(?connection, "an executor reads too slowly, or is gone");
                     self.executors.remove(&connection);
                     self.feed_back(Event::ExecutorDisconnected { connection });
+                }
+            }
+            Effect::Intake { connection, intake } => {
+                if let Some(peer) = self.executors.get(&connection) {
+                    peer.take_in(intake);
                 }
             }
             Effect::CloseExecutor { connection, error } => {

@@ -87,9 +87,11 @@ impl FakeMaster {
         let service = Service { hear, links: Arc::clone(&links), link: Arc::clone(&link) };
         let stop = CancellationToken::new();
         let stopped = stop.clone().cancelled_owned();
+        // As the real one.
+        let service = AgentLinkServer::new(service).max_decoding_message_size(64 << 20);
         tokio::spawn(
             tonic::transport::Server::builder()
-                .add_service(AgentLinkServer::new(service))
+                .add_service(service)
                 .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stopped),
         );
         let acknowledged = Mutex::default();

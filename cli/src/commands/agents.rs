@@ -188,6 +188,7 @@ mod tests {
             tasks: 3,
             drain: None,
             deactivated: None,
+            drain_start_time: None,
         };
         vec![
             agent("8d5d0f6c-S1", "web2", Status::Unreachable),

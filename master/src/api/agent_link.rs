@@ -1,7 +1,10 @@
 //! What agents speak.
 
 use axum::{Router, routing::post};
-use mezz_proto::mezz::v1::{AgentMessage, MasterMessage};
+use mezz_proto::{
+    mezz::v1::{AgentMessage, MasterMessage},
+    weight,
+};
 
 use super::stream::{Kind, open_stream};
 use crate::{
@@ -9,22 +12,22 @@ use crate::{
     shell::{
         dispatch::Peer,
         handle::{CoreHandle, Line},
-        limits::{AGENT_OUTBOX_BYTES, MAX_AGENT_MESSAGE_BYTES},
+        limits::{AGENT_OUTBOX_BYTES, HEAD_WAIT, MAX_AGENT_MESSAGE_BYTES},
     },
 };
 
 pub(super) static AGENTS: Kind<AgentMessage, MasterMessage> = Kind {
     largest: MAX_AGENT_MESSAGE_BYTES,
     outbox: AGENT_OUTBOX_BYTES,
-    // An agent's messages may be larger than all else, and say much in few bytes.
-    check: |_| Ok(()),
+    check: weight::check_of_agent,
     line: Line::Agents,
+    head_waits: HEAD_WAIT,
     to_peer: Peer::Agent,
     to_event: |connection, message| Event::AgentMessage { connection, message },
 };
 
 /// The gRPC service `AgentLink`.
 pub fn routes(core: CoreHandle) -> Router {
-    let connect = move |request| std::future::ready(open_stream(core.clone(), &AGENTS, request));
+    let connect = move |request| open_stream(core.clone(), &AGENTS, request);
     Router::new().route("/mezz.v1.AgentLink/Connect", post(connect))
 }

@@ -17,7 +17,9 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use crate::shell::limits::{ANSWER_PIECE, SLOWEST_READER, UNREAD_TIMEOUT};
+use mezz_http::limits::UNREAD_TIMEOUT;
+
+use crate::shell::limits::{ANSWER_PIECE, SLOWEST_READER};
 
 /// Room for made answers that are not read yet. Cheap to clone.
 #[derive(Clone, Debug)]

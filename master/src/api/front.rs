@@ -1,12 +1,6 @@
 //! What a request meets: the leader's services, or a standby that says who leads.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use axum::{Router, body::Body, extract::Request, http::Response, response::IntoResponse};
 use mezz_proto::{
@@ -16,8 +10,8 @@ use mezz_proto::{
 };
 use rand::RngExt;
 use tokio::{
-    sync::watch,
-    time::{Instant, timeout},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    time::{Instant, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, codegen::Service, server::UnaryService};
@@ -28,7 +22,10 @@ use super::{
     redirect::to_leader,
     server::Identity,
 };
-use crate::shell::{limits::HELD_PACE, metrics::Metrics};
+use crate::shell::{
+    limits::{HELD_AT_ONCE, LONGEST_HELD},
+    metrics::Metrics,
+};
 
 /// A stream that is asked for while no leader is known waits so long for one: all who
 /// wait for a leader hear of it when it is there, rather than asking again and again.
@@ -59,25 +56,24 @@ impl Role {
     }
 }
 
-/// Lets those in who waited for this master to lead, one after the other: thousands
-/// that wake in the same instant would keep everything else from running.
+/// Lets those in who waited for this master to lead, as fast as they are answered: thousands
+/// that come in the same instant would keep everything else from running.
 #[derive(Debug)]
 struct Doors {
-    opened: Instant,
-    /// How many have come to each of [`STREAMS`].
-    come: [AtomicU32; STREAMS.len()],
+    /// How many may come at the same time to each of [`STREAMS`].
+    places: [Arc<Semaphore>; STREAMS.len()],
 }
 
 impl Doors {
     fn open() -> Arc<Self> {
-        Arc::new(Self { opened: Instant::now(), come: Default::default() })
+        Arc::new(Self { places: STREAMS.map(|_| Arc::new(Semaphore::new(HELD_AT_ONCE))) })
     }
 
-    /// Waits for one's turn among those who waited for the same.
-    async fn pass(&self, stream: usize) {
-        let Some(come) = self.come.get(stream) else { return };
-        let before = come.fetch_add(1, Ordering::Relaxed);
-        tokio::time::sleep_until(self.opened + HELD_PACE * before).await;
+    /// Waits for a place among those who waited for the same, first come, first served. It is
+    /// kept until the answer has begun. There may be none in time.
+    async fn pass(&self, stream: usize, by: Instant) -> Option<OwnedSemaphorePermit> {
+        let place = self.places.get(stream)?.clone().acquire_owned();
+        timeout_at(by, place).await.ok()?.ok()
     }
 }
 
@@ -156,6 +152,7 @@ impl Front {
         let Some(stream) = STREAMS.iter().position(|stream| *stream == path) else {
             return not_leading(leader.as_deref());
         };
+        let came = Instant::now();
         let hold = self.hold.mul_f64(1.0 + HOLD_SPREAD * rand::rng().random::<f64>());
         let tried = request.headers().get(TRIED_KEY).and_then(|v| v.to_str().ok());
         let mut roles = self.role.subscribe();
@@ -163,7 +160,7 @@ impl Front {
         let news = self.stop.run_until_cancelled(timeout(hold, news)).await;
         match news {
             Some(Ok(Ok(Role::Leads(router, doors)))) => {
-                doors.pass(stream).await;
+                let _place = doors.pass(stream, came + LONGEST_HELD).await;
                 led(router, request).await
             }
             Some(Ok(Ok(Role::StandsBy(leader)))) => not_leading(leader.as_deref()),

@@ -1,7 +1,9 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use axum::{
     body::to_bytes,
     http::{StatusCode, header},
-    routing::get,
+    routing::{get, post},
 };
 use mezz_proto::mezz::v1 as mezz;
 use prost::Message;
@@ -129,33 +131,49 @@ async fn who_waits_at_the_next_leader_is_served_by_it() {
 }
 
 /// A crowd that waited is let in bit by bit, but a framework does not stand behind agents.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn who_waits_at_the_next_leader_is_not_served_in_one_instant() {
-    const CROWD: u32 = 2_000;
+    const AGENT: &str = "/mezz.v1.AgentLink/Connect";
+    const CROWD: usize = 2 * HELD_AT_ONCE + 500;
     let front = patient();
     let wait_at = |path: &'static str| {
         let front = front.clone();
         tokio::spawn(async move { front.answer(grpc(path, None)).await.status() })
     };
-    let crowd: Vec<_> = (0..CROWD).map(|_| wait_at("/mezz.v1.AgentLink/Connect")).collect();
+    let crowd: Vec<_> = (0..CROWD).map(|_| wait_at(AGENT)).collect();
     let framework = wait_at(STREAM);
-    while front.role.receiver_count() <= CROWD as usize {
+    while front.role.receiver_count() <= CROWD {
         tokio::task::yield_now().await;
     }
-    let (began, served) = (Instant::now(), Arc::new(AtomicU32::new(0)));
-    let count = served.clone();
-    front.lead(Router::new().fallback(move || {
-        // The framework is one more.
-        let before = count.fetch_add(1, Ordering::Relaxed);
-        assert!(HELD_PACE * before.saturating_sub(1) <= began.elapsed(), "{before}");
-        async { "served" }
+    // Agents get their answers one by one, as `go` grows.
+    let (come, go) = (Arc::new(AtomicUsize::new(0)), Arc::new(Semaphore::new(0)));
+    let (count, answers) = (come.clone(), go.clone());
+    front.lead(Router::new().route(STREAM, post(|| async { "served" })).fallback(move || {
+        count.fetch_add(1, Ordering::Relaxed);
+        let answers = answers.clone();
+        async move { answers.acquire_owned().await.unwrap().forget() }
     }));
+    // While all places of agents are taken.
     framework.await.unwrap();
-    assert!(served.load(Ordering::Relaxed) < CROWD);
-    for waiting in crowd {
-        assert_eq!(waiting.await.unwrap(), StatusCode::OK);
+    for answered in [0, 1, 700, CROWD - HELD_AT_ONCE - 1] {
+        go.add_permits(answered - served(&crowd));
+        while served(&crowd) < answered || come.load(Ordering::Relaxed) < HELD_AT_ONCE + answered {
+            tokio::task::yield_now().await;
+        }
+        for _ in 0..1_000 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(come.load(Ordering::Relaxed), HELD_AT_ONCE + answered);
     }
-    assert!(began.elapsed() >= HELD_PACE * (CROWD - 1), "{:?}", began.elapsed());
+    // The last one would not wait much longer.
+    tokio::time::advance(LONGEST_HELD).await;
+    while come.load(Ordering::Relaxed) < CROWD {
+        tokio::task::yield_now().await;
+    }
+}
+
+fn served<T>(crowd: &[tokio::task::JoinHandle<T>]) -> usize {
+    crowd.iter().filter(|waiting| waiting.is_finished()).count()
 }
 
 #[tokio::test]

@@ -45,7 +45,12 @@ async fn index(State(api): State<Arc<Api>>) -> String {
     format!(
         "Mezz master {} at {}{cluster}\n\
          id {}\n\n\
-         This port serves gRPC (mezz.v1.Scheduler, mezz.v1.AgentLink, mezz.v1.Operator) and:\n\
+         This port serves\n\
+         \x20 gRPC: mezz.v1.Scheduler, mezz.v1.AgentLink, mezz.v1.Operator\n\
+         \x20 Mesos' v1 HTTP API: POST /api/v1/scheduler (frameworks), POST /api/v1 (operators)\n\
+         \x20 Mesos' pages: /state /state-summary /slaves /frameworks /tasks /roles /weights\n\
+         \x20   /flags /metrics/snapshot /redirect; POST /teardown; all but the metrics also under\n\
+         \x20   /master\n\
          \x20 /health   200 while the master answers\n\
          \x20 /version  what it was built from\n\
          \x20 /metrics  for Prometheus\n\n\

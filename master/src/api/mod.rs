@@ -1,11 +1,9 @@
 //! The network side: gRPC services and a few HTTP pages, all on one port.
 
 mod agent_link;
-mod body;
 mod delivery;
 mod front;
 mod http;
-mod listener;
 mod messages;
 mod operator;
 mod operator_http;
@@ -19,7 +17,6 @@ mod server;
 mod stream;
 
 pub use front::Front;
-pub use listener::serve_api;
 pub use server::{Api, Identity, leader_routes};
 
 use tonic::Status;

@@ -176,4 +176,12 @@ impl Operator for OperatorService {
         self.order(OperatorCommand::ReactivateAgent(request.into_inner())).await?;
         Ok(Response::new(ReactivateAgentResponse {}))
     }
+
+    async fn mark_agent_gone(
+        &self,
+        request: Request<MarkAgentGoneRequest>,
+    ) -> Reply<MarkAgentGoneResponse> {
+        self.order(OperatorCommand::MarkAgentGone(request.into_inner().agent_id)).await?;
+        Ok(Response::new(MarkAgentGoneResponse {}))
+    }
 }

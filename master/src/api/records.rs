@@ -4,11 +4,12 @@ use std::convert::Infallible;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{FutureExt, Stream, StreamExt, stream};
+use mezz_http::limits::INLINE_JSON_BYTES;
 use mezz_proto::{media::Format, recordio};
 use prost::{Message, Name};
 
 use crate::shell::{
-    limits::{INLINE_JSON_BYTES, RECORDS_PIECE},
+    limits::RECORDS_PIECE,
     outbox::{OutboxStream, Weigh},
 };
 

@@ -1,5 +1,7 @@
 //! What frameworks speak.
 
+use std::time::Duration;
+
 use axum::{Router, routing::post};
 use mezz_proto::{
     v1::scheduler::{Call, Event as SchedulerEvent},
@@ -19,15 +21,16 @@ use crate::{
 pub(super) static FRAMEWORKS: Kind<Call, SchedulerEvent> = Kind {
     largest: MAX_CALL_BYTES,
     outbox: SCHEDULER_OUTBOX_BYTES,
-    check: |bytes| weight::check::<Call>(bytes, bytes.len()),
+    check: weight::check::<Call>,
     line: Line::Frameworks,
+    // Few come, and some may want the head before they say anything.
+    head_waits: Duration::ZERO,
     to_peer: Peer::Scheduler,
     to_event: |connection, call| Event::SchedulerCall { connection, call },
 };
 
 /// The gRPC service `Scheduler`.
 pub fn routes(core: CoreHandle) -> Router {
-    let subscribe =
-        move |request| std::future::ready(open_stream(core.clone(), &FRAMEWORKS, request));
+    let subscribe = move |request| open_stream(core.clone(), &FRAMEWORKS, request);
     Router::new().route("/mezz.v1.Scheduler/Subscribe", post(subscribe))
 }

@@ -16,6 +16,7 @@ use axum::{
     routing::any,
 };
 use futures_util::StreamExt;
+use mezz_http::{Room, limits::INLINE_JSON_BYTES, post};
 use mezz_proto::{
     media::Format,
     v1::scheduler::{
@@ -27,15 +28,14 @@ use mezz_proto::{
 use prost::Message;
 use tonic::{Code, Status};
 
-use super::{body, records::records, refusal::Refusal, stream};
+use super::{records::records, refusal::Refusal, stream};
 use crate::{
     core::{CallError, CallReply, ConnectionId, Event, check_request},
     shell::{
-        bodies::Room,
         core_loop::Input,
         dispatch::{Peer, SchedulerOutbox},
         handle::{CoreHandle, Line, Stopped},
-        limits::{INLINE_JSON_BYTES, MAX_CALL_BYTES, SCHEDULER_OUTBOX_BYTES},
+        limits::{MAX_CALL_BYTES, SCHEDULER_OUTBOX_BYTES},
         lone_call::{CallRefused, NotAllowed, StreamId},
         outbox::{Outbox, OutboxStream},
     },
@@ -61,9 +61,8 @@ async fn answer(State(core): State<CoreHandle>, request: Request) -> Response {
 
 /// In Mesos' order of checks (rule 2).
 async fn handle(core: CoreHandle, request: Request) -> Result<Response, Refusal> {
-    let (parts, body, format) = body::post(request).await?;
-    let bodies = core.call_bodies();
-    let (call, room) = body::read::<Call>(bodies, body, MAX_CALL_BYTES, format).await?;
+    let (parts, body, format) = post(request).await?;
+    let (call, room) = core.call_bodies().read::<Call>(body, format, MAX_CALL_BYTES).await?;
     let kind = check_request(&call)
         .map_err(|text| Refusal::bad(format!("Failed to validate scheduler::Call: {text}")))?;
     // Rule 4: the others have nothing to say in a form.
@@ -86,8 +85,7 @@ async fn handle(core: CoreHandle, request: Request) -> Result<Response, Refusal>
 }
 
 fn accepted(headers: &HeaderMap) -> Result<Format, Refusal> {
-    let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    Ok(Format::accepted(values)?)
+    Ok(Format::accepted(headers.get_all(header::ACCEPT).iter().map(header::HeaderValue::as_bytes))?)
 }
 
 /// Rule 5.
@@ -121,7 +119,7 @@ async fn answered(
                     StatusCode::BAD_REQUEST
                 }
             };
-            Err(Refusal(code, why.to_string()))
+            Err(Refusal::new(code, why.to_string()))
         }
         Err(CallRefused::Refused(_)) if kind == Type::Unknown => Err(Refusal::not_implemented()),
         Err(CallRefused::Refused(why)) => {
@@ -130,7 +128,7 @@ async fn answered(
                 CallError::NotAllowed(_) => StatusCode::FORBIDDEN,
                 CallError::LimitReached(_) => StatusCode::SERVICE_UNAVAILABLE,
             };
-            Err(Refusal(code, why.to_string()))
+            Err(Refusal::new(code, why.to_string()))
         }
     }
 }
@@ -163,7 +161,7 @@ fn of_status(status: &Status) -> Refusal {
         Code::FailedPrecondition => StatusCode::FORBIDDEN,
         _ => StatusCode::SERVICE_UNAVAILABLE,
     };
-    Refusal(code, status.message().to_owned())
+    Refusal::new(code, status.message())
 }
 
 /// A subscription, from its call to its end.

@@ -1,6 +1,6 @@
 //! What both kinds of streams share: a task that reads, a queue that is written.
 
-use std::sync::Arc;
+use std::{future::Future, sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -40,26 +40,44 @@ pub struct Kind<In, Out> {
     pub check: fn(&[u8]) -> Result<(), TooMany>,
     /// Where it waits for its turn to be admitted.
     pub line: Line,
+    /// For how long the head of the answer waits for the first message.
+    pub head_waits: Duration,
     /// A peer of the outbox.
     pub to_peer: fn(Arc<Outbox<Out>>) -> Peer,
     /// An event of a message.
     pub to_event: fn(ConnectionId, Box<In>) -> Event,
 }
 
-/// Begins a stream: its reader runs as a task, and the response is what goes out.
+/// Begins a stream: its reader runs as a task, and the response is what goes out. It is there
+/// when there is something to say, or after [`Kind::head_waits`]: head and message are then one
+/// write to the socket, and wake the peer once.
 pub fn open_stream<In, Out>(
     core: CoreHandle,
     kind: &'static Kind<In, Out>,
     request: Request,
-) -> Response<Body>
+) -> impl Future<Output = Response<Body>> + Send + use<In, Out>
 where
     In: Message + Default + 'static,
     Out: Weigh + Message + Unpin + 'static,
 {
     let outbox = Outbox::new(kind.outbox);
-    let outgoing = OutboxStream::new(outbox.clone());
+    let mut outgoing = OutboxStream::new(outbox.clone());
     let incoming = Messages::new(request.into_body(), kind.largest);
     tokio::spawn(run(core, kind, incoming, outbox));
+    async move {
+        if !kind.head_waits.is_zero() {
+            // Late is as good as in time.
+            let _ = timeout(kind.head_waits, outgoing.ready()).await;
+        }
+        answer::<In, Out>(outgoing)
+    }
+}
+
+fn answer<In, Out>(outgoing: OutboxStream<Out>) -> Response<Body>
+where
+    In: Message + Default + 'static,
+    Out: Weigh + Message + Unpin + 'static,
+{
     let body = EncodeBody::new_server(
         LeanCodec::<Out, In>::default().encoder(),
         outgoing,

@@ -9,6 +9,7 @@ use mezz_proto::{
     resources::Resources,
     v1,
 };
+use prost::Message;
 
 /// One change of state.
 // Effects hold it boxed, so its size is that of what it says.
@@ -29,7 +30,7 @@ pub enum Change {
     /// A framework that had ended is forgotten.
     FrameworkRemoved(FrameworkId),
     /// A task is new or changed.
-    Task(v1::Task),
+    Task(ShownTask),
     /// A task's record is dropped.
     TaskRemoved(FrameworkId, TaskId),
     /// An executor is new on an agent, or holds something else: what it holds
@@ -44,4 +45,34 @@ pub enum Change {
     OfferRemoved(OfferId),
     /// A role's weight was set.
     Weight(String, f64),
+}
+
+/// A task for readers. Its record is encoded: decoded it takes several times as much, and it
+/// would be another thread that has to take all of that apart.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ShownTask {
+    /// Whose.
+    pub framework: FrameworkId,
+    /// Unique in its framework.
+    pub id: TaskId,
+    /// Where.
+    pub agent: AgentId,
+    /// The newest.
+    pub state: v1::TaskState,
+    /// Its last update is not acknowledged.
+    pub waits: bool,
+    /// What it holds while its state says that it holds anything.
+    pub resources: Arc<Resources>,
+    /// The role that it is charged to.
+    pub role: Arc<str>,
+    /// The whole [`v1::Task`].
+    pub record: Arc<[u8]>,
+}
+
+impl ShownTask {
+    /// The record again.
+    pub fn decode(&self) -> v1::Task {
+        // The bytes are our own.
+        v1::Task::decode(&*self.record).unwrap_or_default()
+    }
 }

@@ -46,7 +46,7 @@ use mezz_proto::{
     time::Time,
 };
 
-pub use change::Change;
+pub use change::{Change, ShownTask};
 pub use effect::{CallError, CallReply, Effect, Effects, OperatorError, OperatorReply};
 pub use event::{ConnectionId, Event, OperatorCommand, RequestId};
 pub use frameworks::{Standing, master_info};

@@ -125,6 +125,7 @@ impl Core {
             link,
             duty,
             drain_order: 0,
+            drain_started: None,
             emptied: false,
             heard: false,
             attempt: None,

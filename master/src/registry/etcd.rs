@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use etcd_client::KeyValue;
 use prost::Message;
+use tracing::error;
 
 use super::{Registry, RegistryError, RegistryOp, RegistrySnapshot, agent_key, framework_key};
 use crate::{
@@ -11,6 +12,10 @@ use crate::{
     election::{Change, Fenced, FencedError, Tenure},
     etcd::Etcd,
 };
+
+/// Longest value of a key, in bytes: less than etcd takes in one request unless told
+/// otherwise (`--max-request-bytes`, 1.5 MiB), and more than any record of the core's.
+const MAX_VALUE: usize = 1280 << 10;
 
 /// The registry of the master that leads.
 #[derive(Debug)]
@@ -97,6 +102,16 @@ impl EtcdRegistry {
     }
 }
 
+/// The core's bounds are narrower. If one were missing, etcd would refuse the record of every
+/// leader, and none could go on: then this record alone is lost.
+fn fits((key, value): &Change) -> bool {
+    let bytes = value.as_ref().map_or(0, Vec::len);
+    if bytes > MAX_VALUE {
+        error!(key, bytes, most = MAX_VALUE, "a record is too long for etcd; it is not written");
+    }
+    bytes <= MAX_VALUE
+}
+
 impl Registry for EtcdRegistry {
     async fn load(&mut self) -> Result<RegistrySnapshot, RegistryError> {
         let keys = self.fenced.keys();
@@ -115,7 +130,20 @@ impl Registry for EtcdRegistry {
     /// The last operation on each record counts; transactions are made in the order
     /// of the rest. When this fails, a part may be written: whole records, in order.
     async fn apply(&mut self, ops: Vec<RegistryOp>) -> Result<(), RegistryError> {
-        let changes = ops.into_iter().map(|op| self.change(op)).collect();
+        let changes = ops.into_iter().map(|op| self.change(op)).filter(fits).collect();
         Ok(self.fenced.apply(changes).await?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_that_etcd_would_refuse_is_not_written() {
+        let put = |bytes| ("/mezz/frameworks/f".to_owned(), Some(vec![0; bytes]));
+        assert!(fits(&put(crate::core::MAX_RECORD_BYTES + 16_384)));
+        assert!(!fits(&put(3 << 20)));
+        assert!(fits(&("/mezz/frameworks/f".to_owned(), None)));
     }
 }

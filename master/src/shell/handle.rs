@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use mezz_http::{Bodies, Room, Settings};
 use mezz_proto::v1::scheduler::Call;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
@@ -15,12 +16,11 @@ use tokio::{
 };
 
 use super::{
-    bodies::{Bodies, Room},
     core_loop::Input,
     dispatch::Answer,
     limits::{
         ADMISSION_BYTES, AGENT_ADMISSIONS, CALL_BODIES_KIB, CORE_QUEUE, FRAMEWORK_ADMISSIONS,
-        OPERATOR_BODIES_KIB,
+        OPERATOR_BODIES_KIB, ROOM_TIMEOUT,
     },
     lone_call::{CallAnswer, LoneCall},
 };
@@ -62,6 +62,10 @@ pub struct CoreHandle {
     operator_bodies: Bodies,
 }
 
+fn bodies(kib: usize) -> Bodies {
+    Bodies::new(Settings { small_kib: kib, large_kib: kib, patience: ROOM_TIMEOUT })
+}
+
 impl CoreHandle {
     /// With the loop's end of the queue.
     pub fn new() -> (Self, mpsc::Receiver<Input>) {
@@ -72,8 +76,8 @@ impl CoreHandle {
             connections: Arc::new(AtomicU64::new(0)),
             frameworks: line(FRAMEWORK_ADMISSIONS),
             agents: line(AGENT_ADMISSIONS),
-            call_bodies: Bodies::new(CALL_BODIES_KIB, CALL_BODIES_KIB),
-            operator_bodies: Bodies::new(OPERATOR_BODIES_KIB, OPERATOR_BODIES_KIB),
+            call_bodies: bodies(CALL_BODIES_KIB),
+            operator_bodies: bodies(OPERATOR_BODIES_KIB),
         };
         (handle, receiver)
     }
@@ -190,7 +194,7 @@ mod tests {
     #[tokio::test]
     async fn a_call_that_the_core_does_not_take_is_answered() {
         let (core, mut inputs) = CoreHandle::new();
-        let room = core.call_bodies().room(1).await.unwrap();
+        let room = core.call_bodies().collect(axum::body::Body::empty(), 1).await.unwrap().1;
         let asking = tokio::spawn({
             let core = core.clone();
             async move { core.call(Box::default(), None, room).await }

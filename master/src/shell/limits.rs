@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// Connections at the same time, or what the process has files for.
+pub const CONNECTIONS: usize = 1 << 17;
+
 /// Largest message of a framework.
 pub const MAX_CALL_BYTES: usize = mezz_proto::MAX_SCHEDULER_CALL_BYTES;
 
@@ -36,8 +39,18 @@ pub const FRAMEWORK_ADMISSIONS: u32 = 64;
 /// A first message takes another place among the admissions for each so many bytes.
 pub const ADMISSION_BYTES: usize = 64 << 10;
 
-/// Streams that waited for this master to lead are let in at this distance.
-pub const HELD_PACE: Duration = Duration::from_micros(50);
+/// So many of the agents that waited for this master to lead are let in, and another one
+/// whenever one of them has its answer; the same of frameworks. More than
+/// [`AGENT_ADMISSIONS`], so that the core never waits for the next.
+pub const HELD_AT_ONCE: usize = 1_024;
+
+/// Who has waited for so long since it came is let in nevertheless: clients wait no longer
+/// than ten seconds for the head of an answer.
+pub const LONGEST_HELD: Duration = Duration::from_secs(8);
+
+/// The head of an answer to an agent waits so long for the first message, which most are sent
+/// at once. With [`LONGEST_HELD`] less than clients wait for it.
+pub const HEAD_WAIT: Duration = Duration::from_secs(1);
 
 /// Inputs that the core takes in one go, before it wakes the writers of the
 /// sockets: more makes larger frames, fewer makes shorter waits.
@@ -80,29 +93,8 @@ pub const CALL_BODIES_KIB: usize = 32 << 10;
 /// The same of operators' requests, until they are decoded.
 pub const OPERATOR_BODIES_KIB: usize = 8 << 10;
 
-/// Bodies of up to so many bytes are small: nearly all calls.
-pub const SMALL_BODY_BYTES: usize = 64 << 10;
-
-/// A body counts as so many KiB at least, so that their number is bounded, too.
-pub const LEAST_BODY_KIB: u32 = 4;
-
 /// A request that finds no room for its body within this is told to come again.
 pub const ROOM_TIMEOUT: Duration = Duration::from_secs(15);
-
-/// The body of an HTTP request comes within this, or not at all.
-pub const BODY_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// And at least [`SMALL_BODY_BYTES`] of it, or what is left, within this.
-pub const BODY_PACE: Duration = Duration::from_secs(10);
-
-/// Bytes of a refused body that are read and dropped before the answer.
-pub const DISCARD_BYTES: usize = 16 << 20;
-
-/// For no longer than this.
-pub const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Messages of more bytes than this are read and written as JSON on a thread of their own.
-pub const INLINE_JSON_BYTES: usize = 16 << 10;
 
 /// Bytes of one piece of an HTTP event stream, about: what waits is put together up to this.
 pub const RECORDS_PIECE: usize = 64 << 10;
@@ -112,42 +104,6 @@ pub const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Connections get so long to end by themselves when the master stops.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
-
-/// Pings on idle HTTP/2 connections, which find dead peers behind a silent
-/// network.
-pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
-
-/// A ping that is not answered within this ends the connection.
-pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// Streams of one connection. Thousands, so that a simulated cluster may share
-/// a few connections.
-pub const STREAMS_PER_CONNECTION: u32 = 16_384;
-
-/// HTTP/2 receive window of a stream, in bytes.
-pub const STREAM_WINDOW: u32 = 1 << 20;
-
-/// HTTP/2 receive window of a connection, in bytes.
-pub const CONNECTION_WINDOW: u32 = 4 << 20;
-
-/// Largest block of request headers, in bytes.
-pub const MAX_HEADER_BYTES: u32 = 16 << 10;
-
-/// What an HTTP/1 connection may hold of a request's headers, and hold unread of a body, in
-/// bytes.
-pub const HTTP1_BUFFER: usize = 64 << 10;
-
-/// A connection on which nothing came for so long is asked whether its peer is still there.
-/// HTTP/2 connections never are silent for so long.
-pub const PROBE_AFTER: Duration = Duration::from_secs(60);
-
-/// Pause after a failed accept: out of file descriptors, most likely, and
-/// trying again at once would only burn the processor.
-pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-/// A peer that has not taken what was sent to it for so long is cut off: it has died, or
-/// reads nothing. HTTP/1 has no pings that would tell.
-pub const UNREAD_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How often the recorded samples of histograms are folded into their buckets.
 pub const METRICS_UPKEEP: Duration = Duration::from_secs(1);

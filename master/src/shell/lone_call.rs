@@ -4,8 +4,8 @@ use mezz_proto::v1::scheduler::Call;
 use thiserror::Error;
 use tokio::sync::oneshot;
 
-use super::bodies::Room;
 use crate::core::{CallError, CallReply, ConnectionId, Standing};
+use mezz_http::Room;
 
 /// Tells a framework's HTTP subscriptions apart, for clients (rule 10). Drawn at random:
 /// who knows it may call.

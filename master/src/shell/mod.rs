@@ -1,7 +1,6 @@
 //! The shell around the core: its loop, the registry's writer, the read model,
 //! and what carries effects to connections. It decides nothing.
 
-pub mod bodies;
 pub mod clock;
 pub mod core_loop;
 pub mod dispatch;

@@ -5,6 +5,7 @@ use mezz_proto::{ids::AgentId, mezz::v1 as mezz, v1, v1::DrainState};
 use tracing::{debug, info, warn};
 
 use super::view;
+use crate::core::ShownTask;
 
 /// An agent's record changed.
 pub fn agent(old: Option<&mezz::AgentState>, new: &mezz::AgentState) {
@@ -58,13 +59,13 @@ pub fn framework(old: Option<&mezz::FrameworkState>, new: &mezz::FrameworkState)
 }
 
 /// A task's record changed.
-pub fn task(old: Option<v1::TaskState>, new: &v1::Task) {
-    if old != Some(new.state()) {
+pub fn task(old: Option<v1::TaskState>, new: &ShownTask) {
+    if old != Some(new.state) {
         debug!(
-            framework_id = new.framework_id.value,
-            agent_id = new.agent_id.value,
-            task_id = new.task_id.value,
-            state = new.state().as_str_name(),
+            framework_id = new.framework.as_str(),
+            agent_id = new.agent.as_str(),
+            task_id = new.id.as_str(),
+            state = new.state.as_str_name(),
             "task"
         );
     }

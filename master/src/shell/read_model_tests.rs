@@ -1,8 +1,10 @@
 use futures_util::FutureExt;
 use mezz::{agent_state::Status as AgentStatus, framework_state::Status as FrameworkStatus};
 use mezz_proto::ids::{FrameworkId, TaskId};
+use prost::Message;
 
 use super::*;
+use crate::core::ShownTask;
 
 fn agent(id: &str) -> Change {
     let mut record = mezz::AgentState {
@@ -41,7 +43,16 @@ fn task(framework: &str, id: &str, agent: &str, state: v1::TaskState) -> Change 
         ..Default::default()
     };
     task.set_state(state);
-    Change::Task(task)
+    Change::Task(ShownTask {
+        framework: framework.into(),
+        id: id.into(),
+        agent: agent.into(),
+        state,
+        waits: false,
+        resources: Arc::new(Resources::cpus_mem(1.0, 100.0)),
+        role: "*".into(),
+        record: task.encode_to_vec().into(),
+    })
 }
 
 fn offer(id: &str, framework: &str, agent: &str, cpus: f64) -> Change {

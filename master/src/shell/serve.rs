@@ -18,14 +18,14 @@ use super::{
     elected,
     flags::flags,
     handle::CoreHandle,
-    limits::{CHANGE_BATCHES, METRICS_UPKEEP, SHUTDOWN_GRACE},
+    limits::{CHANGE_BATCHES, CONNECTIONS, METRICS_UPKEEP, SHUTDOWN_GRACE},
     metrics::Metrics,
     read_model::ReadModel,
     writer::write_registry,
 };
 use crate::{
     allocator::DrfAllocator,
-    api::{Api, Front, Identity, leader_routes, serve_api},
+    api::{Api, Front, Identity, leader_routes},
     core::Core,
     election::Tenure,
     options::{CoreOptions, MasterOptions, RegistryOptions},
@@ -177,7 +177,12 @@ impl Process {
     ) -> Result<(), MasterError> {
         let address = self.address();
         let stop = self.stop.clone().cancelled_owned();
-        let mut server = tokio::spawn(serve_api(self.front.clone().router(), listener, stop));
+        let mut server = tokio::spawn(mezz_http::serve(
+            self.front.clone().router(),
+            listener,
+            CONNECTIONS,
+            stop,
+        ));
         tokio::pin!(work);
         let mut served = None;
         let worked = tokio::select! {

@@ -2,7 +2,7 @@
 
 use mezz_proto::{
     mezz::v1 as mezz,
-    pages::{MESOS_VERSION, full},
+    pages::{AGENT_CAPABILITIES, MESOS_VERSION, full},
     resources::{Dialect, Resources},
     time::Time,
     v1::{
@@ -44,12 +44,6 @@ pub fn framework_id(framework: &v1::FrameworkInfo) -> &str {
 pub fn is_deactivated(agent: &mezz::AgentState) -> bool {
     agent.deactivated() || agent.drain.is_some()
 }
-
-/// What our agents are able to do of what Mesos has names for.
-pub const AGENT_CAPABILITIES: [v1::agent_info::capability::Type; 2] = [
-    v1::agent_info::capability::Type::AgentDraining,
-    v1::agent_info::capability::Type::TaskResourceLimits,
-];
 
 /// Where an agent is, in the form that tools take apart: `slave(1)@host:port`.
 pub fn agent_pid(agent: &mezz::AgentState) -> String {
@@ -108,6 +102,8 @@ pub fn agent(entry: &AgentEntry, sums: &Sums) -> get_agents::Agent {
         offered_resources: wire(&sums.offered),
         capabilities: AGENT_CAPABILITIES.map(capability).to_vec(),
         drain_info: record.drain,
+        // Mesos tells whole seconds.
+        estimated_drain_start_time: record.drain_start_time.map(|secs| moment(secs.floor())),
         ..Default::default()
     }
 }

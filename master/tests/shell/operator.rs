@@ -122,11 +122,39 @@ async fn what_is_not_there_is_not_found() {
 }
 
 #[tokio::test]
+async fn an_agent_is_given_up() {
+    let master = TestMaster::start(memory()).await;
+    let mut operator = master.operator().await;
+    let mut agent = Agent::register(&master, "host-1").await;
+    let gone = mezz::MarkAgentGoneRequest { agent_id: agent.id.clone() };
+    operator.mark_agent_gone(gone.clone()).await.unwrap();
+    assert!(matches!(agent.hear().await, ToAgent::Refused(refused) if refused.gone()));
+    operator.mark_agent_gone(gone).await.unwrap();
+    let nobody = mezz::MarkAgentGoneRequest { agent_id: "nobody".to_owned() };
+    let status = operator.mark_agent_gone(nobody).await.unwrap_err();
+    assert_eq!(status.code(), Code::NotFound, "{status:?}");
+    master.stop().await;
+}
+
+#[tokio::test]
 async fn pages_tell_of_the_master() {
     let master = TestMaster::start(memory()).await;
     let (_, body) = master.get("/").await;
     assert!(body.contains("Mezz master") && body.contains(&master.address), "{body}");
     assert!(body.contains("cluster `test`"), "{body}");
+    // All that it names is there.
+    let named: Vec<&str> = body
+        .split(|c: char| c.is_whitespace() || ";,".contains(c))
+        .filter(|word| word.starts_with('/') && *word != "/master")
+        .collect();
+    assert!(named.contains(&"/api/v1/scheduler") && named.contains(&"/state"), "{body}");
+    for path in named {
+        let both = [path.to_owned(), format!("/master{path}")];
+        for path in &both[..if path.starts_with("/metrics") { 1 } else { 2 }] {
+            let (head, _) = master.get(path).await;
+            assert!(!head.contains(" 404 "), "{path}: {head}");
+        }
+    }
     let (head, body) = master.get("/version").await;
     assert!(head.contains("application/json"), "{head}");
     let version: serde_json::Value = serde_json::from_str(&body).unwrap();

@@ -45,6 +45,14 @@ async fn each_mistake_has_the_status_and_words_of_mesos() {
         ),
         ("POST", &[json], "{\"type\":\"FLY\"}", 400, "Expecting 'type' to be present"),
         ("POST", &[json], "{\"type\":\"TEARDOWN\"}", 400, "Expecting 'teardown' to be present"),
+        ("POST", &[json], "{\"type\":\"SET_QUOTA\"}", 400, "Expecting 'set_quota' to be present"),
+        (
+            "POST",
+            &[json],
+            "{\"type\":\"REMOVE_QUOTA\"}",
+            400,
+            "Expecting 'remove_quota' to be present",
+        ),
         (
             "POST",
             &[json, ("accept", "foo")],
@@ -90,7 +98,7 @@ async fn each_mistake_has_the_status_and_words_of_mesos() {
             "set_logging_level.duration",
         ),
     ];
-    for path in ["/api/v1", "/master/api/v1"] {
+    for path in ["/api/v1", "/master/api/v1", "/api/v1/operator"] {
         for (method, headers, body, status, words) in cases {
             let answer = request(&master, method, path, headers, body.as_bytes()).await;
             assert_eq!(answer.status, *status, "{body}: {}", answer.text());
@@ -154,6 +162,11 @@ async fn agents_are_deactivated_drained_and_given_up() {
     })
     .await;
     assert_eq!(drained["state"], "DRAINING");
+    let seconds = agents().await[0]["estimated_drain_start_time_seconds"].as_u64().unwrap();
+    assert!(seconds > 1_700_000_000, "{seconds}");
+    let listed = operate(&master, r#"{"type":"GET_AGENTS"}"#).await.json();
+    let start = &listed["get_agents"]["agents"][0]["estimated_drain_start_time"];
+    assert_eq!(start["nanoseconds"], seconds * 1_000_000_000);
     assert!(matches!(agent.hear().await, ToAgent::Drain(_)));
     assert_eq!(operate(&master, &reactivate).await.status, 400, "it drains");
 

@@ -47,6 +47,21 @@ impl Kind {
         }
     }
 
+    /// Whether a field has such a value: a number that no name has is none, as in proto2.
+    pub(crate) fn is_known(&self, raw: Raw<'_>) -> bool {
+        match self {
+            Self::Enum(_) => self.name_of(raw).is_some(),
+            _ => true,
+        }
+    }
+
+    /// The name of an enum's value.
+    pub(crate) fn name_of(&self, raw: Raw<'_>) -> Option<&str> {
+        let Self::Enum(values) = self else { return None };
+        let number = raw.varint() as i32;
+        values.iter().find(|(n, _)| *n == number).map(|(_, name)| name.as_str())
+    }
+
     fn wire_type(&self) -> WireType {
         match self.zero() {
             Raw::Varint(_) => WireType::Varint,

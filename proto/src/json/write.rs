@@ -7,6 +7,7 @@ use super::{
     plan::{Field, Index, Kind, Plan, Plans, Shape},
     wire::{Raw, fields, unpack},
 };
+use crate::pages::Float;
 
 /// A message that is written as an object.
 pub(super) struct Message<'a> {
@@ -65,9 +66,19 @@ impl Serialize for Message<'_> {
     }
 }
 
-/// The fields of a message with their places in its plan, in the order of the bytes.
+/// The fields of a message with their places in its plan, in the order of the bytes. As in
+/// proto2 an enum's number that no name has is not there.
 fn placed<'a>(plan: &Plan, bytes: &'a [u8]) -> Vec<(usize, Raw<'a>)> {
-    fields(bytes).filter_map(|(number, raw)| Some((plan.numbered(number)?, raw))).collect()
+    let there = |(number, raw)| {
+        let place = plan.numbered(number)?;
+        let field = plan.fields.get(place)?;
+        let known = match field.shape {
+            Shape::List => unpack(&field.kind, raw).any(|raw| field.kind.is_known(raw)),
+            _ => field.kind.is_known(raw),
+        };
+        known.then_some((place, raw))
+    };
+    fields(bytes).filter_map(there).collect()
 }
 
 fn write_unset<M: SerializeMap>(out: &mut M, field: &Field) -> Result<(), M::Error> {
@@ -99,18 +110,15 @@ impl Serialize for Single<'_> {
             Kind::Sfixed32 => to.serialize_i32(raw.fixed32() as i32),
             Kind::Fixed64 => to.serialize_u64(raw.fixed64()),
             Kind::Sfixed64 => to.serialize_i64(raw.fixed64() as i64),
-            Kind::Float => float(f64::from(f32::from_bits(raw.fixed32())), to),
-            Kind::Double => float(f64::from_bits(raw.fixed64()), to),
+            Kind::Float => Float(f64::from(f32::from_bits(raw.fixed32()))).serialize(to),
+            Kind::Double => Float(f64::from_bits(raw.fixed64())).serialize(to),
             // A typed message's strings are UTF-8.
             Kind::String => to.serialize_str(&String::from_utf8_lossy(raw.bytes())),
             Kind::Bytes => to.serialize_str(&STANDARD.encode(raw.bytes())),
-            Kind::Enum(values) => {
-                let number = raw.varint() as i32;
-                match values.iter().find(|(n, _)| *n == number) {
-                    Some((_, name)) => to.serialize_str(name),
-                    None => to.serialize_i32(number),
-                }
-            }
+            // Without a name it is not there, see `placed`; but a required one has to be.
+            kind @ Kind::Enum(_) => to.serialize_str(
+                kind.name_of(raw).or_else(|| kind.name_of(kind.zero())).unwrap_or_default(),
+            ),
             Kind::Message(of) => Message { of: *of, bytes: raw.bytes() }.serialize(to),
         }
     }
@@ -121,7 +129,7 @@ impl Serialize for List<'_> {
         let kind = self.kind;
         let mut out = to.serialize_seq(None)?;
         for (_, raw) in self.found {
-            for raw in unpack(kind, *raw) {
+            for raw in unpack(kind, *raw).filter(|raw| kind.is_known(*raw)) {
                 out.serialize_element(&Single { kind, raw })?;
             }
         }
@@ -147,9 +155,4 @@ impl Serialize for Entries<'_> {
         }
         out.end()
     }
-}
-
-/// JSON has no NaN and no infinities; as text they can be read again.
-fn float<S: Serializer>(n: f64, to: S) -> Result<S::Ok, S::Error> {
-    if n.is_finite() { to.serialize_f64(n) } else { to.collect_str(&n) }
 }

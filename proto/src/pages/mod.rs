@@ -19,6 +19,19 @@ mod version;
 pub use duration::{DurationError, duration_text, parse_duration};
 pub use executor::{CommandPage, ExecutorPage};
 pub use framework::{FrameworkNames, OfferPage, capability_names};
+/// What our agents are able to do of what Mesos has names for (rules 17 and 50): what they
+/// register with, and what every page says of them.
+pub const AGENT_CAPABILITIES: [crate::v1::agent_info::capability::Type; 5] = {
+    use crate::v1::agent_info::capability::Type;
+    [
+        Type::MultiRole,
+        Type::HierarchicalRole,
+        Type::ReservationRefinement,
+        Type::AgentDraining,
+        Type::TaskResourceLimits,
+    ]
+};
+
 pub use hide::{hide_in_executor, hide_in_framework, hide_in_task, without_credentials};
 pub use jsonp::{BadCallback, Jsonp, MAX_CALLBACK, escaped};
 pub use metrics::{load_averages, snapshot, system_metrics};

@@ -141,6 +141,26 @@ impl Resources {
         }
     }
 
+    /// Of entries in any order. One whose identity is there with another kind of amount is
+    /// ignored.
+    pub(super) fn of(mut entries: Vec<Resource>) -> Self {
+        entries.retain(|r| !r.amount.is_empty());
+        // Stable: of two kinds the first counts.
+        entries.sort_by(|a, b| a.identity.cmp(&b.identity));
+        if entries.is_sorted_by(|a, b| a.identity < b.identity) {
+            return Self(entries);
+        }
+        // All of an identity at once: one by one, many ranges would be sorted many times.
+        let mut out: Vec<Resource> = Vec::with_capacity(entries.len());
+        let mut entries = entries.into_iter().peekable();
+        while let Some(Resource { identity, amount }) = entries.next() {
+            let same = std::iter::from_fn(|| entries.next_if(|r| r.identity == identity));
+            let amount = amount.with_all(same.map(|r| r.amount));
+            out.push(Resource { identity, amount });
+        }
+        Self(out)
+    }
+
     fn missing<'a>(&self, other: &'a Resources) -> Option<&'a Resource> {
         other.0.iter().find(|r| !self.get(&r.identity).is_some_and(|a| a.contains(&r.amount)))
     }
@@ -172,11 +192,7 @@ impl Add<&Resources> for Resources {
 
 impl FromIterator<Resource> for Resources {
     fn from_iter<I: IntoIterator<Item = Resource>>(iter: I) -> Self {
-        let mut out = Self::new();
-        for r in iter {
-            out.insert(r);
-        }
-        out
+        Self::of(iter.into_iter().collect())
     }
 }
 

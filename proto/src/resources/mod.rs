@@ -48,6 +48,30 @@ impl Amount {
         }
     }
 
+    /// With these added to it; those of other kinds are ignored.
+    fn with_all(self, more: impl Iterator<Item = Amount>) -> Self {
+        match self {
+            Amount::Scalar(first) => Amount::Scalar(more.fold(first, |sum, amount| match amount {
+                Amount::Scalar(other) => sum.saturating_add(other),
+                _ => sum,
+            })),
+            Amount::Ranges(first) => {
+                let more = more.filter_map(|amount| match amount {
+                    Amount::Ranges(other) => Some(other.0),
+                    _ => None,
+                });
+                Amount::Ranges(Ranges::new(first.0.into_iter().chain(more.flatten())))
+            }
+            Amount::Set(first) => {
+                let more = more.filter_map(|amount| match amount {
+                    Amount::Set(other) => Some(other.0),
+                    _ => None,
+                });
+                Amount::Set(NameSet::new(first.0.into_iter().chain(more.flatten())))
+            }
+        }
+    }
+
     /// Whether `other` is the same kind and no more than this.
     pub fn contains(&self, other: &Amount) -> bool {
         match (self, other) {

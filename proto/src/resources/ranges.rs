@@ -33,7 +33,7 @@ impl Range {
 
 /// Sorted, disjoint, and never touching: the canonical form.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Ranges(Vec<Range>);
+pub struct Ranges(pub(super) Vec<Range>);
 
 impl Ranges {
     /// Brought to canonical form.

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fmt};
 
 /// A set of names, as in `zones:{a,b}`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct NameSet(BTreeSet<String>);
+pub struct NameSet(pub(super) BTreeSet<String>);
 
 impl NameSet {
     /// Of these names; a repeated one counts once.

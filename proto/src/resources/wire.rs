@@ -1,5 +1,7 @@
 //! Resources from and to `mesos.v1.Resource`.
 
+use std::collections::BTreeMap;
+
 use thiserror::Error;
 
 use super::{
@@ -90,18 +92,15 @@ impl Resources {
     /// # Errors
     /// [`ResourceError`] names the resource and what is wrong with it.
     pub fn from_proto(wire: &[v1::Resource]) -> Result<Self, ResourceError> {
-        let mut out = Self::new();
+        let mut entries = Vec::with_capacity(wire.len());
         for w in wire {
             let resource = resource_from_proto(w)?;
-            let same_kind = out.named(&w.name).all(|r| {
-                std::mem::discriminant(&r.amount) == std::mem::discriminant(&resource.amount)
-            });
-            if !same_kind {
-                return Err(ResourceError::MixedTypes { name: w.name.clone() });
+            if !resource.amount.is_empty() {
+                entries.push(resource);
             }
-            out.insert(resource);
         }
-        Ok(out)
+        one_kind(&entries)?;
+        Ok(Self::of(entries))
     }
 
     /// The role that these resources are allocated to; `None` when none says.
@@ -128,6 +127,22 @@ impl Resources {
     pub fn to_proto(&self, dialect: Dialect, allocated_to: Option<&str>) -> Vec<v1::Resource> {
         self.iter().filter_map(|r| resource_to_proto(r, dialect, allocated_to)).collect()
     }
+}
+
+/// Each name has one kind of amount.
+fn one_kind(entries: &[Resource]) -> Result<(), ResourceError> {
+    let kind = |r: &Resource| std::mem::discriminant(&r.amount);
+    // Most have few, and of one kind.
+    if entries.iter().all(|r| kind(r) == kind(&entries[0])) {
+        return Ok(());
+    }
+    let mut kinds = BTreeMap::new();
+    for r in entries {
+        if *kinds.entry(r.identity.name()).or_insert(kind(r)) != kind(r) {
+            return Err(ResourceError::MixedTypes { name: r.identity.name().to_owned() });
+        }
+    }
+    Ok(())
 }
 
 fn resource_from_proto(w: &v1::Resource) -> Result<Resource, ResourceError> {

@@ -119,6 +119,20 @@ def rule_5_each_call_is_checked_against_its_framework(cluster):
         is_captured(framework.post("REVIVE"), "unknown framework")
 
 
+def rule_5_a_framework_of_another_protocol_has_no_calls_here(cluster):
+    from steps import step
+
+    framework = step("run_native")
+    for content in BOTH:
+        api = client.scheduler(cluster.master, content)
+        for headers in ({}, {"Mesos-Stream-Id": "x"}):
+            answer = api.call({"framework_id": {"value": framework}, "type": "REVIVE"}, headers)
+            expect(answer.status == 403, answer)
+            expect(answer.text == "Framework is not connected via HTTP", answer)
+    teardown = {"type": "TEARDOWN", "teardown": {"framework_id": {"value": framework}}}
+    expect(client.operator(cluster.master).call(teardown).status == 200, framework)
+
+
 def rule_5_update_framework_is_synchronous(cluster):
     for content in BOTH:
         framework = Framework(cluster.master, content, roles=[])
@@ -126,10 +140,10 @@ def rule_5_update_framework_is_synchronous(cluster):
         new = {**framework.info, "id": {"value": framework.id}, "webui_url": "http://x/"}
         answer = framework.post("UPDATE_FRAMEWORK", framework_info=new)
         expect((answer.status, answer.body) == (200, b""), answer)
-        answer = framework.post("UPDATE_FRAMEWORK", framework_info={**new, "user": "nobody"})
-        expect(answer.status == 400, answer)
-        answer = framework.post("UPDATE_FRAMEWORK", framework_info={**new, "roles": ["/a"]})
-        expect(answer.status == 400, answer)
+        # Rule 14: what cannot change; a subscription would keep the old value silently.
+        for wrong in ({"user": "nobody"}, {"checkpoint": True}, {"principal": "p"}, {"roles": ["/a"]}):
+            answer = framework.post("UPDATE_FRAMEWORK", framework_info={**new, **wrong})
+            expect(answer.status == 400 and answer.text, (wrong, answer))
         framework.teardown()
 
 
@@ -197,13 +211,27 @@ def rule_8_calls_have_what_they_need(cluster):
         for uuid in ("AAAA", ""):
             answer = framework.post("ACKNOWLEDGE", **ids, uuid=uuid)
             expect(answer.status == 400, answer)
-        for kind in ("RECONCILE", "ACCEPT", "DECLINE", "KILL", "ACKNOWLEDGE", "MESSAGE", "SHUTDOWN"):
+        for kind in (
+            "RECONCILE", "ACCEPT", "DECLINE", "KILL", "ACKNOWLEDGE", "MESSAGE", "SHUTDOWN", "REQUEST",
+            "ACCEPT_INVERSE_OFFERS", "DECLINE_INVERSE_OFFERS", "ACKNOWLEDGE_OPERATION_STATUS",
+            "RECONCILE_OPERATIONS", "UPDATE_FRAMEWORK",
+        ):  # fmt: skip
             answer = framework.post(kind)
             expect(answer.status == 400, (kind, answer))
             wanted = f"Failed to validate scheduler::Call: Expecting '{kind.lower()}' to be present"
             expect(answer.text == wanted, (kind, answer))
         for kind in ("SUPPRESS", "REVIVE"):
             expect(framework.post(kind).status == 202, kind)
+        # Rule 44: an operation's acknowledgement says where it was done.
+        operation = {"operation_id": {"value": "o"}, "uuid": client.new_uuid()}
+        answer = framework.post("ACKNOWLEDGE_OPERATION_STATUS", **operation)
+        expect(answer.status == 400 and "agent_id" in answer.text, answer)
+        answer = framework.post("ACKNOWLEDGE_OPERATION_STATUS", agent_id={"value": "a"}, **operation)
+        expect(answer.status == 202, answer)
+        for kind in ("TEARDOWN", "REVIVE", "SUPPRESS"):
+            answer = framework.api.call({"type": kind}, {"Mesos-Stream-Id": framework.stream.id})
+            wanted = "Failed to validate scheduler::Call: Expecting 'framework_id' to be present"
+            expect((answer.status, answer.text) == (400, wanted), (kind, answer))
         call = {"framework_id": {"value": framework.id}, "type": "RECONCILE", "reconcile": {}}
         expect(framework.api.call(call, {"Mesos-Stream-Id": framework.stream.id}).status == 202, call)
         framework.teardown()

@@ -26,6 +26,17 @@ def is_refused(framework, task_id, reason, state="TASK_ERROR"):
     return status
 
 
+def pod_of(framework, offer):
+    """An ExecutorInfo of Mesos' own executor."""
+    role = offer["allocation_info"]["role"]
+    return {
+        "type": "DEFAULT",
+        "executor_id": {"value": "pod"},
+        "framework_id": {"value": framework.id},
+        "resources": [*resources(0.1, MIB, role), scalar("disk", 10, role)],
+    }
+
+
 def rule_22_an_offer_is_of_one_agent_and_one_role(cluster):
     for content in BOTH:
         framework = Framework(cluster.master, content, roles=["a"])
@@ -60,6 +71,21 @@ def rule_23_an_offer_that_is_none_loses_the_task(cluster):
         framework.launch([again], [task("a", again, "exit 0")], refuse=0)
         framework.launch([again], [task("b", again)])
         is_refused(framework, "b", "REASON_INVALID_OFFERS", state)
+        # Groups too; of other operations those that have an id.
+        tasks = [task("c", again), task("d", again)]
+        group = {"executor": pod_of(framework, again), "task_group": {"tasks": tasks}}
+        reserve = {"type": "RESERVE", "reserve": {"resources": []}}
+        operations = [
+            {"type": "LAUNCH_GROUP", "launch_group": group},
+            reserve,
+            {**reserve, "id": {"value": "o"}},
+        ]
+        framework.accept([again], operations)
+        for task_id in ("c", "d"):
+            is_refused(framework, task_id, "REASON_INVALID_OFFERS", state)
+        status = framework.stream.wait("UPDATE_OPERATION_STATUS")["update_operation_status"]["status"]
+        expect(status["state"] == "OPERATION_ERROR" and status["operation_id"] == {"value": "o"}, status)
+        framework.stream.none("UPDATE_OPERATION_STATUS", 0.1)
         framework.teardown()
 
 
@@ -131,13 +157,7 @@ def rule_27_a_group_is_launched_whole_or_not_at_all(cluster):
     framework = Framework(cluster.master)
     framework.subscribe()
     offer = framework.offer()
-    role = offer["allocation_info"]["role"]
-    executor = {
-        "type": "DEFAULT",
-        "executor_id": {"value": "pod"},
-        "framework_id": {"value": framework.id},
-        "resources": [*resources(0.1, MIB, role), scalar("disk", 10, role)],
-    }
+    executor = pod_of(framework, offer)
 
     def group(*tasks):
         launch = {"executor": executor, "task_group": {"tasks": list(tasks)}}
@@ -146,6 +166,13 @@ def rule_27_a_group_is_launched_whole_or_not_at_all(cluster):
     framework.accept([offer], [group(task("a", offer), task("b", offer, cpus=1000))], refuse=0)
     for task_id in ("a", "b"):
         is_refused(framework, task_id, "REASON_TASK_GROUP_INVALID")
+    # Rule 26: their answers are updates of tasks, so an id is a mistake.
+    offer = framework.offer()
+    launch = {"type": "LAUNCH", "launch": {"task_infos": [task("e", offer)]}}
+    named = [{**launch, "id": {"value": "o"}}, {**group(task("f", offer)), "id": {"value": "p"}}]
+    framework.accept([offer], named, refuse=0)
+    is_refused(framework, "e", "REASON_TASK_INVALID")
+    is_refused(framework, "f", "REASON_TASK_GROUP_INVALID")
     offer = framework.offer()
     framework.accept([offer], [group(task("c", offer, "exit 0"), task("d", offer, "exit 0"))], refuse=0)
     ended = set()
@@ -220,8 +247,20 @@ def rule_30_refusing_lasts_as_long_as_it_says(cluster):
     framework.stream.none("OFFERS", 1.5)
     framework.offer()
     expect(time.monotonic() - begin < 5, "the filter's end")
-    # Negative: as if it had not been said, five seconds.
-    framework.call("REVIVE")
+    framework.teardown()
+
+
+def rule_22_and_30_five_seconds_are_what_is_not_said(cluster):
+    """Nothing said, less than nothing, or no number."""
+    framework = Framework(cluster.master, PROTOBUF, roles=["a", "b", "c"])
+    framework.subscribe()
+    begin = time.monotonic()
+    for refuse in (None, -1, float("nan")):
+        framework.decline([framework.offer()], refuse)
+    # Each role was offered once, and for now that is all.
+    framework.stream.none("OFFERS", 4)
+    framework.offer()
+    expect(4.5 < time.monotonic() - begin < 8, time.monotonic() - begin)
     framework.teardown()
 
 
@@ -247,13 +286,28 @@ def scenario_9_and_33_revive_ends_filters_at_once(cluster):
     framework.teardown()
 
 
-def rule_31_what_is_too_little_is_not_offered(cluster):
+def all_but(framework, task_id, cpus, mem):
+    """Launches a task that leaves so much of its offer."""
+    offer = framework.offer(lambda o: amount(o, "cpus") == 2)
+    cpus, mem = amount(offer, "cpus") - cpus, amount(offer, "mem") - mem
+    framework.launch([offer], [task(task_id, offer, cpus=round(cpus, 3), mem=mem)], refuse=0)
+    framework.update(task_id, "TASK_RUNNING")
+
+
+def scenario_11_enough_of_one_kind_is_enough(cluster):
+    for cpus, mem in ((0.01, 16), (0.005, 32)):
+        framework = Framework(cluster.master)
+        framework.subscribe()
+        all_but(framework, "t", cpus, mem)
+        left = framework.offer()
+        expect((amount(left, "cpus"), amount(left, "mem")) == (cpus, mem), left)
+        framework.teardown()
+
+
+def rule_31_and_scenarios_11_and_12_what_is_too_little_is_not_offered(cluster):
     framework = Framework(cluster.master)
     framework.subscribe()
-    offer = framework.offer()
-    cpus, mem = amount(offer, "cpus") - 0.005, amount(offer, "mem") - 16
-    framework.launch([offer], [task("t", offer, cpus=round(cpus, 3), mem=mem)], refuse=0)
-    framework.update("t", "TASK_RUNNING")
+    all_but(framework, "t", 0.005, 16)
     framework.stream.none("OFFERS", 1.5)
     role = framework.info["roles"][0]
     new = {

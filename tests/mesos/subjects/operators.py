@@ -5,7 +5,7 @@ import json
 
 import client
 from client import JSON, PROTOBUF, expect
-from scheduler import Framework, task
+from scheduler import Framework, scalar, task
 
 BOTH = (JSON, PROTOBUF)
 READS = (
@@ -26,6 +26,14 @@ def with_tasks(cluster, content=JSON):
     offer = framework.offer()
     framework.launch([offer], [task("short", offer, "exit 0")], refuse=0)
     framework.update("short", "TASK_FINISHED")
+
+    def ended():
+        tasks = client.operator(cluster.master).ask({"type": "GET_TASKS"})["get_tasks"]
+        mine = [t for t in tasks.get("tasks", []) if t["framework_id"]["value"] == framework.id]
+        return len(mine) == 1
+
+    # The acknowledgement goes by the agent.
+    client.eventually("the task that ended is no longer live", ended)
     return framework
 
 
@@ -79,21 +87,67 @@ def rule_79_accept_counts_for_every_call(cluster):
         expect(client.request(address, "/api/v1").status == 405, of)
 
 
+NOT_HERE = {
+    "RESERVE_RESOURCES": {"agent_id": {"value": "a"}, "resources": []},
+    "UNRESERVE_RESOURCES": {"agent_id": {"value": "a"}, "resources": []},
+    "CREATE_VOLUMES": {"agent_id": {"value": "a"}, "volumes": []},
+    "DESTROY_VOLUMES": {"agent_id": {"value": "a"}, "volumes": []},
+    "GROW_VOLUME": {"volume": scalar("disk", 1), "addition": scalar("disk", 1)},
+    "SHRINK_VOLUME": {"volume": scalar("disk", 1), "subtract": {"value": 1.0}},
+    "UPDATE_MAINTENANCE_SCHEDULE": {"schedule": {}},
+    "START_MAINTENANCE": {"machines": []},
+    "STOP_MAINTENANCE": {"machines": []},
+    "UPDATE_QUOTA": {"quota_configs": []},
+    "SET_QUOTA": {"quota_request": {"role": "r"}},
+    "REMOVE_QUOTA": {"role": "r"},
+}
+NOBODY = {"agent_id": {"value": "no-agent"}}
+WRONG = (
+    ("TEARDOWN", {"framework_id": {"value": "no-framework"}}, 400, "No framework found with specified ID"),
+    ("DRAIN_AGENT", NOBODY, 400, "no-agent"),
+    ("DEACTIVATE_AGENT", NOBODY, 400, "no-agent"),
+    ("REACTIVATE_AGENT", NOBODY, 400, "no-agent"),
+    ("MARK_AGENT_GONE", NOBODY, 404, "no-agent"),
+    ("UPDATE_WEIGHTS", {"weight_infos": [{"role": "r", "weight": -1.0}]}, 400, "weight"),
+    ("UPDATE_WEIGHTS", {"weight_infos": [{"role": "/r", "weight": 1.0}]}, 400, "role"),
+    ("SET_LOGGING_LEVEL", {"level": 1, "duration": {"nanoseconds": 0}}, 400, "duration"),
+    ("LIST_FILES", {"path": "/none"}, 404, ""),
+    ("READ_FILE", {"path": "/none", "offset": 0}, 404, ""),
+)
+
+
 def rule_80_what_is_not_there_is_refused_and_hurts_nobody(cluster):
-    api = client.operator(cluster.master)
-    agent = {"agent_id": {"value": "no-agent"}}
-    for kind, body, statuses in (
-        ("RESERVE_RESOURCES", {**agent, "resources": []}, (400, 409, 501)),
-        ("CREATE_VOLUMES", {**agent, "volumes": []}, (400, 409, 501)),
-        ("START_MAINTENANCE", {"machines": []}, (400, 501)),
-        ("UPDATE_QUOTA", {"quota_configs": []}, (400, 501)),
-        ("DRAIN_AGENT", agent, (400, 501)),
-        ("MARK_AGENT_GONE", agent, (404, 501)),
-        ("TEARDOWN", {"framework_id": {"value": "no-framework"}}, (400,)),
-    ):
-        answer = api.call({"type": kind, kind.lower(): body})
-        expect(answer.status in statuses, (kind, answer))
-    expect(api.call({"type": "UNKNOWN"}).status in (400, 501), "UNKNOWN")
+    for content in BOTH:
+        api = client.operator(cluster.master, content=content)
+        for kind, body in NOT_HERE.items():
+            answer = api.call({"type": kind, kind.lower(): body})
+            expect((answer.status, answer.text) == (501, "501 Not Implemented."), (kind, answer))
+        for kind, body, status, words in WRONG:
+            answer = api.call({"type": kind, kind.lower(): body})
+            expect(answer.status == status and words in answer.text, (kind, status, answer))
+        for kind in (*NOT_HERE, *(kind for kind, *_ in WRONG)):
+            answer = api.call({"type": kind})
+            wanted = f"Failed to validate master::Call: Expecting '{kind.lower()}' to be present"
+            expect((answer.status, answer.text) == (400, wanted), (kind, answer))
+        expect(api.call({"type": "UNKNOWN"}).status == 501, "UNKNOWN")
+
+
+def rule_80_agents_and_the_log_are_changed(cluster):
+    for content in BOTH:
+        api = client.operator(cluster.master, content=content)
+        [agent] = api.ask({"type": "GET_AGENTS"})["get_agents"]["agents"]
+        agent_id = {"agent_id": agent["agent_info"]["id"]}
+        for kind in ("DEACTIVATE_AGENT", "DEACTIVATE_AGENT", "REACTIVATE_AGENT", "REACTIVATE_AGENT"):
+            answer = api.call({"type": kind, kind.lower(): agent_id})
+            expect((answer.status, answer.body) == (200, b""), (kind, answer))
+            [agent] = api.ask({"type": "GET_AGENTS"})["get_agents"]["agents"]
+            expect(agent.get("deactivated", False) == (kind == "DEACTIVATE_AGENT"), (kind, agent))
+        for level in (1, 0):
+            more = {"level": level, "duration": {"nanoseconds": 60_000_000_000}}
+            answer = api.call({"type": "SET_LOGGING_LEVEL", "set_logging_level": more})
+            expect(answer.status == 200, answer)
+            shown = api.ask({"type": "GET_LOGGING_LEVEL"})["get_logging_level"]
+            expect(shown["level"] == level, shown)
 
 
 def rule_80_weights_and_teardown_are_done(cluster):
@@ -131,6 +185,10 @@ def rule_81_events_follow_the_state(cluster):
         running = lambda e: e["task_updated"]["state"] == "TASK_RUNNING"
         updated = stream.wait("TASK_UPDATED", running)["task_updated"]
         expect(updated["status"]["task_id"]["value"] == "long", updated)
+        new = {**framework.info, "id": {"value": framework.id}, "webui_url": "http://new/"}
+        expect(framework.post("UPDATE_FRAMEWORK", framework_info=new).status == 200, "update")
+        changed = lambda e: "webui_url" in e["framework_updated"]["framework"]["framework_info"]
+        stream.wait("FRAMEWORK_UPDATED", changed)
         framework.teardown()
         removed = stream.wait("FRAMEWORK_REMOVED")["framework_removed"]["framework_info"]
         expect(removed["id"]["value"] == framework.id, removed)

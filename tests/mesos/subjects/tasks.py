@@ -85,6 +85,43 @@ def rule_36_resources_are_freed_before_the_end_is_acknowledged(cluster):
     framework.teardown()
 
 
+def health_check(**more):
+    """One that never succeeds."""
+    check = {"type": "COMMAND", "command": {"value": "exit 1"}, "delay_seconds": 0.0}
+    return {**check, "interval_seconds": 0.1, "timeout_seconds": 5.0, **more}
+
+
+def scenario_61_a_task_that_is_not_well_is_killed(cluster):
+    framework = Framework(cluster.master)
+    framework.subscribe()
+    offer = framework.offer()
+    check = health_check(consecutive_failures=4, grace_period_seconds=0.0)
+    framework.launch([offer], [task("ill", offer, health_check=check)], refuse=0)
+    told = []
+    while not told or told[-1]["state"] == "TASK_RUNNING":
+        told.append(framework.update("ill"))
+    first, *ill, last = told
+    expect(first["state"] == "TASK_RUNNING" and "healthy" not in first, first)
+    for status in ill:
+        expect(status["healthy"] is False, status)
+        expect(status["reason"] == "REASON_TASK_HEALTH_CHECK_STATUS_UPDATED", status)
+    expect(len(ill) == 4, told)
+    expect((last["state"], last["healthy"]) == ("TASK_KILLED", False), last)
+    framework.teardown()
+
+
+def scenario_61_grace_masks_failures(cluster):
+    framework = Framework(cluster.master)
+    framework.subscribe()
+    offer = framework.offer()
+    check = health_check(consecutive_failures=1, grace_period_seconds=9999.0)
+    framework.launch([offer], [task("t", offer, "sleep 1", health_check=check)], refuse=0)
+    told = [framework.update("t"), framework.update("t")]
+    expect([status["state"] for status in told] == ["TASK_RUNNING", "TASK_FINISHED"], told)
+    expect(not any("healthy" in status for status in told), told)
+    framework.teardown()
+
+
 def rule_38_reconciliation_tells_what_is_known(cluster):
     for capabilities, gone, unknown in (
         (AWARE, "TASK_GONE", "TASK_UNKNOWN"),

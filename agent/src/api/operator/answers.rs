@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use axum::http::StatusCode;
 use mezz_proto::{
     json::to_value,
+    time::Time,
     v1::{
         self,
         agent::{Response, response},
@@ -24,7 +25,7 @@ pub(super) fn no_file() -> Refusal {
     Refusal::new(StatusCode::NOT_FOUND, "")
 }
 
-pub(super) fn agent_info(served: &Served) -> v1::AgentInfo {
+fn agent_info(served: &Served) -> v1::AgentInfo {
     let about = &served.about;
     v1::AgentInfo {
         hostname: about.hostname.clone(),
@@ -33,6 +34,16 @@ pub(super) fn agent_info(served: &Served) -> v1::AgentInfo {
         attributes: about.attributes.clone(),
         id: served.index.agent_id().map(Into::into),
         domain: about.domain.clone(),
+    }
+}
+
+pub(super) fn get_agent(served: &Served) -> response::GetAgent {
+    let drain = served.index.drain();
+    let start = drain.map(|(_, secs)| Time::from_secs(secs).to_proto());
+    response::GetAgent {
+        agent_info: Some(agent_info(served)),
+        drain_config: drain.map(|(config, _)| config),
+        estimated_drain_start_time: start,
     }
 }
 

@@ -9,8 +9,8 @@ use mezz_proto::{
 
 use super::{super::Served, state::allocated};
 
-/// Everything that Mesos counts and that does not happen here: some exporters stop at a
-/// name that is missing.
+/// Everything that Mesos counts and that does not happen here, or is not counted under this
+/// name: some exporters stop at a name that is missing.
 const NEVER: [&str; 25] = [
     "containerizer/mesos/container_destroy_errors",
     "containerizer/mesos/provisioner/bind/remove_rootfs_errors",
@@ -85,7 +85,7 @@ pub(crate) fn metrics(served: &Served) -> BTreeMap<String, f64> {
     let executors = frameworks.active.iter().flat_map(|framework| &framework.executors);
     let mut running = 0u32;
     for executor in executors {
-        running += 1;
+        running += u32::from(executor.is_running());
         let states = executor.launched().map(mezz_proto::v1::Task::state);
         let queued = executor.queued().map(|_| TaskState::TaskStaging);
         for state in states.chain(queued) {

@@ -16,12 +16,18 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use mezz_proto::pages::{Jsonp, Version, snapshot};
+use mezz_proto::pages::{Jsonp, Version, parse_duration, snapshot};
 use serde::Deserialize;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    time::Instant,
+};
 
 pub(super) use self::{files::refusal as file_refusal, metrics::metrics, statistics::containers};
-use super::{Served, refusal::Refusal};
+use super::{
+    Served,
+    refusal::{Refusal, stopping},
+};
 
 /// Pages that are written at the same time; others wait.
 const WRITERS: usize = 4;
@@ -35,16 +41,37 @@ const OPEN: usize = 256;
 /// Files that are downloaded at the same time.
 const DOWNLOADS: usize = 64;
 
-/// A reader that takes no more for so long is cut off.
-pub(super) const SLOW: Duration = Duration::from_secs(30);
+/// Pages that are written and not read yet, all together, in KiB.
+const UNREAD_KIB: u32 = 256 << 10;
 
 /// What is handed to a connection at a time, in bytes.
 const PART: usize = 64 << 10;
 
+/// How long a reader may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    /// For each part, and once for all of them together...
+    slow: Duration,
+    /// ... to which each part that was taken adds so much.
+    part: Duration,
+}
+
+/// Who takes nothing for half a minute, or less than 64 KiB a second, is cut off.
+pub(super) const PACE: Pace = Pace { slow: Duration::from_secs(30), part: Duration::from_secs(1) };
+
+impl Pace {
+    /// When the next part must have been taken, after so many.
+    pub(super) fn deadline(self, begun: Instant, taken: u32) -> Instant {
+        let all = begun + self.slow + self.part * taken;
+        all.min(Instant::now() + self.slow)
+    }
+}
+
 /// What readers of pages share.
 pub(crate) struct Pages {
     open: Arc<Semaphore>,
-    writers: Semaphore,
+    writers: Arc<Semaphore>,
+    unread: Arc<Semaphore>,
     downloads: Arc<Semaphore>,
     measured: statistics::Measured,
 }
@@ -53,7 +80,8 @@ impl Default for Pages {
     fn default() -> Self {
         Self {
             open: Arc::new(Semaphore::new(OPEN)),
-            writers: Semaphore::new(WRITERS),
+            writers: Arc::new(Semaphore::new(WRITERS)),
+            unread: Arc::new(Semaphore::new(UNREAD_KIB as usize)),
             downloads: Arc::new(Semaphore::new(DOWNLOADS)),
             measured: Default::default(),
         }
@@ -64,6 +92,7 @@ impl Default for Pages {
 pub(super) struct Written<T> {
     page: T,
     turn: OwnedSemaphorePermit,
+    unread: Arc<Semaphore>,
 }
 
 fn busy() -> Refusal {
@@ -95,12 +124,31 @@ pub(super) async fn write<T: Send + 'static>(
     served: &Arc<Served>,
     work: impl FnOnce(&Served) -> T + Send + 'static,
 ) -> Result<Written<T>, Refusal> {
-    let writer = tokio::time::timeout(PATIENCE, served.pages.writers.acquire()).await;
-    let Ok(Ok(_writer)) = writer else { return Err(busy()) };
+    let pages = &served.pages;
     let served = Arc::clone(served);
-    let page = tokio::task::spawn_blocking(move || work(&served));
-    let page = page.await.map_err(|_| Refusal::stopping())?;
-    Ok(Written { page, turn })
+    pages.aside(turn, move || work(&served)).await
+}
+
+impl Pages {
+    /// The work keeps its places until it has ended, for a reader that has gone does not
+    /// end it.
+    async fn aside<T: Send + 'static>(
+        &self,
+        turn: OwnedSemaphorePermit,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<Written<T>, Refusal> {
+        let writer = Arc::clone(&self.writers).acquire_owned();
+        let Ok(Ok(writer)) = tokio::time::timeout(PATIENCE, writer).await else {
+            return Err(busy());
+        };
+        let unread = Arc::clone(&self.unread);
+        let written = tokio::task::spawn_blocking(move || {
+            let page = work();
+            drop(writer);
+            Written { page, turn, unread }
+        });
+        written.await.map_err(|_| stopping())
+    }
 }
 
 impl<T, E> Written<Result<T, E>> {
@@ -109,34 +157,45 @@ impl<T, E> Written<Result<T, E>> {
     /// # Errors
     /// The writer's.
     pub(super) fn transpose(self) -> Result<Written<T>, E> {
-        let Self { page, turn } = self;
-        Ok(Written { page: page?, turn })
+        let Self { page, turn, unread } = self;
+        Ok(Written { page: page?, turn, unread })
     }
 }
 
 impl<T: Into<Bytes>> Written<T> {
     /// The answer. It is forgotten when its reader does not take it.
-    pub(super) fn answer(self, content: &'static str) -> Response {
-        let Self { page, turn } = self;
-        ([(header::CONTENT_TYPE, content)], body(page.into(), turn)).into_response()
+    ///
+    /// # Errors
+    /// When too much is unread already.
+    pub(super) fn answer(self, content: &'static str) -> Result<Response, Refusal> {
+        let Self { page, turn, unread } = self;
+        let page = page.into();
+        let body = if page.len() <= PART {
+            Body::from(page)
+        } else {
+            let kib = u32::try_from(page.len().div_ceil(1024)).unwrap_or(UNREAD_KIB);
+            let room = unread.try_acquire_many_owned(kib.min(UNREAD_KIB)).map_err(|_| busy())?;
+            in_parts(page, (turn, room), PACE)
+        };
+        Ok(([(header::CONTENT_TYPE, content)], body).into_response())
     }
 }
 
-fn body(mut rest: Bytes, turn: OwnedSemaphorePermit) -> Body {
-    if rest.len() <= PART {
-        return Body::from(rest);
-    }
+/// `places` are kept as long as the page is.
+fn in_parts(page: Bytes, places: impl Send + 'static, pace: Pace) -> Body {
     let (sender, parts) = mpsc::channel(1);
-    let whole = rest.len();
+    let whole = page.len();
     tokio::spawn(async move {
-        while !rest.is_empty() {
-            let part = rest.split_to(rest.len().min(PART));
-            match tokio::time::timeout(SLOW, sender.send(part)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) | Err(_) => return,
+        let begun = Instant::now();
+        for (taken, part) in (0..).zip(page.chunks(PART)) {
+            let deadline = pace.deadline(begun, taken);
+            match tokio::time::timeout_at(deadline, sender.reserve()).await {
+                // A copy, for a piece of the page would keep all of it.
+                Ok(Ok(place)) => place.send(Bytes::copy_from_slice(part)),
+                Ok(Err(_)) | Err(_) => break,
             }
         }
-        drop(turn);
+        drop((page, places));
     });
     let next = |(mut parts, left): (mpsc::Receiver<Bytes>, usize)| async move {
         match parts.recv().await {
@@ -155,6 +214,8 @@ fn body(mut rest: Bytes, turn: OwnedSemaphorePermit) -> Body {
 #[derive(Debug, Default, Deserialize)]
 struct Asked {
     jsonp: Option<String>,
+    /// Of `/metrics/snapshot` alone.
+    timeout: Option<String>,
 }
 
 /// Writes JSON, or a script that calls a function with it.
@@ -190,7 +251,7 @@ async fn page_at(
             None => text,
         })
     });
-    Ok(written.await?.transpose()?.answer(content))
+    written.await?.transpose()?.answer(content)
 }
 
 pub(super) fn routes(served: Arc<Served>) -> Router {
@@ -224,6 +285,10 @@ async fn state_page(State(served): State<Arc<Served>>, Query(asked): Query<Asked
 }
 
 async fn metrics_page(State(served): State<Arc<Served>>, Query(asked): Query<Asked>) -> Response {
+    // Nothing here takes long enough for it to matter, but it is to be a duration.
+    if let Some(Err(error)) = asked.timeout.as_deref().map(parse_duration) {
+        return Refusal::bad(format!("Unable to parse timeout: {error}")).into_response();
+    }
     page(&served, asked.jsonp.as_deref(), |served| snapshot(&metrics(served))).await
 }
 
@@ -235,4 +300,70 @@ async fn flags_page(State(served): State<Arc<Served>>, Query(asked): Query<Asked
 async fn version_page(State(served): State<Arc<Served>>, Query(asked): Query<Asked>) -> Response {
     let text = |_: &Served| serde_json::to_string(&Version::of_build()).unwrap_or_default();
     page(&served, asked.jsonp.as_deref(), text).await
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::StreamExt as _;
+
+    use super::*;
+
+    /// As one who asks for pages and hangs up, again and again.
+    #[tokio::test]
+    async fn work_keeps_its_place_when_its_reader_has_gone() {
+        let pages = Pages::default();
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let wait = Arc::new(std::sync::Mutex::new(wait));
+        for _ in 0..WRITERS {
+            let turn = Arc::clone(&pages.open).try_acquire_owned().unwrap();
+            let wait = Arc::clone(&wait);
+            let mut asked = Box::pin(pages.aside(turn, move || wait.lock().unwrap().recv()));
+            assert!(futures_util::poll!(&mut asked).is_pending());
+        }
+        assert_eq!(pages.writers.available_permits(), 0);
+        assert_eq!(pages.open.available_permits(), OPEN - WRITERS);
+        drop(go);
+        let all = pages.writers.acquire_many(WRITERS as u32);
+        let all = tokio::time::timeout(Duration::from_secs(30), all).await;
+        assert!(all.is_ok(), "it ends");
+    }
+
+    #[tokio::test]
+    async fn what_is_unread_is_bounded() {
+        let pages = Pages::default();
+        let written = |bytes: usize| Written {
+            page: vec![b' '; bytes],
+            turn: Arc::clone(&pages.open).try_acquire_owned().unwrap(),
+            unread: Arc::clone(&pages.unread),
+        };
+        let all = pages.unread.try_acquire_many(UNREAD_KIB - 100).unwrap();
+        let read = written(100 << 10).answer("text/plain").unwrap();
+        assert!(written(PART + 1).answer("text/plain").is_err(), "there is no room");
+        assert!(written(PART).answer("text/plain").is_ok(), "that is next to nothing");
+        let bytes = axum::body::to_bytes(read.into_body(), usize::MAX).await.unwrap();
+        assert_eq!(bytes.len(), 100 << 10);
+        drop(all);
+        let whole = pages.unread.acquire_many(UNREAD_KIB);
+        let whole = tokio::time::timeout(Duration::from_secs(30), whole).await;
+        assert!(whole.is_ok(), "it is read");
+    }
+
+    #[tokio::test]
+    async fn who_reads_a_little_now_and_then_is_cut_off() {
+        let pace = Pace { slow: Duration::from_millis(200), part: Duration::ZERO };
+        let (places, mut kept) = mpsc::channel::<()>(1);
+        let body = in_parts(Bytes::from(vec![b' '; 1000 * PART]), places, pace);
+        let mut parts = body.into_data_stream();
+        let reading = async {
+            while let Some(part) = parts.next().await {
+                if part.is_err() {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            panic!("it got all of it");
+        };
+        tokio::time::timeout(Duration::from_secs(30), reading).await.expect("it is cut off");
+        assert!(kept.recv().await.is_none(), "its places are free");
+    }
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use mezz_proto::{
     pages::{
-        AttributesPage, FrameworkNames, LabelsPage, Proto, Protos, Reserved, ResourcesPage,
-        TaskPage, Version, full,
+        AGENT_CAPABILITIES, AttributesPage, FrameworkNames, LabelsPage, Proto, Protos, Reserved,
+        ResourcesPage, TaskPage, Version, full,
     },
     resources::{Dialect, Resources},
     v1,
@@ -16,10 +16,6 @@ use super::super::{
     Served,
     roster::{Executor, Framework, Frameworks},
 };
-
-/// What the agent can do, under the names that Mesos has for it.
-const CAPABILITIES: [&str; 4] =
-    ["MULTI_ROLE", "HIERARCHICAL_ROLE", "RESERVATION_REFINEMENT", "TASK_RESOURCE_LIMITS"];
 
 /// The page, as JSON.
 pub(super) fn state(served: &Served) -> String {
@@ -59,7 +55,11 @@ impl Serialize for State<'_> {
         map.serialize_entry("id", &id.unwrap_or_default())?;
         map.serialize_entry("pid", &about.pid())?;
         map.serialize_entry("hostname", &about.hostname)?;
-        map.serialize_entry("capabilities", &CAPABILITIES)?;
+        map.serialize_entry("capabilities", &AGENT_CAPABILITIES.map(|one| one.as_str_name()))?;
+        if let Some((config, since)) = served.index.drain() {
+            map.serialize_entry("drain_config", &Proto(&config))?;
+            map.serialize_entry("estimated_drain_start_time_seconds", &since)?;
+        }
         map.serialize_entry("resources", &ResourcesPage::of(about.resources.iter()))?;
         map.serialize_entry("reserved_resources", &total.page())?;
         map.serialize_entry("unreserved_resources", &ResourcesPage::of(total.unreserved.iter()))?;

@@ -46,19 +46,24 @@ pub(crate) struct Usage {
 }
 
 /// The last answer.
-pub(super) type Measured = Mutex<Option<(Instant, Arc<Vec<Usage>>)>>;
+pub(super) type Measured = Arc<Mutex<Option<(Instant, Arc<Vec<Usage>>)>>>;
 
 /// What runs uses, sorted by framework and executor.
-pub(crate) async fn containers(served: &Served) -> Arc<Vec<Usage>> {
-    let mut last = served.pages.measured.lock().await;
+pub(crate) async fn containers(served: &Arc<Served>) -> Arc<Vec<Usage>> {
+    let mut last = Arc::clone(&served.pages.measured).lock_owned().await;
     if let Some((at, known)) = &*last
         && at.elapsed() < FRESH
     {
         return Arc::clone(known);
     }
-    let now = Arc::new(measure(served).await);
-    *last = Some((Instant::now(), Arc::clone(&now)));
-    now
+    let served = Arc::clone(served);
+    // By itself: who asks and goes must not let the next one ask all containers again.
+    let measuring = tokio::spawn(async move {
+        let now = Arc::new(measure(&served).await);
+        *last = Some((Instant::now(), Arc::clone(&now)));
+        now
+    });
+    measuring.await.unwrap_or_default()
 }
 
 async fn measure(served: &Served) -> Vec<Usage> {

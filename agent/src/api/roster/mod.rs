@@ -36,6 +36,8 @@ pub(crate) struct Executor {
     /// Without secrets and `data`.
     pub(crate) info: Arc<v1::ExecutorInfo>,
     pub(crate) container: ContainerId,
+    /// A command task's own.
+    of_task: bool,
     gone: bool,
     /// Until the last of their updates is acknowledged.
     tasks: BTreeMap<TaskId, Arc<Entry>>,
@@ -51,8 +53,14 @@ struct Entry {
 
 impl Executor {
     fn new(info: v1::ExecutorInfo, container: ContainerId) -> Self {
-        let (gone, tasks, completed) = (false, BTreeMap::new(), VecDeque::new());
-        Self { info: Arc::new(info), container, gone, tasks, completed }
+        let (tasks, completed) = (BTreeMap::new(), VecDeque::new());
+        Self { info: Arc::new(info), container, of_task: false, gone: false, tasks, completed }
+    }
+
+    /// Whether something of it runs. A command task's own ends with its task.
+    pub(crate) fn is_running(&self) -> bool {
+        let over = self.of_task && self.tasks.values().all(|entry| entry.ended());
+        !(self.gone || over)
     }
 
     /// Tasks that wait for it.
@@ -287,7 +295,7 @@ impl State {
                 info.labels.clone_from(&task.labels);
                 container = own.clone();
             }
-            Arc::new(Executor::new(info, container))
+            Arc::new(Executor { of_task: own.is_some(), ..Executor::new(info, container) })
         });
         let entry = Arc::new(Entry { task, queued });
         Arc::make_mut(executor).tasks.insert(key.task.clone(), entry);
@@ -326,6 +334,8 @@ impl State {
         if record.completed.len() > MAX_EXECUTORS {
             record.completed.pop_front();
         }
+        // Others were counted when they ended.
+        self.totals.executors_terminated += u64::from(id.1);
     }
 
     /// Forgets what ended first, of the whole agent and then of this framework and executor,

@@ -52,15 +52,18 @@ fn a_command_task_is_its_own_executor() {
     assert_eq!(executor.info.executor_id.value, "a");
     assert_eq!((executor.info.source(), executor.container.as_str()), ("a", "c-a"));
     assert_eq!(ids(executor.launched()), ["a"]);
+    assert!(executor.is_running());
 
     roster.apply(&updated("a", TaskState::TaskFinished));
     let all = roster.frameworks();
     let executor = &all.active[0].executors[0];
+    assert!(!executor.is_running(), "though its end is not acknowledged");
     assert_eq!((ids(executor.launched()).len(), ids(executor.terminated())), (0, vec!["a"]));
 
     roster.apply(&Change::TaskForgotten(key("a")));
     let all = roster.frameworks();
     assert!(all.active[0].executors.is_empty());
+    assert_eq!(roster.totals().executors_terminated, 1);
     assert_eq!(ids(all.active[0].completed[0].completed()), ["a"]);
 
     roster.apply(&Change::FrameworkForgotten("F".into()));

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     containerizer::{Limitation, LimitationKind, Program},
-    core::{Abilities, CoreOptions, Effect, Event},
+    core::{Abilities, Change, CoreOptions, Effect, Event},
 };
 
 fn drain(env: &mut TestEnv, grace: Option<u64>, mark_gone: bool) {
@@ -258,6 +258,46 @@ fn docker_has_more_grace() {
     assert!(signals(&env.take()).is_empty());
     env.advance(Duration::from_millis(1));
     assert_eq!(signals(&env.take()), [9]);
+}
+
+/// What readers hear of drains.
+fn told(env: &mut TestEnv) -> Vec<Option<(Option<bool>, u64)>> {
+    let drain = |effect| match effect {
+        Effect::Change(Change::Drain(drain)) => {
+            Some(drain.map(|(config, since)| (config.mark_gone, since.as_nanos() / 1_000_000_000)))
+        }
+        _ => None,
+    };
+    std::mem::take(&mut env.log).into_iter().filter_map(drain).collect()
+}
+
+#[test]
+fn readers_hear_of_a_drain_from_its_beginning_to_its_end() {
+    let mut env = TestEnv::new();
+    env.running(task("t"));
+    env.take();
+    drain(&mut env, None, true);
+    assert_eq!(told(&mut env), [Some((Some(true), 1_000))]);
+    // The next master says it again: it has lasted since the first one did.
+    env.advance(Duration::from_secs(5));
+    env.link_down();
+    env.link_up();
+    assert!(told(&mut env).is_empty(), "it goes on without a master");
+    let again = mezz::Drain { max_grace_period: None, mark_gone: Some(true), number: 1 };
+    env.master(master_message::Message::Registered(mezz::Registered {
+        agent_id: v1::AgentId { value: AGENT.into() },
+        drain: Some(again),
+        ..Default::default()
+    }));
+    assert_eq!(told(&mut env), [Some((Some(true), 1_000))]);
+    env.advance(Duration::from_secs(5));
+    drain(&mut env, None, false);
+    assert_eq!(told(&mut env), [Some((Some(false), 1_010))]);
+    env.master(master_message::Message::Reactivate(mezz::Reactivate {}));
+    assert_eq!(told(&mut env), [None]);
+    env.link_down();
+    env.register();
+    assert!(told(&mut env).is_empty());
 }
 
 fn torn_down(env: &mut TestEnv) {

@@ -263,36 +263,6 @@ fn a_removed_framework_shuts_its_executors_down() {
 }
 
 #[test]
-fn its_updates_are_bounded_in_bytes_over_all_its_tasks() {
-    const MEBIBYTE: usize = 1 << 20;
-    let mut env = TestEnv::new();
-    let (_, token) = subscribed(&mut env);
-    env.run(vec![executor_task("b")]);
-    let large = |task: &str, uuid| v1::TaskStatus {
-        data: Some(vec![0; 3 * MEBIBYTE]),
-        ..status(task, TaskState::TaskRunning, uuid)
-    };
-    for (uuid, task) in ["a", "b", "a", "b", "a"].into_iter().enumerate() {
-        env.call(1, &token, update(large(task, u8::try_from(uuid).unwrap())));
-    }
-    assert_eq!(closed(&mut env), None);
-    // After a restart they count as before.
-    env.restart(|_| true, false);
-    env.register();
-    let first = env.updates().remove(0).status;
-    env.call(2, &token, subscribe());
-    env.call(2, &token, update(large("b", 9)));
-    match closed(&mut env) {
-        Some(CallError::NotAllowed(text)) => assert!(text.contains("bytes"), "{text}"),
-        other => panic!("{other:?}"),
-    }
-    env.ack(&first);
-    env.call(3, &token, subscribe());
-    env.call(3, &token, update(large("b", 9)));
-    assert_eq!(closed(&mut env), None, "there is room again");
-}
-
-#[test]
 fn the_environment_is_that_of_mesos() {
     let options = CoreOptions {
         api_address: "10.0.0.5:5051".into(),

@@ -1,5 +1,6 @@
 //! Tests of the core, in virtual time.
 
+mod backlog;
 mod builders;
 mod checks;
 mod commands;

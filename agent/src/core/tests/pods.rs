@@ -86,6 +86,29 @@ impl TestEnv {
 }
 
 #[test]
+fn members_know_where_they_are_reached() {
+    let ip = [10, 0, 0, 5].into();
+    let mut env = TestEnv::unlinked(CoreOptions { executor_ip: Some(ip), ..options() });
+    env.register();
+    let (_, a, _) = env.pod();
+    assert_eq!(a.environment["MESOS_CONTAINER_IP"], "10.0.0.5");
+
+    // A pod that has other addresses than its machine.
+    let mut env = TestEnv::unlinked(CoreOptions { executor_ip: Some(ip), ..options() });
+    env.register();
+    let mut elsewhere = default_executor("E");
+    elsewhere.container = Some(v1::ContainerInfo {
+        r#type: container_info::Type::Mesos.into(),
+        network_infos: vec![v1::NetworkInfo::default()],
+        ..Default::default()
+    });
+    env.run_for(framework("F", &[]), vec![task("a")], Some(elsewhere));
+    let pod = env.launch();
+    env.launched(&pod);
+    assert!(!env.launches()[0].environment.contains_key("MESOS_CONTAINER_IP"));
+}
+
+#[test]
 fn members_start_in_the_pod_and_are_held_to_their_own() {
     let mut env = TestEnv::new();
     env.run_group(&["a", "b"]);

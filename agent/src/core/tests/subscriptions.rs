@@ -78,6 +78,26 @@ fn without_a_token_one_of_this_machine_is_believed() {
     assert!(hint(closed(&mut env)), "the agent wants one");
 }
 
+/// Over HTTP calls come by themselves: one may be on its way while the stream ends.
+#[test]
+fn calls_are_heard_while_there_is_no_stream() {
+    let mut env = TestEnv::new();
+    env.run(vec![executor_task("a")]);
+    let container = env.launch();
+    env.launched(&container);
+    env.call_without_token(1, true, subscribe());
+    env.take();
+    env.handle(Event::ExecutorDisconnected { connection: ConnectionId(1) });
+    env.take();
+    env.call_without_token(2, true, update(status("a", TaskState::TaskRunning, 1)));
+    env.expect(TaskState::TaskRunning);
+    let mut call = subscribe();
+    call.subscribe.as_mut().unwrap().unacknowledged_updates =
+        vec![update(status("a", TaskState::TaskRunning, 1)).update.unwrap()];
+    env.call_without_token(3, true, call);
+    assert_eq!(env.event_types(3), ["SUBSCRIBED", "ACKNOWLEDGED"], "it was taken before");
+}
+
 /// What holds a group is the agent's own: it has an id that everybody can guess.
 #[test]
 fn nobody_subscribes_as_what_holds_a_group() {

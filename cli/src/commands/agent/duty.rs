@@ -1,4 +1,4 @@
-//! `mezz agent drain`, `deactivate` and `reactivate`.
+//! `mezz agent drain`, `deactivate`, `reactivate` and `gone`.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use mezz_proto::{
     mezz::v1::{
         AgentState, DeactivateAgentRequest, DrainAgentRequest, ListAgentsRequest,
-        ReactivateAgentRequest, agent_state::Status,
+        MarkAgentGoneRequest, ReactivateAgentRequest, agent_state::Status,
     },
     v1::{DrainState, DurationInfo},
 };
@@ -31,6 +31,9 @@ pub enum AgentCommand {
     Deactivate(AgentSelector),
     /// Offer an agent again that is drained or deactivated
     Reactivate(AgentSelector),
+    /// Give an agent up that will not come back: its tasks are gone, and it may not
+    /// return under its id
+    Gone(AgentSelector),
 }
 
 /// Which agent.
@@ -104,7 +107,35 @@ pub async fn run(command: &AgentCommand) -> anyhow::Result<()> {
             eprintln!("{} is offered again", name(&agent));
             Ok(())
         }
+        AgentCommand::Gone(args) => gone(args).await,
     }
+}
+
+/// Scripts may say it again: then the list does not have the agent any more, but the master
+/// knows its whole id.
+async fn gone(args: &AgentSelector) -> anyhow::Result<()> {
+    let mut operator = args.client.operator().await?;
+    let answer = operator.list_agents(ListAgentsRequest {}).await.map_err(|s| plain(&s))?;
+    let agents = answer.into_inner().agents;
+    let found = ids::resolve(&args.agent, agents.iter().map(id), "agent", "mezz agents");
+    let agent_id = found.as_ref().map_or(args.agent.as_str(), |id| *id).to_owned();
+    let request = MarkAgentGoneRequest { agent_id: agent_id.clone() };
+    match operator.mark_agent_gone(request).await {
+        Ok(_) => {}
+        // Of what was typed, the list tells more than the master.
+        Err(status) if matches!(status.code(), Code::NotFound | Code::InvalidArgument) => {
+            return Err(found.err().map_or_else(|| plain(&status), anyhow::Error::msg));
+        }
+        Err(status) => return Err(plain(&status)),
+    }
+    match agents.iter().find(|agent| id(agent) == agent_id) {
+        Some(agent) => {
+            let tasks = text::count(agent.tasks as usize, "task");
+            eprintln!("{} is given up; it had {tasks}", name(agent));
+        }
+        None => eprintln!("agent {agent_id} was given up before"),
+    }
+    Ok(())
 }
 
 async fn drain(args: &DrainArgs) -> anyhow::Result<()> {
@@ -209,6 +240,9 @@ mod tests {
         assert!(parse("mezz agent --work-dir /x drain S0").is_err());
         assert!(parse("mezz agent").is_err());
         assert!(parse("mezz agent drain").is_err());
+        let Command::Agent(args) = parse("mezz agent gone S0").unwrap() else { panic!() };
+        assert!(matches!(&args.command, Some(AgentCommand::Gone(s)) if s.agent == "S0"));
+        assert!(parse("mezz agent gone").is_err());
     }
 
     #[test]

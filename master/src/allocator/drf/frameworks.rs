@@ -1,6 +1,9 @@
 //! Frameworks that come, change and go, and what that means for their clients.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::{
     DrfAllocator,
@@ -69,10 +72,13 @@ impl DrfAllocator {
             return;
         };
         let old = std::mem::replace(&mut framework.spec, spec.clone());
+        let old_roles: BTreeSet<&Arc<str>> = old.roles.iter().collect();
+        let new_roles: BTreeSet<&Arc<str>> = spec.roles.iter().collect();
+        let new_suppressed: BTreeSet<&Arc<str>> = spec.suppressed.iter().collect();
         for role in &spec.roles {
             let Some(id) = self.ensure_client(key, role) else { continue };
-            let kept = old.roles.contains(role);
-            let suppressed = spec.suppressed.contains(role);
+            let kept = old_roles.contains(role);
+            let suppressed = new_suppressed.contains(role);
             let was_suppressed = self.clients.get(id).is_some_and(|c| c.suppressed);
             if kept && was_suppressed && !suppressed {
                 self.clear_client_filters(id);
@@ -102,7 +108,7 @@ impl DrfAllocator {
             }
         }
         // After joining the new roles, so that a role above both keeps its counts.
-        for role in old.roles.iter().filter(|r| !spec.roles.contains(r)) {
+        for role in old.roles.iter().filter(|r| !new_roles.contains(r)) {
             if let Some(id) = self.framework_client(key, role) {
                 self.clear_client_filters(id);
                 if let Some(client) = self.clients.get_mut(id) {
@@ -171,6 +177,7 @@ impl DrfAllocator {
     /// The framework's clients in `roles`, or all that it is subscribed to.
     pub(super) fn clients_of(&self, key: FrameworkKey, roles: &[Arc<str>]) -> Vec<ClientId> {
         let Some(framework) = self.framework(key) else { return Vec::new() };
+        let roles: BTreeSet<&Arc<str>> = roles.iter().collect();
         let wanted = |id: &ClientId| {
             self.clients
                 .get(*id)

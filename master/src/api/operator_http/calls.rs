@@ -1,24 +1,6 @@
 //! What each call does.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
-
-use axum::{
-    http::StatusCode,
-    response::{IntoResponse, Response},
-};
-use mezz_proto::{
-    logging,
-    media::Format,
-    mezz::v1 as mezz,
-    v1::{
-        self,
-        master::{Call, Response as Answer, call::Type, response},
-    },
-};
-use tokio::task::AbortHandle;
+use std::sync::Arc;
 
 use super::{
     answers::{self, Wanted},
@@ -32,13 +14,20 @@ use crate::{
     core::{OperatorCommand, OperatorError, master_info},
     shell::snapshot::Include,
 };
-
-/// The longest time for which a logging level may be set: a week. What is noisier for
-/// longer is a setting.
-const MAX_LOGGING_TIME: Duration = Duration::from_secs(7 * 24 * 3600);
-
-/// What takes back the last change of the logging level; there is one log in a process.
-static LAST_REVERT: Mutex<Option<AbortHandle>> = Mutex::new(None);
+use axum::{
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use mezz_http::set_logging_level;
+use mezz_proto::{
+    logging,
+    media::Format,
+    mezz::v1 as mezz,
+    v1::{
+        self,
+        master::{Call, Response as Answer, call::Type, response},
+    },
+};
 
 pub(super) async fn answer(pages: Arc<Pages>, kind: Type, call: Call, form: Format) -> Response {
     let api = &pages.api;
@@ -182,7 +171,13 @@ async fn write(pages: &Pages, kind: Type, call: Call) -> Response {
             let weights = call.update_weights.map(|c| c.weight_infos).unwrap_or_default();
             pages.set_weights(weights).await
         }
-        Type::SetLoggingLevel => set_logging_level(&call.set_logging_level.unwrap_or_default()),
+        Type::SetLoggingLevel => {
+            let asked = call.set_logging_level.unwrap_or_default();
+            match set_logging_level(asked.level, asked.duration.nanoseconds) {
+                Ok(()) => StatusCode::OK.into_response(),
+                Err(refused) => refused.into_response(),
+            }
+        }
         Type::DrainAgent => {
             let drain = call.drain_agent.unwrap_or_default();
             let max_grace_period = match drain.max_grace_period.map(nanoseconds) {
@@ -243,35 +238,4 @@ fn nanoseconds(given: prost_types::Duration) -> Result<i64, Refusal> {
                 given.seconds
             ))
         })
-}
-
-/// Changes how much is logged, for a while.
-fn set_logging_level(call: &v1::master::call::SetLoggingLevel) -> Response {
-    let nanos = u64::try_from(call.duration.nanoseconds).unwrap_or_default();
-    let lasts = Duration::from_nanos(nanos);
-    if nanos == 0 || lasts > MAX_LOGGING_TIME {
-        return text(
-            StatusCode::BAD_REQUEST,
-            format!(
-                "set_logging_level.duration: must be more than 0 and at most {} s",
-                MAX_LOGGING_TIME.as_secs()
-            ),
-        );
-    }
-    match logging::set(call.level) {
-        None => text(StatusCode::NOT_IMPLEMENTED, "this program's log cannot be changed"),
-        Some(change) => {
-            tracing::info!(level = call.level, ?lasts, "an operator has set the logging level");
-            let reverts = tokio::spawn(async move {
-                tokio::time::sleep(lasts).await;
-                change.revert();
-            });
-            // One waits at a time: the change before ends with this one.
-            let mut last = LAST_REVERT.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(before) = last.replace(reverts.abort_handle()) {
-                before.abort();
-            }
-            StatusCode::OK.into_response()
-        }
-    }
 }

@@ -14,19 +14,23 @@ use axum::{
     response::{IntoResponse, Response},
     routing::any,
 };
+use mezz_http::{Room, post};
 use mezz_proto::{
     media::{Format, MediaError},
     v1::master::{Call, call::Type},
 };
 
-use super::{body, delivery, pages::Pages, refusal::Refusal};
-use crate::shell::{bodies::Room, limits::MAX_OPERATOR_REQUEST_BYTES};
+use super::{delivery, pages::Pages, refusal::Refusal};
+use crate::shell::limits::MAX_OPERATOR_REQUEST_BYTES;
 
-/// The API's routes.
+/// The API's routes. A Mesos answers what is below an endpoint like the endpoint itself, and
+/// pymesos' operators call `/api/v1/operator`.
 pub fn routes(pages: Arc<Pages>) -> Router {
     Router::new()
         .route("/api/v1", any(answer))
+        .route("/api/v1/{*below}", any(answer))
         .route("/master/api/v1", any(answer))
+        .route("/master/api/v1/{*below}", any(answer))
         .with_state(pages)
 }
 
@@ -45,9 +49,9 @@ async fn answer(State(pages): State<Arc<Pages>>, request: Request) -> Response {
 }
 
 async fn taken(pages: &Pages, request: Request) -> Result<(Type, Call, Format, Room), Refusal> {
-    let (head, given, form) = body::post(request).await?;
+    let (head, given, form) = post(request).await?;
     let bodies = pages.api.core.operator_bodies();
-    let (call, room) = body::read::<Call>(bodies, given, MAX_OPERATOR_REQUEST_BYTES, form).await?;
+    let (call, room) = bodies.read::<Call>(given, form, MAX_OPERATOR_REQUEST_BYTES).await?;
     let kind = valid(&call).map_err(|missing| {
         Refusal::bad(format!(
             "Failed to validate master::Call: Expecting '{missing}' to be present"
@@ -57,8 +61,7 @@ async fn taken(pages: &Pages, request: Request) -> Result<(Type, Call, Format, R
 }
 
 fn accepted(headers: &HeaderMap) -> Result<Format, MediaError> {
-    // What is no text names no form.
-    Format::accepted(headers.get_all(header::ACCEPT).iter().map(|v| v.to_str().unwrap_or("?")))
+    Format::accepted(headers.get_all(header::ACCEPT).iter().map(header::HeaderValue::as_bytes))
 }
 
 /// A message as an answer.
@@ -68,7 +71,7 @@ fn encoded(form: Format, bytes: impl Into<bytes::Bytes>) -> Response {
 
 /// The call's type, if what goes with it is there; else what is missing. A number that is
 /// no type counts as none, as Mesos reads it.
-// Calls of old clients: their words are those of Mesos, too.
+// The older calls of quotas are checked like the others.
 #[allow(deprecated)]
 fn valid(call: &Call) -> Result<Type, &'static str> {
     let kind = call.r#type.and_then(|kind| Type::try_from(kind).ok()).ok_or("type")?;
@@ -95,9 +98,9 @@ fn valid(call: &Call) -> Result<Type, &'static str> {
         Type::DrainAgent => there(call.drain_agent.is_some(), "drain_agent"),
         Type::DeactivateAgent => there(call.deactivate_agent.is_some(), "deactivate_agent"),
         Type::ReactivateAgent => there(call.reactivate_agent.is_some(), "reactivate_agent"),
+        Type::UpdateQuota => there(call.update_quota.is_some(), "update_quota"),
         Type::SetQuota => there(call.set_quota.is_some(), "set_quota"),
         Type::RemoveQuota => there(call.remove_quota.is_some(), "remove_quota"),
-        Type::UpdateQuota => there(call.update_quota.is_some(), "update_quota"),
         Type::Teardown => there(call.teardown.is_some(), "teardown"),
         Type::MarkAgentGone => there(call.mark_agent_gone.is_some(), "mark_agent_gone"),
         _ => Ok(kind),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use mezz_proto::{
     mezz::v1 as mezz,
-    pages::{AttributesPage, MESOS_VERSION, Proto, Protos, Reserved, ResourcesPage, full},
+    pages::{AGENT_CAPABILITIES, AttributesPage, MESOS_VERSION, Proto, Protos, Reserved, ResourcesPage, full},
     resources::{Dialect, Resources},
     v1,
 };
@@ -119,9 +119,12 @@ impl AgentPage<'_> {
         map.serialize_entry("active", &is_active(record))?;
         map.serialize_entry("deactivated", &view::is_deactivated(record))?;
         map.serialize_entry("version", MESOS_VERSION)?;
-        map.serialize_entry("capabilities", &view::AGENT_CAPABILITIES.map(|c| c.as_str_name()))?;
+        map.serialize_entry("capabilities", &AGENT_CAPABILITIES.map(|c| c.as_str_name()))?;
         if let Some(drain) = &record.drain {
             map.serialize_entry("drain_info", &Proto(drain))?;
+            if let Some(start) = record.drain_start_time {
+                map.serialize_entry("estimated_drain_start_time_seconds", &(start as i64))?;
+            }
         }
         if self.full {
             let wire = |of: &Resources| full(of.to_proto(Dialect::Refined, None));

@@ -7,12 +7,13 @@ use axum::{
     http::{Method, StatusCode, Uri},
     response::{IntoResponse, Response},
 };
+use mezz_http::discard;
 use mezz_proto::{json as dialect, mezz::v1 as mezz, v1};
 use serde::Serialize;
 
 use super::{Page, Pages, arguments, callback, json, small, text, unavailable, written};
 use crate::{
-    api::{body, refusal::Refusal},
+    api::refusal::Refusal,
     core::{OperatorCommand, OperatorError, OperatorReply},
     shell::{
         handle::NoAnswer,
@@ -64,14 +65,14 @@ fn no_answer(silent: NoAnswer) -> Response {
 pub async fn teardown(State(pages): State<Arc<Pages>>, request: Request) -> Response {
     if request.method() != Method::POST {
         let refusal = Refusal::not_post(request.method());
-        body::discard(request.into_body()).await;
+        discard(request.into_body()).await;
         return refusal.into_response();
     }
     let bodies = pages.api.core.operator_bodies();
-    let given = body::collect(bodies, request.into_body(), MAX_OPERATOR_REQUEST_BYTES);
+    let given = bodies.collect(request.into_body(), MAX_OPERATOR_REQUEST_BYTES);
     let (form, _room) = match given.await {
         Ok(form) => form,
-        Err(refused) => return refused.into_response(),
+        Err(error) => return Refusal::from(error).into_response(),
     };
     // The rules of a form are those of a query.
     let form = std::str::from_utf8(&form).ok().map(|form| format!("/?{}", form.trim()));
@@ -137,10 +138,10 @@ pub async fn weights(State(pages): State<Arc<Pages>>, uri: Uri) -> Page {
 /// PUT `/weights`: a list of objects with `role` and `weight`.
 pub async fn put_weights(State(pages): State<Arc<Pages>>, request: Request) -> Response {
     let bodies = pages.api.core.operator_bodies();
-    let given = body::collect(bodies, request.into_body(), MAX_OPERATOR_REQUEST_BYTES);
+    let given = bodies.collect(request.into_body(), MAX_OPERATOR_REQUEST_BYTES);
     let (given, _room) = match given.await {
         Ok(given) => given,
-        Err(refused) => return refused.into_response(),
+        Err(error) => return Refusal::from(error).into_response(),
     };
     let read = move || {
         let text = std::str::from_utf8(&given).map_err(|error| error.to_string())?;

@@ -41,6 +41,8 @@ impl Core {
             mark_gone: request.mark_gone,
         };
         let drain = Duty::Draining(DrainInfo { state: DrainState::Draining as i32, config });
+        let agent = &mut self.agents[key];
+        agent.drain_started = agent.connection().map(|_| now);
         self.set_duty(now, key, drain, out);
         // One that is away gets a new order when it comes back.
         if let Some(order) = self.agents[key].order_drain() {
@@ -121,6 +123,12 @@ impl Core {
             // The write of the first time may be under way.
             out.confirm_all();
             return Ok(());
+        }
+        if self.kept_duties.contains_key(id) {
+            return Err(OperatorError::NotFound(format!(
+                "agent `{id}` was away too long and is forgotten, and so are its tasks; it can \
+                 be marked gone if it comes back"
+            )));
         }
         let key = self.known_agent(id)?;
         self.mark_gone(now, key, out);

@@ -51,7 +51,7 @@ impl Core {
         self.counters.agent_registrations += 1;
 
         let put = RegistryOp::PutAgent(self.agents[key].record());
-        let registered = self.registered(key, Vec::new());
+        let registered = self.registered(now, key, Vec::new());
         let message = Box::new(master(Message::Registered(registered)));
         out.admit(connection, Some(put), vec![Effect::SendAgent { connection, message }]);
         self.publish_agent(key, out);
@@ -83,16 +83,22 @@ impl Core {
 
     pub(super) fn registered(
         &mut self,
+        now: Time,
         key: AgentKey,
         completed_frameworks: Vec<mezz_proto::v1::FrameworkId>,
     ) -> mezz::Registered {
+        let drain = self.agents[key].order_drain();
+        if drain.is_some() {
+            // One that is back goes on with what it began.
+            self.agents[key].drain_started.get_or_insert(now);
+        }
         let interval = self.options.ping_interval.as_millis();
         mezz::Registered {
             agent_id: (&self.agents[key].id).into(),
             master_id: self.options.master_id.clone(),
             ping_interval_ms: u64::try_from(interval).unwrap_or(u64::MAX),
             completed_frameworks,
-            drain: self.agents[key].order_drain(),
+            drain,
             return_spread_ms: Some(self.return_spread()),
         }
     }
@@ -134,6 +140,7 @@ impl Core {
             link: AgentLink::Unreachable { since: Time::ZERO },
             duty,
             drain_order: 0,
+            drain_started: None,
             emptied: false,
             heard: false,
             attempt: None,

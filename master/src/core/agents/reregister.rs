@@ -204,7 +204,7 @@ impl Core {
         if ended.iter().any(|framework| self.removal_may_wait(framework)) {
             out.after_all_on(connection);
         }
-        let registered = self.registered(key, ended.iter().map(Into::into).collect());
+        let registered = self.registered(now, key, ended.iter().map(Into::into).collect());
         let message = Box::new(master(Message::Registered(registered)));
         out.admit(connection, put, vec![Effect::SendAgent { connection, message }]);
         for framework in &ended {

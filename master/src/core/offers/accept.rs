@@ -21,6 +21,7 @@ use crate::{
         frameworks::events,
         state::OfferKey,
         tasks::{MasterStatus, NoTask},
+        validate::{brief, ids::MAX_ID},
     },
 };
 
@@ -65,11 +66,12 @@ impl Core {
                 .filter(|(_, offer)| offer.framework == framework);
             let Some((key, offer)) = found else {
                 return Err(invalid(format!(
-                    "offer `{id}` is no longer valid: it was used, declined or rescinded"
+                    "offer `{}` is no longer valid: it was used, declined or rescinded",
+                    brief(id, MAX_ID)
                 )));
             };
             if !seen.insert(key) {
-                return Err(invalid(format!("offer `{id}` is named twice")));
+                return Err(invalid(format!("offer `{}` is named twice", brief(id, MAX_ID))));
             }
             match &common {
                 None => common = Some((offer.agent, Arc::clone(&offer.role))),
@@ -118,7 +120,7 @@ impl Core {
         } else {
             self.counters.offers_accepted += count;
         }
-        let mut launch = Launch { now, framework, agent, role, pool, launched: 0 };
+        let mut launch = Launch::new(now, framework, agent, role, pool);
         for operation in accept.operations {
             let named = operation.id.is_some();
             match (operation.r#type(), operation.launch, operation.launch_group) {
@@ -135,6 +137,7 @@ impl Core {
                 _ => self.refuse_operation(framework, operation.id, UNSUPPORTED, out),
             }
         }
+        self.send_runs(&mut launch, out);
         if launch.launched > 0 {
             self.frameworks[framework].offers_accepted += count;
         }

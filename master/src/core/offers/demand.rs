@@ -1,6 +1,6 @@
 //! REVIVE and SUPPRESS (rule 20).
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use mezz_proto::time::Time;
 
@@ -24,7 +24,9 @@ impl Core {
         if roles.is_empty() {
             suppressed.clear();
         } else {
-            suppressed.retain(|role| !roles.contains(role));
+            for role in &roles {
+                suppressed.remove(role);
+            }
         }
         if suppressed.len() != before {
             self.publish_framework(key, out);
@@ -49,10 +51,11 @@ impl Core {
         }
     }
 
-    /// `None` when one of them is not subscribed to: then the whole call is
-    /// ignored, as in Mesos.
+    /// Each once, however often it is named. `None` when one of them is not subscribed to:
+    /// then the whole call is ignored, as in Mesos.
     fn subscribed_roles(&self, key: FrameworkKey, roles: &[String]) -> Option<Vec<Arc<str>>> {
         let framework = &self.frameworks[key];
-        roles.iter().map(|role| framework.role(role).cloned()).collect()
+        let own: Option<BTreeSet<_>> = roles.iter().map(|role| framework.role(role)).collect();
+        Some(own?.into_iter().cloned().collect())
     }
 }

@@ -42,6 +42,8 @@ pub(in crate::core) struct Agent {
     pub duty: Duty,
     /// The number of its last order to drain; 0 before the first.
     pub drain_order: u64,
+    /// When it heard of the drain that its duty has, from this master.
+    pub drain_started: Option<Time>,
     /// It has said that nothing is left on it since that order. Until then tasks
     /// may run that nobody here knows any more: those of removed frameworks.
     pub emptied: bool,
@@ -241,6 +243,7 @@ impl Agent {
             reregistered_time: self.reregistered.map(Time::as_secs_f64),
             total: self.total.to_proto(Dialect::Refined, None),
             drain: self.duty.drain(),
+            drain_start_time: self.duty.drain().and(self.drain_started).map(Time::as_secs_f64),
             deactivated: self.duty.deactivated(),
             ..Default::default()
         }

@@ -4,13 +4,17 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use mezz_proto::{
     ids::{AgentId, ExecutorId, FrameworkId, TaskId},
+    pages::hide_in_task,
     resources::{Dialect, Resources},
     v1,
 };
 use prost::Message;
 
 use super::SlotKey;
-use crate::allocator::{AgentKey, FrameworkKey};
+use crate::{
+    allocator::{AgentKey, FrameworkKey},
+    core::ShownTask,
+};
 
 /// A task's slot.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -163,8 +167,23 @@ impl Task {
         self.statuses.push(record);
     }
 
-    /// For readers.
-    pub fn record(&self, framework: &FrameworkId, agent: &AgentId) -> v1::Task {
+    /// For readers: what is secret is not kept for them, and so nobody can be told of it.
+    pub fn shown(&self, framework: &FrameworkId, agent: &AgentId) -> ShownTask {
+        let mut record = self.record(framework, agent);
+        hide_in_task(&mut record);
+        ShownTask {
+            framework: framework.clone(),
+            id: self.id.clone(),
+            agent: agent.clone(),
+            state: self.state,
+            waits: self.pending.is_some(),
+            resources: Arc::clone(&self.resources),
+            role: Arc::clone(&self.role),
+            record: record.encode_to_vec().into(),
+        }
+    }
+
+    fn record(&self, framework: &FrameworkId, agent: &AgentId) -> v1::Task {
         let mut task = v1::Task {
             name: self.name.to_string(),
             task_id: (&self.id).into(),

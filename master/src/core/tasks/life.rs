@@ -163,7 +163,7 @@ impl Core {
     pub(in crate::core) fn publish_task(&self, key: TaskKey, out: &mut Effects) {
         let task = &self.tasks[key];
         let (framework, agent) = (&self.frameworks[task.framework], &self.agents[task.agent]);
-        out.change(Change::Task(task.record(&framework.id, &agent.id)));
+        out.change(Change::Task(task.shown(&framework.id, &agent.id)));
     }
 }
 

@@ -10,7 +10,9 @@ use mezz_proto::{
     },
 };
 
-use super::env::{Env, SchedulerEvent, command_task, executor, executor_task};
+use prost::Message as _;
+
+use super::env::{Env, SchedulerEvent, command_task, executor, executor_task, launch};
 use crate::core::{Change, Effect, Effects, Event, OperatorCommand, RequestId};
 
 fn operator(env: &mut Env, command: OperatorCommand) -> Effects {
@@ -135,7 +137,7 @@ fn long_messages_are_forwarded_whole_and_kept_in_part() {
     env.agent_says("a1", agent_message::Message::StatusUpdate(update));
     assert_eq!(env.update("f1").message(), message);
     let kept = env.changes.iter().rev().find_map(|c| match c {
-        Change::Task(t) => t.statuses.last().map(|s| s.message().len()),
+        Change::Task(t) => t.decode().statuses.last().map(|s| s.message().len()),
         _ => None,
     });
     assert_eq!(kept, Some(4095));
@@ -200,4 +202,180 @@ fn long_container_statuses_are_forwarded_and_not_kept() {
         env.reconcile("f1", &[("t1", None)]);
         assert_eq!(env.update("f1").container_status, kept.then_some(container));
     }
+}
+
+/// What the core makes of an ACCEPT, in bytes.
+fn made_of(env: &mut Env, accept: call::Accept) -> (Effects, usize) {
+    let call = Call {
+        r#type: Some(call::Type::Accept as i32),
+        accept: Some(accept),
+        ..Default::default()
+    };
+    let connection = env.frameworks["f1"].connection.unwrap();
+    let mut out = Effects::default();
+    env.core.handle(env.now, Event::SchedulerCall { connection, call: Box::new(call) }, &mut out);
+    env.core.check_invariants().unwrap();
+    let bytes = out.now.iter().map(|effect| match effect {
+        Effect::SendScheduler { event, .. } => event.encoded_len(),
+        Effect::SendAgent { message, .. } => message.encoded_len(),
+        _ => 0,
+    });
+    let bytes = bytes.sum();
+    (out, bytes)
+}
+
+fn group(mut executor: v1::ExecutorInfo, tasks: Vec<v1::TaskInfo>) -> v1::offer::Operation {
+    executor.r#type = Some(v1::executor_info::Type::Custom as i32);
+    v1::offer::Operation {
+        r#type: Some(v1::offer::operation::Type::LaunchGroup as i32),
+        launch_group: Some(Box::new(v1::offer::operation::LaunchGroup {
+            executor,
+            task_group: v1::TaskGroupInfo { tasks },
+        })),
+        ..Default::default()
+    }
+}
+
+/// A thousand answers do not repeat a long text of the call a thousand times.
+#[test]
+fn a_refused_accept_makes_no_more_than_it_is() {
+    const LONG: usize = 200_000;
+    let long = || "x".repeat(LONG);
+    let mut env = Env::new();
+    env.agent("a1", "cpus:4;mem:1024").framework("f1", "ads");
+    let mut offer = env.offer("f1");
+    let first = offer.clone();
+    let task = |i: usize| command_task(&format!("t{i}"), &first, "cpus:0.01;mem:1");
+    let tasks = || (0..1000).map(task).collect::<Vec<_>>();
+    let accept = |id: &v1::OfferId, operation| call::Accept {
+        offer_ids: vec![id.clone()],
+        operations: vec![operation],
+        filters: Some(v1::Filters { refuse_seconds: Some(0.0) }),
+    };
+    let unknown = v1::OfferId { value: long() };
+    let (out, bytes) = made_of(&mut env, accept(&unknown, launch(tasks())));
+    assert!(out.now.len() >= 1000 && bytes < 2_000_000, "{bytes}");
+
+    // The text is of one task, and told of all.
+    let bad: [fn(&mut v1::TaskInfo, String); 4] = [
+        |task, long| task.task_id.value = long,
+        |task, long| task.agent_id.value = long,
+        |task, long| task.resources[0].name = long,
+        |task, long| {
+            let id = v1::ExecutorId { value: long };
+            task.executor = Some(v1::ExecutorInfo { executor_id: id, ..Default::default() });
+        },
+    ];
+    for spoil in bad {
+        let mut tasks = tasks();
+        spoil(&mut tasks[500], long());
+        let operation = group(executor("e1", "cpus:0.1;mem:32;disk:1"), tasks);
+        let (out, bytes) = made_of(&mut env, accept(&offer.id, operation));
+        let told = out.now.iter().filter(|e| matches!(e, Effect::SendScheduler { .. })).count();
+        // Its own id comes back with it.
+        assert!(told >= 1000 && bytes < 2_000_000 + 2 * LONG, "{told} {bytes}");
+        let offers = out.now.iter().find_map(|effect| match effect {
+            Effect::SendScheduler { event, .. } => event.offers.as_ref()?.offers.first(),
+            _ => None,
+        });
+        offer = offers.cloned().unwrap_or_else(|| env.offer("f1"));
+    }
+}
+
+/// The framework's description goes to the agent once, not with each task.
+#[test]
+fn many_tasks_of_a_framework_with_many_roles_fit_into_the_agents_outbox() {
+    let mut env = Env::new();
+    env.agent("a1", "cpus:100;mem:102400");
+    let roles: Vec<String> = (0..700).map(|i| format!("department-{i:04}/some-team")).collect();
+    let roles: Vec<&str> = roles.iter().map(String::as_str).collect();
+    env.describe_framework("f1", &roles);
+    env.subscribe("f1");
+    let offer = env.offer("f1");
+    let task = |i: usize| command_task(&format!("t{i}"), &offer, "cpus:0.01;mem:1");
+    let accept = call::Accept {
+        offer_ids: vec![offer.id.clone()],
+        operations: vec![launch((0..1000).map(task).collect())],
+        filters: None,
+    };
+    let (out, bytes) = made_of(&mut env, accept);
+    assert!(bytes < 1_000_000, "{bytes}");
+    let told = out.now.iter().filter_map(|effect| match effect {
+        Effect::SendAgent { message, .. } => message.message.as_ref(),
+        _ => None,
+    });
+    let mut ids = Vec::new();
+    for message in told {
+        let mezz::master_message::Message::RunTasks(run) = message else { panic!("{message:?}") };
+        assert_eq!((run.framework.roles.len(), run.group_executor.as_ref()), (700, None));
+        ids.extend(run.tasks.iter().map(|task| task.task_id.value.clone()));
+    }
+    assert_eq!(ids, (0..1000).map(|i| format!("t{i}")).collect::<Vec<_>>());
+}
+
+/// Messages to agents do not get longer than they take.
+#[test]
+fn many_large_tasks_go_in_several_messages() {
+    let mut env = Env::new();
+    env.agent("a1", "cpus:4;mem:1024;disk:100").framework("f1", "ads");
+    let offer = env.offer("f1");
+    let task = |i: usize| v1::TaskInfo {
+        data: Some(vec![0; 300_000]),
+        ..command_task(&format!("t{i}"), &offer, "cpus:0.1;mem:1")
+    };
+    let pod = |i: usize| command_task(&format!("p{i}"), &offer, "cpus:0.1;mem:1");
+    let accept = call::Accept {
+        offer_ids: vec![offer.id.clone()],
+        operations: vec![
+            launch((0..8).map(task).collect()),
+            group(executor("e1", "cpus:0.1;mem:32;disk:1"), (0..2).map(pod).collect()),
+            launch(vec![task(8)]),
+        ],
+        filters: None,
+    };
+    let (out, _) = made_of(&mut env, accept);
+    let runs = out.now.iter().filter_map(|effect| match effect {
+        Effect::SendAgent { message, .. } => match &message.message {
+            Some(mezz::master_message::Message::RunTasks(run)) => {
+                let ids: Vec<_> = run.tasks.iter().map(|t| t.task_id.value.as_str()).collect();
+                Some((ids.join(" "), run.group_executor.is_some()))
+            }
+            other => panic!("{other:?}"),
+        },
+        _ => None,
+    });
+    let runs: Vec<_> = runs.collect();
+    let expected = [
+        ("t0 t1 t2", false),
+        ("t3 t4 t5", false),
+        ("t6 t7", false),
+        ("p0 p1", true),
+        ("t8", false),
+    ];
+    assert_eq!(runs, expected.map(|(ids, group)| (ids.to_owned(), group)));
+}
+
+/// Roles that are named again and again are the same roles.
+#[test]
+fn a_role_may_be_named_often() {
+    let mut env = Env::new();
+    env.agent("a1", "cpus:4;mem:1024");
+    let roles: Vec<String> = (0..1000).map(|i| format!("r{i}")).collect();
+    let named: Vec<&str> = roles.iter().map(String::as_str).collect();
+    env.describe_framework("f1", &named);
+    env.subscribe("f1");
+    env.offer("f1");
+    let often: Vec<String> = (0..500_000).map(|i| format!("r{}", i % 999)).collect();
+    let suppress = call::Suppress { roles: often.clone() };
+    env.call("f1", call::Type::Suppress, |call| call.suppress = Some(suppress));
+    let suppressed = |env: &Env| {
+        env.changes.iter().rev().find_map(|change| match change {
+            Change::Framework(state) => Some(state.suppressed_roles.len()),
+            _ => None,
+        })
+    };
+    assert_eq!(suppressed(&env), Some(999));
+    let revive = call::Revive { roles: often };
+    env.call("f1", call::Type::Revive, |call| call.revive = Some(revive));
+    assert_eq!(suppressed(&env), Some(0));
 }

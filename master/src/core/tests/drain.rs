@@ -88,6 +88,8 @@ fn a_drain_withdraws_offers_and_is_done_with_the_last_acknowledgement() {
     assert_eq!(env.core.counters().offers_rescinded, 1);
     assert_eq!(drain_of(&env.agent_inbox("a1")), [order(1)]);
     assert_eq!(state(&env), Some(DrainState::Draining));
+    let start = Some(env.now.as_secs_f64());
+    assert_eq!(shown(&env).drain_start_time, start);
     env.pass(Duration::from_secs(100));
     assert!(env.offers("f1").is_empty(), "a draining agent is not offered");
     // Too late: the offer is gone.
@@ -106,6 +108,7 @@ fn a_drain_withdraws_offers_and_is_done_with_the_last_acknowledgement() {
     assert!(reactivate(&mut env).is_err());
     env.acknowledge("f1", &update);
     assert_eq!(state(&env), Some(DrainState::Drained));
+    assert_eq!(shown(&env).drain_start_time, start);
     env.pass(Duration::from_secs(100));
     assert!(env.offers("f1").is_empty(), "nor is a drained one");
 
@@ -201,8 +204,11 @@ fn an_agent_that_is_away_is_drained_only_when_it_has_shown_what_it_has() {
     env.restart_master();
     drain(&mut env, false);
     assert_eq!(state(&env), Some(DrainState::Draining));
+    assert_eq!(shown(&env).drain_start_time, None, "it has not heard of it");
+    env.pass(Duration::from_secs(1));
     env.reregister("a1");
     assert_eq!(state(&env), Some(DrainState::Drained));
+    assert_eq!(shown(&env).drain_start_time, Some(env.now.as_secs_f64()));
 }
 
 /// The acknowledgement of its last update did not reach the agent.
@@ -330,6 +336,12 @@ fn what_is_wanted_of_an_agent_holds_when_it_was_forgotten() {
         assert_eq!(env.core.counters().agents_unreachable, 0, "they are forgotten");
         let error = reactivate(&mut env).unwrap_err();
         assert!(matches!(&error, OperatorError::NotFound(t) if t.contains("forgotten")), "{error}");
+        // It cannot be given up either, and is told why in words of that order.
+        let given_up = env.operator(OperatorCommand::MarkAgentGone(a2.clone())).unwrap_err();
+        assert!(
+            matches!(&given_up, OperatorError::NotFound(t) if t.contains("marked gone if it comes")),
+            "{given_up}"
+        );
         if restart {
             env.restart_master();
             assert!(env.core.initial_changes().iter().all(|c| !matches!(c, Change::Agent(_))));
@@ -361,6 +373,14 @@ fn only_so_many_gone_agents_are_remembered() {
     let forgotten = env.core.remember_gone("new".into(), second(MAX_GONE));
     assert_eq!(forgotten, Some("old0".into()));
     assert!(!env.core.is_gone(&"old0".into()) && env.core.is_gone(&"new".into()));
+    // Scenario 54.
+    env.framework("f1", "ads");
+    env.inbox("f1");
+    for (agent, state) in [("old0", TaskState::TaskUnknown), ("new", TaskState::TaskGoneByOperator)]
+    {
+        env.reconcile("f1", &[("t", Some(agent))]);
+        assert_eq!(env.update("f1").state(), state, "{agent}");
+    }
     let mut keep =
         |id: String, n| env.core.keep_duty(AgentId::from(id), second(n), Duty::Deactivated);
     for n in 0..MAX_GONE {

@@ -188,8 +188,8 @@ fn teardown_kills_tasks_without_updates_and_burns_the_id() {
     assert_eq!(env.frameworks["f1"].closed, Some(None));
     assert!(matches!(env.agent_inbox("a1")[..], [Message::ShutdownFramework(_)]));
     let killed = env.changes.iter().any(|c| {
-        matches!(c, Change::Task(t) if t.state() == TaskState::TaskKilled
-            && t.statuses.last().unwrap().reason() == v1::task_status::Reason::FrameworkRemoved)
+        matches!(c, Change::Task(t) if t.state == TaskState::TaskKilled
+            && t.decode().statuses.last().unwrap().reason() == v1::task_status::Reason::FrameworkRemoved)
     });
     assert!(killed);
     let completed = env
@@ -436,7 +436,7 @@ fn teardown_leaves_ended_tasks_as_they_ended() {
         .changes
         .iter()
         .rev()
-        .find_map(|c| if let Change::Task(task) = c { Some(task) } else { None })
+        .find_map(|c| if let Change::Task(task) = c { Some(task.decode()) } else { None })
         .unwrap();
     assert_eq!(last.state(), TaskState::TaskFinished);
     let status = last.statuses.last().unwrap();

@@ -368,3 +368,42 @@ fn frameworks_from_agents_are_bounded() {
     assert!(!text.permanent && text.reason.contains("max_frameworks"), "{text:?}");
     assert_eq!(env.core.counters().frameworks_recovered, 0);
 }
+
+/// No leader could write it down, so each would end.
+#[test]
+fn an_agent_with_a_framework_that_no_registry_takes_is_refused() {
+    let mut env = with_task(|_| {});
+    env.restart_master();
+    let id = env.framework_id("f1");
+    let side = env.agents.get_mut("a1").unwrap();
+    let label =
+        |bytes| v1::Labels { labels: vec![v1::Label { key: "x".repeat(bytes), value: None }] };
+    let writes = env.writes;
+    side.frameworks.get_mut(&id).unwrap().labels = Some(label(3 << 20));
+    env.reregister("a1");
+    let refused = refused(&mut env, "a1");
+    assert!(refused.permanent, "{refused:?}");
+    assert!(refused.reason.starts_with("frameworks: the description of framework"), "{refused:?}");
+    assert_eq!(env.writes, writes);
+}
+
+/// What the master added to a description keeps nobody out.
+#[test]
+fn the_longest_description_comes_back() {
+    let mut env = Env::new();
+    env.agent("a1", "cpus:4;mem:1024");
+    env.describe_framework("f1", &["ads"]);
+    let info = &mut env.frameworks.get_mut("f1").unwrap().info;
+    let room = crate::core::MAX_RECORD_BYTES - prost::Message::encoded_len(info) - 16;
+    let label = v1::Label { key: "x".repeat(room), value: None };
+    info.labels = Some(v1::Labels { labels: vec![label] });
+    env.subscribe("f1");
+    env.running("f1", "a1", "t1", "cpus:1;mem:64");
+    env.registry.frameworks.clear();
+    env.restart_master();
+    env.agent_inbox("a1");
+    env.reregister("a1");
+    let inbox = env.agent_inbox("a1");
+    assert!(!inbox.iter().any(|m| matches!(m, Message::Refused(_))), "refused");
+    assert_eq!(env.live_tasks().len(), 1);
+}

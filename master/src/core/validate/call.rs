@@ -3,6 +3,7 @@
 
 use mezz_proto::v1::{
     FrameworkId,
+    offer::Operation,
     scheduler::{Call, call::Type},
 };
 
@@ -13,6 +14,10 @@ const MAX_NAMED_TASKS: usize = 50_000;
 
 /// The same of RECONCILE_OPERATIONS, whose answers go out twice.
 const MAX_NAMED_OPERATIONS: usize = 10_000;
+
+/// Tasks and operations of an ACCEPT. Each may be refused by an event, and the tasks fit into
+/// the agent's outbox.
+const MAX_LAUNCHED: usize = 10_000;
 
 /// Checks rules 6 and 8 and that the part is there that the call's type asks for.
 ///
@@ -53,6 +58,10 @@ pub fn check_call(call: &Call) -> Result<Type, String> {
         Type::Subscribe => {
             let info = call.subscribe.as_ref().map(|subscribe| &subscribe.framework_info);
             same_id(call, info.and_then(|info| info.id.as_ref()), "subscribe")?;
+        }
+        Type::Accept => {
+            let operations = call.accept.iter().flat_map(|accept| &accept.operations);
+            at_most(MAX_LAUNCHED, operations.map(weight).sum(), "accept.operations")?;
         }
         Type::Acknowledge => {
             let acknowledge = call.acknowledge.as_ref();
@@ -95,12 +104,19 @@ pub fn check_request(call: &Call) -> Result<Type, String> {
     Ok(kind)
 }
 
+/// An operation and its tasks.
+fn weight(operation: &Operation) -> usize {
+    let launch = operation.launch.as_ref().map_or(0, |launch| launch.task_infos.len());
+    let group = operation.launch_group.as_ref().map_or(0, |group| group.task_group.tasks.len());
+    1 + launch + group
+}
+
 /// Each is answered by an event, all in one turn of the core.
 fn at_most(most: usize, given: usize, field: &str) -> Result<(), String> {
     if given <= most {
         return Ok(());
     }
-    Err(format!("'{field}' are too many: {given}, and {most} at most; ask in several calls"))
+    Err(format!("'{field}' are too many: {given}, and {most} at most; use several calls"))
 }
 
 fn missing(field: &str) -> String {
@@ -158,7 +174,10 @@ mod tests {
 
     #[test]
     fn a_call_names_so_many_and_no_more() {
-        use mezz_proto::v1::scheduler::call::{Reconcile, ReconcileOperations};
+        use mezz_proto::v1::{
+            offer::operation::Launch,
+            scheduler::call::{Accept, Reconcile, ReconcileOperations},
+        };
         let framework_id = Some(FrameworkId { value: "f".to_owned() });
         let tasks = |count| Call {
             framework_id: framework_id.clone(),
@@ -174,6 +193,19 @@ mod tests {
             }),
             ..Default::default()
         };
+        let launching = |count| {
+            let task_infos = vec![Default::default(); count];
+            let operation = Operation { launch: Some(Launch { task_infos }), ..Default::default() };
+            Call {
+                framework_id: framework_id.clone(),
+                r#type: Some(Type::Accept as i32),
+                accept: Some(Accept { operations: vec![operation], ..Default::default() }),
+                ..Default::default()
+            }
+        };
+        assert_eq!(check_call(&launching(MAX_LAUNCHED - 1)), Ok(Type::Accept));
+        let error = check_call(&launching(MAX_LAUNCHED)).unwrap_err();
+        assert!(error.starts_with("'accept.operations' are too many: 10001"), "{error}");
         assert_eq!(check_call(&tasks(MAX_NAMED_TASKS)), Ok(Type::Reconcile));
         let error = check_call(&tasks(MAX_NAMED_TASKS + 1)).unwrap_err();
         assert!(error.starts_with("'reconcile.tasks' are too many: 50001, and 50000"), "{error}");

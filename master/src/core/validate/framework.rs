@@ -155,12 +155,17 @@ fn subscribed_roles(info: &v1::FrameworkInfo, multi_role: bool) -> Result<Vec<Ar
     Ok(out)
 }
 
+/// The role of this name among the sorted ones.
+pub(super) fn own<'a>(roles: &'a [Arc<str>], name: &str) -> Option<&'a Arc<str>> {
+    roles.binary_search_by(|role| (**role).cmp(name)).ok().map(|at| &roles[at])
+}
+
 /// Rule 18.
 fn suppressed(given: &[String], roles: &[Arc<str>]) -> Result<BTreeSet<Arc<str>>, String> {
     given
         .iter()
         .map(|name| {
-            roles.iter().find(|r| ***r == **name).cloned().ok_or_else(|| {
+            own(roles, name).cloned().ok_or_else(|| {
                 format!("suppressed_roles: the framework is not subscribed to `{name}`")
             })
         })
@@ -175,7 +180,7 @@ fn min_allocatable(
     let mut out = BTreeMap::new();
     for (name, filters) in &info.offer_filters {
         let field = format!("framework_info.offer_filters[{name}]");
-        let Some(role) = roles.iter().find(|r| ***r == **name) else {
+        let Some(role) = own(roles, name) else {
             return Err(format!("{field}: the framework is not subscribed to this role"));
         };
         let Some(min) = &filters.min_allocatable_resources else { continue };

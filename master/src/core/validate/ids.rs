@@ -1,7 +1,7 @@
 //! Ids that peers choose.
 
-/// Longest id (rule 28).
-const MAX_ID: usize = 255;
+/// Longest id, in bytes (rule 28).
+pub(in crate::core) const MAX_ID: usize = 255;
 
 /// Rule 28: at most 255 characters, no control characters, `/` or `\`, and not
 /// `.` or `..`, for ids become names of directories.

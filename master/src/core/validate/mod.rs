@@ -1,6 +1,7 @@
 //! Checks on what peers send. Each returns a sentence that names the field.
 
 pub(in crate::core) mod agent;
+mod brief;
 mod call;
 mod constraints;
 pub(in crate::core) mod framework;
@@ -9,6 +10,7 @@ pub(in crate::core) mod report;
 mod roles;
 pub(in crate::core) mod task;
 
+pub(in crate::core) use brief::brief;
 pub use call::{check_call, check_request};
 pub(in crate::core) use roles::role as check_role;
 

@@ -12,11 +12,17 @@ use mezz_proto::{
     v1,
 };
 
-use super::{agent::Refusal, framework::Subscription, ids};
+use prost::Message as _;
+
+use super::{MAX_RECORD_BYTES, agent::Refusal, framework::Subscription, ids};
 use crate::core::state::{StatusRecord, TaskExtra, reported_state, state_from_wire};
 
 /// Tasks of one agent.
 const MAX_TASKS: usize = 100_000;
+
+/// What a master adds to what a framework says of itself, in bytes at most: its id, and the
+/// user that it had at first.
+const ADDED_BYTES: usize = 8 << 10;
 
 /// A report whose every part has been checked.
 #[derive(Debug, Default)]
@@ -77,6 +83,12 @@ pub(in crate::core) fn report(
         ids::id("frameworks.id", id.as_str()).map_err(Refusal::permanent)?;
         if !named.contains(id.as_str()) {
             continue;
+        }
+        let size = info.encoded_len();
+        if size > MAX_RECORD_BYTES + ADDED_BYTES {
+            return Err(Refusal::permanent(format!(
+                "frameworks: the description of framework `{id}` is {size} bytes long; {MAX_RECORD_BYTES} are allowed"
+            )));
         }
         out.frameworks.insert(id, Subscription::recovered(info));
     }

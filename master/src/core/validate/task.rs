@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use mezz_proto::{
     ids::{AgentId, ExecutorId, FrameworkId, TaskId},
-    resources::{Amount, Dialect, Resources, Scalar},
+    resources::{Amount, Dialect, Resource, Resources, Scalar},
     v1,
 };
 use prost::Message;
 
-use super::ids;
+use super::{brief, ids};
 
 /// Most that one task may keep of the master's memory by what it says for
 /// readers, in bytes, encoded.
@@ -18,6 +18,9 @@ const MAX_KEPT: usize = 64 * 1024;
 /// Longest `ExecutorInfo`, in bytes, encoded: the master keeps it for as long as
 /// the executor is there, to compare it with what later tasks name.
 const MAX_EXECUTOR: usize = 1024 * 1024;
+
+/// What is shown of resources in a sentence, in bytes.
+const MAX_SHOWN: usize = 1024;
 
 /// Where and for whom tasks are launched.
 #[derive(Debug)]
@@ -42,8 +45,6 @@ pub(in crate::core) struct CheckedExecutor {
 pub(in crate::core) struct CheckedTask {
     pub id: TaskId,
     pub resources: Resources,
-    /// None for command tasks.
-    pub executor: Option<CheckedExecutor>,
 }
 
 /// The form in which executors are compared and kept: `framework_id` set, and the
@@ -60,18 +61,13 @@ pub(in crate::core) fn plain_executor(
     info
 }
 
-/// Everything about one task that does not depend on other tasks.
+/// Everything about one task that does not depend on other tasks, and its executor: none
+/// for command tasks.
 pub(in crate::core) fn task(
     task: &v1::TaskInfo,
     at: &LaunchContext<'_>,
-) -> Result<CheckedTask, String> {
-    ids::id("task_id", &task.task_id.value)?;
-    if task.agent_id.value != at.agent.as_str() {
-        return Err(format!(
-            "agent_id: is `{}`, but the offers are of agent `{}`",
-            task.agent_id.value, at.agent
-        ));
-    }
+) -> Result<(CheckedTask, Option<CheckedExecutor>), String> {
+    addressed(task, at)?;
     let executor = match (&task.command, &task.executor) {
         (Some(_), None) => None,
         (None, Some(info)) => Some(executor(info, at)?),
@@ -82,45 +78,62 @@ pub(in crate::core) fn task(
             );
         }
     };
+    let checked = beside(task, executor.as_ref(), at)?;
+    Ok((checked, executor))
+}
+
+fn addressed(task: &v1::TaskInfo, at: &LaunchContext<'_>) -> Result<(), String> {
+    ids::id("task_id", &task.task_id.value)?;
+    if task.agent_id.value != at.agent.as_str() {
+        return Err(format!(
+            "agent_id: is `{}`, but the offers are of agent `{}`",
+            brief(&task.agent_id.value, ids::MAX_ID),
+            at.agent
+        ));
+    }
+    Ok(())
+}
+
+/// What is to be checked of a task once its executor has been.
+fn beside(
+    task: &v1::TaskInfo,
+    executor: Option<&CheckedExecutor>,
+    at: &LaunchContext<'_>,
+) -> Result<CheckedTask, String> {
     let resources = resources("resources", &task.resources, at)?;
     if resources.is_empty() {
         return Err("resources: must not be empty".to_owned());
     }
-    if let Some(executor) = &executor {
-        let both = resources.clone() + &executor.resources;
-        not_mixed("resources, executor.resources", &both)?;
+    if let Some(executor) = executor {
+        alike(&resources, &executor.resources)?;
     }
     limits(task, &resources)?;
     durations(task)?;
     kept(task)?;
-    Ok(CheckedTask { id: (&task.task_id).into(), resources, executor })
+    Ok(CheckedTask { id: (&task.task_id).into(), resources })
 }
 
 /// A task of a group, which uses the group's executor.
 pub(in crate::core) fn group_task(
-    task_info: &v1::TaskInfo,
-    group_executor: &v1::ExecutorInfo,
+    task: &v1::TaskInfo,
+    executor: &CheckedExecutor,
     at: &LaunchContext<'_>,
 ) -> Result<CheckedTask, String> {
-    if let Some(own) = &task_info.executor {
-        let same = plain_executor(own.clone(), at.framework)
-            == plain_executor(group_executor.clone(), at.framework);
-        if !same {
+    if let Some(own) = &task.executor {
+        if plain_executor(own.clone(), at.framework) != executor.info {
             return Err("executor: differs from the group's; leave it out".to_owned());
         }
     }
     let docker = |c: &Option<v1::ContainerInfo>| {
         c.as_ref().is_some_and(|c| c.r#type() == v1::container_info::Type::Docker)
     };
-    if docker(&task_info.container) {
+    if docker(&task.container) {
         return Err("container.type: DOCKER is not possible in a group".to_owned());
     }
-    let as_group = v1::TaskInfo { executor: Some(group_executor.clone()), ..task_info.clone() };
-    let command = as_group.command.is_some();
-    let as_group = v1::TaskInfo { command: None, ..as_group };
-    let checked = task(&as_group, at)?;
+    addressed(task, at)?;
+    let checked = beside(task, Some(executor), at)?;
     let default = v1::executor_info::Type::Default;
-    if group_executor.r#type() == default && !command {
+    if executor.info.r#type() == default && task.command.is_none() {
         return Err("command: must be set for a task of the DEFAULT executor".to_owned());
     }
     Ok(checked)
@@ -159,7 +172,8 @@ fn executor(info: &v1::ExecutorInfo, at: &LaunchContext<'_>) -> Result<CheckedEx
     {
         return Err(format!(
             "executor.framework_id: is `{}`, but the framework is `{}`",
-            framework.value, at.framework
+            brief(&framework.value, ids::MAX_ID),
+            at.framework
         ));
     }
     let default = info.r#type() == v1::executor_info::Type::Default;
@@ -210,13 +224,32 @@ fn resources(
 
 /// A name is either revocable or not, within a task and its executor.
 fn not_mixed(field: &str, resources: &Resources) -> Result<(), String> {
-    for r in resources.iter().filter(|r| r.identity.is_revocable()) {
-        let name = r.identity.name();
-        if resources.named(name).any(|other| !other.identity.is_revocable()) {
-            return Err(format!("{field}: {name} is both revocable and not; choose one of them"));
-        }
+    // They are sorted by name.
+    let next_to = |pair: &(&Resource, &Resource)| differ(pair.0, pair.1);
+    match resources.iter().zip(resources.iter().skip(1)).find(next_to) {
+        Some((one, _)) => Err(mixed(field, one)),
+        None => Ok(()),
     }
-    Ok(())
+}
+
+/// The same of a task and its executor, each of which is not mixed.
+fn alike(task: &Resources, executor: &Resources) -> Result<(), String> {
+    let other = |one: &Resource| executor.named(one.identity.name()).next();
+    match task.iter().find(|one| other(one).is_some_and(|other| differ(one, other))) {
+        Some(one) => Err(mixed("resources, executor.resources", one)),
+        None => Ok(()),
+    }
+}
+
+/// One name, once revocable and once not.
+fn differ(one: &Resource, other: &Resource) -> bool {
+    let (one, other) = (&one.identity, &other.identity);
+    one.name() == other.name() && one.is_revocable() != other.is_revocable()
+}
+
+fn mixed(field: &str, resource: &Resource) -> String {
+    let name = resource.identity.name();
+    format!("{field}: {name} is both revocable and not; choose one of them")
 }
 
 /// Only cpus and mem have limits, and not below what is asked for.
@@ -298,9 +331,10 @@ pub(in crate::core) fn beyond(field: &str, wanted: &Resources, pool: &Resources)
             let left = if left.is_empty() {
                 format!("no {}", r.identity.name())
             } else {
-                left.to_string()
+                brief(left, MAX_SHOWN)
             };
-            format!("{field}: asks for {r}, but {left} is left in the offers")
+            let asked = brief(r, MAX_SHOWN);
+            format!("{field}: asks for {asked}, but {left} is left in the offers")
         }
         None => format!("{field}: more than is left in the offers"),
     }

@@ -11,7 +11,10 @@ use mezz_proto::{
 };
 use prost::Message;
 
-use crate::shell::{limits::MAX_SHOWN_EXECUTOR, read_model::wire};
+use crate::{
+    core::ShownTask,
+    shell::{limits::MAX_SHOWN_EXECUTOR, read_model::wire},
+};
 
 /// Held by one agent's or one framework's tasks and offers.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -59,9 +62,9 @@ impl TaskEntry {
 
     /// Whether this is news of the same task. An id may be used again once its task has
     /// ended and its framework knows (rule 28), and a task never moves.
-    pub(super) fn is_of(&self, task: &v1::Task) -> bool {
-        let used_again = self.is_completed() && !task.state().is_terminal();
-        self.agent.as_str() == task.agent_id.value && !used_again
+    pub(super) fn is_of(&self, task: &ShownTask) -> bool {
+        let used_again = self.is_completed() && !task.state.is_terminal();
+        self.agent == task.agent && !used_again
     }
 
     /// The message again. Never `None`, for the bytes are our own.

@@ -12,20 +12,20 @@ use std::{
 use mezz_proto::{
     ids::{AgentId, FrameworkId, OfferId, TaskId},
     mezz::v1 as mezz,
-    pages::{hide_in_framework, hide_in_task},
+    pages::hide_in_framework,
     resources::Resources,
     v1,
 };
 use prost::Message;
 
 pub use self::entries::{AgentEntry, ExecutorEntry, ExecutorKey, Sums, TaskEntry};
-use self::{entries::Entry, sums::Parsed};
+use self::{entries::Entry, sums::role_of};
 use super::{
     news,
     stream::{self, News},
     view,
 };
-use crate::core::Change;
+use crate::core::{Change, ShownTask};
 
 /// All that is known.
 #[derive(Debug, Default)]
@@ -42,7 +42,6 @@ pub struct State {
     last_number: u64,
     /// How many batches of changes it has.
     batch: u64,
-    parsed: Parsed,
 }
 
 impl State {
@@ -63,9 +62,7 @@ impl State {
                 }
             }
             Change::Task(task) => self.put_task(task, news),
-            Change::TaskRemoved(framework, task) => {
-                self.remove_task(framework.as_str(), task.as_str())
-            }
+            Change::TaskRemoved(framework, task) => self.remove_task(&framework, &task),
             Change::Executor(agent, framework, id, resources, info, role) => {
                 self.put_executor((agent, framework, id), resources, &info, role);
             }
@@ -132,68 +129,65 @@ impl State {
         entry.record = Some(Arc::new(record));
     }
 
-    fn put_task(&mut self, mut task: v1::Task, news: Option<&mut News>) {
-        // What is secret is not kept, and so nobody can be told of it.
-        hide_in_task(&mut task);
-        let state = task.state();
-        let tasks = match self.tasks.get_mut(task.framework_id.value.as_str()) {
+    fn put_task(&mut self, task: ShownTask, news: Option<&mut News>) {
+        let state = task.state;
+        let tasks = match self.tasks.get_mut(&task.framework) {
             Some(tasks) => tasks,
-            None => self.tasks.entry(FrameworkId::from(&task.framework_id)).or_default(),
+            None => self.tasks.entry(task.framework.clone()).or_default(),
         };
-        let encoded: Arc<[u8]> = task.encode_to_vec().into();
         // After a failover all tasks come at once: a new one is looked for once.
-        let (old, other) = match tasks.get_mut(task.task_id.value.as_str()) {
+        let (old, other) = match tasks.get_mut(&task.id) {
             Some(entry) if entry.is_of(&task) => {
-                entry.encoded = encoded.clone();
-                entry.waits = task.status_update_uuid.is_some();
+                entry.encoded = task.record.clone();
+                entry.waits = task.waits;
                 (Some(std::mem::replace(&mut entry.state, state)), false)
             }
             found => (None, found.is_some()),
         };
         if other {
-            self.remove_task(&task.framework_id.value, &task.task_id.value);
+            self.remove_task(&task.framework, &task.id);
         }
         if old.is_none() {
-            self.insert_task(&task, encoded, state);
+            self.insert_task(&task);
         }
         *self.by_state.entry(state as i32).or_default() += 1;
         if let Some(old) = old {
             self.count_down(old);
         }
         news::task(old, &task);
-        let was = old.unwrap_or(v1::TaskState::TaskFinished);
-        self.charge_task(&task, was, state);
         if let Some(news) = news
             && old != Some(state)
         {
             let aware = self
                 .frameworks
-                .get(task.framework_id.value.as_str())
+                .get(&task.framework)
                 .and_then(|entry| entry.record.as_deref())
                 .is_some_and(|framework| stream::is_partition_aware(&framework.framework));
-            news.push(stream::task(old.is_none(), task, aware));
+            news.push(stream::task(old.is_none(), task.decode(), aware));
         }
+        let was = old.unwrap_or(v1::TaskState::TaskFinished);
+        let ShownTask { framework, agent, resources, role, .. } = &task;
+        self.charge_task(framework.as_str(), agent.as_str(), role, resources, was, state);
     }
 
-    fn insert_task(&mut self, task: &v1::Task, encoded: Arc<[u8]>, state: v1::TaskState) {
+    fn insert_task(&mut self, task: &ShownTask) {
         self.last_number += 1;
-        // One allocation of the agent's id for all of its tasks.
-        let agent = match self.agents.get_key_value(task.agent_id.value.as_str()) {
-            Some((id, _)) => id.clone(),
-            None => AgentId::from(&task.agent_id),
+        let entry = TaskEntry {
+            id: task.id.clone(),
+            encoded: task.record.clone(),
+            agent: task.agent.clone(),
+            state: task.state,
+            waits: task.waits,
+            number: self.last_number,
         };
-        let waits = task.status_update_uuid.is_some();
-        let id = TaskId::from(&task.task_id);
-        let entry =
-            TaskEntry { id: id.clone(), encoded, agent, state, waits, number: self.last_number };
-        let tasks = match self.tasks.get_mut(task.framework_id.value.as_str()) {
+        let tasks = match self.tasks.get_mut(&task.framework) {
             Some(tasks) => tasks,
-            None => self.tasks.entry(FrameworkId::from(&task.framework_id)).or_default(),
+            None => self.tasks.entry(task.framework.clone()).or_default(),
         };
-        tasks.insert(id, entry);
+        tasks.insert(task.id.clone(), entry);
     }
 
-    fn remove_task(&mut self, framework: &str, task: &str) {
+    fn remove_task(&mut self, framework: &FrameworkId, task: &TaskId) {
         let Some(tasks) = self.tasks.get_mut(framework) else { return };
         let Some(entry) = tasks.remove(task) else { return };
         if tasks.is_empty() {
@@ -201,7 +195,11 @@ impl State {
         }
         self.count_down(entry.state);
         if let Some(task) = entry.decode() {
-            self.charge_task(&task, entry.state, v1::TaskState::TaskFinished);
+            // The core has validated them.
+            let resources = Resources::from_proto(&task.resources).unwrap_or_default();
+            let (framework, agent) = (framework.as_str(), entry.agent.as_str());
+            let (role, ended) = (role_of(&task.resources), v1::TaskState::TaskFinished);
+            self.charge_task(framework, agent, role, &resources, entry.state, ended);
         }
     }
 

@@ -9,24 +9,6 @@ use super::{
     entries::{Entry, Sums},
 };
 
-/// The resources that were read last: most tasks ask for the same as the one before.
-#[derive(Debug, Default)]
-pub(super) struct Parsed {
-    wire: Vec<v1::Resource>,
-    resources: Arc<Resources>,
-}
-
-impl Parsed {
-    fn of(&mut self, wire: &[v1::Resource]) -> Arc<Resources> {
-        if self.wire != wire {
-            // The core has validated them.
-            self.resources = Arc::new(Resources::from_proto(wire).unwrap_or_default());
-            self.wire = wire.to_vec();
-        }
-        self.resources.clone()
-    }
-}
-
 /// Whether a task in this state has its resources (rule 34 says which states are
 /// terminal; an unreachable agent's resources are not counted as held).
 fn holds(state: v1::TaskState) -> bool {
@@ -36,25 +18,28 @@ fn holds(state: v1::TaskState) -> bool {
 impl State {
     /// Moves the sums from what a task held in state `was` to what it holds now.
     /// A task's resources never change, so only the states matter.
-    pub(super) fn charge_task(&mut self, task: &v1::Task, was: v1::TaskState, now: v1::TaskState) {
+    pub(super) fn charge_task(
+        &mut self,
+        framework: &str,
+        agent: &str,
+        role: &str,
+        resources: &Resources,
+        was: v1::TaskState,
+        now: v1::TaskState,
+    ) {
         let live = i64::from(!now.is_terminal()) - i64::from(!was.is_terminal());
         let held = i64::from(holds(now)) - i64::from(holds(was));
         if live == 0 && held == 0 {
             return;
         }
-        let resources = match held {
-            0 => Arc::default(),
-            _ => self.parsed.of(&task.resources),
-        };
-        let change = |sums: &mut Sums| {
+        self.change_sums(agent, framework, role, |sums| {
             sums.tasks = sums.tasks.saturating_add_signed(i32::try_from(live).unwrap_or(0));
             match held {
-                1 => sums.allocated += &resources,
-                _ => sums.allocated.saturating_sub(&resources),
+                0 => {}
+                1 => sums.allocated += resources,
+                _ => sums.allocated.saturating_sub(resources),
             }
-        };
-        let role = role_of(&task.resources);
-        self.change_sums(&task.agent_id.value, &task.framework_id.value, role, change);
+        });
     }
 
     pub(super) fn change_sums(

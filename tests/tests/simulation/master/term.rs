@@ -148,8 +148,8 @@ impl Term {
             Change::Framework(state) => _ = self.frameworks.insert(id(&state.framework.id), state),
             Change::FrameworkRemoved(id) => _ = self.frameworks.remove(id.as_str()),
             Change::Task(task) => {
-                let key = (task.framework_id.value.clone(), task.task_id.value.clone());
-                self.tasks.insert(key, task);
+                let key = (task.framework.to_string(), task.id.to_string());
+                self.tasks.insert(key, task.decode());
             }
             Change::TaskRemoved(framework, task) => {
                 self.tasks.remove(&(framework.to_string(), task.to_string()));

@@ -1,0 +1,108 @@
+use std::time::Duration;
+
+use axum::{Extension, http::StatusCode, routing::get};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::*;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+async fn start() -> (TcpStream, CancellationToken, tokio::task::JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let served = |Extension(ends): Extension<Ends>| async move {
+        if ends.local { "served" } else { "from elsewhere" }
+    };
+    let router = Router::new().route("/", get(served));
+    let stop = CancellationToken::new();
+    let server = tokio::spawn(serve(router, listener, 100, stop.clone().cancelled_owned()));
+    (TcpStream::connect(address).await.unwrap(), stop, server)
+}
+
+async fn ask(stream: &mut TcpStream) {
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: m\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"served") {
+        assert_ne!(stream.read_buf(&mut answer).await.unwrap(), 0, "closed: {answer:?}");
+    }
+}
+
+async fn hours_pass() {
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(10 * 3600)).await;
+    tokio::time::resume();
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_not_closed() {
+    let (mut stream, _stop, _server) = start().await;
+    hours_pass().await;
+    for _ in 0..3 {
+        ask(&mut stream).await;
+        hours_pass().await;
+    }
+}
+
+#[tokio::test]
+async fn idle_connections_end_with_the_server() {
+    let (mut stream, stop, server) = start().await;
+    ask(&mut stream).await;
+    stop.cancel();
+    server.await.unwrap();
+    assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn connections_are_cut_when_nobody_waits_for_them() {
+    let (mut stream, _stop, server) = start().await;
+    ask(&mut stream).await;
+    // In the middle of a request.
+    stream.write_all(b"GET / HT").await.unwrap();
+    server.abort();
+    server.await.unwrap_err();
+    assert!(matches!(stream.read(&mut [0]).await, Ok(0) | Err(_)));
+}
+
+#[tokio::test]
+async fn headers_without_end_are_refused() {
+    let (mut stream, _stop, _server) = start().await;
+    let mut header = vec![b'x'; 2 * HTTP1_BUFFER];
+    header.splice(0..0, *b"GET / HTTP/1.1\r\nx: ");
+    // It may be closed before it is written.
+    let _ = stream.write_all(&header).await;
+    let mut answer = String::new();
+    let read = stream.read_to_string(&mut answer);
+    let _ = tokio::time::timeout(PATIENCE, read).await.expect("it is closed");
+    assert!(answer.is_empty() || answer.contains("431"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_head_that_never_ends_is_not_waited_for() {
+    let (mut stream, _stop, _server) = start().await;
+    stream.write_all(b"GET / HT").await.unwrap();
+    let begun = std::time::Instant::now();
+    let mut byte = [0];
+    while tokio::time::timeout(Duration::from_millis(50), stream.read(&mut byte)).await.is_err() {
+        assert!(begun.elapsed() < PATIENCE, "it is still open");
+        hours_pass().await;
+    }
+}
+
+#[tokio::test]
+async fn answers_of_a_connection_are_bounded() {
+    let forever = || async {
+        Body::from_stream(futures_util::stream::pending::<Result<Bytes, Infallible>>())
+    };
+    let router = Router::new().route("/", get(forever));
+    let answers = Arc::new(Semaphore::new(2));
+    let mut connected = Connected { router, ends: Ends { local: true }, answers };
+    let mut ask = async |content: &str| {
+        let request = Request::get("/").header("content-type", content);
+        connected.call(request.body(Body::empty()).unwrap()).await.unwrap()
+    };
+    let mut kept = vec![ask("").await, ask("").await];
+    assert_eq!(ask("").await.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(ask("application/grpc+proto").await.status(), StatusCode::OK);
+    kept.pop();
+    assert_eq!(ask("").await.status(), StatusCode::OK);
+}
