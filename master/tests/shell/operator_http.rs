@@ -217,6 +217,10 @@ async fn the_stream_follows_the_snapshot_without_a_gap() {
         known.sort();
         wanted.sort();
         assert_eq!(known, wanted);
+        // And nothing was told twice: the next that comes is new.
+        let next = Agent::register(&master, &format!("next-{}", agents.len())).await;
+        assert_eq!(id(&events.news().await.agent_added.unwrap().agent), next.id);
+        agents.push(next);
     }
 }
 
@@ -263,6 +267,8 @@ async fn the_stream_tells_of_frameworks_tasks_and_agents() {
         let event = events.news().await;
         if let Some(updated) = event.task_updated {
             assert_eq!(updated.state(), TaskState::TaskKilled);
+            assert_eq!(updated.status.state(), TaskState::TaskKilled);
+            assert_eq!(updated.status.source(), v1::task_status::Source::Master);
             ended.0 = true;
         } else if let Some(removed) = event.framework_removed {
             assert_eq!(removed.framework_info.id.unwrap().value, framework.id);
