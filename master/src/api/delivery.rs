@@ -21,7 +21,7 @@ use crate::shell::limits::{ANSWER_PIECE, SLOWEST_READER, UNREAD_ANSWERS_KIB, UNR
 
 /// Room for made answers that are not read yet. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Room(Arc<Semaphore>);
+pub struct UnreadRoom(Arc<Semaphore>);
 
 /// An answer and its part of the room, which is given back with the last copy of it.
 struct Held {
@@ -35,7 +35,7 @@ impl AsRef<[u8]> for Held {
     }
 }
 
-impl Room {
+impl UnreadRoom {
     /// For [`UNREAD_ANSWERS_KIB`].
     pub fn new() -> Self {
         Self(Arc::new(Semaphore::new(UNREAD_ANSWERS_KIB as usize)))
@@ -168,7 +168,7 @@ mod tests {
     /// Also when its body is never polled again, as behind a closed window of HTTP/2.
     #[tokio::test]
     async fn who_does_not_read_holds_no_room() {
-        let room = Room::new();
+        let room = UnreadRoom::new();
         let free = room.0.available_permits();
         let page = room.hold(vec![b' '; 10 << 20]).unwrap();
         assert!(room.0.available_permits() <= free - 10_240);
@@ -180,7 +180,7 @@ mod tests {
 
     #[tokio::test]
     async fn there_is_room_for_so_much_and_no_more() {
-        let room = Room::new();
+        let room = UnreadRoom::new();
         let all = room.0.clone().try_acquire_many_owned(UNREAD_ANSWERS_KIB - 100).unwrap();
         assert!(room.hold(vec![0; 200 << 10]).is_none());
         assert!(room.hold(vec![0; 1 << 10]).is_some(), "small ones always go");

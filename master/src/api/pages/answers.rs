@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use crate::{
-    api::delivery::Room,
+    api::delivery::UnreadRoom,
     shell::limits::{ANSWER_WAIT, BIG_ANSWER_QUEUE, BIG_ANSWERS},
 };
 
@@ -40,7 +40,7 @@ pub enum NoPage {
 pub struct Answers {
     places: Arc<Semaphore>,
     waiting: Arc<AtomicUsize>,
-    room: Room,
+    room: UnreadRoom,
 }
 
 /// One of those who wait.
@@ -66,7 +66,7 @@ impl Answers {
         Self {
             places: Arc::new(Semaphore::new(BIG_ANSWERS)),
             waiting: Arc::default(),
-            room: Room::new(),
+            room: UnreadRoom::new(),
         }
     }
 
