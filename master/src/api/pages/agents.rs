@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use mezz_proto::{
     mezz::v1 as mezz,
-    pages::{AGENT_CAPABILITIES, AttributesPage, MESOS_VERSION, Proto, Protos, Reserved, ResourcesPage, full},
+    pages::{
+        AGENT_CAPABILITIES, AttributesPage, MESOS_VERSION, Proto, Protos, Reserved, ResourcesPage,
+        full,
+    },
     resources::{Dialect, Resources},
     v1,
 };
