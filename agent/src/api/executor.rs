@@ -18,7 +18,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{
     Served,
-    gate::{Gate, Turn},
+    gate::Gate,
 };
 use crate::{
     core::{CallError, ConnectionId, Event, Intake, Proof},

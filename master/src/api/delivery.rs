@@ -23,7 +23,7 @@ use crate::shell::limits::{ANSWER_PIECE, SLOWEST_READER};
 
 /// Room for made answers that are not read yet. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Room {
+pub struct UnreadRoom {
     free: Arc<Semaphore>,
     /// All of it, in KiB.
     all: u32,
@@ -41,7 +41,7 @@ impl AsRef<[u8]> for Held {
     }
 }
 
-impl Room {
+impl UnreadRoom {
     /// For so many KiB.
     pub fn of(kib: u32) -> Self {
         Self { free: Arc::new(Semaphore::new(kib as usize)), all: kib }
@@ -170,7 +170,7 @@ mod tests {
     /// Also when its body is never polled again, as behind a closed window of HTTP/2.
     #[tokio::test]
     async fn who_does_not_read_holds_no_room() {
-        let room = Room::of(UNREAD_ANSWERS_KIB);
+        let room = UnreadRoom::of(UNREAD_ANSWERS_KIB);
         let free = room.free.available_permits();
         let page = room.hold(vec![b' '; 10 << 20]).unwrap();
         assert!(room.free.available_permits() <= free - 10_240);
@@ -182,7 +182,7 @@ mod tests {
 
     #[tokio::test]
     async fn there_is_room_for_so_much_and_no_more() {
-        let room = Room::of(UNREAD_ANSWERS_KIB);
+        let room = UnreadRoom::of(UNREAD_ANSWERS_KIB);
         let all = room.free.clone().try_acquire_many_owned(UNREAD_ANSWERS_KIB - 100).unwrap();
         assert!(room.hold(vec![0; 200 << 10]).is_none());
         assert!(room.hold(vec![0; 1 << 10]).is_some(), "small ones always go");

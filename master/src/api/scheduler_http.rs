@@ -115,9 +115,10 @@ async fn answered(
         Err(CallRefused::NotAllowed(why)) => {
             let code = match why {
                 NotAllowed::Away | NotAllowed::NotHttp => StatusCode::FORBIDDEN,
-                NotAllowed::Unknown | NotAllowed::NoStreamId | NotAllowed::OtherStream { .. } => {
-                    StatusCode::BAD_REQUEST
-                }
+                NotAllowed::Unknown
+                | NotAllowed::Ended
+                | NotAllowed::NoStreamId
+                | NotAllowed::OtherStream { .. } => StatusCode::BAD_REQUEST,
             };
             Err(Refusal::new(code, why.to_string()))
         }

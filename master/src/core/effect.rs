@@ -129,15 +129,18 @@ impl Effects {
         request: RequestId,
         reply: Result<OperatorReply, OperatorError>,
     ) {
-        let waits = self.waits || !self.persist.is_empty();
-        let to = if waits { &mut self.after_persist } else { &mut self.now };
-        to.push(Effect::Reply { request, reply });
+        self.confirm(Effect::Reply { request, reply });
     }
 
     /// As [`reply`](Self::reply), to a framework.
     pub(super) fn answer(&mut self, request: RequestId, answer: Result<CallReply, CallError>) {
-        let to = if self.persist.is_empty() { &mut self.now } else { &mut self.after_persist };
-        to.push(Effect::Answer { request, answer });
+        self.confirm(Effect::Answer { request, answer });
+    }
+
+    fn confirm(&mut self, answer: Effect) {
+        let waits = self.waits || !self.persist.is_empty();
+        let to = if waits { &mut self.after_persist } else { &mut self.now };
+        to.push(answer);
     }
 
     fn put(&mut self, connection: ConnectionId, effect: Effect) {

@@ -10,6 +10,7 @@ use mezz_proto::{
     ids::{AgentId, FrameworkId},
     mezz::v1 as mezz,
 };
+use prost::Message as _;
 use thiserror::Error;
 
 use crate::etcd::EtcdError;
@@ -31,6 +32,19 @@ pub enum RegistryOp {
     RemoveFramework(FrameworkId),
     /// Set a role's weight.
     PutWeight(String, f64),
+}
+
+impl RegistryOp {
+    /// What it has for the store, in bytes as protobuf.
+    pub fn weight(&self) -> usize {
+        match self {
+            Self::PutAgent(record) => record.encoded_len(),
+            Self::PutFramework(record) => record.encoded_len(),
+            Self::RemoveAgent(id) => id.as_str().len(),
+            Self::RemoveFramework(id) => id.as_str().len(),
+            Self::PutWeight(role, _) => role.len(),
+        }
+    }
 }
 
 /// All that the registry holds, as read at the start.

@@ -1,6 +1,6 @@
 //! The one task that owns the core.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use mezz_proto::time::Time;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -12,7 +12,7 @@ use super::{
     dispatch::{Answer, Changes, Dispatch, Peer},
     handle::Turn,
     kinds::{DEADLINE, EVENT_KINDS, event_kind},
-    limits::{CORE_BATCH, PENDING_WRITES, STALLED_LOOK},
+    limits::{CORE_BATCH, PENDING_BYTES, PENDING_WRITES, STALLED_LOOK},
     lone_call::{LoneCall, subscription},
     metrics::Metrics,
     writer::Write,
@@ -20,6 +20,7 @@ use super::{
 use crate::{
     core::{ConnectionId, Core, Counters, Effects, Event, OperatorCommand, Standing},
     election::Tenure,
+    registry::RegistryOp,
 };
 
 /// What the loop is told.
@@ -42,8 +43,8 @@ pub enum Input {
 /// Where the loop's outputs go.
 #[derive(Debug)]
 pub struct Outputs {
-    /// To the registry's writer. Bounded by [`PENDING_WRITES`] and what one batch
-    /// of inputs adds to them: beyond that no input is taken.
+    /// To the registry's writer. Bounded by [`PENDING_WRITES`] and [`PENDING_BYTES`]: beyond
+    /// them no input is handled.
     pub writes: mpsc::UnboundedSender<Write>,
     /// The last durable write.
     pub written: watch::Receiver<u64>,
@@ -75,7 +76,31 @@ pub struct CoreLoop<M> {
     outputs: Outputs,
     metrics: Arc<Metrics>,
     last_write: u64,
+    pending: Pending,
     allocations: u64,
+}
+
+/// What the writes take that are under way, in bytes.
+#[derive(Debug, Default)]
+struct Pending {
+    /// By the number of the write.
+    each: VecDeque<(u64, usize)>,
+    /// All together.
+    bytes: usize,
+}
+
+impl Pending {
+    fn add(&mut self, number: u64, bytes: usize) {
+        self.each.push_back((number, bytes));
+        self.bytes += bytes;
+    }
+
+    /// All up to this number are durable.
+    fn written(&mut self, number: u64) {
+        while let Some((_, bytes)) = self.each.pop_front_if(|(first, _)| *first <= number) {
+            self.bytes -= bytes;
+        }
+    }
 }
 
 /// What the loop needs of a core; tests script one.
@@ -139,6 +164,7 @@ impl<M: Machine> CoreLoop<M> {
             outputs,
             metrics,
             last_write: 0,
+            pending: Pending::default(),
             allocations: 0,
         }
     }
@@ -151,12 +177,14 @@ impl<M: Machine> CoreLoop<M> {
         stop: CancellationToken,
     ) -> Ended {
         let mut batch = Vec::with_capacity(CORE_BATCH);
+        // What is taken and not handled yet: the writes became too many before.
+        let mut taken = VecDeque::new();
         let ended = loop {
             let now = self.clock.now();
             let wait = self.core.next_deadline().map(|at| at.since(now));
             // With too many writes under way only the registry is listened to, and
             // frameworks hear that there is a master.
-            let free = self.dispatch.writes_under_way() < PENDING_WRITES;
+            let free = self.may_write();
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break Ended::Stopped,
@@ -165,14 +193,17 @@ impl<M: Machine> CoreLoop<M> {
                         break Ended::WriterGone;
                     }
                     let written = *self.outputs.written.borrow_and_update();
+                    self.pending.written(written);
                     if self.may_send() {
                         self.dispatch.release(written);
                     }
                 }
-                taken = inputs.recv_many(&mut batch, CORE_BATCH), if free => {
-                    if taken == 0 {
+                () = std::future::ready(()), if free && !taken.is_empty() => {}
+                count = inputs.recv_many(&mut batch, CORE_BATCH), if free => {
+                    if count == 0 {
                         break Ended::Stopped;
                     }
+                    taken.extend(batch.drain(..));
                 }
                 // Last, for due deadlines are run below whatever woke the loop.
                 () = sleep_for(wait), if free => {}
@@ -183,7 +214,9 @@ impl<M: Machine> CoreLoop<M> {
             if !self.may_send() {
                 break Ended::Deposed;
             }
-            for input in batch.drain(..) {
+            while self.may_write()
+                && let Some(input) = taken.pop_front()
+            {
                 self.input(input);
             }
             if free {
@@ -202,6 +235,11 @@ impl<M: Machine> CoreLoop<M> {
         let may_send = self.may_send();
         self.dispatch.close_all(may_send);
         ended
+    }
+
+    /// Whether more may be written than is under way.
+    fn may_write(&self) -> bool {
+        self.dispatch.writes_under_way() < PENDING_WRITES && self.pending.bytes < PENDING_BYTES
     }
 
     fn input(&mut self, input: Input) {
@@ -233,7 +271,11 @@ impl<M: Machine> CoreLoop<M> {
         }
     }
 
-    fn lone_call(&mut self, LoneCall { call, stream, room, reply }: LoneCall) {
+    fn lone_call(&mut self, LoneCall { call, stream, room, turn, reply }: LoneCall) {
+        if !self.may_send() {
+            // Who asked hears that this master stops.
+            return;
+        }
         let standing = |framework: &str| self.core.standing(framework);
         let stream_id = |connection| self.dispatch.stream_id(connection);
         match subscription(&call, stream, standing, stream_id) {
@@ -241,10 +283,9 @@ impl<M: Machine> CoreLoop<M> {
                 let request = self.dispatch.call(reply);
                 self.handle(Event::SchedulerRequest { request, connection, call });
             }
-            // Whoever asked may have given up.
-            Err(error) => drop(reply.send(Err(error.into()))),
+            Err(why) => self.dispatch.refuse(reply, why),
         }
-        drop(room);
+        drop((room, turn));
     }
 
     fn handle(&mut self, event: Event) {
@@ -296,6 +337,7 @@ impl<M: Machine> CoreLoop<M> {
             }
         } else {
             self.last_write += 1;
+            self.pending.add(self.last_write, ops.iter().map(RegistryOp::weight).sum());
             self.dispatch.hold(self.last_write, after);
             // A closed queue means that the writer has failed; `written` tells
             // the loop, and these effects stay held back for good.

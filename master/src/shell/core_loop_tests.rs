@@ -43,6 +43,8 @@ impl Machine for Script {
                 self.events.push(text.clone());
                 if text == "persist-quietly" {
                     out.persist.push(RegistryOp::PutWeight(text, 1.0));
+                } else if text == "persist-much" {
+                    out.persist.push(RegistryOp::PutWeight("x".repeat(PENDING_BYTES / 8), 1.0));
                 } else if text.starts_with("persist") {
                     out.now.push(say(format!("behind {text}")));
                     out.persist.push(RegistryOp::PutWeight(text.clone(), 1.0));
@@ -326,4 +328,42 @@ async fn after_its_tenure_a_master_says_nothing() {
     assert_eq!(status.code(), tonic::Code::Unavailable, "{status:?}");
     // What was written by then is durable, but nobody has heard of it.
     w.writer.await.unwrap().unwrap();
+}
+
+/// Not by their number, but by what they take.
+#[tokio::test]
+async fn no_more_is_taken_while_the_writes_take_much_memory() {
+    let mut w = world().await;
+    let closed = w.gate.clone().lock_owned().await;
+    for _ in 0..8 {
+        w.call("persist-much").await;
+    }
+    w.call("too much").await;
+    assert_eq!(w.hear().await, "heartbeat");
+    assert_eq!(w.hear().await, "heartbeat", "and they go on");
+    drop(closed);
+    loop {
+        match w.hear().await.as_str() {
+            "heartbeat" => {}
+            text => break assert_eq!(text, "too much"),
+        }
+    }
+    w.call("hello").await;
+    assert_eq!(w.hear().await, "hello");
+}
+
+/// Who asks a master whose time is over hears that it stops, not what it knows.
+#[tokio::test]
+async fn after_its_tenure_a_master_refuses_nobody() {
+    let tenure = Tenure::until(Time::MAX);
+    let w = world_of(tenure.clone()).await;
+    let (core, _inputs) = crate::shell::handle::CoreHandle::new();
+    let room = core.call_bodies().room(1).await.unwrap();
+    let turn = core.turn(crate::shell::handle::Line::Calls, 0).await.unwrap();
+    let (reply, answer) = oneshot::channel();
+    tenure.end();
+    let call = LoneCall { call: Box::default(), stream: None, room, turn, reply };
+    // The loop may have seen its end before.
+    let _ = w.inputs.send(Input::Call(call)).await;
+    assert!(timeout(LIMIT, answer).await.unwrap().is_err());
 }

@@ -20,7 +20,9 @@ use super::{
 };
 use crate::{
     api::status_of_call_error,
-    core::{Change, ConnectionId, Effect, Event, OperatorError, OperatorReply, RequestId},
+    core::{
+        CallError, Change, ConnectionId, Effect, Event, OperatorError, OperatorReply, RequestId,
+    },
 };
 
 /// What an operator gets.
@@ -189,6 +191,18 @@ impl Dispatch {
     /// A framework's call that [`Effect::Answer`] will answer.
     pub fn call(&mut self, reply: oneshot::Sender<CallAnswer>) -> RequestId {
         self.waits(Waiting::Framework(reply))
+    }
+
+    /// Refuses a framework's call that the core does not see. Nobody hears of an end that is
+    /// being written.
+    pub fn refuse(&mut self, reply: oneshot::Sender<CallAnswer>, why: NotAllowed) {
+        if why != NotAllowed::Ended {
+            // Whoever asked may have given up.
+            return drop(reply.send(Err(why.into())));
+        }
+        let request = self.call(reply);
+        let answer = Err(CallError::Invalid(why.to_string()));
+        self.hold_behind(vec![Effect::Answer { request, answer }]);
     }
 
     fn waits(&mut self, waiting: Waiting) -> RequestId {

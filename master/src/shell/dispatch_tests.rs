@@ -296,3 +296,26 @@ fn whose_calls_may_come_by_themselves() {
     assert_eq!(dispatch.stream_id(connection), Err(NotAllowed::Away));
     assert!(dispatch.next_lost().is_some());
 }
+
+/// The framework may be there again for the next leader.
+#[test]
+fn nobody_hears_of_an_end_that_is_being_written() {
+    let mut w = world(1 << 20);
+    let refuse = |w: &mut World, why| {
+        let (reply, answer) = oneshot::channel();
+        w.dispatch.refuse(reply, why);
+        answer
+    };
+    let text = |answer: Result<CallAnswer, _>| answer.unwrap().unwrap_err().to_string();
+    w.dispatch.hold(1, Vec::new());
+    w.dispatch.hold(2, Vec::new());
+    let mut unknown = refuse(&mut w, NotAllowed::Unknown);
+    let mut ended = refuse(&mut w, NotAllowed::Ended);
+    assert_eq!(text(unknown.try_recv()), "Framework cannot be found");
+    w.dispatch.release(1);
+    assert!(ended.try_recv().is_err());
+    w.dispatch.release(2);
+    assert_eq!(text(ended.try_recv()), "Framework cannot be found");
+    let mut ended = refuse(&mut w, NotAllowed::Ended);
+    assert_eq!(text(ended.try_recv()), "Framework cannot be found");
+}

@@ -10,6 +10,7 @@ use std::{
 
 use mezz_http::{Bodies, Room, Settings};
 use mezz_proto::v1::scheduler::Call;
+use prost::Message as _;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     time::timeout,
@@ -19,8 +20,8 @@ use super::{
     core_loop::Input,
     dispatch::Answer,
     limits::{
-        ADMISSION_BYTES, AGENT_ADMISSIONS, CALL_BODIES_KIB, CORE_QUEUE, FRAMEWORK_ADMISSIONS,
-        OPERATOR_BODIES_KIB, ROOM_TIMEOUT,
+        ADMISSION_BYTES, AGENT_ADMISSIONS, CALL_ADMISSIONS, CALL_BODIES_KIB, CORE_QUEUE,
+        FRAMEWORK_ADMISSIONS, OPERATOR_BODIES_KIB, ROOM_TIMEOUT,
     },
     lone_call::{CallAnswer, LoneCall},
 };
@@ -39,7 +40,7 @@ pub enum NoAnswer {
     TooLate,
 }
 
-/// A stream's turn to say its first message. Dropped when the core has taken that.
+/// The turn of a stream to say its first message, or of a call. Dropped when the core has taken that.
 pub type Turn = OwnedSemaphorePermit;
 
 /// Whose turns do not depend on each other.
@@ -49,6 +50,8 @@ pub enum Line {
     Frameworks,
     /// Agents.
     Agents,
+    /// Calls of frameworks that come by themselves.
+    Calls,
 }
 
 /// Sends inputs to the core's loop.
@@ -58,6 +61,7 @@ pub struct CoreHandle {
     connections: Arc<AtomicU64>,
     frameworks: Arc<Semaphore>,
     agents: Arc<Semaphore>,
+    calls: Arc<Semaphore>,
     call_bodies: Bodies,
     operator_bodies: Bodies,
 }
@@ -76,14 +80,14 @@ impl CoreHandle {
             connections: Arc::new(AtomicU64::new(0)),
             frameworks: line(FRAMEWORK_ADMISSIONS),
             agents: line(AGENT_ADMISSIONS),
+            calls: line(CALL_ADMISSIONS),
             call_bodies: bodies(CALL_BODIES_KIB),
             operator_bodies: bodies(OPERATOR_BODIES_KIB),
         };
         (handle, receiver)
     }
 
-    /// Waits for one's turn to say a first message of so many bytes. First come, first
-    /// served.
+    /// Waits for one's turn to say a message of so many bytes. First come, first served.
     ///
     /// # Errors
     /// [`Stopped`].
@@ -91,6 +95,7 @@ impl CoreHandle {
         let (line, most) = match line {
             Line::Frameworks => (&self.frameworks, FRAMEWORK_ADMISSIONS),
             Line::Agents => (&self.agents, AGENT_ADMISSIONS),
+            Line::Calls => (&self.calls, CALL_ADMISSIONS),
         };
         let places = u32::try_from(1 + bytes / ADMISSION_BYTES).unwrap_or(most).min(most);
         line.clone().acquire_many_owned(places).await.map_err(|_| Stopped)
@@ -117,7 +122,8 @@ impl CoreHandle {
         room: Room,
     ) -> Result<CallAnswer, Stopped> {
         let (reply, answer) = oneshot::channel();
-        self.send(Input::Call(LoneCall { call, stream, room, reply })).await?;
+        let turn = self.turn(Line::Calls, call.encoded_len()).await?;
+        self.send(Input::Call(LoneCall { call, stream, room, turn, reply })).await?;
         tokio::select! {
             biased;
             answer = answer => answer.map_err(|_| Stopped),
@@ -206,5 +212,43 @@ mod tests {
         inputs.close();
         let answer = timeout(Duration::from_secs(10), asking).await.expect("it waits for ever");
         assert!(matches!(answer.unwrap(), Err(Stopped)));
+    }
+
+    /// However many calls there are, and however long they are, others find a place.
+    #[tokio::test]
+    async fn calls_do_not_fill_the_queue() {
+        let (core, mut inputs) = CoreHandle::new();
+        let call = |bytes| {
+            let core = core.clone();
+            tokio::spawn(async move {
+                let room = core.call_bodies().room(1).await.unwrap();
+                let id = mezz_proto::v1::FrameworkId { value: "x".repeat(bytes) };
+                let call = Call { framework_id: Some(id), ..Default::default() };
+                core.call(Box::new(call), None, room).await.is_ok()
+            })
+        };
+        let calls: Vec<_> = (0..2 * CORE_QUEUE).map(|_| call(1)).collect();
+        let settle = async || {
+            for _ in 0..10_000 {
+                tokio::task::yield_now().await;
+            }
+        };
+        settle().await;
+        assert_eq!(inputs.len(), CALL_ADMISSIONS as usize);
+        core.send(Input::Ended(ConnectionId(1))).await.unwrap();
+        // One that is taken makes place for the next.
+        assert!(matches!(inputs.recv().await, Some(Input::Call(_))));
+        settle().await;
+        assert_eq!(inputs.len(), CALL_ADMISSIONS as usize + 1);
+        for call in calls {
+            call.abort();
+        }
+        settle().await;
+        while inputs.try_recv().is_ok() {}
+        let calls: Vec<_> = (0..100).map(|_| call(1 << 20)).collect();
+        settle().await;
+        let long = 1 + (1 << 20) / ADMISSION_BYTES;
+        assert_eq!(inputs.len(), CALL_ADMISSIONS as usize / long);
+        drop(calls);
     }
 }

@@ -17,10 +17,11 @@ pub const MAX_OPERATOR_REQUEST_BYTES: usize = 1 << 20;
 /// What may wait for a framework, by estimate ([`Weigh`](super::outbox::Weigh)).
 /// The updates of 20,000 agents with five tasks each fit, for they all come at
 /// once when a master starts.
-pub const SCHEDULER_OUTBOX_BYTES: usize = 64 << 20;
+pub const SCHEDULER_OUTBOX_BYTES: usize = 160 << 20;
 
-/// What may wait for an agent, by estimate. Several thousand task launches fit.
-pub const AGENT_OUTBOX_BYTES: usize = 16 << 20;
+/// What may wait for an agent, by estimate. The tasks of the largest ACCEPT fit, and several
+/// thousand that are launched one by one.
+pub const AGENT_OUTBOX_BYTES: usize = 40 << 20;
 
 /// Inputs that may wait for the core. Beyond them the readers of the sockets
 /// wait, and so do the peers, by HTTP/2 flow control. A few batches keep the core
@@ -35,6 +36,11 @@ pub const AGENT_ADMISSIONS: u32 = 256;
 
 /// The same of frameworks, which do not stand behind agents.
 pub const FRAMEWORK_ADMISSIONS: u32 = 64;
+
+/// Frameworks' calls that come by themselves and may wait for the core, after as many places
+/// as a first message of their length. As many as leave room in the queue for the streams
+/// above, and for a probe and an operator.
+pub const CALL_ADMISSIONS: u32 = 256;
 
 /// A first message takes another place among the admissions for each so many bytes.
 pub const ADMISSION_BYTES: usize = 64 << 10;
@@ -59,6 +65,9 @@ pub const CORE_BATCH: usize = 512;
 /// Registry writes that may be under way. Beyond them the core takes no input, and
 /// does nothing but send heartbeats.
 pub const PENDING_WRITES: usize = 4_096;
+
+/// The same in bytes, as protobuf: a framework's description may have a mebibyte.
+pub const PENDING_BYTES: usize = 64 << 20;
 
 /// How often heartbeats are looked for while too many writes are under way.
 pub const STALLED_LOOK: Duration = Duration::from_millis(500);

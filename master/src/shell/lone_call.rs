@@ -4,6 +4,7 @@ use mezz_proto::v1::scheduler::Call;
 use thiserror::Error;
 use tokio::sync::oneshot;
 
+use super::handle::Turn;
 use crate::core::{CallError, CallReply, ConnectionId, Standing};
 use mezz_http::Room;
 
@@ -23,6 +24,8 @@ pub struct LoneCall {
     pub stream: Option<String>,
     /// Its place among the bodies in memory.
     pub room: Room,
+    /// Its place among those who call.
+    pub turn: Turn,
     /// For the answer.
     pub reply: oneshot::Sender<CallAnswer>,
 }
@@ -45,6 +48,9 @@ pub enum NotAllowed {
     /// There is no such framework.
     #[error("Framework cannot be found")]
     Unknown,
+    /// The same, of one whose end may not be written yet.
+    #[error("Framework cannot be found")]
+    Ended,
     /// It is not subscribed at the moment.
     #[error("Framework is not subscribed")]
     Away,
@@ -79,6 +85,7 @@ pub(super) fn subscription(
     let framework = call.framework_id.as_ref().map_or("", |id| &id.value);
     let connection = match standing(framework) {
         Standing::Unknown => return Err(NotAllowed::Unknown),
+        Standing::Ended => return Err(NotAllowed::Ended),
         Standing::Away => return Err(NotAllowed::Away),
         Standing::Subscribed(connection) => connection,
     };

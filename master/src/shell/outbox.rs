@@ -24,21 +24,16 @@ pub trait Weigh {
     fn weight(&self) -> usize;
 }
 
-/// What a message weighs at least: its struct, ids and one status.
-const MESSAGE: usize = 512;
-
-/// What a task or an offer in a message weighs at least.
-const ENTRY: usize = 1024;
-
-/// Small messages take more memory than their encoding says, and long texts,
-/// labels, attributes and data as much.
-fn weight(message: &impl Message, entries: usize) -> usize {
-    (MESSAGE + entries * ENTRY).max(message.encoded_len())
+/// The message itself, the entries of its list, and what they point to: ids, texts, labels
+/// and data take about as much as their encoding.
+fn weight<M: Message>(message: &M, entries: usize) -> usize {
+    size_of::<M>() + entries + message.encoded_len()
 }
 
 impl Weigh for v1::scheduler::Event {
     fn weight(&self) -> usize {
-        weight(self, self.offers.as_ref().map_or(0, |o| o.offers.len()))
+        let offers = self.offers.as_ref().map_or(0, |offers| offers.offers.len());
+        weight(self, offers * size_of::<v1::Offer>())
     }
 }
 
@@ -48,7 +43,7 @@ impl Weigh for mezz::MasterMessage {
             Some(mezz::master_message::Message::RunTasks(run)) => run.tasks.len(),
             _ => 0,
         };
-        weight(self, tasks)
+        weight(self, tasks * size_of::<v1::TaskInfo>())
     }
 }
 

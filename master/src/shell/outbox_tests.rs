@@ -1,6 +1,7 @@
 use futures_util::{FutureExt, StreamExt};
 
 use super::*;
+use crate::shell::limits::{AGENT_OUTBOX_BYTES, SCHEDULER_OUTBOX_BYTES};
 
 struct Bytes(usize);
 
@@ -103,5 +104,23 @@ fn long_texts_weigh_what_they_take() {
         mezz::MasterMessage { message: Some(mezz::master_message::Message::RunTasks(run)) };
     assert!((LONG..2 * LONG).contains(&message.weight()), "{}", message.weight());
     // Short ones take more than they say.
-    assert_eq!(update(v1::TaskStatus::default()).weight(), MESSAGE);
+    let short = update(v1::TaskStatus::default());
+    let bytes = size_of_val(&short);
+    assert!((bytes..bytes + 100).contains(&short.weight()), "{}", short.weight());
+    // Also so, what is named in the limits fits.
+    let status = v1::TaskStatus {
+        task_id: v1::TaskId { value: "x".repeat(60) },
+        agent_id: Some(v1::AgentId { value: "x".repeat(45) }),
+        message: Some("x".repeat(100)),
+        uuid: Some(vec![0; 16]),
+        ..Default::default()
+    };
+    assert!(100_000 * update(status).weight() < SCHEDULER_OUTBOX_BYTES);
+    let run = |count| {
+        let task = v1::TaskInfo { data: Some(vec![0; 400]), ..Default::default() };
+        let run = mezz::RunTasks { tasks: vec![task; count], ..Default::default() };
+        mezz::MasterMessage { message: Some(mezz::master_message::Message::RunTasks(run)) }
+    };
+    assert!(run(10_000).weight() < AGENT_OUTBOX_BYTES);
+    assert!(5_000 * run(1).weight() < AGENT_OUTBOX_BYTES);
 }

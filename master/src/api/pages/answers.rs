@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use crate::{
-    api::delivery::Room,
+    api::delivery::UnreadRoom,
     shell::limits::{
         ANSWER_WAIT, BIG_ANSWER_QUEUE, BIG_ANSWERS, UNREAD_ANSWERS_KIB, UNREAD_QUICK_KIB,
     },
@@ -39,7 +39,7 @@ pub enum NoPage {
 pub struct Answers {
     places: Arc<Semaphore>,
     waiting: Arc<AtomicUsize>,
-    room: Room,
+    room: UnreadRoom,
 }
 
 /// One of those who wait.
@@ -75,7 +75,7 @@ impl Answers {
         Self {
             places: Arc::new(Semaphore::new(places)),
             waiting: Arc::default(),
-            room: Room::of(room),
+            room: UnreadRoom::of(room),
         }
     }
 

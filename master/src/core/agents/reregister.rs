@@ -201,7 +201,7 @@ impl Core {
             .cloned()
             .collect();
         let put = (!recorded).then(|| RegistryOp::PutAgent(self.agents[key].record()));
-        if ended.iter().any(|framework| self.removal_may_wait(framework)) {
+        if ended.iter().any(|framework| self.removal_may_wait(framework.as_str())) {
             out.after_all_on(connection);
         }
         let registered = self.registered(now, key, ended.iter().map(Into::into).collect());

@@ -22,6 +22,8 @@ use super::{CallError, CallReply, ConnectionId, Core, Effects, validate::check_c
 pub enum Standing {
     /// There is none, or it has ended.
     Unknown,
+    /// It has ended, and that may not be written yet: whoever hears of it waits until it is.
+    Ended,
     /// It is not subscribed at the moment.
     Away,
     /// It is subscribed.
@@ -33,6 +35,7 @@ impl Core {
     /// asked in the same turn in which [`Event::SchedulerRequest`](super::Event) is handled.
     pub fn standing(&self, framework: &str) -> Standing {
         match self.framework_ids.get(framework) {
+            None if self.removal_may_wait(framework) => Standing::Ended,
             None => Standing::Unknown,
             Some(&key) => {
                 self.frameworks[key].connection().map_or(Standing::Away, Standing::Subscribed)

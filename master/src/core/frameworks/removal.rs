@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use mezz_proto::{
-    ids::FrameworkId,
     time::Time,
     v1::{TaskState, task_status::Reason},
 };
@@ -100,7 +99,7 @@ impl Core {
 
     /// Whether the write that says that the framework has ended may be under way: who is
     /// told now must not know more than the next leader.
-    pub(in crate::core) fn removal_may_wait(&self, id: &FrameworkId) -> bool {
+    pub(in crate::core) fn removal_may_wait(&self, id: &str) -> bool {
         self.completed.get(id).is_some_and(|framework| !framework.recovered)
     }
 

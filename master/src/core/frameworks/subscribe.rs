@@ -51,7 +51,7 @@ impl Core {
         let subscription = match admitted {
             Ok(subscription) => subscription,
             Err(text) => {
-                if id.is_some_and(|id| self.removal_may_wait(&id)) {
+                if id.is_some_and(|id| self.removal_may_wait(id.as_str())) {
                     out.after_all_on(connection);
                 }
                 out.event(connection, events::error(text));

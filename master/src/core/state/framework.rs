@@ -11,7 +11,7 @@ use mezz_proto::{
     mezz::v1 as mezz,
     resources::Dialect,
     time::Time,
-    v1,
+    v1::{self, scheduler::call::reconcile},
 };
 
 use super::{OfferKey, TaskKey};
@@ -20,13 +20,22 @@ use crate::{
     core::ConnectionId,
 };
 
-/// How far a framework is told of all its tasks.
+/// What a framework is still to be told of its tasks.
 #[derive(Debug)]
 pub(in crate::core) struct Reconciling {
     /// When the next bit is due: an entry in the timers.
     pub at: Time,
-    /// The task after which it begins.
-    pub last: TaskId,
+    /// Tasks that it has named.
+    pub named: VecDeque<reconcile::Task>,
+    /// How far it is told of all, if it has asked for them.
+    pub all: Option<AllTasks>,
+}
+
+/// How far a framework is told of all its tasks.
+#[derive(Debug, Default)]
+pub(in crate::core) struct AllTasks {
+    /// The task after which the next bit begins.
+    pub last: Option<TaskId>,
     /// It has asked again meanwhile.
     pub again: bool,
 }

@@ -13,7 +13,7 @@ mod timers;
 pub(in crate::core) use agent::{Agent, AgentLink, Duty, Executor, Ping};
 pub use counters::{Counters, TaskEnds};
 pub(in crate::core) use framework::{
-    Abilities, CompletedFramework, CompletedTask, Framework, FrameworkLink, Reconciling,
+    Abilities, AllTasks, CompletedFramework, CompletedTask, Framework, FrameworkLink, Reconciling,
 };
 pub(in crate::core) use intern::Interner;
 pub(in crate::core) use offer::{Offer, OfferKey};

@@ -1,6 +1,6 @@
 //! RECONCILE (rule 38).
 
-use std::{ops::Bound, time::Duration};
+use std::{collections::VecDeque, ops::Bound, time::Duration};
 
 use mezz_proto::{
     ids::{AgentId, TaskId},
@@ -14,12 +14,16 @@ use crate::{
     core::{
         Core, Effects,
         frameworks::events,
-        state::{AgentLink, Reconciling, TaskKey, Timer},
+        state::{AgentLink, AllTasks, Reconciling, TaskKey, Timer},
     },
 };
 
 /// Between a page of answers and the next one.
 const ANSWERS_PAUSE: Duration = Duration::from_millis(100);
+
+/// Tasks that a framework has named and that wait for their answers. Of more each is answered
+/// at once.
+const MAX_WAITING: usize = 50_000;
 
 impl Core {
     /// Explicit when tasks are named; else everything live, including ended
@@ -29,32 +33,51 @@ impl Core {
         &mut self,
         now: Time,
         framework: FrameworkKey,
-        tasks: Vec<reconcile::Task>,
+        mut tasks: Vec<reconcile::Task>,
         out: &mut Effects,
     ) {
+        let page = self.options.reconciliation_page.max(1);
+        let under_way = self.frameworks[framework].reconciling.as_mut();
         if tasks.is_empty() {
-            // Begun again at once, it would never come to the last tasks of a framework
-            // that asks often.
-            match &mut self.frameworks[framework].reconciling {
-                Some(under_way) => under_way.again = true,
-                None => self.answer_after(now, framework, Bound::Unbounded, false, out),
+            match under_way {
+                // Begun again at once, it would never come to the last tasks of a framework
+                // that asks often.
+                Some(Reconciling { all: Some(all), .. }) => all.again = true,
+                Some(under_way) => under_way.all = Some(AllTasks::default()),
+                None => {
+                    let all = Some(AllTasks::default());
+                    self.answer_page(now, framework, VecDeque::new(), all, out);
+                }
             }
+            return;
+        }
+        match under_way {
+            Some(under_way) if tasks.len() > page || !under_way.named.is_empty() => {
+                let room = MAX_WAITING.saturating_sub(under_way.named.len());
+                let beyond = tasks.split_off(room.min(tasks.len()));
+                under_way.named.extend(tasks);
+                tasks = beyond;
+            }
+            None if tasks.len() > page => {
+                return self.answer_page(now, framework, tasks.into(), None, out);
+            }
+            _ => {}
         }
         for task in tasks {
             self.reconcile_one(now, framework, task.task_id.into(), task.agent_id, out);
         }
     }
 
-    /// The next of the tasks of a framework that has asked for all.
+    /// The next answers to a framework that has asked for many.
     pub(in crate::core) fn reconciliation_due(
         &mut self,
         now: Time,
         framework: FrameworkKey,
         out: &mut Effects,
     ) {
-        if let Some(Reconciling { last, again, .. }) = self.frameworks[framework].reconciling.take()
+        if let Some(Reconciling { named, all, .. }) = self.frameworks[framework].reconciling.take()
         {
-            self.answer_after(now, framework, Bound::Excluded(&last), again, out);
+            self.answer_page(now, framework, named, all, out);
         }
     }
 
@@ -65,36 +88,57 @@ impl Core {
         }
     }
 
-    fn answer_after(
+    /// Answers as many as may be answered at once; the rest is due after a pause.
+    fn answer_page(
         &mut self,
         now: Time,
         framework: FrameworkKey,
-        from: Bound<&TaskId>,
-        again: bool,
+        mut named: VecDeque<reconcile::Task>,
+        mut all: Option<AllTasks>,
         out: &mut Effects,
     ) {
         let page = self.options.reconciliation_page.max(1);
-        let tasks = &self.frameworks[framework].tasks;
-        let next: Vec<TaskKey> = tasks
-            .range::<TaskId, _>((from, Bound::Unbounded))
-            .map(|(_, t)| *t)
-            .take(page)
-            .collect();
-        for task in &next {
+        let count = page.min(named.len());
+        for task in named.drain(..count) {
+            self.reconcile_one(now, framework, task.task_id.into(), task.agent_id, out);
+        }
+        if count < page
+            && let Some(AllTasks { last, again }) = all.take()
+        {
+            let from = last.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+            all = match self.answer_after(now, framework, from, page - count, out) {
+                Some(last) => Some(AllTasks { last: Some(last), again }),
+                None => again.then(AllTasks::default),
+            };
+        }
+        if !named.is_empty() || all.is_some() {
+            let at = now + ANSWERS_PAUSE;
+            self.frameworks[framework].reconciling = Some(Reconciling { at, named, all });
+            self.timers.set(at, Timer::Reconcile(framework));
+        }
+    }
+
+    /// Tells of so many tasks after this one. The last of them, if there may be more.
+    fn answer_after(
+        &self,
+        now: Time,
+        framework: FrameworkKey,
+        from: Bound<&TaskId>,
+        count: usize,
+        out: &mut Effects,
+    ) -> Option<TaskId> {
+        let tasks = self.frameworks[framework].tasks.range::<TaskId, _>((from, Bound::Unbounded));
+        let mut told = 0;
+        for (id, task) in tasks.take(count) {
             if self.tasks[*task].state != TaskState::TaskUnreachable {
                 self.answer_known(now, *task, out);
             }
+            told += 1;
+            if told == count {
+                return Some(id.clone());
+            }
         }
-        if next.len() == page
-            && let Some(last) = next.last()
-        {
-            let at = now + ANSWERS_PAUSE;
-            let last = self.tasks[*last].id.clone();
-            self.frameworks[framework].reconciling = Some(Reconciling { at, last, again });
-            self.timers.set(at, Timer::Reconcile(framework));
-        } else if again {
-            self.answer_after(now, framework, Bound::Unbounded, false, out);
-        }
+        None
     }
 
     pub(super) fn reconcile_one(

@@ -253,13 +253,46 @@ fn many_tasks_are_reconciled_bit_by_bit() {
     env.reconcile("f1", &[]);
     env.reconcile("f1", &[]);
     let mut told = vec![env.updates("f1").len()];
-    for _ in 0..2 {
+    for _ in 0..3 {
         env.pass(Duration::from_millis(100));
         env.reconcile("f1", &[]);
         told.push(env.updates("f1").len());
     }
-    assert_eq!(told, [5_000, 5_000, 7_001]);
+    assert_eq!(told, [5_000, 5_000, 2_001, 5_000]);
     env.subscribe("f1");
     env.pass(Duration::from_secs(1));
     assert!(env.updates("f1").is_empty());
+}
+
+/// As many as a call may name do not come at once; what is asked meanwhile waits its turn.
+#[test]
+fn many_named_tasks_are_reconciled_bit_by_bit() {
+    let mut env = Env::with(|options| options.reconciliation_page = 10);
+    env.agent("a1", "cpus:4;mem:1024").framework("f1", "ads");
+    env.running("f1", "a1", "t1", "cpus:1;mem:64");
+    let names: Vec<String> = (0..25).map(|i| format!("x{i:02}")).collect();
+    let named: Vec<_> = names.iter().map(|name| (name.as_str(), None)).collect();
+    let told = |env: &mut Env| -> Vec<String> {
+        env.updates("f1").into_iter().map(|update| update.task_id.value).collect()
+    };
+    env.reconcile("f1", &named);
+    assert_eq!(told(&mut env), names[..10]);
+    // Few, and all, behind those.
+    env.reconcile("f1", &[("late", None)]);
+    env.reconcile("f1", &[]);
+    assert!(told(&mut env).is_empty());
+    env.pass(Duration::from_millis(100));
+    assert_eq!(told(&mut env), names[10..20]);
+    env.pass(Duration::from_millis(100));
+    let rest: Vec<_> = names[20..].iter().cloned().chain(["late".into(), "t1".into()]).collect();
+    assert_eq!(told(&mut env), rest);
+    env.pass(Duration::from_secs(1));
+    assert!(told(&mut env).is_empty());
+    // Who leaves is told no more.
+    env.reconcile("f1", &named);
+    env.framework_leaves("f1");
+    env.subscribe("f1");
+    told(&mut env);
+    env.pass(Duration::from_secs(1));
+    assert!(told(&mut env).is_empty());
 }

@@ -24,10 +24,17 @@ const MAX_LAUNCHED: usize = 10_000;
 /// # Errors
 /// A sentence that names the field.
 pub fn check_call(call: &Call) -> Result<Type, String> {
+    let kind = kind(call)?;
+    check_part(call, kind)?;
+    Ok(kind)
+}
+
+fn kind(call: &Call) -> Result<Type, String> {
     // An unknown number is no type, as in Mesos' own reader.
-    let Some(kind) = call.r#type.and_then(|number| Type::try_from(number).ok()) else {
-        return Err(missing("type"));
-    };
+    call.r#type.and_then(|number| Type::try_from(number).ok()).ok_or_else(|| missing("type"))
+}
+
+fn check_part(call: &Call, kind: Type) -> Result<(), String> {
     let (field, there) = match kind {
         Type::Subscribe => ("subscribe", call.subscribe.is_some()),
         Type::Accept => ("accept", call.accept.is_some()),
@@ -86,18 +93,20 @@ pub fn check_call(call: &Call) -> Result<Type, String> {
         }
         _ => {}
     }
-    Ok(kind)
+    Ok(())
 }
 
-/// As [`check_call`], for a call that comes by itself: it has to say whose it is.
+/// As [`check_call`], for a call that comes by itself: it has to say whose it is, and that
+/// is asked before its part.
 ///
 /// # Errors
 /// A sentence that names the field.
 pub fn check_request(call: &Call) -> Result<Type, String> {
-    let kind = check_call(call)?;
+    let kind = kind(call)?;
     if kind != Type::Subscribe && call.framework_id.is_none() {
         return Err(missing("framework_id"));
     }
+    check_part(call, kind)?;
     if let (Type::UpdateFramework, Some(update)) = (kind, &call.update_framework) {
         same_id(call, update.framework_info.id.as_ref(), "update_framework")?;
     }
@@ -158,12 +167,14 @@ mod tests {
             let alone = checked(&format!(r#"{{"type":"{name}"}}"#));
             let id = r#""framework_id":{"value":"f"}"#;
             let named = checked(&format!(r#"{{"type":"{name}",{id}}}"#));
+            let missing = |field: &str| Err(format!("Expecting '{field}' to be present"));
+            let first = if kind == Type::Subscribe { "subscribe" } else { "framework_id" };
+            assert_eq!(alone, missing(first), "{name}");
             match kind {
                 Type::Unknown | Type::Teardown | Type::Revive | Type::Suppress => {
-                    assert_eq!(alone, Err("Expecting 'framework_id' to be present".to_owned()));
                     assert_eq!(named, Ok(kind));
                 }
-                _ => assert_eq!(named, Err(format!("Expecting '{part}' to be present")), "{name}"),
+                _ => assert_eq!(named, missing(&part), "{name}"),
             }
         }
         let error = Err("Expecting 'type' to be present".to_owned());

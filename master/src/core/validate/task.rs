@@ -119,10 +119,10 @@ pub(in crate::core) fn group_task(
     executor: &CheckedExecutor,
     at: &LaunchContext<'_>,
 ) -> Result<CheckedTask, String> {
-    if let Some(own) = &task.executor {
-        if plain_executor(own.clone(), at.framework) != executor.info {
-            return Err("executor: differs from the group's; leave it out".to_owned());
-        }
+    if let Some(own) = &task.executor
+        && plain_executor(own.clone(), at.framework) != executor.info
+    {
+        return Err("executor: differs from the group's; leave it out".to_owned());
     }
     let docker = |c: &Option<v1::ContainerInfo>| {
         c.as_ref().is_some_and(|c| c.r#type() == v1::container_info::Type::Docker)
