@@ -387,6 +387,44 @@ async fn both_forms_of_the_operator_api_say_the_same() {
     assert_eq!(firsts[0], firsts[1]);
 }
 
+/// Neither by pages nor by either API of operators.
+#[tokio::test]
+async fn nobody_is_told_what_is_secret() {
+    let master = TestMaster::start(memory()).await;
+    let _agent = Agent::register(&master, "host-1").await;
+    let mut framework = Framework::subscribe(&master, None, 3600.0).await;
+    let offer = framework.offer().await;
+    let value = v1::secret::Value { data: b"hidden".to_vec() };
+    let mut secret = v1::Secret { value: Some(value), ..Default::default() };
+    secret.set_type(v1::secret::Type::Value);
+    let mut source = v1::volume::Source { secret: Some(secret), ..Default::default() };
+    source.set_type(v1::volume::source::Type::Secret);
+    let mut volume = v1::Volume {
+        container_path: "somewhere".to_owned(),
+        source: Some(source),
+        ..Default::default()
+    };
+    volume.set_mode(v1::volume::Mode::Ro);
+    let mut container = v1::ContainerInfo { volumes: vec![volume], ..Default::default() };
+    container.set_type(v1::container_info::Type::Mesos);
+    let container = Some(container);
+    accept(&framework, &offer, vec![v1::TaskInfo { container, ..task(&offer, "t") }]).await;
+    let listed = eventually("the task", || async {
+        let request = mezz_proto::mezz::v1::ListTasksRequest::default();
+        let listed = master.operator().await.list_tasks(request).await.unwrap().into_inner();
+        (!listed.tasks.is_empty()).then_some(listed)
+    })
+    .await;
+    let bytes = format!("{:?}", b"hidden");
+    let listed = format!("{listed:?}");
+    assert!(listed.contains("somewhere"), "{listed}");
+    assert!(!listed.contains(bytes.trim_matches(['[', ']'])), "{listed}");
+    for page in [get(&master, "/state").await, operate(&master, r#"{"type":"GET_STATE"}"#).await] {
+        // In base64.
+        assert!(page.text().contains("somewhere") && !page.text().contains("aGlkZGVu"));
+    }
+}
+
 #[tokio::test]
 async fn lists_are_cut_and_filtered_as_asked() {
     let scene = scene().await;

@@ -16,7 +16,6 @@ use mezz_proto::{
     resources::Resources,
     v1,
 };
-use prost::Message;
 
 pub use self::entries::{AgentEntry, ExecutorEntry, ExecutorKey, Sums, TaskEntry};
 use self::{entries::Entry, sums::role_of};
