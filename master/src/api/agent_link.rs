@@ -9,7 +9,7 @@ use crate::{
     shell::{
         dispatch::Peer,
         handle::{CoreHandle, Line},
-        limits::{AGENT_OUTBOX_BYTES, HEAD_WAIT, MAX_AGENT_MESSAGE_BYTES},
+        limits::{AGENT_OUTBOX_BYTES, MAX_AGENT_MESSAGE_BYTES},
     },
 };
 
@@ -19,7 +19,6 @@ pub(super) static AGENTS: Kind<AgentMessage, MasterMessage> = Kind {
     // An agent's messages may be larger than all else, and say much in few bytes.
     check: |_| Ok(()),
     line: Line::Agents,
-    head_waits: HEAD_WAIT,
     to_peer: Peer::Agent,
     to_event: |connection, message| Event::AgentMessage { connection, message },
 };
