@@ -1,6 +1,6 @@
 //! What both kinds of streams share: a task that reads, a queue that is written.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc};
 
 use axum::{
     body::Body,
@@ -25,7 +25,7 @@ use crate::{
         core_loop::Input,
         dispatch::Peer,
         handle::{CoreHandle, Line, Stopped},
-        limits::{DRAIN_TIMEOUT, FIRST_MESSAGE_TIMEOUT},
+        limits::{DRAIN_TIMEOUT, FIRST_MESSAGE_TIMEOUT, HEAD_WAIT},
         outbox::{Outbox, OutboxStream, Weigh},
     },
 };
@@ -40,8 +40,6 @@ pub struct Kind<In, Out> {
     pub check: fn(&[u8]) -> Result<(), TooMany>,
     /// Where it waits for its turn to be admitted.
     pub line: Line,
-    /// For how long the head of the answer waits for the first message.
-    pub head_waits: Duration,
     /// A peer of the outbox.
     pub to_peer: fn(Arc<Outbox<Out>>) -> Peer,
     /// An event of a message.
@@ -49,7 +47,7 @@ pub struct Kind<In, Out> {
 }
 
 /// Begins a stream: its reader runs as a task, and the response is what goes out. It is there
-/// when there is something to say, or after [`Kind::head_waits`]: head and message are then one
+/// when there is something to say, or after [`HEAD_WAIT`]: head and message are then one
 /// write to the socket, and wake the peer once.
 pub fn open_stream<In, Out>(
     core: CoreHandle,
@@ -65,10 +63,8 @@ where
     let incoming = Messages::new(request.into_body(), kind.largest);
     tokio::spawn(run(core, kind, incoming, outbox));
     async move {
-        if !kind.head_waits.is_zero() {
-            // Late is as good as in time.
-            let _ = timeout(kind.head_waits, outgoing.ready()).await;
-        }
+        // Late is as good as in time.
+        let _ = timeout(HEAD_WAIT, outgoing.ready()).await;
         answer::<In, Out>(outgoing)
     }
 }

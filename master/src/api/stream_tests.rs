@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::{
     api::{agent_link::AGENTS, scheduler::FRAMEWORKS},
-    shell::limits::{ADMISSION_BYTES, AGENT_ADMISSIONS, CORE_QUEUE, HEAD_WAIT},
+    shell::limits::{ADMISSION_BYTES, AGENT_ADMISSIONS, CORE_QUEUE},
 };
 
 /// A request that says one thing and stays open.

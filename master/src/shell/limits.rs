@@ -54,8 +54,8 @@ pub const HELD_AT_ONCE: usize = 1_024;
 /// than ten seconds for the head of an answer.
 pub const LONGEST_HELD: Duration = Duration::from_secs(8);
 
-/// The head of an answer to an agent waits so long for the first message, which most are sent
-/// at once. With [`LONGEST_HELD`] less than clients wait for it.
+/// The head of a stream waits so long for its first message, which most have at once. With
+/// [`LONGEST_HELD`] less than clients wait for it.
 pub const HEAD_WAIT: Duration = Duration::from_secs(1);
 
 /// Inputs that the core takes in one go, before it wakes the writers of the
