@@ -10,7 +10,7 @@ use axum::{
 };
 use bytes::Bytes;
 use mezz_proto::{codec::LeanCodec, weight::TooMany};
-use prost::Message;
+use prost::{Message, Name};
 use tokio::{pin, time::timeout};
 use tonic::{
     Status,
@@ -53,7 +53,7 @@ pub fn open_stream<In, Out>(
     request: Request,
 ) -> Response<Body>
 where
-    In: Message + Default + 'static,
+    In: Message + Name + Default + 'static,
     Out: Weigh + Message + Unpin + 'static,
 {
     let outbox = Outbox::new(kind.outbox);

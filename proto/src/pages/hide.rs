@@ -1,4 +1,4 @@
-//! What must not be seen: `Secret` messages, values of environment variables of the type
+//! What must not be seen: `Secret` messages wherever they stand, values of environment variables of the type
 //! SECRET, credentials in URIs, and the opaque `data` that frameworks send.
 
 use std::borrow::Cow;
@@ -13,14 +13,19 @@ pub fn hide_in_task(task: &mut v1::Task) {
     if let Some(command) = task.health_check.as_mut().and_then(|check| check.command.as_mut()) {
         hide_in_command(command);
     }
+    hide_in_resources(&mut task.resources);
     for status in &mut task.statuses {
         status.data = None;
+        if let Some(limitation) = &mut status.limitation {
+            hide_in_resources(&mut limitation.resources);
+        }
     }
 }
 
 /// Takes what is secret, and `data`, out of an executor's description.
 pub fn hide_in_executor(executor: &mut v1::ExecutorInfo) {
     executor.data = None;
+    hide_in_resources(&mut executor.resources);
     if let Some(command) = &mut executor.command {
         hide_in_command(command);
     }
@@ -50,13 +55,25 @@ pub(super) fn hide_in_environment(environment: &mut v1::Environment) {
 }
 
 fn hide_in_container(container: &mut v1::ContainerInfo) {
-    for volume in &mut container.volumes {
-        if let Some(source) = &mut volume.source {
-            source.secret = None;
-        }
-        hide_in_image(volume.image.as_mut());
-    }
+    container.volumes.iter_mut().for_each(hide_in_volume);
     hide_in_image(container.mesos.as_mut().and_then(|mesos| mesos.image.as_mut()));
+}
+
+fn hide_in_resources(resources: &mut [v1::Resource]) {
+    let disks = resources.iter_mut().filter_map(|resource| resource.disk.as_mut());
+    disks.filter_map(|disk| disk.volume.as_mut()).for_each(hide_in_volume);
+}
+
+fn hide_in_volume(volume: &mut v1::Volume) {
+    if let Some(source) = &mut volume.source {
+        source.secret = None;
+        let csi = source.csi_volume.as_mut();
+        if let Some(provisioning) = csi.and_then(|csi| csi.static_provisioning.as_mut()) {
+            provisioning.node_stage_secrets.clear();
+            provisioning.node_publish_secrets.clear();
+        }
+    }
+    hide_in_image(volume.image.as_mut());
 }
 
 fn hide_in_image(image: Option<&mut v1::Image>) {
