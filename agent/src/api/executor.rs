@@ -16,10 +16,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{
-    Served,
-    gate::Gate,
-};
+use super::{Served, gate::Gate};
 use crate::{
     core::{CallError, ConnectionId, Event, Intake, Proof},
     shell::Input,
