@@ -2,12 +2,6 @@
 
 use std::sync::Arc;
 
-use super::Driver;
-use crate::{
-    error::Error,
-    java::{Messages, call_back, start_thread},
-    life::Status,
-};
 use jni::{
     Env, JValue, jni_sig, jni_str,
     objects::{JObject, JString},
@@ -16,6 +10,13 @@ use jni::{
 use mezz_sdk::{
     executor::{Event, Events},
     v1,
+};
+
+use super::Driver;
+use crate::{
+    error::Error,
+    java::{Messages, call_back, start_thread},
+    life::Status,
 };
 
 const MESSAGES: [&str; 5] = ["ExecutorInfo", "FrameworkInfo", "SlaveInfo", "TaskInfo", "TaskID"];

@@ -2,12 +2,6 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use super::Driver;
-use crate::{
-    convert,
-    error::Error,
-    java::{Messages, call_back, start_thread},
-};
 use jni::{
     Env, JValue, jni_sig, jni_str,
     objects::{JObject, JString},
@@ -16,6 +10,13 @@ use jni::{
 use mezz_sdk::{
     scheduler::{Event, Events},
     v1,
+};
+
+use super::Driver;
+use crate::{
+    convert,
+    error::Error,
+    java::{Messages, call_back, start_thread},
 };
 
 const MESSAGES: [&str; 7] =

@@ -218,10 +218,12 @@ def rule_30_refusing_lasts_as_long_as_it_says(cluster):
     begin = time.monotonic()
     framework.decline([framework.offer()], refuse=2)
     framework.stream.none("OFFERS", 1.5)
-    framework.offer()
+    again = framework.offer()
     expect(time.monotonic() - begin < 5, "the filter's end")
     # Negative: as if it had not been said, five seconds.
-    framework.call("REVIVE")
+    framework.decline([again], refuse=-1)
+    framework.stream.none("OFFERS", 3)
+    framework.offer(patience=5)
     framework.teardown()
 
 

@@ -348,7 +348,8 @@ fn what_is_too_large_is_not_sent() {
     if let Command::Accept { operations, .. } = &mut group {
         let task_group = v1::TaskGroupInfo { tasks: vec![large("a"), large("b")] };
         let launch = v1::offer::operation::LaunchGroup { task_group, ..Default::default() };
-        operations[0] = v1::offer::Operation { launch_group: Some(launch), ..Default::default() };
+        operations[0] =
+            v1::offer::Operation { launch_group: Some(Box::new(launch)), ..Default::default() };
     }
     env.command(group);
     assert_eq!(env.states(), [v1::TaskState::TaskDropped; 2]);
