@@ -18,14 +18,14 @@ use tonic::{
 };
 use tracing::debug;
 
-use super::messages::Messages;
+use super::messages::{Arrived, Messages};
 use crate::{
     core::{ConnectionId, Event},
     shell::{
         core_loop::Input,
         dispatch::Peer,
         handle::{CoreHandle, Line, Stopped},
-        limits::{DRAIN_TIMEOUT, FIRST_MESSAGE_TIMEOUT, HEAD_WAIT},
+        limits::{DRAIN_TIMEOUT, FIRST_MESSAGE_TIMEOUT, HEAD_WAIT, INLINE_MESSAGE_BYTES},
         outbox::{Outbox, OutboxStream, Weigh},
     },
 };
@@ -60,7 +60,8 @@ where
 {
     let outbox = Outbox::new(kind.outbox);
     let mut outgoing = OutboxStream::new(outbox.clone());
-    let incoming = Messages::new(request.into_body(), kind.largest);
+    let room = core.large_messages(kind.line);
+    let incoming = Messages::new(request.into_body(), kind.largest, room);
     tokio::spawn(run(core, kind, incoming, outbox));
     async move {
         // Late is as good as in time.
@@ -91,7 +92,7 @@ async fn run<In, Out>(
     mut incoming: Messages,
     outbox: Arc<Outbox<Out>>,
 ) where
-    In: Message + Default,
+    In: Message + Default + 'static,
     Out: Weigh,
 {
     let connection = core.next_connection();
@@ -117,7 +118,7 @@ pub(super) async fn finish<Out: Weigh>(
 
 /// Reads until either side ends. The result is how the other direction ends,
 /// unless that is decided already.
-async fn read<In: Message + Default, Out: Weigh>(
+async fn read<In: Message + Default + 'static, Out: Weigh>(
     core: &CoreHandle,
     connection: ConnectionId,
     kind: &Kind<In, Out>,
@@ -136,8 +137,8 @@ async fn read<In: Message + Default, Out: Weigh>(
     };
     let mut peer = Some((kind.to_peer)(outbox.clone()));
     loop {
-        let bytes = match next {
-            Ok(Some(bytes)) => bytes,
+        let Arrived { bytes, room: memory } = match next {
+            Ok(Some(arrived)) => arrived,
             Ok(None) => return Ok(()),
             Err(status) => {
                 debug!(connection = connection.0, %status, "a stream broke");
@@ -155,15 +156,21 @@ async fn read<In: Message + Default, Out: Weigh>(
         }
         let inputs = 1 + usize::from(peer.is_some());
         let mut room = core.room(inputs).await.map_err(stopping)?;
-        (kind.check)(&bytes).map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let event = (kind.to_event)(connection, decode(bytes)?);
+        let message = if bytes.len() <= INLINE_MESSAGE_BYTES {
+            decode(kind.check, bytes)?
+        } else {
+            let check = kind.check;
+            let decoded = tokio::task::spawn_blocking(move || decode(check, bytes)).await;
+            decoded.map_err(|_| stopping(Stopped))??
+        };
+        let event = (kind.to_event)(connection, message);
         let opened = peer.take().map(|peer| Input::Open(connection, peer, turn));
         for input in opened.into_iter().chain([Input::Message(connection, event)]) {
             if let Some(place) = room.next() {
                 place.send(input);
             }
         }
-        drop(room);
+        drop((room, memory));
         next = tokio::select! {
             biased;
             () = &mut closed => return Ok(()),
@@ -176,7 +183,11 @@ pub(super) fn stopping(Stopped: Stopped) -> Status {
     Status::unavailable("the master is stopping; find the leader again")
 }
 
-fn decode<In: Message + Default>(bytes: Bytes) -> Result<Box<In>, Status> {
+fn decode<In: Message + Default>(
+    check: fn(&[u8]) -> Result<(), TooMany>,
+    bytes: Bytes,
+) -> Result<Box<In>, Status> {
+    check(&bytes).map_err(|error| Status::invalid_argument(error.to_string()))?;
     let message = In::decode(bytes);
     Ok(Box::new(message.map_err(|error| Status::internal(error.to_string()))?))
 }
