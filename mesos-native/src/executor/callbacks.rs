@@ -53,7 +53,10 @@ pub(super) fn start(
         connected: false,
     };
     let body = move |env: &mut Env<'_>| callbacks.hand_out(env, events);
-    start_thread(env, c"mezz-executor", executor, body, move || to_abort.callbacks_ended())
+    let on_end = move || {
+        to_abort.callbacks_ended();
+    };
+    start_thread(env, c"mezz-executor", executor, body, on_end)
 }
 
 /// `Executor.error`.

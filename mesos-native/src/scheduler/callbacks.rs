@@ -52,7 +52,10 @@ pub(super) fn start(
     };
     let body = move |env: &mut Env<'_>| callbacks.hand_out(env, events);
     // Of one that ended as it should nothing runs any more.
-    start_thread(env, c"mezz-scheduler", scheduler, body, move || drop(to_abort.abort()))
+    let on_end = move || {
+        to_abort.abort();
+    };
+    start_thread(env, c"mezz-scheduler", scheduler, body, on_end)
 }
 
 /// `Scheduler.error`, also from `start` when the driver cannot even begin.

@@ -265,7 +265,13 @@ public class NativeFramework implements Scheduler {
     heir.update("c", TaskState.TASK_FAILED);
     heir.expect("executorLost e 256");
     offer = heir.offer();
-    driver.launchTasks(offer.getId(), List.of(task("d", offer, "told to end", executor)));
+    driver.launchTasks(offer.getId(), List.of(), none);
+    offer = heir.offer();
+    TaskInfo huge = task("huge", offer, "told to end", executor).toBuilder()
+        .setData(ByteString.copyFrom(new byte[5 << 20])).build();
+    driver.launchTasks(offer.getId(), List.of(huge, task("d", offer, "told to end", executor)));
+    lost = heir.update("huge", TaskState.TASK_LOST);
+    check(lost.getMessage().contains("4194304 are allowed"), lost.getMessage());
     heir.update("d", TaskState.TASK_RUNNING);
     check(driver.stop() == Status.DRIVER_STOPPED, "the end");
   }
@@ -316,6 +322,18 @@ public class NativeFramework implements Scheduler {
     waitForFile("go");
     check(driver.stop() == Status.DRIVER_ABORTED, "stop");
     check(driver.join() == Status.DRIVER_STOPPED, "join");
+
+    NativeFramework other = new NativeFramework();
+    driver = new MesosSchedulerDriver(other, framework("native-aborted").build(), master);
+    driver.start();
+    other.expect("registered");
+    check(driver.abort() == Status.DRIVER_ABORTED, "abort");
+    check(driver.join() == Status.DRIVER_ABORTED, "join after abort");
+    check(driver.stop() == Status.DRIVER_ABORTED, "stop after abort");
+    // Ended before the master has answered, or just after: nothing may be left either way.
+    driver = new MesosSchedulerDriver(other, info.toBuilder().setName("native-brief").build(), master);
+    driver.start();
+    check(driver.stop() == Status.DRIVER_STOPPED, "stop at once");
   }
 
   /** What cannot even start. */
