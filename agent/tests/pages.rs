@@ -240,6 +240,10 @@ async fn pages_have_what_those_of_mesos_have() {
     assert!(script.starts_with("angular.callbacks._0({") && script.ends_with("});"), "{script}");
     assert_eq!(world.agent.get("/state?jsonp=alert(1)//").await.0, 400);
     assert_eq!(world.agent.get("/slave(1)/health").await.0, 200);
+    for path in ["/slave%281%29/health", "/slave%281%29/state", "/metrics/snapshot?timeout=2secs"] {
+        assert_eq!(world.agent.get(path).await.0, 200, "{path}");
+    }
+    assert_eq!(world.agent.get("/metrics/snapshot?timeout=x").await.0, 400);
 
     // The next agent knows what goes on.
     world.agent.stop().await;

@@ -76,7 +76,7 @@ fn flags(o: &AgentOptions, local: SocketAddr) -> BTreeMap<&'static str, String> 
         ("executor_registration_timeout", duration(o.executor_registration_timeout)),
         ("executor_reregistration_timeout", duration(o.executor_reregistration_timeout)),
         ("executor_shutdown_grace_period", duration(o.executor_shutdown_grace)),
-        ("fetcher_cache_size", format!("{}B", o.fetcher.cache_bytes)),
+        ("fetcher_cache_size", bytes_text(o.fetcher.cache_bytes)),
         ("fetcher_stall_timeout", duration(o.fetcher.timeout)),
         ("gc_delay", duration(o.sandbox_retention)),
         ("gc_disk_headroom", "0.1".to_owned()),
@@ -106,4 +106,28 @@ fn flags(o: &AgentOptions, local: SocketAddr) -> BTreeMap<&'static str, String> 
         flags.insert("attributes", all.join(";"));
     }
     flags
+}
+
+/// A size as Mesos writes it, in the largest unit of which it is a whole number.
+fn bytes_text(bytes: u64) -> String {
+    let units = [(40, "TB"), (30, "GB"), (20, "MB"), (10, "KB")];
+    let whole = |shift: u32| bytes > 0 && bytes.trailing_zeros() >= shift;
+    match units.into_iter().find(|&(shift, _)| whole(shift)) {
+        Some((shift, unit)) => format!("{}{unit}", bytes >> shift),
+        None => format!("{bytes}B"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_written_as_by_mesos() {
+        for (bytes, text) in
+            [(2 << 30, "2GB"), (3 << 40, "3TB"), (1536 << 20, "1536MB"), (1500, "1500B"), (0, "0B")]
+        {
+            assert_eq!(bytes_text(bytes), text);
+        }
+    }
 }

@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::{
-    Served,
+    PREFIXES, Served,
     agent::{files, no_files},
     files::Reader,
     pages::{self, PACE, file_refusal},
@@ -26,15 +26,14 @@ use super::{
 };
 
 pub(super) fn routes(served: Arc<Served>) -> Router {
-    Router::new()
-        .route("/", get(index))
-        .route("/health", get(|| async { "ok\n" }))
-        .route("/metrics", get(metrics))
-        .route("/files/download", get(download))
-        .route("/files/download.json", get(download))
-        .route("/slave(1)/files/download", get(download))
-        .route("/slave(1)/health", get(|| async { "ok\n" }))
-        .with_state(served)
+    let mut routes = Router::new().route("/", get(index)).route("/metrics", get(metrics));
+    for prefix in PREFIXES {
+        routes = routes
+            .route(&format!("{prefix}/health"), get(|| async { "ok\n" }))
+            .route(&format!("{prefix}/files/download"), get(download))
+            .route(&format!("{prefix}/files/download.json"), get(download));
+    }
+    routes.with_state(served)
 }
 
 async fn index(State(served): State<Arc<Served>>) -> String {

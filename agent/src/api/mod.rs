@@ -43,6 +43,10 @@ use crate::{containerizer::Containerizer, metrics::Metrics, shell::Input};
 /// Largest message that a peer may send, in bytes.
 const MAX_MESSAGE: usize = mezz_proto::MAX_EXECUTOR_CALL_BYTES;
 
+/// Where the paths of Mesos' agents are: by themselves, below the name of its process, and as
+/// clients write that name which escape all that they may.
+const PREFIXES: [&str; 3] = ["", "/slave(1)", "/slave%281%29"];
+
 /// What requests are answered from.
 pub(crate) struct Served {
     pub(crate) index: Arc<Index>,

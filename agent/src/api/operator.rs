@@ -44,6 +44,7 @@ pub(super) fn routes(served: Arc<Served>) -> Router {
         .route("/api/v1", any(answer))
         .route("/api/v1/{*below}", any(answer))
         .route("/slave(1)/api/v1", any(answer))
+        .route("/slave%281%29/api/v1", any(answer))
         .route("/slave(1)/api/v1/{*below}", any(answer))
         .with_state(served)
 }

@@ -25,7 +25,7 @@ use tokio::{
 
 pub(super) use self::{files::refusal as file_refusal, metrics::metrics, statistics::containers};
 use super::{
-    Served,
+    PREFIXES, Served,
     refusal::{Refusal, stopping},
 };
 
@@ -256,7 +256,7 @@ async fn page_at(
 
 pub(super) fn routes(served: Arc<Served>) -> Router {
     let mut routes = Router::new();
-    for prefix in ["", "/slave(1)"] {
+    for prefix in PREFIXES {
         let at = |path: &str| format!("{prefix}{path}");
         for name in ["/state", "/state.json"] {
             routes = routes.route(&at(name), get(state_page));
