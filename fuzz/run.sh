@@ -6,9 +6,10 @@
 #
 # What it finds is in fuzz/artifacts/; give it to a test in proto/, then mend it. Inputs that
 # reach something new are kept in target/corpus, and those under fuzz/corpus are read only.
+# What inputs take in memory is not seen here: proto/tests/memory.rs counts it.
 set -euo pipefail
 cd "$(dirname "$0")"
-targets=${1:-json protobuf recordio text}
+targets=${1:-json protobuf recordio text head}
 seconds=${2:-120}
 
 # What cargo-fuzz passes, but for the sanitizer. With --target only what runs is instrumented,

@@ -82,6 +82,11 @@ impl Process {
         Ok(Stat::of(self.child.id())?.own)
     }
 
+    /// Its number.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// And that of all below it that have ended and been waited for.
     pub fn cpu_of_ended(&self) -> Result<Duration> {
         Ok(Stat::of(self.child.id())?.ended)

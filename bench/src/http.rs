@@ -2,6 +2,8 @@
 //! that poll it while the master allocates.
 
 mod client;
+mod pollers;
+mod processor;
 
 use std::{
     path::PathBuf,
@@ -21,7 +23,8 @@ use mezz_proto::{
     },
 };
 use mezz_sdk::scheduler::Event;
-use tokio::task::JoinSet;
+use pollers::Pollers;
+use processor::Processor;
 
 use crate::{
     agents::{self, Agents, AgentsOptions},
@@ -45,13 +48,13 @@ pub struct HttpArgs {
     /// How often all of them are told to the framework by each way
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// How often `/state` is read, by all pollers together
-    #[arg(long, default_value_t = 300)]
+    /// How often each poller reads `/state` at least
+    #[arg(long, default_value_t = 20)]
     reads: usize,
     /// Pause of each poller after each answer, in milliseconds
     #[arg(long, default_value_t = 1000)]
     pause_ms: u64,
-    /// How often the time from a freed resource to its offer is measured
+    /// How often the time from a freed resource to its offer is measured at least
     #[arg(long, default_value_t = 1000)]
     samples: usize,
     /// The `mezz` program [default: the one beside this program]
@@ -121,13 +124,13 @@ impl HttpArgs {
     ) -> Result<()> {
         let mut measured = Rates::default();
         for _ in 0..self.rounds {
-            let (cpu, begin) = (master.cpu()?, Instant::now());
+            let (cpu, begin) = (Processor::of(master.pid())?, Instant::now());
             framework.scheduler.reconcile(Vec::new()).await?;
             let mut updates = 0;
             while updates < self.tasks {
                 updates += usize::from(matches!(framework.next().await?, Event::Update(_)));
             }
-            measured.add(updates, begin.elapsed(), master.cpu()? - cpu);
+            measured.add(updates, begin.elapsed(), cpu.since()?);
         }
         measured.report(report, "grpc", self.tasks);
         Ok(())
@@ -141,13 +144,13 @@ impl HttpArgs {
     ) -> Result<()> {
         let mut measured = Rates::default();
         for _ in 0..self.rounds {
-            let (cpu, begin) = (master.cpu()?, Instant::now());
+            let (cpu, begin) = (Processor::of(master.pid())?, Instant::now());
             stream.reconcile(&master.address).await?;
             let mut updates = 0;
             while updates < self.tasks {
                 updates += usize::from(stream.next().await?.r#type() == event::Type::Update);
             }
-            measured.add(updates, begin.elapsed(), master.cpu()? - cpu);
+            measured.add(updates, begin.elapsed(), cpu.since()?);
         }
         let name = if stream.format == Format::Json { "http-json" } else { "http-protobuf" };
         measured.report(report, name, self.tasks);
@@ -158,27 +161,12 @@ impl HttpArgs {
     async fn pages(&self, master: &Process, measured: &Agents, report: &mut Report) -> Result<()> {
         let task = Resources::parse(MEASURED_TASK)?;
         let mut framework = Framework::connect(&master.address, "measured", task)?;
+        let pause = Duration::from_millis(self.pause_ms);
         for pollers in [0, 1, 100] {
-            let mut polls = JoinSet::new();
-            for n in 0..pollers {
-                // Not all at once.
-                let first = Duration::from_millis(self.pause_ms) * n / pollers;
-                let pause = Duration::from_millis(self.pause_ms);
-                let reads = self.reads.div_ceil(pollers as usize);
-                let address = master.address.clone();
-                polls.spawn(async move {
-                    tokio::time::sleep(first).await;
-                    poll(&address, reads, pause).await
-                });
-            }
-            let latency = self.latency(&mut framework, measured).await?;
-            let mut millis = Vec::new();
-            let mut bytes = 0;
-            while let Some(polled) = polls.join_next().await {
-                let (took, length) = polled??;
-                millis.extend(took);
-                bytes = length;
-            }
+            let polls = Pollers::start(&master.address, pollers, self.reads, pause);
+            // Each as long as the other: neither is measured without the other.
+            let latency = self.latency(&mut framework, measured, &polls).await?;
+            let polled = polls.stop().await?;
             let add = |report: &mut Report, name: &str, values: Vec<f64>| {
                 report.add(
                     Measurement::new(name, "ms", values)
@@ -189,21 +177,33 @@ impl HttpArgs {
             };
             add(report, "http.freed_to_offer", latency);
             if pollers > 0 {
-                add(report, "http.state", millis);
-                report.add(
-                    Measurement::new("http.state_size", "bytes", vec![bytes as f64])
-                        .with("tasks", self.tasks),
-                );
+                add(report, "http.state", polled.millis);
+                for (name, unit, value) in [
+                    ("http.state_size", "bytes", polled.bytes),
+                    ("http.fewest_reads", "of a poller", polled.fewest),
+                ] {
+                    report.add(
+                        Measurement::new(name, unit, vec![value as f64])
+                            .with("pollers", pollers)
+                            .with("tasks", self.tasks),
+                    );
+                }
             }
         }
         Ok(())
     }
 
-    async fn latency(&self, framework: &mut Framework, measured: &Agents) -> Result<Vec<f64>> {
+    /// Until there are enough samples, and the pollers have enough.
+    async fn latency(
+        &self,
+        framework: &mut Framework,
+        measured: &Agents,
+        polls: &Pollers,
+    ) -> Result<Vec<f64>> {
         framework.scheduler.revive(&[]).await?;
         let mut millis = Vec::with_capacity(self.samples);
         let mut freed = None;
-        while millis.len() < self.samples {
+        while millis.len() < self.samples || !polls.have_enough() {
             match framework.next().await? {
                 Event::Offers(offers) => {
                     let now = Instant::now();
@@ -245,23 +245,6 @@ impl Rates {
             report.add(measured.with("way", way).with("events", events));
         }
     }
-}
-
-/// Reads `/state` so many times: how long each took in milliseconds, and the newest's
-/// length in bytes.
-async fn poll(address: &str, reads: usize, pause: Duration) -> Result<(Vec<f64>, usize)> {
-    let mut connection = Connection::open(address).await?;
-    let mut millis = Vec::with_capacity(reads);
-    let mut length = 0;
-    for _ in 0..reads {
-        let begin = Instant::now();
-        let head = connection.ask("GET /state", &[], b"").await?;
-        length = connection.body(&head).await?;
-        ensure!(head.status == 200, "/state answers {}", head.status);
-        millis.push(begin.elapsed().as_secs_f64() * 1e3);
-        tokio::time::sleep(pause).await;
-    }
-    Ok((millis, length))
 }
 
 /// A framework's stream over HTTP.

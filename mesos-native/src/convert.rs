@@ -1,26 +1,11 @@
 //! What the old API means in the v1 API, where it takes more than the same bytes. Pure.
 
-use std::time::Duration;
-
 use mezz_sdk::v1;
 
 use crate::error::Error;
 
-/// Rule 30: nothing is refused for longer.
-const LONGEST_REFUSAL: Duration = Duration::from_secs(365 * 24 * 3600);
-
 /// What an update's `uuid` has.
 const UUID_BYTES: usize = 16;
-
-/// How long a declined offer's resources are refused; `None` is the default. What is not a
-/// number, or negative, is the default, too (rule 30).
-pub(crate) fn refusal(filters: Option<&v1::Filters>) -> Option<Duration> {
-    let seconds = filters?.refuse_seconds?;
-    if seconds.is_nan() || seconds < 0.0 {
-        return None;
-    }
-    Some(Duration::try_from_secs_f64(seconds).unwrap_or(LONGEST_REFUSAL).min(LONGEST_REFUSAL))
-}
 
 /// `launchTasks` as operations; without tasks the offers are given back.
 pub(crate) fn launch(tasks: Vec<v1::TaskInfo>) -> Vec<v1::offer::Operation> {
@@ -53,6 +38,27 @@ pub(crate) fn complete(
         framework.principal = credential.map(|c| c.principal.clone());
     }
     Ok(())
+}
+
+/// An update of a framework: what the driver filled in at its start stays, unless the program
+/// says otherwise. Without its principal, which may not change, the master would refuse it and
+/// the framework would end.
+pub(crate) fn complete_from(framework: &mut v1::FrameworkInfo, before: &v1::FrameworkInfo) {
+    if framework.user.is_empty() {
+        framework.user.clone_from(&before.user);
+    }
+    if framework.hostname.as_ref().is_none_or(String::is_empty) {
+        framework.hostname.clone_from(&before.hostname);
+    }
+    if framework.principal.is_none() {
+        framework.principal.clone_from(&before.principal);
+    }
+}
+
+/// The roles that `suppressOffers` or `reviveOffers` names; of none nothing changes, while the
+/// SDK would take all of the framework's.
+pub(crate) fn named(roles: Vec<String>) -> Option<Vec<String>> {
+    (!roles.is_empty()).then_some(roles)
 }
 
 /// The tasks of `reconcileTasks`, of which only the ids are used.
@@ -110,18 +116,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refusals_are_read_as_mesos_reads_them() {
-        let of = |seconds| refusal(Some(&v1::Filters { refuse_seconds: Some(seconds) }));
-        assert_eq!(refusal(None), None);
-        assert_eq!(refusal(Some(&v1::Filters { refuse_seconds: None })), None);
-        assert_eq!(of(0.0), Some(Duration::ZERO));
-        assert_eq!(of(1.5), Some(Duration::from_millis(1500)));
-        assert_eq!((of(-1.0), of(f64::NAN)), (None, None));
-        assert_eq!(of(1e300), Some(LONGEST_REFUSAL));
-        assert_eq!(of(1e9), Some(LONGEST_REFUSAL));
-    }
-
-    #[test]
     fn no_task_is_no_operation() {
         assert!(launch(vec![]).is_empty());
         let operations = launch(vec![v1::TaskInfo::default(), v1::TaskInfo::default()]);
@@ -139,6 +133,28 @@ mod tests {
         let before = info.clone();
         complete(&mut info, None, || Ok("x".into()), || None).unwrap();
         assert_eq!(info, before);
+    }
+
+    #[test]
+    fn an_update_keeps_what_the_driver_filled_in() {
+        let before = v1::FrameworkInfo {
+            user: "me".into(),
+            hostname: Some("here".into()),
+            principal: Some("spark".into()),
+            ..Default::default()
+        };
+        let mut update = v1::FrameworkInfo { name: "new".into(), ..Default::default() };
+        complete_from(&mut update, &before);
+        assert_eq!(update, v1::FrameworkInfo { name: "new".into(), ..before.clone() });
+        let mut other = v1::FrameworkInfo { principal: Some("p".into()), ..Default::default() };
+        complete_from(&mut other, &before);
+        assert_eq!(other.principal.as_deref(), Some("p"), "the master's to refuse");
+    }
+
+    #[test]
+    fn no_role_is_not_every_role() {
+        assert_eq!(named(vec![]), None);
+        assert_eq!(named(vec!["a".into()]), Some(vec!["a".into()]));
     }
 
     #[test]

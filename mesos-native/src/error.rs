@@ -16,8 +16,6 @@ pub(crate) enum Error {
     NotInitialized,
     #[error("Cannot call acknowledgeStatusUpdate: Implicit acknowledgements are enabled")]
     ImplicitAcknowledgements,
-    #[error("offerConstraints: are not supported by updateFramework; leave them empty")]
-    Constraints,
     #[error("operations[{index}].{field}: must be set for an operation of this type")]
     Operation { index: usize, field: &'static str },
     #[error("framework.user: is empty, and this process' user id {0} has no name; set it")]

@@ -1,12 +1,20 @@
 //! All that crosses between Rust and the JVM.
 
-use std::{any::Any, collections::BTreeMap, ffi::CStr, ptr, sync::OnceLock, thread};
+use std::{
+    any::Any,
+    collections::BTreeMap,
+    ffi::CStr,
+    panic::{AssertUnwindSafe, catch_unwind},
+    ptr,
+    sync::OnceLock,
+    thread,
+};
 
 use jni::{
     Env, EnvUnowned, JValue, JavaVM,
     errors::ErrorPolicy,
     jni_sig, jni_str,
-    objects::{JByteArray, JClass, JCollection, JObject, JString, JThread},
+    objects::{JByteArray, JClass, JClassLoader, JCollection, JObject, JString, JThread},
     refs::Global,
     signature::RuntimeMethodSignature,
     strings::JNIString,
@@ -17,8 +25,9 @@ use tracing::error;
 
 use crate::{error::Error, life::Status};
 
-/// Local references that one callback or one message needs; more only cost time.
-pub(crate) const FRAME: usize = 16;
+/// Local references that one callback or one message needs: what a callback is given in a
+/// list leaves none behind.
+const FRAME: usize = 16;
 
 /// As libmesos' threads have: callbacks may recurse deeply, and `-Xss` does not count here.
 const STACK_BYTES: usize = 8 << 20;
@@ -63,7 +72,7 @@ fn throw(env: &mut Env<'_>, text: String) {
     }
 }
 
-pub(crate) fn panic_text(payload: &(dyn Any + Send)) -> &str {
+fn panic_text(payload: &(dyn Any + Send)) -> &str {
     let text = payload.downcast_ref::<&str>().copied();
     text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("a panic")
 }
@@ -218,12 +227,14 @@ impl Messages {
 static PINNED: OnceLock<Global<JClass<'static>>> = OnceLock::new();
 
 /// Starts a thread that the JVM knows, and that does not keep it from ending. Its context
-/// class loader is that of the object whose methods it will call.
+/// class loader is that of the object whose methods it will call. However the thread ends,
+/// also without having called `body`, `on_end` is called last: nobody may wait for it for ever.
 pub(crate) fn start_thread(
     env: &mut Env<'_>,
     name: &'static CStr,
     callbacks: &JObject<'_>,
     body: impl FnOnce(&mut Env<'_>) + Send + 'static,
+    on_end: impl FnOnce() + Send + 'static,
 ) -> Result<(), Error> {
     let vm = env.get_java_vm()?;
     let class = env.find_class(jni_str!("org/apache/mesos/MesosNativeLibrary"))?;
@@ -232,20 +243,11 @@ pub(crate) fn start_thread(
     let loader = env.get_object_class(callbacks)?.get_class_loader(env)?;
     let loader = env.new_global_ref(loader)?;
     let run = move || {
-        if let Err(code) = attach_as_daemon(&vm, name) {
-            error!(code, "cannot attach a thread to the JVM; there will be no callbacks");
-            return;
+        let ended = run_attached(&vm, name, loader, body);
+        on_end();
+        if let Err(reason) = ended {
+            error!(reason, "the thread for callbacks has ended early; the driver is aborted");
         }
-        let done = vm.attach_current_thread(|env| -> Result<(), Error> {
-            JThread::current_thread(env)?.set_context_class_loader(env, &loader)?;
-            body(env);
-            Ok(())
-        });
-        if let Err(error) = done {
-            error!(%error, "the callbacks' thread ends early");
-        }
-        drop(loader);
-        detach(&vm);
     };
     let name = name.to_string_lossy().into_owned();
     thread::Builder::new()
@@ -254,6 +256,27 @@ pub(crate) fn start_thread(
         .spawn(run)
         .map(drop)
         .map_err(Error::Thread)
+}
+
+/// The error is for the log.
+fn run_attached(
+    vm: &JavaVM,
+    name: &'static CStr,
+    loader: Global<JClassLoader<'static>>,
+    body: impl FnOnce(&mut Env<'_>),
+) -> Result<(), String> {
+    attach_as_daemon(vm, name).map_err(|code| format!("it cannot attach to the JVM: {code}"))?;
+    let mut ended = Ok(());
+    let done = vm.attach_current_thread(|env| -> Result<(), Error> {
+        JThread::current_thread(env)?.set_context_class_loader(env, &loader)?;
+        let ran = catch_unwind(AssertUnwindSafe(|| body(env)));
+        ended =
+            ran.map_err(|payload| format!("a defect in libmezzmesos: {}", panic_text(&*payload)));
+        Ok(())
+    });
+    drop(loader);
+    detach(vm);
+    done.map_err(|error| error.to_string()).and(ended)
 }
 
 /// As a daemon, which `jni` cannot: other threads keep a program from ending, also one that
@@ -282,10 +305,9 @@ fn detach(vm: &JavaVM) {
 /// does; the driver is then to be aborted.
 pub(crate) fn call_back(
     env: &mut Env<'_>,
-    capacity: usize,
     callback: impl FnOnce(&mut Env<'_>) -> Result<(), Error>,
 ) -> bool {
-    let Err(error) = env.with_local_frame(capacity, callback) else { return true };
+    let Err(error) = env.with_local_frame(FRAME, callback) else { return true };
     if env.exception_check() {
         env.exception_describe();
         env.exception_clear();

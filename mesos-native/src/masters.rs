@@ -5,7 +5,8 @@ use thiserror::Error;
 /// Where a master listens when only its host is named.
 const PORT: u16 = 5050;
 
-/// What may stand before hosts.
+/// What may stand before hosts in what a program gives. [`parse`] refuses some; [`shown`] has
+/// to see behind all.
 const SCHEMES: [&str; 4] = ["mesos://", "zk://", "http://", "https://"];
 
 /// Where the masters are found.

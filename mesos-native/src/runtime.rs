@@ -2,11 +2,12 @@
 //! this JVM.
 
 use std::{
-    future::Future,
+    env,
     sync::{Mutex, PoisonError},
 };
 
 use tokio::runtime::{Builder, Handle, Runtime};
+use tracing::warn;
 use tracing_subscriber::EnvFilter;
 
 use crate::error::Error;
@@ -16,7 +17,8 @@ const WORKERS: usize = 2;
 
 static RUNTIME: Mutex<Option<Runtime>> = Mutex::new(None);
 
-/// The runtime, started when it is first asked for.
+/// The runtime, started when it is first asked for. Threads of the JVM wait for the SDK by its
+/// `block_on`; none of them is its own.
 pub(crate) fn handle() -> Result<Handle, Error> {
     let mut runtime = RUNTIME.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(runtime) = &*runtime {
@@ -32,19 +34,25 @@ pub(crate) fn handle() -> Result<Handle, Error> {
     Ok(runtime.insert(started).handle().clone())
 }
 
-/// Waits for the SDK on a thread that is not the runtime's: any of the JVM's.
-pub(crate) fn block_on<F: Future>(handle: &Handle, future: F) -> F::Output {
-    handle.block_on(future)
-}
-
 /// What RUST_LOG asks for, or else warnings: libmesos, too, writes its log to stderr.
 fn log_to_stderr() {
-    let filter = std::env::var("RUST_LOG").ok().and_then(|text| text.parse().ok());
+    let wanted = env::var("RUST_LOG").map(|text| text.parse::<EnvFilter>());
+    let (filter, unreadable) = match wanted {
+        Ok(Ok(filter)) => (filter, None),
+        Ok(Err(error)) => (EnvFilter::new("warn"), Some(error)),
+        Err(_) => (EnvFilter::new("warn"), None),
+    };
     let started = tracing_subscriber::fmt()
-        .with_env_filter(filter.unwrap_or_else(|| EnvFilter::new("warn")))
+        .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(false)
+        // A JVM outlives whoever reads its stderr: what cannot be written is lost, and must
+        // not panic.
+        .log_internal_errors(false)
         .try_init();
     // Fails only when logging has been started already.
     drop(started);
+    if let Some(error) = unreadable {
+        warn!(%error, "RUST_LOG: cannot be read; warnings are logged");
+    }
 }

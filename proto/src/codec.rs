@@ -71,3 +71,42 @@ impl<U: Message + Name + Default> Decoder for LeanDecoder<U> {
         self.0.buffer_settings()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        pin::pin,
+        task::{Context, Poll, Waker},
+    };
+
+    use tonic::{Code, Streaming, codec::EncodeBody, codegen::tokio_stream};
+
+    use super::*;
+    use crate::v1::{TaskInfo, executor::Call};
+
+    /// A call with so many tasks that say nothing, as an executor sends it.
+    fn sent(tasks: usize) -> Result<Option<Call>, Status> {
+        let mut call = Call { subscribe: Some(Default::default()), ..Default::default() };
+        if let Some(subscribe) = &mut call.subscribe {
+            subscribe.unacknowledged_tasks = vec![TaskInfo::default(); tasks];
+        }
+        let mut codec = LeanCodec::<Call, Call>::default();
+        let call = tokio_stream::once(Ok(call));
+        let body = EncodeBody::new_client(codec.encoder(), call, None, None);
+        let mut stream = Streaming::new_request(codec.decoder(), body, None, Some(64 << 20));
+        // All of it is there, so nothing is waited for.
+        match pin!(stream.message()).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(read) => read,
+            Poll::Pending => panic!("it waits"),
+        }
+    }
+
+    #[test]
+    fn a_message_is_weighed_before_it_is_decoded() {
+        let read = sent(2).unwrap().unwrap();
+        assert_eq!(read.subscribe.unwrap().unacknowledged_tasks.len(), 2);
+        let refused = sent(10_000).unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument);
+        assert!(refused.message().contains("too many parts"), "{refused}");
+    }
+}

@@ -18,7 +18,7 @@ use std::sync::LazyLock;
 
 use prost::{Message, Name};
 use prost_reflect::DescriptorPool;
-use serde::de::IgnoredAny;
+use serde::{Serialize, de::IgnoredAny};
 use serde_json::Value;
 use thiserror::Error;
 
@@ -60,7 +60,8 @@ pub fn to_string<M: Message + Name>(message: &M) -> String {
     serde_json::to_string(&written::<M>(&bytes)).unwrap_or_default()
 }
 
-fn written<M: Name>(bytes: &[u8]) -> write::Message<'_> {
+/// The message that is encoded in the bytes, to be written without a tree of values.
+pub(crate) fn written<M: Name>(bytes: &[u8]) -> impl Serialize + '_ {
     write::Message { of: index::<M>(), bytes }
 }
 

@@ -54,9 +54,12 @@ fn missing(plan: &Plan, pieces: &[&[u8]], depth: usize) -> Option<String> {
     for (number, raw) in pieces.iter().flat_map(|piece| fields(piece)) {
         let Some(place) = plan.numbered(number) else { continue };
         let Some(field) = plan.fields.get(place) else { continue };
-        // A number that no name has is none (proto2).
-        if field.required && field.kind.is_known(raw) {
+        if field.required {
             required.retain(|required| *required != place);
+            // A number that no name has is none (proto2), and the decoder keeps the last.
+            if !field.kind.is_known(raw) {
+                required.push(place);
+            }
         }
         let Kind::Message(of) = field.kind else { continue };
         let bytes = raw.bytes();
@@ -152,6 +155,10 @@ mod tests {
         let bytes = [0x0a, 4, b'c', b'p', b'u', b's', 0x10, 99];
         let error = decode::<v1::Resource>(&bytes).unwrap_err().to_string();
         assert_eq!(error, "type: is required and missing");
+        // Nor if one that has a name came before.
+        let error = decode::<v1::Resource>(&[0x0a, 1, b'c', 0x10, 0, 0x10, 99]).unwrap_err();
+        assert_eq!(error.to_string(), "type: is required and missing");
+        decode::<v1::Resource>(&[0x0a, 1, b'c', 0x10, 99, 0x10, 0]).unwrap();
         // A value of `limits` (field 15, a map), which a scalar has not got.
         let bytes = [0x0a, 1, b'n', 0x12, 3, 0x0a, 1, b't', 0x1a, 3, 0x0a, 1, b'a'];
         let entry = [0x7a, 7, 0x0a, 1, b'c', 0x12, 2, 0x10, 0];

@@ -6,40 +6,37 @@
 #[path = "../../fuzz/targets.rs"]
 mod targets;
 
+mod dice;
+
 use std::path::Path;
+
+use dice::Dice;
 
 /// Inputs made of each of the corpus.
 const MUTATIONS: usize = 400;
 
-/// SplitMix64.
-struct Dice(u64);
-
 impl Dice {
-    fn roll(&mut self, n: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % n.max(1) as u64) as usize
+    fn pick(&mut self, n: usize) -> usize {
+        self.roll(n as u64) as usize
     }
 
     /// A few bytes changed, removed, doubled, or taken from another input.
     fn mutate(&mut self, input: &[u8], other: &[u8]) -> Vec<u8> {
         let mut out = input.to_vec();
-        for _ in 0..1 + self.roll(4) {
-            let at = self.roll(out.len());
-            let end = (at + 1 + self.roll(8)).min(out.len());
-            match self.roll(5) {
-                0 if !out.is_empty() => out[at] = self.roll(256) as u8,
-                1 if !out.is_empty() => out[at] ^= 1 << self.roll(8),
+        for _ in 0..1 + self.pick(4) {
+            let at = self.pick(out.len());
+            let end = (at + 1 + self.pick(8)).min(out.len());
+            match self.pick(5) {
+                0 if !out.is_empty() => out[at] = self.pick(256) as u8,
+                1 if !out.is_empty() => out[at] ^= 1 << self.pick(8),
                 2 => drop(out.drain(at..end)),
                 3 => {
                     let piece = out[at..end].to_vec();
                     out.splice(at..at, piece);
                 }
                 _ => {
-                    let from = self.roll(other.len());
-                    let to = (from + self.roll(40)).min(other.len());
+                    let from = self.pick(other.len());
+                    let to = (from + self.pick(40)).min(other.len());
                     out.splice(at..end, other[from..to].iter().copied());
                 }
             }
@@ -60,7 +57,7 @@ fn endures(name: &str, target: fn(&[u8])) {
     for input in &corpus {
         target(input);
         for _ in 0..MUTATIONS {
-            let other = &corpus[dice.roll(corpus.len())];
+            let other = &corpus[dice.pick(corpus.len())];
             target(&dice.mutate(input, other));
         }
     }
@@ -84,4 +81,9 @@ fn any_stream_is_taken_apart_or_refused() {
 #[test]
 fn any_text_is_read_or_refused() {
     endures("text", targets::text);
+}
+
+#[test]
+fn any_head_is_read_or_refused() {
+    endures("head", targets::head);
 }

@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod dice;
+
+use dice::Dice;
 use mezz_proto::{
     json::{descriptors, from_value, to_string, to_value},
     strict, v1,
@@ -83,22 +86,8 @@ fn answers_of_an_agent_are_written_as_mesos_writes_them() {
     reads_and_writes::<v1::agent::Response>("agent");
 }
 
-/// SplitMix64: proptest gives the seed and shrinks it, this fills the message.
-struct Dice(u64);
-
+/// proptest gives the seed and shrinks it, this fills the message.
 impl Dice {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn roll(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-
     fn text(&mut self) -> String {
         let parts = ["", "a", "ä\"\\", "\n\0", "null", "1", "true", "💡", "{}"];
         (0..self.roll(3)).map(|_| parts[self.roll(9) as usize]).collect()

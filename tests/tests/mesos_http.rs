@@ -1,8 +1,8 @@
 //! Real masters and agents under clients that were written for Mesos: in Python, with
 //! nothing but its standard library, over HTTP in both content types.
 //!
-//! The clients and what they check are in `tests/mesos/`: `rules.py` has a function for
-//! each rule and scenario, by its number, and runs those of one subject.
+//! The clients and what they check are in `tests/mesos/`: `rules.py` runs the functions of one
+//! subject, which are named after the rules and scenarios that they check.
 
 use std::{
     collections::BTreeSet,

@@ -16,10 +16,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{
-    Served,
-    gate::Gate,
-};
+use super::{Served, gate::Gate};
 use crate::{
     core::{CallError, ConnectionId, Event, Intake, Proof},
     shell::Input,
@@ -67,7 +64,7 @@ impl Peer {
     /// wait for it.
     pub(crate) fn send(&self, event: Result<wire::Event, Status>) -> bool {
         let bytes = event.as_ref().map_or(0, Message::encoded_len);
-        let kib = u32::try_from(bytes / 1024).unwrap_or(WAITING_KIB).clamp(1, WAITING_KIB);
+        let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(WAITING_KIB).clamp(1, WAITING_KIB);
         let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(kib) else { return false };
         self.events.try_send(Waiting { event, room }).is_ok()
     }

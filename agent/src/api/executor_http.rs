@@ -114,6 +114,7 @@ pub(super) fn routes(served: Arc<Served>, connections: Arc<AtomicU64>) -> Router
         .route("/api/v1/executor", any(answer))
         // Where Mesos' own client library looks for it.
         .route("/slave(1)/api/v1/executor", any(answer))
+        .route("/slave%281%29/api/v1/executor", any(answer))
         .with_state(Arc::new(api))
 }
 
@@ -447,7 +448,7 @@ mod tests {
     async fn a_stream_that_is_not_read_ends() {
         let (sender, queue) = mpsc::channel(8);
         let closed = sender.clone();
-        let events = Peer::new(sender, &CancellationToken::new());
+        let (events, _gate) = Peer::new(sender, &CancellationToken::new());
         let (records, _unread) = mpsc::channel(ENCODED);
         for _ in 0..8 {
             assert!(events.send(Ok(ExecutorEvent::default())));

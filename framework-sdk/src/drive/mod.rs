@@ -42,6 +42,10 @@ pub(crate) trait Driver: Sized + Send + 'static {
     fn on_unheard(&mut self, now: Time, out: &mut Vec<Action<Self>>);
     /// The peer must not be blamed for silence: the caller is not reading.
     fn not_reading(&mut self, now: Time);
+    /// Encoded.
+    fn call_bytes(call: &Self::Call) -> usize;
+    /// About what it takes in memory.
+    fn delivery_bytes(delivery: &Self::Delivery) -> usize;
     /// Whether `next`, right after `last`, makes it superfluous.
     fn replaces(last: &Self::Delivery, next: &Self::Delivery) -> bool;
 }

@@ -16,11 +16,13 @@ use super::{Action, Connecting, Driver, Link, LinkEnd, LinkEvents, Request, Tran
 const COMMANDS: usize = 256;
 /// Events that the application has not taken yet; beyond that and
 /// [`MAX_UNDELIVERED`] the driver stops reading from the master.
-const EVENTS: usize = 128;
+const EVENTS: usize = 16;
 /// Events that wait for room in the queue to the application.
 const MAX_UNDELIVERED: usize = 256;
 /// Calls that wait for room in the link; beyond that the application waits.
 const MAX_UNSENT: usize = 1024;
+/// Bytes that have these events, or these calls; one more is taken below that.
+const MAX_BYTES: usize = 64 << 20;
 
 /// Starts the task; `driver` takes the time now. `epoch` is the driver's time at
 /// the start.
@@ -40,8 +42,8 @@ pub(crate) fn start<D: Driver>(
         connecting: None,
         link: None,
         half_close: false,
-        unsent: VecDeque::new(),
-        undelivered: VecDeque::new(),
+        unsent: Waiting::new(D::call_bytes),
+        undelivered: Waiting::new(D::delivery_bytes),
         waiting: Vec::new(),
         just_asked: false,
         unheard: false,
@@ -77,8 +79,8 @@ struct Run<D: Driver, T> {
     link: Option<OpenLink<D>>,
     /// End our side of the link when nothing is unsent.
     half_close: bool,
-    unsent: VecDeque<D::Call>,
-    undelivered: VecDeque<D::Delivery>,
+    unsent: Waiting<D::Call>,
+    undelivered: Waiting<D::Delivery>,
     /// To be told when the driver has ended.
     waiting: Vec<oneshot::Sender<()>>,
     /// A command was the last to be heard; the rest is looked at first.
@@ -86,6 +88,57 @@ struct Run<D: Driver, T> {
     /// The application has dropped its events.
     unheard: bool,
     ended: bool,
+}
+
+/// A queue that knows its weight.
+struct Waiting<T> {
+    items: VecDeque<T>,
+    /// Of one item.
+    bytes_of: fn(&T) -> usize,
+    bytes: usize,
+}
+
+impl<T> Waiting<T> {
+    fn new(bytes_of: fn(&T) -> usize) -> Self {
+        Self { items: VecDeque::new(), bytes_of, bytes: 0 }
+    }
+
+    fn has_room(&self, most: usize) -> bool {
+        self.items.len() < most && self.bytes < MAX_BYTES
+    }
+
+    fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    fn back(&self) -> Option<&T> {
+        self.items.back()
+    }
+
+    fn push_back(&mut self, item: T) {
+        self.bytes += (self.bytes_of)(&item);
+        self.items.push_back(item);
+    }
+
+    fn pop_front(&mut self) -> Option<T> {
+        let item = self.items.pop_front();
+        self.left(item)
+    }
+
+    fn pop_back(&mut self) -> Option<T> {
+        let item = self.items.pop_back();
+        self.left(item)
+    }
+
+    fn left(&mut self, item: Option<T>) -> Option<T> {
+        self.bytes -= item.as_ref().map_or(0, self.bytes_of);
+        item
+    }
+
+    fn clear(&mut self) {
+        self.items.clear();
+        self.bytes = 0;
+    }
 }
 
 struct OpenLink<D: Driver> {
@@ -121,7 +174,7 @@ impl<D: Driver, T: Transport<D::Call, D::Wire>> Run<D, T> {
             let _ = done.send(());
         }
         drop(self.link);
-        for delivery in self.undelivered {
+        while let Some(delivery) = self.undelivered.pop_front() {
             if self.events.send(delivery).await.is_err() {
                 break;
             }
@@ -142,7 +195,7 @@ impl<D: Driver, T: Transport<D::Call, D::Wire>> Run<D, T> {
         // Nobody can keep the other side from being heard: after a command
         // everything else has its turn.
         let (asked_first, asked_last) = {
-            let commands = (self.unsent.len() < MAX_UNSENT).then_some(&mut self.commands);
+            let commands = self.unsent.has_room(MAX_UNSENT).then_some(&mut self.commands);
             if self.just_asked { (None, commands) } else { (commands, None) }
         };
         let (mut calls, mut link_events) = (None, None);
@@ -236,7 +289,7 @@ impl<D: Driver, T: Transport<D::Call, D::Wire>> Run<D, T> {
     }
 
     fn has_room(&self) -> bool {
-        self.undelivered.len() < MAX_UNDELIVERED
+        self.undelivered.has_room(MAX_UNDELIVERED)
     }
 
     fn carry_out(&mut self, action: Action<D>) {

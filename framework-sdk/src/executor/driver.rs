@@ -40,6 +40,8 @@ const REGISTRATION_TIMEOUT: Duration = Duration::from_secs(60);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Updates that the agent has not acknowledged.
 pub(super) const MAX_UPDATES: usize = 10_000;
+/// Bytes that they have, encoded; one more is taken below that.
+pub(super) const MAX_UPDATES_BYTES: usize = 256 << 20;
 /// Updates are told with SUBSCRIBE up to so many bytes. It has to stay below what an agent
 /// takes in one message; the rest follows in messages of their own.
 const SUBSCRIBE_BYTES: usize = MAX_EXECUTOR_CALL_BYTES / 2;
@@ -95,6 +97,8 @@ pub(super) struct Driver {
     tasks: BTreeMap<TaskId, v1::TaskInfo>,
     /// Not acknowledged, in the order in which they were made.
     updates: VecDeque<v1::TaskStatus>,
+    /// What they have, encoded.
+    held: usize,
     /// So many of the first updates were told with the last SUBSCRIBE.
     told: usize,
 }
@@ -112,6 +116,7 @@ impl Driver {
             agent: None,
             tasks: BTreeMap::new(),
             updates: VecDeque::new(),
+            held: 0,
             told: 0,
         }
     }
@@ -220,8 +225,9 @@ impl drive::Driver for Driver {
             Type::Acknowledged => {
                 if let Some(acknowledged) = event.acknowledged {
                     let is_it = |u: &v1::TaskStatus| u.uuid.as_ref() == Some(&acknowledged.uuid);
-                    if let Some(i) = self.updates.iter().position(is_it) {
-                        self.updates.remove(i);
+                    let found = self.updates.iter().position(is_it);
+                    if let Some(update) = found.and_then(|i| self.updates.remove(i)) {
+                        self.held -= update.encoded_len();
                     }
                     self.tasks.remove(acknowledged.task_id.value.as_str());
                     self.close_if_drained(now, out);
@@ -272,6 +278,19 @@ impl drive::Driver for Driver {
 
     fn not_reading(&mut self, _: Time) {
         // Agents are silent for long; HTTP/2 notices a dead one.
+    }
+
+    fn call_bytes(call: &Call) -> usize {
+        call.encoded_len()
+    }
+
+    fn delivery_bytes(event: &Event) -> usize {
+        match event {
+            Event::Launch(task) => task.encoded_len(),
+            Event::LaunchGroup(tasks) => tasks.iter().map(v1::TaskInfo::encoded_len).sum(),
+            Event::Message(data) => data.len(),
+            _ => 0,
+        }
     }
 
     fn replaces(last: &Event, next: &Event) -> bool {
@@ -345,8 +364,8 @@ impl Driver {
         if matches!(self.phase, Phase::Closing { .. } | Phase::Ended) {
             return Err(Closed.into());
         }
-        if self.updates.len() >= MAX_UPDATES {
-            return Err(UpdateError::TooMany { limit: MAX_UPDATES });
+        if self.updates.len() >= MAX_UPDATES || self.held >= MAX_UPDATES_BYTES {
+            return Err(UpdateError::TooMany { limit: MAX_UPDATES, bytes: MAX_UPDATES_BYTES });
         }
         let status = self.complete(now, status);
         let update = Some(call::Update { status: status.clone() });
@@ -356,6 +375,7 @@ impl Driver {
             // Kept, it would end every subscription.
             return Err(UpdateError::TooLarge { bytes, limit: MAX_EXECUTOR_CALL_BYTES });
         }
+        self.held += status.encoded_len();
         self.updates.push_back(status);
         self.send(call, out);
         Ok(())
@@ -375,8 +395,14 @@ impl Driver {
     }
 
     fn is_new(&mut self, task: &v1::TaskInfo) -> bool {
-        // The agent is told again which tasks these are, not what they are.
-        let told = v1::TaskInfo { data: None, executor: None, ..task.clone() };
+        // The agent is told again which tasks these are, not what they are: some hundred with
+        // large environments would be more than it takes in one call.
+        let told = v1::TaskInfo {
+            name: task.name.clone(),
+            task_id: task.task_id.clone(),
+            agent_id: task.agent_id.clone(),
+            ..Default::default()
+        };
         self.tasks.insert(TaskId::from(&task.task_id), told).is_none()
     }
 

@@ -23,10 +23,15 @@ pub enum UpdateError {
     #[error(transparent)]
     Closed(#[from] Closed),
     /// Too many updates wait for the agent's acknowledgement. Try again later.
-    #[error("{limit} updates already wait for the agent to acknowledge them; try again later")]
+    #[error(
+        "{limit} updates, or {bytes} bytes of them, already wait for the agent to acknowledge \
+         them; try again later"
+    )]
     TooMany {
         /// How many may wait.
         limit: usize,
+        /// And how large all of them may be together.
+        bytes: usize,
     },
     /// No agent takes so large an update. Report the state with less `data`.
     #[error("the update is {bytes} bytes, and {limit} are allowed; report it with less `data`")]

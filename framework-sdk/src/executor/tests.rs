@@ -265,7 +265,7 @@ fn updates_for_an_agent_that_is_away_are_limited() {
         env.update(&format!("t{i}"), v1::TaskState::TaskRunning);
     }
     let more = env.try_update("more", v1::TaskState::TaskRunning);
-    assert_eq!(more, Err(UpdateError::TooMany { limit: MAX_UPDATES }));
+    assert_eq!(more, Err(UpdateError::TooMany { limit: MAX_UPDATES, bytes: 256 << 20 }));
     env.wait();
     let subscribe = env.connects.pop().unwrap().subscribe.unwrap();
     assert_eq!(subscribe.unacknowledged_updates.len(), MAX_UPDATES);

@@ -19,6 +19,8 @@ pub(crate) enum Command {
     },
     /// Empty: all roles.
     Suppress(Vec<String>),
+    /// No offers any more.
+    Withdraw,
     /// Empty: all roles.
     Revive(Vec<String>),
     Kill(v1::scheduler::call::Kill),
@@ -33,6 +35,7 @@ pub(crate) enum Command {
     UpdateFramework {
         info: Box<v1::FrameworkInfo>,
         suppressed: Vec<String>,
+        constraints: Option<v1::scheduler::OfferConstraints>,
     },
     Teardown,
     Stop,

@@ -131,8 +131,9 @@ impl Scheduler {
     ///
     /// The master answers an operation or task that it cannot use with an update
     /// (`TASK_ERROR`), but refuses a malformed call (gRPC `INVALID_ARGUMENT`):
-    /// that ends the driver with [`Event::Error`]. A call of more than 4 MiB is not sent: each
-    /// of its tasks is reported as `TASK_DROPPED` (or `TASK_LOST`), and the offers go back.
+    /// that ends the driver with [`Event::Error`]. Of a call of more than 4 MiB the largest
+    /// tasks (groups aside) are left out until it fits, and reported as `TASK_DROPPED` (or
+    /// `TASK_LOST`); if it never does, all are, and the offers go back.
     pub async fn accept(
         &self,
         offers: Vec<v1::OfferId>,
@@ -165,7 +166,24 @@ impl Scheduler {
         offers: Vec<v1::OfferId>,
         refuse: Option<Duration>,
     ) -> Result<(), Closed> {
-        self.tell(Command::Decline { offers, filters: refuse_for(refuse) }).await
+        self.decline_with(offers, refuse_for(refuse)).await
+    }
+
+    /// As [`decline`](Self::decline), with filters as they are: the master reads a
+    /// `refuse_seconds` that is missing, negative or no number as 5 s (behaviour rule 30).
+    pub async fn decline_with(
+        &self,
+        offers: Vec<v1::OfferId>,
+        filters: Option<v1::Filters>,
+    ) -> Result<(), Closed> {
+        self.tell(Command::Decline { offers, filters }).await
+    }
+
+    /// Gives back all offers, and those that still come, of which [`Events`] says nothing; and
+    /// suppresses all roles. For good: not even [`revive`](Self::revive) brings any. Tasks go
+    /// on.
+    pub async fn withdraw(&self) -> Result<(), Closed> {
+        self.tell(Command::Withdraw).await
     }
 
     /// Wants no offers for these roles (all of the framework's when empty). Roles
@@ -234,17 +252,19 @@ impl Scheduler {
         }
     }
 
-    /// Changes the framework: its roles, name, labels and so on, and the roles
-    /// that want no offers. The id stays; `user`, `checkpoint` and `principal`
-    /// may not change. A framework that the master refuses (gRPC
-    /// `INVALID_ARGUMENT`) ends the driver with [`Event::Error`].
+    /// Changes the framework: its roles, name, labels and so on, the roles that want no offers
+    /// and what offers it wants; `None` is every offer. The id stays; `user`, `checkpoint` and
+    /// `principal` may not change. A framework that the master refuses (gRPC
+    /// `INVALID_ARGUMENT`) ends the driver with [`Event::Error`]; one of more than 4 MiB changes
+    /// nothing, with a warning in the log.
     pub async fn update_framework(
         &self,
         info: v1::FrameworkInfo,
         suppressed_roles: &[String],
+        constraints: Option<v1::scheduler::OfferConstraints>,
     ) -> Result<(), Closed> {
-        let suppressed = suppressed_roles.to_vec();
-        self.tell(Command::UpdateFramework { info: Box::new(info), suppressed }).await
+        let (info, suppressed) = (Box::new(info), suppressed_roles.to_vec());
+        self.tell(Command::UpdateFramework { info, suppressed, constraints }).await
     }
 
     /// Ends the framework and all of its tasks and executors, for good. Returns

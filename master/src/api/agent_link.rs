@@ -12,7 +12,7 @@ use crate::{
     shell::{
         dispatch::Peer,
         handle::{CoreHandle, Line},
-        limits::{AGENT_OUTBOX_BYTES, HEAD_WAIT, MAX_AGENT_MESSAGE_BYTES},
+        limits::{AGENT_OUTBOX_BYTES, MAX_AGENT_MESSAGE_BYTES},
     },
 };
 
@@ -21,7 +21,6 @@ pub(super) static AGENTS: Kind<AgentMessage, MasterMessage> = Kind {
     outbox: AGENT_OUTBOX_BYTES,
     check: weight::check_of_agent,
     line: Line::Agents,
-    head_waits: HEAD_WAIT,
     to_peer: Peer::Agent,
     to_event: |connection, message| Event::AgentMessage { connection, message },
 };

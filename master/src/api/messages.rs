@@ -1,14 +1,32 @@
 //! The messages of a stream as they come from the socket: cut apart, but not yet
 //! decoded. A decoded message is several times as large as its bytes, and when all
-//! agents come back at once most of them wait for the core.
+//! agents come back at once most of them wait for the core. What is in memory of large ones
+//! is bounded for all streams together.
+
+use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::StreamExt;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, timeout_at},
+};
 use tonic::Status;
+
+use crate::shell::limits::{LARGE_MESSAGE_BYTES, LARGE_MESSAGE_TIMEOUT};
 
 /// gRPC's prefix of each message: whether it is compressed (one byte), and its
 /// length (four).
 const PREFIX: usize = 5;
+
+/// A message as it came.
+#[derive(Debug)]
+pub struct Arrived {
+    /// Not decoded.
+    pub bytes: Bytes,
+    /// The room of a large one, to be dropped when the core has it.
+    pub room: Option<OwnedSemaphorePermit>,
+}
 
 /// Reads a request's messages. It holds nothing between two of them, where tonic's
 /// own reader keeps the room of the largest.
@@ -20,31 +38,81 @@ pub struct Messages {
     /// The same, once it is more than one frame; else empty.
     joined: BytesMut,
     limit: usize,
+    /// For what has come of large messages, in KiB.
+    pool: Arc<Semaphore>,
+    /// What of it this stream has, for the message that is coming.
+    room: Option<OwnedSemaphorePermit>,
+    /// When that message must be there.
+    due: Option<Instant>,
 }
 
 impl Messages {
-    /// Of this request body; none may be longer than `limit` bytes.
-    pub fn new(body: axum::body::Body, limit: usize) -> Self {
-        Self { frames: body.into_data_stream(), rest: Bytes::new(), joined: BytesMut::new(), limit }
+    /// Of this request body; none may be longer than `limit` bytes. Large ones share the
+    /// KiB of `pool`, which must have room for one.
+    pub fn new(body: axum::body::Body, limit: usize, pool: Arc<Semaphore>) -> Self {
+        Self {
+            frames: body.into_data_stream(),
+            rest: Bytes::new(),
+            joined: BytesMut::new(),
+            limit,
+            pool,
+            room: None,
+            due: None,
+        }
     }
 
     /// The next one; `None` when the peer has sent its last. May be dropped and
     /// called again.
     ///
     /// # Errors
-    /// The stream broke, or is no gRPC stream.
-    pub async fn next(&mut self) -> Result<Option<Bytes>, Status> {
+    /// The stream broke, is no gRPC stream, or has not brought all of a large message in time.
+    pub async fn next(&mut self) -> Result<Option<Arrived>, Status> {
         loop {
-            if let Some(message) = self.take()? {
-                return Ok(Some(message));
+            if let Some(bytes) = self.take()? {
+                self.due = None;
+                return Ok(Some(Arrived { bytes, room: self.room.take() }));
             }
-            match self.frames.next().await {
+            self.make_room().await?;
+            let frame = match self.due {
+                Some(due) => timeout_at(due, self.frames.next()).await.map_err(|_| {
+                    Status::deadline_exceeded("the rest of a large message did not come in time")
+                })?,
+                None => self.frames.next().await,
+            };
+            match frame {
                 Some(Ok(frame)) => self.append(frame),
                 Some(Err(error)) => return Err(Status::from_error(error.into_inner())),
                 None if self.waiting().is_empty() => return Ok(None),
                 None => return Err(Status::internal("the stream ended within a message")),
             }
         }
+    }
+
+    /// What has come of a large message takes room before more of it is read: who only
+    /// announces one takes none.
+    async fn make_room(&mut self) -> Result<(), Status> {
+        let bytes = self.waiting().len();
+        if bytes <= LARGE_MESSAGE_BYTES {
+            return Ok(());
+        }
+        let due = *self.due.get_or_insert_with(|| Instant::now() + LARGE_MESSAGE_TIMEOUT);
+        let has = self.room.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let missing = bytes.div_ceil(1024).saturating_sub(has);
+        let missing = u32::try_from(missing).unwrap_or(u32::MAX);
+        if missing == 0 {
+            return Ok(());
+        }
+        let room = timeout_at(due, self.pool.clone().acquire_many_owned(missing)).await;
+        let Ok(Ok(room)) = room else {
+            return Err(Status::resource_exhausted(
+                "too many large messages are being read; connect again in a moment",
+            ));
+        };
+        match &mut self.room {
+            Some(held) => held.merge(room),
+            None => self.room = Some(room),
+        }
+        Ok(())
     }
 
     fn waiting(&self) -> &[u8] {
@@ -111,7 +179,7 @@ mod tests {
         let frames: Vec<_> =
             bytes.chunks(frame).map(|f| Ok::<_, Status>(Bytes::copy_from_slice(f))).collect();
         let stream = futures_util::stream::iter(frames);
-        Messages::new(axum::body::Body::from_stream(stream), limit)
+        Messages::new(axum::body::Body::from_stream(stream), limit, Arc::new(Semaphore::new(64)))
     }
 
     #[tokio::test]
@@ -121,11 +189,58 @@ mod tests {
         for frame in 1..=bytes.len() {
             let mut messages = reader(&bytes, frame, 100);
             for text in texts {
-                assert_eq!(messages.next().await.unwrap().unwrap(), text.as_bytes(), "{frame}");
+                let arrived = messages.next().await.unwrap().unwrap();
+                assert_eq!(arrived.bytes, text.as_bytes(), "{frame}");
+                assert!(arrived.room.is_none());
             }
-            assert_eq!(messages.next().await.unwrap(), None);
+            assert!(messages.next().await.unwrap().is_none());
             assert_eq!(messages.rest.len() + messages.joined.capacity(), 0);
         }
+    }
+
+    /// What came of it, and nothing more.
+    fn stalled(message: &[u8], pool: &Arc<Semaphore>) -> Messages {
+        let frames = framed(message);
+        let frames: Vec<_> = frames
+            .chunks(1 << 14)
+            .take(6)
+            .map(|frame| Ok::<_, Status>(Bytes::copy_from_slice(frame)))
+            .collect();
+        let stream = futures_util::stream::iter(frames).chain(futures_util::stream::pending());
+        Messages::new(axum::body::Body::from_stream(stream), 1 << 20, pool.clone())
+    }
+
+    #[tokio::test]
+    async fn large_messages_share_room_and_must_come_in_time() {
+        let pool = Arc::new(Semaphore::new(150));
+        let message = vec![7; 96_000];
+        let mut first = stalled(&message, &pool);
+        let first = first.next().await.unwrap().unwrap();
+        assert_eq!(first.bytes, message);
+        assert!(pool.available_permits() < 90, "{}", pool.available_permits());
+        // The second waits for the rest of its room, and time goes on.
+        let mut second = stalled(&message, &pool);
+        {
+            let waiting = second.next();
+            tokio::pin!(waiting);
+            assert!(futures_util::poll!(&mut waiting).is_pending());
+            drop(first);
+            assert_eq!(waiting.await.unwrap().unwrap().bytes, message);
+        }
+        drop(second);
+        assert_eq!(pool.available_permits(), 150);
+        // One that does not come to its end.
+        tokio::time::pause();
+        let mut never = stalled(&[7; 200_000], &pool);
+        let error = never.next().await.unwrap_err();
+        assert_eq!(error.code(), Code::DeadlineExceeded, "{error:?}");
+        drop(never);
+        // One that finds no room.
+        let all = pool.clone().acquire_many_owned(150).await.unwrap();
+        let error = stalled(&message, &pool).next().await.unwrap_err();
+        assert_eq!(error.code(), Code::ResourceExhausted, "{error:?}");
+        drop(all);
+        assert_eq!(pool.available_permits(), 150);
     }
 
     #[tokio::test]

@@ -1,7 +1,5 @@
 //! What frameworks speak.
 
-use std::time::Duration;
-
 use axum::{Router, routing::post};
 use mezz_proto::{
     v1::scheduler::{Call, Event as SchedulerEvent},
@@ -23,8 +21,6 @@ pub(super) static FRAMEWORKS: Kind<Call, SchedulerEvent> = Kind {
     outbox: SCHEDULER_OUTBOX_BYTES,
     check: weight::check::<Call>,
     line: Line::Frameworks,
-    // Few come, and some may want the head before they say anything.
-    head_waits: Duration::ZERO,
     to_peer: Peer::Scheduler,
     to_event: |connection, call| Event::SchedulerCall { connection, call },
 };

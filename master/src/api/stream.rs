@@ -1,6 +1,6 @@
 //! What both kinds of streams share: a task that reads, a queue that is written.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc};
 
 use axum::{
     body::Body,
@@ -18,14 +18,14 @@ use tonic::{
 };
 use tracing::debug;
 
-use super::messages::Messages;
+use super::messages::{Arrived, Messages};
 use crate::{
     core::{ConnectionId, Event},
     shell::{
         core_loop::Input,
         dispatch::Peer,
         handle::{CoreHandle, Line, Stopped},
-        limits::{DRAIN_TIMEOUT, FIRST_MESSAGE_TIMEOUT},
+        limits::{DRAIN_TIMEOUT, FIRST_MESSAGE_TIMEOUT, HEAD_WAIT, INLINE_MESSAGE_BYTES},
         outbox::{Outbox, OutboxStream, Weigh},
     },
 };
@@ -40,8 +40,6 @@ pub struct Kind<In, Out> {
     pub check: fn(&[u8]) -> Result<(), TooMany>,
     /// Where it waits for its turn to be admitted.
     pub line: Line,
-    /// For how long the head of the answer waits for the first message.
-    pub head_waits: Duration,
     /// A peer of the outbox.
     pub to_peer: fn(Arc<Outbox<Out>>) -> Peer,
     /// An event of a message.
@@ -49,7 +47,7 @@ pub struct Kind<In, Out> {
 }
 
 /// Begins a stream: its reader runs as a task, and the response is what goes out. It is there
-/// when there is something to say, or after [`Kind::head_waits`]: head and message are then one
+/// when there is something to say, or after [`HEAD_WAIT`]: head and message are then one
 /// write to the socket, and wake the peer once.
 pub fn open_stream<In, Out>(
     core: CoreHandle,
@@ -62,13 +60,12 @@ where
 {
     let outbox = Outbox::new(kind.outbox);
     let mut outgoing = OutboxStream::new(outbox.clone());
-    let incoming = Messages::new(request.into_body(), kind.largest);
+    let room = core.large_messages(kind.line);
+    let incoming = Messages::new(request.into_body(), kind.largest, room);
     tokio::spawn(run(core, kind, incoming, outbox));
     async move {
-        if !kind.head_waits.is_zero() {
-            // Late is as good as in time.
-            let _ = timeout(kind.head_waits, outgoing.ready()).await;
-        }
+        // Late is as good as in time.
+        let _ = timeout(HEAD_WAIT, outgoing.ready()).await;
         answer::<In, Out>(outgoing)
     }
 }
@@ -95,7 +92,7 @@ async fn run<In, Out>(
     mut incoming: Messages,
     outbox: Arc<Outbox<Out>>,
 ) where
-    In: Message + Default,
+    In: Message + Default + 'static,
     Out: Weigh,
 {
     let connection = core.next_connection();
@@ -121,7 +118,7 @@ pub(super) async fn finish<Out: Weigh>(
 
 /// Reads until either side ends. The result is how the other direction ends,
 /// unless that is decided already.
-async fn read<In: Message + Default, Out: Weigh>(
+async fn read<In: Message + Default + 'static, Out: Weigh>(
     core: &CoreHandle,
     connection: ConnectionId,
     kind: &Kind<In, Out>,
@@ -140,8 +137,8 @@ async fn read<In: Message + Default, Out: Weigh>(
     };
     let mut peer = Some((kind.to_peer)(outbox.clone()));
     loop {
-        let bytes = match next {
-            Ok(Some(bytes)) => bytes,
+        let Arrived { bytes, room: memory } = match next {
+            Ok(Some(arrived)) => arrived,
             Ok(None) => return Ok(()),
             Err(status) => {
                 debug!(connection = connection.0, %status, "a stream broke");
@@ -159,15 +156,21 @@ async fn read<In: Message + Default, Out: Weigh>(
         }
         let inputs = 1 + usize::from(peer.is_some());
         let mut room = core.room(inputs).await.map_err(stopping)?;
-        (kind.check)(&bytes).map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let event = (kind.to_event)(connection, decode(bytes)?);
+        let message = if bytes.len() <= INLINE_MESSAGE_BYTES {
+            decode(kind.check, bytes)?
+        } else {
+            let check = kind.check;
+            let decoded = tokio::task::spawn_blocking(move || decode(check, bytes)).await;
+            decoded.map_err(|_| stopping(Stopped))??
+        };
+        let event = (kind.to_event)(connection, message);
         let opened = peer.take().map(|peer| Input::Open(connection, peer, turn));
         for input in opened.into_iter().chain([Input::Message(connection, event)]) {
             if let Some(place) = room.next() {
                 place.send(input);
             }
         }
-        drop(room);
+        drop((room, memory));
         next = tokio::select! {
             biased;
             () = &mut closed => return Ok(()),
@@ -180,7 +183,11 @@ pub(super) fn stopping(Stopped: Stopped) -> Status {
     Status::unavailable("the master is stopping; find the leader again")
 }
 
-fn decode<In: Message + Default>(bytes: Bytes) -> Result<Box<In>, Status> {
+fn decode<In: Message + Default>(
+    check: fn(&[u8]) -> Result<(), TooMany>,
+    bytes: Bytes,
+) -> Result<Box<In>, Status> {
+    check(&bytes).map_err(|error| Status::invalid_argument(error.to_string()))?;
     let message = In::decode(bytes);
     Ok(Box::new(message.map_err(|error| Status::internal(error.to_string()))?))
 }

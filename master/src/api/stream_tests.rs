@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::{
     api::{agent_link::AGENTS, scheduler::FRAMEWORKS},
-    shell::limits::{ADMISSION_BYTES, AGENT_ADMISSIONS, CORE_QUEUE, HEAD_WAIT},
+    shell::limits::{ADMISSION_BYTES, AGENT_ADMISSIONS, CORE_QUEUE},
 };
 
 /// A request that says one thing and stays open.
@@ -34,6 +34,10 @@ async fn settle() {
     for _ in 0..2_000 {
         tokio::task::yield_now().await;
     }
+}
+
+async fn until(happens: impl AsyncFnOnce()) {
+    timeout(std::time::Duration::from_secs(10), happens()).await.expect("it does not happen");
 }
 
 /// Takes all that comes; how many streams were opened.
@@ -78,9 +82,23 @@ async fn long_messages_have_fewer_turns_at_a_time() {
         (0..20).map(|_| agent(&core, (places - 1) * ADMISSION_BYTES)).collect();
     // The largest takes no more places than there are.
     streams.push(agent(&core, 2 * AGENT_ADMISSIONS as usize * ADMISSION_BYTES));
+    // They are decoded on other threads.
+    let count = 2 * AGENT_ADMISSIONS as usize / places;
+    until(async || {
+        while inputs.len() < count {
+            tokio::task::yield_now().await
+        }
+    })
+    .await;
     settle().await;
-    assert_eq!(inputs.len(), 2 * AGENT_ADMISSIONS as usize / places);
-    assert_eq!(take_all(&mut inputs).await, streams.len());
+    assert_eq!(inputs.len(), count);
+    let mut opened = 0;
+    until(async || {
+        while opened < streams.len() {
+            opened += usize::from(matches!(inputs.recv().await, Some(Input::Open(..))));
+        }
+    })
+    .await;
 }
 
 /// One that has left gives its turn to the next.

@@ -20,8 +20,9 @@ use super::{
     core_loop::Input,
     dispatch::Answer,
     limits::{
-        ADMISSION_BYTES, AGENT_ADMISSIONS, CALL_ADMISSIONS, CALL_BODIES_KIB, CORE_QUEUE,
-        FRAMEWORK_ADMISSIONS, OPERATOR_BODIES_KIB, ROOM_TIMEOUT,
+        ADMISSION_BYTES, AGENT_ADMISSIONS, AGENT_MESSAGES_KIB, CALL_ADMISSIONS, CALL_BODIES_KIB,
+        CORE_QUEUE, FRAMEWORK_ADMISSIONS, FRAMEWORK_MESSAGES_KIB, OPERATOR_BODIES_KIB,
+        ROOM_TIMEOUT,
     },
     lone_call::{CallAnswer, LoneCall},
 };
@@ -62,6 +63,8 @@ pub struct CoreHandle {
     frameworks: Arc<Semaphore>,
     agents: Arc<Semaphore>,
     calls: Arc<Semaphore>,
+    framework_messages: Arc<Semaphore>,
+    agent_messages: Arc<Semaphore>,
     call_bodies: Bodies,
     operator_bodies: Bodies,
 }
@@ -81,6 +84,8 @@ impl CoreHandle {
             frameworks: line(FRAMEWORK_ADMISSIONS),
             agents: line(AGENT_ADMISSIONS),
             calls: line(CALL_ADMISSIONS),
+            framework_messages: Arc::new(Semaphore::new(FRAMEWORK_MESSAGES_KIB)),
+            agent_messages: Arc::new(Semaphore::new(AGENT_MESSAGES_KIB)),
             call_bodies: bodies(CALL_BODIES_KIB),
             operator_bodies: bodies(OPERATOR_BODIES_KIB),
         };
@@ -99,6 +104,14 @@ impl CoreHandle {
         };
         let places = u32::try_from(1 + bytes / ADMISSION_BYTES).unwrap_or(most).min(most);
         line.clone().acquire_many_owned(places).await.map_err(|_| Stopped)
+    }
+
+    /// Room for large messages on streams, in KiB.
+    pub fn large_messages(&self, line: Line) -> Arc<Semaphore> {
+        match line {
+            Line::Agents => Arc::clone(&self.agent_messages),
+            Line::Frameworks | Line::Calls => Arc::clone(&self.framework_messages),
+        }
     }
 
     /// Room for the bodies of frameworks' calls.

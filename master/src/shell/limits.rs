@@ -14,6 +14,23 @@ pub const MAX_AGENT_MESSAGE_BYTES: usize = 64 << 20;
 /// Largest request of an operator.
 pub const MAX_OPERATOR_REQUEST_BYTES: usize = 1 << 20;
 
+/// Messages on streams that are longer than this share room, for what has come of them.
+pub const LARGE_MESSAGE_BYTES: usize = 64 << 10;
+
+/// What of agents' large messages may be in memory before the core has them, in KiB: four of
+/// the largest.
+pub const AGENT_MESSAGES_KIB: usize = 256 << 10;
+
+/// The same of frameworks'.
+pub const FRAMEWORK_MESSAGES_KIB: usize = 64 << 10;
+
+/// A large message on a stream comes within this from its first [`LARGE_MESSAGE_BYTES`] on, or
+/// the stream is ended.
+pub const LARGE_MESSAGE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Messages on streams of more bytes than this are decoded on a thread of their own.
+pub const INLINE_MESSAGE_BYTES: usize = 256 << 10;
+
 /// What may wait for a framework, by estimate ([`Weigh`](super::outbox::Weigh)).
 /// The updates of 20,000 agents with five tasks each fit, for they all come at
 /// once when a master starts.
@@ -54,8 +71,8 @@ pub const HELD_AT_ONCE: usize = 1_024;
 /// than ten seconds for the head of an answer.
 pub const LONGEST_HELD: Duration = Duration::from_secs(8);
 
-/// The head of an answer to an agent waits so long for the first message, which most are sent
-/// at once. With [`LONGEST_HELD`] less than clients wait for it.
+/// The head of a stream waits so long for its first message, which most have at once. With
+/// [`LONGEST_HELD`] less than clients wait for it.
 pub const HEAD_WAIT: Duration = Duration::from_secs(1);
 
 /// Inputs that the core takes in one go, before it wakes the writers of the

@@ -125,7 +125,7 @@ async fn a_slow_framework_is_cut_while_others_go_on() {
     let mut slow = Framework::subscribe(&master, None, 3600.0).await;
     let mut good = Framework::subscribe(&master, None, 3600.0).await;
     // Its executor sends more than may wait for it, and it reads nothing.
-    for _ in 0..80 {
+    for _ in 0..175 {
         let message = mezz::ExecutorMessage {
             framework_id: v1::FrameworkId { value: slow.id.clone() },
             executor_id: v1::ExecutorId { value: "e".to_owned() },
@@ -168,7 +168,7 @@ async fn a_slow_agent_is_cut_while_others_go_on() {
     let master = TestMaster::start(memory()).await;
     let mut slow = Agent::register(&master, "host-1").await;
     let mut good = Framework::subscribe(&master, None, 3600.0).await;
-    for _ in 0..30 {
+    for _ in 0..60 {
         let message = call::Message {
             agent_id: v1::AgentId { value: slow.id.clone() },
             executor_id: v1::ExecutorId { value: "e".to_owned() },

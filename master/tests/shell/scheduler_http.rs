@@ -338,6 +338,7 @@ async fn what_mezz_has_not_is_answered_all_the_same() {
         reconcile_operations: Some(call::ReconcileOperations { operations: vec![asked.clone()] }),
         ..of(call::Type::ReconcileOperations)
     };
+    // Where we leave Mesos since 1.10, which answers 202 (ADR 0009).
     let answer = framework.call(reconcile()).await;
     assert_eq!(answer.status, 200);
     assert_eq!(answer.headers["content-type"], "application/json");

@@ -1,9 +1,6 @@
 //! The methods of `org.apache.mesos.Executor`, called in order by one thread.
 
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use jni::{
     Env, JValue, jni_sig, jni_str,
@@ -14,13 +11,12 @@ use mezz_sdk::{
     executor::{Event, Events},
     v1,
 };
-use tracing::error;
 
 use super::Driver;
 use crate::{
     error::Error,
-    java::{FRAME, Messages, call_back, panic_text, start_thread},
-    runtime,
+    java::{Messages, call_back, start_thread},
+    life::Status,
 };
 
 const MESSAGES: [&str; 5] = ["ExecutorInfo", "FrameworkInfo", "SlaveInfo", "TaskInfo", "TaskID"];
@@ -47,7 +43,8 @@ pub(super) fn start(
     executor: &JObject<'_>,
     events: Events,
 ) -> Result<(), Error> {
-    let callbacks = Callbacks {
+    let to_abort = driver.clone();
+    let mut callbacks = Callbacks {
         driver,
         this: env.new_global_ref(this)?,
         executor: env.new_global_ref(executor)?,
@@ -55,7 +52,8 @@ pub(super) fn start(
         registered: false,
         connected: false,
     };
-    start_thread(env, c"mezz-executor", executor, move |env| callbacks.run(env, events))
+    let body = move |env: &mut Env<'_>| callbacks.hand_out(env, events);
+    start_thread(env, c"mezz-executor", executor, body, move || to_abort.callbacks_ended())
 }
 
 /// `Executor.error`.
@@ -76,32 +74,27 @@ pub(super) fn error(
 }
 
 impl Callbacks {
-    fn run(mut self, env: &mut Env<'_>, events: Events) {
-        let ran = catch_unwind(AssertUnwindSafe(|| self.hand_out(env, events)));
-        if let Err(payload) = ran {
-            error!(
-                panic = panic_text(&*payload),
-                "a defect in libmezzmesos; the driver is aborted"
-            );
-            self.driver.abort();
-        }
-    }
-
     fn hand_out(&mut self, env: &mut Env<'_>, mut events: Events) {
         let Some(runtime) = self.driver.link.get().map(|link| link.runtime.clone()) else { return };
-        while let Some(event) = runtime::block_on(&runtime, events.next()) {
+        while let Some(event) = runtime.block_on(events.next()) {
             // Also of a driver that was aborted: its tasks have to end.
             let shuts_down = event == Event::Shutdown;
             let driver = self.driver.clone();
             if let Some(callback) = driver.callback() {
-                if !call_back(env, FRAME, |env| self.tell(env, event)) {
+                if !call_back(env, |env| self.tell(env, event)) {
                     driver.abort();
                 }
                 drop(callback);
             }
-            if shuts_down {
-                self.driver.shut_down();
+            // A program that has stopped its driver ends by itself, when it wants.
+            if shuts_down && driver.life.status() != Status::Stopped {
+                driver.shut_down();
             }
+        }
+        // Only after a stop, a shutdown, or an error that was told.
+        if self.driver.callbacks_ended() {
+            let text = "the SDK's driver has ended, which is a defect of libmezzmesos";
+            call_back(env, |env| error(env, &self.this, &self.executor, text));
         }
     }
 

@@ -79,7 +79,7 @@ impl Driver {
             && let Some(link) = self.link.get()
         {
             // Of a driver that is ending nothing is heard any more.
-            let _ = runtime::block_on(&link.runtime, call(link.calls.clone()));
+            let _ = link.runtime.block_on(call(link.calls.clone()));
         }
         self.life.status()
     }
@@ -88,16 +88,19 @@ impl Driver {
     /// kept, the caller waits.
     fn update(&self, status: v1::TaskStatus) -> Status {
         self.call(|calls| async move {
+            let (mut status, mut short) = (status, false);
             loop {
                 match calls.update(status.clone()).await {
-                    Err(UpdateError::TooMany { .. }) => sleep(FULL_PAUSE).await,
-                    Err(error @ UpdateError::TooLarge { .. }) => {
-                        warn!(task = status.task_id.value, %error, "a state is reported in short");
-                        // Fails only when the driver has ended.
-                        let _ = calls.update(convert::shortened(&status, error.to_string())).await;
-                        break;
+                    // A driver that another thread aborts meanwhile reports nothing more.
+                    Err(UpdateError::TooMany { .. }) if self.life.is_running() => {
+                        sleep(FULL_PAUSE).await;
                     }
-                    Ok(()) | Err(UpdateError::Closed(_)) => break,
+                    Err(error @ UpdateError::TooLarge { .. }) if !short => {
+                        short = true;
+                        warn!(task = status.task_id.value, %error, "a state is reported in short");
+                        status = convert::shortened(&status, error.to_string());
+                    }
+                    Ok(()) | Err(_) => break,
                 }
             }
         })
@@ -127,12 +130,18 @@ impl Driver {
     fn end(&self) {
         if let Some(link) = self.link.get() {
             // Fails when it has ended already.
-            let _: Result<(), Closed> = runtime::block_on(&link.runtime, link.calls.stop());
+            let _: Result<(), Closed> = link.runtime.block_on(link.calls.stop());
         }
     }
 
     fn abort(&self) -> Status {
         self.life.abort().0
+    }
+
+    /// No callback can follow: a driver that still runs is aborted, unless it was told to shut
+    /// down. Says whether it was.
+    fn callbacks_ended(&self) -> bool {
+        !self.shut_down.load(Ordering::Acquire) && self.life.abort().1
     }
 
     /// The program may be called.

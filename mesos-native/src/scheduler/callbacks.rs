@@ -1,9 +1,6 @@
 //! The methods of `org.apache.mesos.Scheduler`, called in order by one thread.
 
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-};
+use std::sync::{Arc, atomic::Ordering};
 
 use jni::{
     Env, JValue, jni_sig, jni_str,
@@ -14,14 +11,12 @@ use mezz_sdk::{
     scheduler::{Event, Events},
     v1,
 };
-use tracing::error;
 
 use super::Driver;
 use crate::{
     convert,
     error::Error,
-    java::{FRAME, Messages, call_back, panic_text, start_thread},
-    runtime,
+    java::{Messages, call_back, start_thread},
 };
 
 const MESSAGES: [&str; 7] =
@@ -47,14 +42,17 @@ pub(super) fn start(
     scheduler: &JObject<'_>,
     events: Events,
 ) -> Result<(), Error> {
-    let callbacks = Callbacks {
+    let to_abort = driver.clone();
+    let mut callbacks = Callbacks {
         driver,
         this: env.new_global_ref(this)?,
         scheduler: env.new_global_ref(scheduler)?,
         messages: Messages::load(env, &MESSAGES)?,
         registered: false,
     };
-    start_thread(env, c"mezz-scheduler", scheduler, move |env| callbacks.run(env, events))
+    let body = move |env: &mut Env<'_>| callbacks.hand_out(env, events);
+    // Of one that ended as it should nothing runs any more.
+    start_thread(env, c"mezz-scheduler", scheduler, body, move || drop(to_abort.abort()))
 }
 
 /// `Scheduler.error`, also from `start` when the driver cannot even begin.
@@ -75,68 +73,35 @@ pub(super) fn error(
 }
 
 impl Callbacks {
-    fn run(mut self, env: &mut Env<'_>, events: Events) {
-        let ran = catch_unwind(AssertUnwindSafe(|| self.hand_out(env, events)));
-        if let Err(payload) = ran {
-            error!(
-                panic = panic_text(&*payload),
-                "a defect in libmezzmesos; the driver is aborted"
-            );
-            self.driver.abort();
-        }
-    }
-
     fn hand_out(&mut self, env: &mut Env<'_>, mut events: Events) {
         let Some(runtime) = self.driver.link.get().map(|link| link.runtime.clone()) else { return };
-        while let Some(event) = runtime::block_on(&runtime, events.next()) {
+        while let Some(event) = runtime.block_on(events.next()) {
             let update = match &event {
                 Event::Update(status) if self.driver.settings.implicit => {
                     Some(convert::to_acknowledge(status))
                 }
                 _ => None,
             };
-            self.note(&event);
             let driver = self.driver.clone();
-            let Some(callback) = driver.life.callback() else {
-                self.give_back(event);
-                continue;
-            };
-            let capacity =
-                FRAME + if let Event::Offers(offers) = &event { offers.len() } else { 0 };
-            let returned = call_back(env, capacity, |env| self.tell(env, event));
+            if matches!(event, Event::Subscribed { .. }) {
+                driver.connected.store(true, Ordering::Relaxed);
+            }
+            let Some(callback) = driver.life.callback() else { continue };
+            let returned = call_back(env, |env| self.tell(env, event));
             if !returned {
                 driver.abort();
             }
             drop(callback);
             if let Some(status) = update.filter(|_| returned) {
                 // A driver that the callback aborted or stopped acknowledges nothing more.
-                self.driver.call(|calls| async move { calls.acknowledge(&status).await });
+                driver.call(|calls| async move { calls.acknowledge(&status).await });
             }
         }
-    }
-
-    fn note(&self, event: &Event) {
-        let mut state = self.driver.state();
-        match event {
-            Event::Subscribed { .. } => {
-                state.connected = true;
-                state.subscribed = true;
-            }
-            Event::Offers(offers) => state.offers.extend(offers.iter().map(|o| o.id.value.clone())),
-            Event::Rescind(offer) => {
-                state.offers.remove(&offer.value);
-            }
-            Event::Disconnected { .. } => state.offers.clear(),
-            _ => {}
-        }
-    }
-
-    /// Offers that were on their way to a driver that was aborted meanwhile.
-    fn give_back(&self, event: Event) {
-        if let (Event::Offers(offers), Some(link)) = (event, self.driver.link.get()) {
-            let offers = offers.into_iter().map(|offer| offer.id).collect();
-            // A driver that has ended holds nothing.
-            let _ = runtime::block_on(&link.runtime, link.calls.decline(offers, None));
+        // Only after a stop, or after an error that was told.
+        if self.driver.life.is_running() {
+            self.driver.abort();
+            let text = "the SDK's driver has ended, which is a defect of libmezzmesos";
+            call_back(env, |env| error(env, &self.this, &self.scheduler, text));
         }
     }
 
@@ -170,7 +135,7 @@ impl Callbacks {
             }
             Event::Failure { agent_id: None, .. } => Ok(()),
             Event::Disconnected { .. } => {
-                let was_connected = std::mem::take(&mut self.driver.state().connected);
+                let was_connected = self.driver.connected.swap(false, Ordering::Relaxed);
                 // Attempts that fail are not told: the old API has no word for them.
                 if !was_connected {
                     return Ok(());

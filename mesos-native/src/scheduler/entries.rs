@@ -53,7 +53,9 @@ fn settings(env: &mut Env<'_>, this: &JObject<'_>) -> Result<Settings, Error> {
     let credential_type = jni_sig!("Lorg/apache/mesos/Protos$Credential;");
     let credential = env.get_field(this, jni_str!("credential"), credential_type)?.l()?;
     let credential: Option<v1::Credential> = java::read_if_any(env, "credential", &credential)?;
-    complete(&mut framework, credential.as_ref())?;
+    convert::complete(&mut framework, credential.as_ref(), user, || {
+        unistd::gethostname().ok()?.into_string().ok()
+    })?;
     let master = env.get_field(this, jni_str!("master"), jni_sig!("Ljava/lang/String;"))?.l()?;
     if master.is_null() {
         return Err(Error::Null("master"));
@@ -72,15 +74,6 @@ fn settings(env: &mut Env<'_>, this: &JObject<'_>) -> Result<Settings, Error> {
         false => java::read_strings(env, "suppressedRoles", &suppressed_roles)?,
     };
     Ok(Settings { master, framework, suppressed_roles, implicit })
-}
-
-fn complete(
-    framework: &mut v1::FrameworkInfo,
-    credential: Option<&v1::Credential>,
-) -> Result<(), Error> {
-    convert::complete(framework, credential, user, || {
-        unistd::gethostname().ok()?.into_string().ok()
-    })
 }
 
 /// The user that this process runs as.
@@ -218,7 +211,7 @@ extern "system" fn decline_offer<'l>(
     answer(&mut env, &this, |env, driver| {
         let offer = java::read(env, "offerId", &offer)?;
         let filters = java::read_if_any(env, "filters", &filters)?;
-        Ok(driver.decline(offer, filters.as_ref()))
+        Ok(driver.decline(offer, filters))
     })
 }
 
@@ -250,6 +243,7 @@ extern "system" fn revive_offers_of_roles<'l>(
 ) -> JObject<'l> {
     answer(&mut env, &this, |env, driver| {
         let roles = java::read_strings(env, "roles", &roles)?;
+        let Some(roles) = convert::named(roles) else { return Ok(driver.life.status()) };
         Ok(driver.call(|calls| async move { calls.revive(&roles).await }))
     })
 }
@@ -269,6 +263,7 @@ extern "system" fn suppress_offers_of_roles<'l>(
 ) -> JObject<'l> {
     answer(&mut env, &this, |env, driver| {
         let roles = java::read_strings(env, "roles", &roles)?;
+        let Some(roles) = convert::named(roles) else { return Ok(driver.life.status()) };
         Ok(driver.call(|calls| async move { calls.suppress(&roles).await }))
     })
 }
@@ -280,10 +275,9 @@ extern "system" fn update_framework<'l>(
     framework: JObject<'l>,
     suppressed_roles: JObject<'l>,
 ) -> JObject<'l> {
-    answer(&mut env, &this, |env, driver| update(env, &driver, &framework, &suppressed_roles))
+    answer(&mut env, &this, |env, driver| update(env, &driver, &framework, &suppressed_roles, None))
 }
 
-/// Constraints cannot be changed while a framework runs.
 #[unsafe(export_name = "Java_org_apache_mesos_MesosSchedulerDriver_updateFrameworkWithConstraints")]
 extern "system" fn update_framework_with_constraints<'l>(
     mut env: EnvUnowned<'l>,
@@ -293,25 +287,25 @@ extern "system" fn update_framework_with_constraints<'l>(
     constraints: JObject<'l>,
 ) -> JObject<'l> {
     answer(&mut env, &this, |env, driver| {
-        let constraints: Option<v1::scheduler::OfferConstraints> =
-            java::read_if_any(env, "offerConstraints", &constraints)?;
-        if constraints.is_some_and(|constraints| !constraints.role_constraints.is_empty()) {
-            return Err(Error::Constraints);
-        }
-        update(env, &driver, &framework, &suppressed_roles)
+        let constraints = java::read_if_any(env, "offerConstraints", &constraints)?;
+        update(env, &driver, &framework, &suppressed_roles, constraints)
     })
 }
 
+/// Without constraints, those of before are lifted, as with libmesos.
 fn update(
     env: &mut Env<'_>,
     driver: &Driver,
     framework: &JObject<'_>,
     suppressed_roles: &JObject<'_>,
+    constraints: Option<v1::scheduler::OfferConstraints>,
 ) -> Result<Status, Error> {
     let mut framework = java::read(env, "frameworkInfo", framework)?;
-    complete(&mut framework, None)?;
+    convert::complete_from(&mut framework, &driver.settings.framework);
     let suppressed = java::read_strings(env, "suppressedRoles", suppressed_roles)?;
-    Ok(driver.call(|calls| async move { calls.update_framework(framework, &suppressed).await }))
+    Ok(driver.call(|calls| async move {
+        calls.update_framework(framework, &suppressed, constraints).await
+    }))
 }
 
 #[unsafe(export_name = "Java_org_apache_mesos_MesosSchedulerDriver_acknowledgeStatusUpdate")]

@@ -4,9 +4,11 @@ mod callbacks;
 mod entries;
 
 use std::{
-    collections::BTreeSet,
     future::Future,
-    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -18,7 +20,6 @@ use tokio::{runtime::Handle, time::timeout};
 use tracing::warn;
 
 use crate::{
-    convert,
     error::Error,
     life::{Life, Status},
     masters::{self, Masters, MastersError},
@@ -49,7 +50,8 @@ struct Driver {
     settings: Settings,
     life: Life,
     link: OnceLock<Link>,
-    state: Mutex<State>,
+    /// The program was told so, and not that it is not.
+    connected: AtomicBool,
 }
 
 /// To the SDK's driver, once it is started.
@@ -58,30 +60,14 @@ struct Link {
     calls: Scheduler,
 }
 
-#[derive(Default)]
-struct State {
-    connected: bool,
-    /// The master knows the framework.
-    subscribed: bool,
-    /// Offers that the program has not answered: an aborted driver gives them back.
-    offers: BTreeSet<String>,
-}
-
-impl State {
-    /// How long a teardown may take; of a framework that no master knows there is none.
-    fn teardown_patience(&self) -> Option<Duration> {
-        let patience = if self.connected { TEARDOWN_PATIENCE } else { RETURN_PATIENCE };
-        self.subscribed.then_some(patience)
-    }
-}
-
 impl Driver {
     fn new(settings: Settings) -> Self {
-        Self { settings, life: Life::new(), link: OnceLock::new(), state: Mutex::default() }
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        Self {
+            settings,
+            life: Life::new(),
+            link: OnceLock::new(),
+            connected: AtomicBool::new(false),
+        }
     }
 
     /// Where the masters are, reading the file that may say so.
@@ -121,7 +107,7 @@ impl Driver {
             && let Some(link) = self.link.get()
         {
             // Of a driver that is ending; its last callback tells why.
-            let _ = runtime::block_on(&link.runtime, call(link.calls.clone()));
+            let _ = link.runtime.block_on(call(link.calls.clone()));
         }
         self.life.status()
     }
@@ -132,21 +118,17 @@ impl Driver {
         operations: Vec<v1::offer::Operation>,
         filters: Option<v1::Filters>,
     ) -> Status {
-        self.answered(&offers);
         self.call(|calls| async move { calls.accept(offers, operations, filters).await })
     }
 
-    fn decline(&self, offer: v1::OfferId, filters: Option<&v1::Filters>) -> Status {
-        let (offers, refusal) = (vec![offer], convert::refusal(filters));
-        self.answered(&offers);
-        self.call(|calls| async move { calls.decline(offers, refusal).await })
+    fn decline(&self, offer: v1::OfferId, filters: Option<v1::Filters>) -> Status {
+        self.call(|calls| async move { calls.decline_with(vec![offer], filters).await })
     }
 
-    fn answered(&self, offers: &[v1::OfferId]) {
-        let mut state = self.state();
-        for offer in offers {
-            state.offers.remove(&offer.value);
-        }
+    /// How long a teardown may take. It is tried in any case: the master may have made the
+    /// framework a moment ago, and the SDK knows when there can be none.
+    fn teardown_patience(&self) -> Duration {
+        if self.connected.load(Ordering::Relaxed) { TEARDOWN_PATIENCE } else { RETURN_PATIENCE }
     }
 
     /// Ends the driver. Without `failover` the framework and its tasks end, too, if a
@@ -155,8 +137,8 @@ impl Driver {
         let (answer, ends) = self.life.stop();
         if ends {
             if let Some(link) = self.link.get() {
-                let patience = self.state().teardown_patience().filter(|_| !failover);
-                runtime::block_on(&link.runtime, end(link.calls.clone(), patience));
+                let patience = (!failover).then(|| self.teardown_patience());
+                link.runtime.block_on(end(link.calls.clone(), patience));
             }
             self.life.stopped();
         }
@@ -168,7 +150,7 @@ impl Driver {
         let Some(link) = self.link.get() else { return };
         match self.life.status() {
             Status::Stopped => {
-                runtime::block_on(&link.runtime, end(link.calls.clone(), None));
+                link.runtime.block_on(end(link.calls.clone(), None));
             }
             Status::Aborted => self.hold_nothing(link),
             Status::NotStarted | Status::Running => {}
@@ -186,13 +168,8 @@ impl Driver {
     }
 
     fn hold_nothing(&self, link: &Link) {
-        let held = std::mem::take(&mut self.state().offers);
-        let held = held.into_iter().map(|value| v1::OfferId { value }).collect();
-        runtime::block_on(&link.runtime, async {
-            // A driver that has ended holds nothing.
-            let _ = link.calls.suppress(&[]).await;
-            let _ = link.calls.decline(held, Some(Duration::ZERO)).await;
-        });
+        // One that has ended holds nothing.
+        let _ = link.runtime.block_on(link.calls.withdraw());
     }
 }
 
@@ -212,14 +189,18 @@ async fn end(calls: Scheduler, teardown: Option<Duration>) {
 mod tests {
     use super::*;
 
-    /// A master that fails over must not save a framework from its end.
+    /// A master that fails over must not save a framework from its end, nor one that has just
+    /// begun.
     #[test]
-    fn what_was_subscribed_is_torn_down_also_while_no_master_is_connected() {
-        let mut state = State::default();
-        assert_eq!(state.teardown_patience(), None);
-        (state.subscribed, state.connected) = (true, true);
-        assert_eq!(state.teardown_patience(), Some(TEARDOWN_PATIENCE));
-        state.connected = false;
-        assert_eq!(state.teardown_patience(), Some(RETURN_PATIENCE));
+    fn frameworks_are_torn_down_also_while_no_master_is_connected() {
+        let driver = Driver::new(Settings {
+            master: "m:1".to_owned(),
+            framework: v1::FrameworkInfo::default(),
+            suppressed_roles: Vec::new(),
+            implicit: true,
+        });
+        assert_eq!(driver.teardown_patience(), RETURN_PATIENCE);
+        driver.connected.store(true, Ordering::Relaxed);
+        assert_eq!(driver.teardown_patience(), TEARDOWN_PATIENCE);
     }
 }

@@ -1,6 +1,6 @@
-//! What must not be seen: `Secret` messages, values of environment variables of the type
-//! SECRET, credentials in URIs, what is given to Docker and its drivers beside them, and the
-//! opaque `data` that frameworks send.
+//! What must not be seen: `Secret` messages wherever they stand, values of environment
+//! variables of the type SECRET, credentials in URIs, what is given to Docker and its drivers
+//! beside them, and the opaque `data` that frameworks send.
 
 use std::borrow::Cow;
 
@@ -14,14 +14,19 @@ pub fn hide_in_task(task: &mut v1::Task) {
     if let Some(command) = task.health_check.as_mut().and_then(|check| check.command.as_mut()) {
         hide_in_command(command);
     }
+    hide_in_resources(&mut task.resources);
     for status in &mut task.statuses {
         status.data = None;
+        if let Some(limitation) = &mut status.limitation {
+            hide_in_resources(&mut limitation.resources);
+        }
     }
 }
 
 /// Takes what is secret, and `data`, out of an executor's description.
 pub fn hide_in_executor(executor: &mut v1::ExecutorInfo) {
     executor.data = None;
+    hide_in_resources(&mut executor.resources);
     if let Some(command) = &mut executor.command {
         hide_in_command(command);
     }
@@ -61,17 +66,7 @@ pub(super) fn hide_in_environment(environment: &mut v1::Environment) {
 }
 
 fn hide_in_container(container: &mut v1::ContainerInfo) {
-    for volume in &mut container.volumes {
-        if let Some(source) = &mut volume.source {
-            source.secret = None;
-            if let Some(options) =
-                source.docker_volume.as_mut().and_then(|of| of.driver_options.as_mut())
-            {
-                options.parameter.iter_mut().for_each(|option| option.value.clear());
-            }
-        }
-        hide_in_image(volume.image.as_mut());
-    }
+    container.volumes.iter_mut().for_each(hide_in_volume);
     // `docker run --env=NAME=value`: the same that an environment says, with no type SECRET.
     let parameters = container.docker.iter_mut().flat_map(|docker| &mut docker.parameters);
     for parameter in parameters.filter(|p| matches!(&*p.key, "env" | "e" | "label" | "l")) {
@@ -80,6 +75,27 @@ fn hide_in_container(container: &mut v1::ContainerInfo) {
         }
     }
     hide_in_image(container.mesos.as_mut().and_then(|mesos| mesos.image.as_mut()));
+}
+
+fn hide_in_resources(resources: &mut [v1::Resource]) {
+    let disks = resources.iter_mut().filter_map(|resource| resource.disk.as_mut());
+    disks.filter_map(|disk| disk.volume.as_mut()).for_each(hide_in_volume);
+}
+
+fn hide_in_volume(volume: &mut v1::Volume) {
+    if let Some(source) = &mut volume.source {
+        source.secret = None;
+        let csi = source.csi_volume.as_mut();
+        if let Some(provisioning) = csi.and_then(|csi| csi.static_provisioning.as_mut()) {
+            provisioning.node_stage_secrets.clear();
+            provisioning.node_publish_secrets.clear();
+        }
+        let docker = source.docker_volume.as_mut();
+        if let Some(options) = docker.and_then(|docker| docker.driver_options.as_mut()) {
+            options.parameter.iter_mut().for_each(|option| option.value.clear());
+        }
+    }
+    hide_in_image(volume.image.as_mut());
 }
 
 fn hide_in_image(image: Option<&mut v1::Image>) {

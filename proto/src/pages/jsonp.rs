@@ -34,8 +34,9 @@ impl Jsonp {
 
     /// The script.
     pub fn wrap(&self, json: &str) -> String {
-        let json = json.replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029");
-        format!("{}({json});", self.0)
+        let json = escaped(json.as_bytes().to_vec());
+        let [before, after] = self.around();
+        format!("{before}{}{after}", String::from_utf8_lossy(&json))
     }
 
     /// What comes before and after the JSON, which must be [`escaped`].

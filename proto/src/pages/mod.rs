@@ -51,7 +51,7 @@ pub struct Proto<'a, M>(pub &'a M);
 
 impl<M: Message + Name> Serialize for Proto<'_, M> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        json::to_value(self.0).serialize(serializer)
+        json::written::<M>(&self.0.encode_to_vec()).serialize(serializer)
     }
 }
 
@@ -64,8 +64,8 @@ impl<M: Message + Name> Serialize for Protos<'_, M> {
     }
 }
 
-/// A number as a page writes it: JSON has no infinities, so those are text, as in the
-/// dialect.
+/// A number as pages and the dialect write it: JSON has no infinities, so those are text,
+/// in the words that Mesos' reader knows.
 pub(crate) struct Float(pub(crate) f64);
 
 impl Serialize for Float {

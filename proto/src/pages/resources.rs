@@ -1,6 +1,6 @@
 //! Resources and attributes on pages (rule 85).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
@@ -204,9 +204,10 @@ pub struct AttributesPage<'a>(pub &'a [v1::Attribute]);
 impl Serialize for AttributesPage<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
-        for (i, attribute) in self.0.iter().enumerate() {
+        let mut seen = HashSet::new();
+        for attribute in self.0 {
             // An object has each name once; the first counts, as in offer constraints.
-            if self.0[..i].iter().any(|a| a.name == attribute.name) {
+            if !seen.insert(attribute.name.as_str()) {
                 continue;
             }
             let name = &attribute.name;

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use prost::{Message, Name};
+use prost_reflect::{DynamicMessage, Kind, MapKey, MessageDescriptor, Value as Reflected};
 use serde_json::{Value, json};
 
 use super::*;
@@ -254,4 +256,52 @@ fn a_link_of_a_framework_keeps_its_query_and_loses_its_password() {
     let mut framework = v1::FrameworkInfo { webui_url: url, ..Default::default() };
     super::hide_in_framework(&mut framework);
     assert_eq!(framework.webui_url(), "https://host/ui?app=1");
+}
+
+/// Whatever field of the message a `Secret` may stand in has one.
+fn with_secrets(of: &MessageDescriptor, depth: u32) -> Option<DynamicMessage> {
+    let mut out = DynamicMessage::new(of.clone());
+    if of.full_name() == "mesos.v1.Secret" {
+        let value = v1::secret::Value { data: b"hush".to_vec() };
+        let secret = v1::Secret { value: Some(value), ..Default::default() };
+        out.transcode_from(&secret).unwrap();
+        return Some(out);
+    }
+    let mut has_one = false;
+    // Types hold themselves; and nobody looks deeper.
+    for field in of.fields().filter(|_| depth < 12) {
+        let Kind::Message(inner) = field.kind() else { continue };
+        let inner = match field.is_map() {
+            true => match inner.map_entry_value_field().kind() {
+                Kind::Message(inner) => inner,
+                _ => continue,
+            },
+            false => inner,
+        };
+        let Some(value) = with_secrets(&inner, depth + 1).map(Reflected::Message) else { continue };
+        has_one = true;
+        let value = match (field.is_map(), field.is_list()) {
+            (true, _) => Reflected::Map([(MapKey::String("key".to_owned()), value)].into()),
+            (_, true) => Reflected::List(vec![value]),
+            _ => value,
+        };
+        out.set_field(&field, value);
+    }
+    has_one.then_some(out)
+}
+
+#[test]
+fn no_secret_is_shown_wherever_it_stands() {
+    fn hidden<M: Message + Name + Default>(hide: fn(&mut M)) {
+        let of = crate::json::descriptors().get_message_by_name(&M::full_name()).unwrap();
+        let mut message: M = with_secrets(&of, 0).unwrap().transcode_to().unwrap();
+        let secret = "aHVzaA==";
+        let shown = crate::json::to_string(&message);
+        assert!(shown.matches(secret).count() >= 5, "{shown}");
+        hide(&mut message);
+        let shown = crate::json::to_string(&message);
+        assert!(!shown.contains(secret), "{shown}");
+    }
+    hidden::<v1::Task>(hide_in_task);
+    hidden::<v1::ExecutorInfo>(hide_in_executor);
 }

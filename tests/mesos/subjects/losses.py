@@ -104,8 +104,19 @@ def scenario_54_and_55_agents_that_a_new_master_never_sees(cluster):
     framework.teardown()
 
 
-def rule_28_and_39_a_task_that_is_unreachable(cluster):
+def watching(cluster, content):
+    """The stream of an operator who looks on."""
+    api = client.operator(cluster.master, content=content)
+    api.events = "mesos.v1.master.Event"
+    stream = api.subscribe({"type": "SUBSCRIBE"})
+    expect(stream.next()["type"] == "SUBSCRIBED", stream.seen)
+    return stream
+
+
+def rule_28_39_and_81_a_task_that_is_unreachable(cluster):
     """Its id is taken still, and who kills it is told where it is."""
+    operators = [watching(cluster, content) for content in (client.JSON, client.PROTOBUF)]
+    lost = id_of(cluster, 0)
     framework = Framework(cluster.master, capabilities=AWARE, checkpoint=True)
     framework.subscribe()
     run_on(framework, id_of(cluster, 0), "t")
@@ -124,6 +135,12 @@ def rule_28_and_39_a_task_that_is_unreachable(cluster):
     framework.teardown()
     step("start_agent", 0)
     step("active_agents", 2)
+    # Operators are told of its return, and were not of its loss.
+    for stream in operators:
+        added = stream.wait("AGENT_ADDED")["agent_added"]["agent"]
+        expect(added["agent_info"]["id"] == lost, added)
+        expect("AGENT_REMOVED" not in [event["type"] for event in stream.seen], stream.seen)
+        stream.close()
 
 
 def rule_39_a_kill_waits_for_the_agent(cluster):

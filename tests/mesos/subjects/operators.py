@@ -1,6 +1,7 @@
 """The operator API and the pages that tools read (behaviour rules 79 to 90), on a cluster
 with a framework that has one task running and one that ended."""
 
+import base64
 import json
 
 import client
@@ -242,6 +243,58 @@ def rule_84_to_86_the_state_is_what_exporters_read(cluster):
     expect({t["id"] for t in tasks} == {"long", "short"}, tasks)
     of_agent = client.request(cluster.agents[0], "/state").json()
     expect(of_agent["id"] == slave["id"], of_agent["id"])
+    framework.teardown()
+
+
+def rule_87_lists_are_filtered_and_cut(cluster):
+    framework = with_tasks(cluster)
+    get = lambda path: client.request(cluster.master, path).json()
+    [slave] = get("/slaves")["slaves"]
+    expect([s["id"] for s in get(f"/slaves?slave_id={slave['id']}")["slaves"]] == [slave["id"]], slave)
+    expect(get("/slaves?slave_id=none")["slaves"] == [], "none")
+    shown = get(f"/frameworks?framework_id={framework.id}")["frameworks"]
+    expect([f["id"] for f in shown] == [framework.id], shown)
+    mine = f"/tasks?framework_id={framework.id}"
+    names = lambda more: [t["id"] for t in get(mine + more)["tasks"]]
+    both = names("&order=asc")
+    expect(sorted(both) == ["long", "short"], both)
+    expect(names("&order=des") == both[::-1], names("&order=des"))
+    expect(names("&order=asc&limit=1") == both[:1], names("&order=asc&limit=1"))
+    expect(names("&order=asc&offset=1") == both[1:], names("&order=asc&offset=1"))
+    expect(names("&task_id=short") == ["short"], names("&task_id=short"))
+    expect(client.request(cluster.master, "/tasks?limit=x").status == 400, "no number")
+    roles = {role["name"]: role for role in get("/roles")["roles"]}
+    expect(framework.id in roles["*"]["frameworks"], roles)
+    framework.teardown()
+
+
+def rule_89_files_of_a_sandbox(cluster):
+    framework = Framework(cluster.master)
+    framework.subscribe()
+    offer = framework.offer()
+    framework.launch([offer], [task("t", offer, "echo hello")], refuse=0)
+    framework.update("t", "TASK_FINISHED")
+    agent = cluster.agents[0]
+    sandbox = f"/frameworks/{framework.id}/executors/t/runs/latest"
+    get = lambda page, more="": client.request(agent, f"/files/{page}?path={sandbox}{more}")
+    files = {entry["path"].rsplit("/", 1)[1]: entry for entry in get("browse").json()}
+    expect({"stdout", "stderr"} <= set(files), files)
+    expect(set(files["stdout"]) == {"path", "nlink", "size", "mtime", "mode", "uid", "gid"}, files)
+    expect(files["stdout"]["size"] == 6, files)
+    expect(get("read", "/stdout&offset=-1").json() == {"data": "", "offset": 6}, "size")
+    part = get("read", "/stdout&offset=1&length=3").json()
+    expect(part == {"data": "ell", "offset": 1}, part)
+    whole = get("download", "/stdout")
+    expect((whole.status, whole.body) == (200, b"hello\n"), whole)
+    for page in ("browse", "read", "download"):
+        expect(get(page, "/none&offset=0").status == 404, page)
+    for content in BOTH:
+        api = client.operator(agent, "agent", content)
+        read = {"path": f"{sandbox}/stdout", "offset": 0}
+        got = api.ask({"type": "READ_FILE", "read_file": read})["read_file"]
+        expect(got == {"size": 6, "data": base64.b64encode(b"hello\n").decode()}, got)
+        listed = api.ask({"type": "LIST_FILES", "list_files": {"path": sandbox}})["list_files"]
+        expect(any(f["path"].endswith("/stdout") for f in listed["file_infos"]), listed)
     framework.teardown()
 
 

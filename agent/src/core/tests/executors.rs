@@ -116,23 +116,23 @@ fn its_updates_are_passed_on_and_acknowledged_to_it_at_once() {
 }
 
 #[test]
-fn wrong_updates_end_the_connection_and_name_the_field() {
+fn wrong_updates_end_the_connection_and_say_why() {
     type Break = fn(&mut v1::TaskStatus);
     let broken: [(&str, Break); 5] = [
-        ("uuid", |status| status.uuid = None),
-        ("uuid", |status| status.uuid = Some(vec![1; 15])),
-        ("source", |status| status.source = None),
-        ("state", |status| status.state = TaskState::TaskStaging.into()),
+        ("Expecting 'uuid' to be present", |status| status.uuid = None),
+        ("Not a valid UUID", |status| status.uuid = Some(vec![1; 15])),
+        ("expecting 'SOURCE_EXECUTOR'", |status| status.source = None),
+        ("Received TASK_STAGING from", |status| status.state = TaskState::TaskStaging.into()),
         ("state", |status| status.state = 99),
     ];
-    for (field, break_it) in broken {
+    for (tells, break_it) in broken {
         let mut env = TestEnv::new();
         let (_, token) = subscribed(&mut env);
         let mut wrong = status("a", TaskState::TaskRunning, 1);
         break_it(&mut wrong);
         env.call(1, &token, update(wrong));
         match closed(&mut env) {
-            Some(CallError::Invalid(text)) => assert!(text.contains(field), "{text}"),
+            Some(CallError::Invalid(text)) => assert!(text.contains(tells), "{text}"),
             other => panic!("{other:?}"),
         }
         assert_eq!(env.state_of("a"), Some(TaskState::TaskStaging));

@@ -225,7 +225,7 @@ fn a_wrong_subscription_stops_no_deadline_and_takes_no_connection() {
     };
     let is_refused = |env: &mut TestEnv| match closed(env) {
         Some(CallError::Invalid(text)) => {
-            assert!(text.contains("unacknowledged_updates") && text.contains("state"), "{text}");
+            assert!(text.contains("unacknowledged_updates") && text.contains("STAGING"), "{text}");
         }
         other => panic!("{other:?}"),
     };

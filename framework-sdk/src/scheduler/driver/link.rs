@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use mezz_proto::{
+    MAX_SCHEDULER_CALL_BYTES,
     ids::{AgentId, TaskId},
     time::Time,
     v1,
 };
+use prost::Message as _;
 use rand::RngExt;
 use tracing::info;
 
@@ -33,6 +35,15 @@ impl Driver {
         let id = self.info.id.clone();
         let (info, constraints) = (self.info.clone(), self.constraints.clone());
         let subscribe = Box::new(calls::subscribe(id, info, self.suppressed(), constraints));
+        let bytes = subscribe.encoded_len();
+        if bytes > MAX_SCHEDULER_CALL_BYTES {
+            // Every master would end the attempt, again and again.
+            let text = format!(
+                "the call to subscribe has {bytes} bytes, and {MAX_SCHEDULER_CALL_BYTES} are \
+                 allowed; make the FrameworkInfo smaller"
+            );
+            return self.fail(text, out);
+        }
         self.changed = false;
         self.phase = Phase::Connecting { until: now + SUBSCRIBE_TIMEOUT };
         self.subscribed = None;

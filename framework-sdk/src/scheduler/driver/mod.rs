@@ -98,6 +98,8 @@ pub(super) struct Driver {
     tasks: Tasks,
     /// Live offers of this subscription.
     offers: BTreeSet<OfferId>,
+    /// The application wants none any more.
+    withdrawn: bool,
 }
 
 impl Driver {
@@ -125,6 +127,7 @@ impl Driver {
             shutdowns: BTreeSet::new(),
             tasks: Tasks::default(),
             offers: BTreeSet::new(),
+            withdrawn: false,
         }
     }
 }
@@ -191,6 +194,9 @@ impl drive::Driver for Driver {
             }
             Type::Offers => {
                 let offers = event.offers.map(|o| o.offers).unwrap_or_default();
+                if self.withdrawn {
+                    return self.give_back(offers.into_iter().map(|offer| offer.id).collect(), out);
+                }
                 self.offers.extend(offers.iter().map(|o| OfferId::from(&o.id)));
                 deliver(out, Event::Offers(offers));
             }
@@ -249,13 +255,9 @@ impl drive::Driver for Driver {
                 }
             }
             Command::Suppress(roles) => {
-                let roles = self.own_roles(roles);
-                self.suppressed.extend(roles.iter().cloned());
-                self.changed = true;
-                if !roles.is_empty() {
-                    self.send(calls::suppress(roles), out);
-                }
+                self.suppress(roles, out);
             }
+            Command::Withdraw => self.withdraw(out),
             Command::Revive(roles) => {
                 let roles = self.own_roles(roles);
                 self.suppressed.retain(|r| !roles.contains(r));
@@ -297,9 +299,8 @@ impl drive::Driver for Driver {
                 }
             }
             Command::Acknowledge(acknowledge) => self.send(calls::acknowledge(acknowledge), out),
-            Command::UpdateFramework { info, suppressed } => {
-                self.update_framework(*info, suppressed);
-                self.send_framework(out);
+            Command::UpdateFramework { info, suppressed, constraints } => {
+                self.update_framework(*info, suppressed, constraints, out);
             }
             Command::Teardown => self.teardown(now, out),
             Command::Stop => self.stop(now, out),
@@ -318,6 +319,19 @@ impl drive::Driver for Driver {
         // The end that was asked for stands.
         if self.ending.is_none() {
             self.stop(now, out);
+        }
+    }
+
+    fn call_bytes(call: &Call) -> usize {
+        call.encoded_len()
+    }
+
+    fn delivery_bytes(delivery: &Delivery) -> usize {
+        match &delivery.event {
+            Event::Offers(offers) => offers.iter().map(v1::Offer::encoded_len).sum(),
+            Event::Update(status) => status.encoded_len(),
+            Event::Message { data, .. } => data.len(),
+            _ => 0,
         }
     }
 

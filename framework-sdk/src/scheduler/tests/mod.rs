@@ -323,11 +323,38 @@ fn what_is_too_large_is_not_sent() {
     let Some(Event::Update(status)) = env.events.first() else { panic!("{:?}", env.events) };
     assert_eq!(status.reason(), v1::task_status::Reason::TaskInvalid);
     assert!(status.message().contains("4194304 are allowed"), "{}", status.message());
-    assert_eq!(env.states(), [v1::TaskState::TaskDropped; 2]);
-    assert_eq!(env.kinds(), [Type::Decline], "the offer is given back");
+    assert_eq!(status.task_id.value, "t2");
+    assert_eq!(env.states(), [v1::TaskState::TaskDropped]);
+    let accept = env.calls.pop().unwrap().accept.unwrap();
+    let launched = &accept.operations[0].launch.as_ref().unwrap().task_infos;
+    assert_eq!(launched.iter().map(|t| &*t.task_id.value).collect::<Vec<_>>(), ["t1"]);
+    assert!(env.calls.is_empty());
+    env.forget();
+    // What fits goes, wherever it stands; one that never fits is left out.
     env.offer("O1");
-    env.command(launch(vec![large("t1")]));
+    let huge = v1::TaskInfo { data: Some(vec![0; 5 << 20]), ..large("huge") };
+    env.forget();
+    env.command(launch(vec![huge.clone(), large("small")]));
     assert_eq!(env.kinds(), [Type::Accept]);
+    env.offer("O1");
+    env.forget();
+    env.command(launch(vec![huge.clone()]));
+    assert_eq!(env.states(), [v1::TaskState::TaskDropped]);
+    assert_eq!(env.kinds(), [Type::Decline], "the offer is given back");
+    // A group starts as a whole, or not at all.
+    env.offer("O1");
+    env.forget();
+    let mut group = launch(vec![]);
+    if let Command::Accept { operations, .. } = &mut group {
+        let task_group = v1::TaskGroupInfo { tasks: vec![large("a"), large("b")] };
+        let launch = v1::offer::operation::LaunchGroup { task_group, ..Default::default() };
+        operations[0] =
+            v1::offer::Operation { launch_group: Some(Box::new(launch)), ..Default::default() };
+    }
+    env.command(group);
+    assert_eq!(env.states(), [v1::TaskState::TaskDropped; 2]);
+    assert_eq!(env.kinds(), [Type::Decline]);
+    env.forget();
     let data = vec![0; 5 << 20];
     env.command(Command::Message(v1::scheduler::call::Message { data, ..Default::default() }));
     assert!(env.calls.is_empty() && env.other.is_empty());
@@ -607,7 +634,14 @@ fn stop_flushes_and_does_not_wait_long() {
 fn changes_of_the_framework_are_kept() {
     let mut env = Env::subscribed();
     let info = FrameworkBuilder::new("f2").roles(["web"]).build();
-    env.command(Command::UpdateFramework { info: Box::new(info), suppressed: vec!["ads".into()] });
+    let constraints = v1::scheduler::OfferConstraints {
+        role_constraints: ["web", "ads"].map(|role| (role.to_owned(), Default::default())).into(),
+    };
+    env.command(Command::UpdateFramework {
+        info: Box::new(info),
+        suppressed: vec!["ads".into()],
+        constraints: Some(constraints),
+    });
     let update = env.calls.pop().unwrap().update_framework.unwrap();
     assert_eq!(update.framework_info.id.as_ref().unwrap().value, "F");
     assert!(update.suppressed_roles.is_empty(), "a foreign role would be an error");
@@ -615,6 +649,46 @@ fn changes_of_the_framework_are_kept() {
     env.wait();
     let subscribe = env.connects.pop().unwrap().1.subscribe.unwrap();
     assert_eq!(subscribe.framework_info, update.framework_info);
+    let roles = subscribe.offer_constraints.unwrap().role_constraints;
+    assert_eq!(roles.into_keys().collect::<Vec<_>>(), ["web"]);
+}
+
+/// No master takes it, and so it is not tried for ever.
+#[test]
+fn a_framework_that_is_too_large_is_refused_at_once() {
+    let too_large = |name: &str| v1::FrameworkInfo {
+        webui_url: Some("x".repeat(5 << 20)),
+        ..FrameworkBuilder::new(name).roles(["web"]).build()
+    };
+    // The one that is known stays.
+    let mut env = Env::subscribed();
+    let info = Box::new(too_large("f2"));
+    env.command(Command::UpdateFramework { info, suppressed: vec![], constraints: None });
+    assert!(env.calls.is_empty());
+    env.end(lost());
+    env.wait();
+    let subscribe = env.connects.pop().unwrap().1.subscribe.unwrap();
+    assert_ne!(subscribe.framework_info.name, "f2");
+
+    let mut env = Env::with(SchedulerOptions::new(["m1:1"], too_large("f")));
+    env.tick();
+    assert!(env.connects.is_empty());
+    let [Event::Error(text)] = &env.events[..] else { panic!("{:?}", env.events) };
+    assert!(text.contains("4194304 are allowed"), "{text}");
+    assert_eq!(env.driver.next_deadline(), None);
+}
+
+#[test]
+fn who_withdraws_holds_no_offers_any_more() {
+    let mut env = Env::subscribed();
+    env.offer("O1");
+    env.forget();
+    env.command(Command::Withdraw);
+    assert_eq!(env.kinds(), [Type::Suppress, Type::Decline]);
+    env.forget();
+    env.offer("O2");
+    assert_eq!(env.kinds(), [Type::Decline]);
+    assert!(env.events.is_empty());
 }
 
 #[test]
