@@ -162,8 +162,11 @@ impl Bodies {
         Ok((bytes.freeze(), room))
     }
 
-    /// First come, first served.
-    async fn room(&self, bytes: usize) -> Result<Room, BodyError> {
+    /// Room for a body of so many bytes: first come, first served.
+    ///
+    /// # Errors
+    /// [`BodyError::NoRoom`], and [`BodyError::Stopped`].
+    pub async fn room(&self, bytes: usize) -> Result<Room, BodyError> {
         let pool = if bytes <= SMALL_BODY_BYTES { &self.small } else { &self.large };
         let room = Arc::clone(pool).acquire_many_owned(kib(bytes));
         match timeout(self.patience, room).await {

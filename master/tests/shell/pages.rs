@@ -306,8 +306,10 @@ async fn pages_have_the_keys_types_and_units_of_mesos() {
             None => {
                 let page = get(master, path).await;
                 assert_eq!(page.header("content-type"), Some("application/json"), "{path}");
-                let alias = get(master, &format!("/master{path}")).await;
-                assert_eq!(alias.status, 200, "{path}");
+                if path != "/metrics/snapshot" {
+                    let alias = get(master, &format!("/master{path}")).await;
+                    assert_eq!(alias.status, 200, "{path}");
+                }
                 page.json()
             }
         };
@@ -382,7 +384,8 @@ async fn both_forms_of_the_operator_api_say_the_same() {
         assert_eq!(state.get_agents.unwrap().agents.len(), 1);
         let frameworks = state.get_frameworks.unwrap();
         assert_eq!((frameworks.frameworks.len(), frameworks.completed_frameworks.len()), (1, 1));
-        firsts.push(tasks);
+        // Defaults that the one leaves out the other says.
+        firsts.push(mezz_proto::json::to_value(&tasks));
     }
     assert_eq!(firsts[0], firsts[1]);
 }
