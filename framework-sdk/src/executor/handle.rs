@@ -121,8 +121,9 @@ impl Executor {
     /// and told again until the agent has acknowledged it.
     ///
     /// # Errors
-    /// [`UpdateError::TooMany`] while 10,000 updates are not acknowledged, as may
-    /// be when the agent is away for long; [`UpdateError::TooLarge`] above 16 MiB;
+    /// [`UpdateError::TooMany`] while 10,000 updates, or 256 MiB of them, are not
+    /// acknowledged, as may be when the agent is away for long, or the framework
+    /// acknowledges nothing; [`UpdateError::TooLarge`] above 16 MiB;
     /// [`UpdateError::Closed`] otherwise. The update is not kept then.
     pub async fn update(&self, status: v1::TaskStatus) -> Result<(), UpdateError> {
         let (taken, answer) = oneshot::channel();
