@@ -81,7 +81,9 @@ pub fn head(data: &[u8]) {
     let _ = Format::accepted(data.split(|b| *b == b'\n'));
     let Ok(text) = std::str::from_utf8(data) else { return };
     let shown = without_credentials(text);
-    assert!(text.ends_with(&shown[shown.find("://").map_or(0, |at| at + 3)..]));
+    // Parts are left out of it, and nothing is put in.
+    let kept = shown.strip_suffix("?…").unwrap_or(&shown);
+    assert!(text.contains(&kept[kept.find("://").map_or(0, |at| at + 3)..]));
     if let Ok(duration) = parse_duration(text) {
         parse_duration(&duration_text(duration)).expect("our own text");
     }

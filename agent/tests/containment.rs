@@ -392,7 +392,8 @@ async fn a_fork_bomb_dies() {
     let id = agent
         .run("i=0; while [ $i -lt 20 ]; do (while :; do (:) & done) & i=$((i+1)); done; wait")
         .await;
-    until("it forks", || agent.living(&id).len() > 30).await;
+    // The loops; how many of their children live at one moment is chance.
+    until("it forks", || agent.living(&id).len() > 20).await;
     agent.it.destroy(&id).await.unwrap();
     agent.wait(&id).await;
     agent.remove(&id).await;

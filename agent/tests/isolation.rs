@@ -206,7 +206,8 @@ async fn killing_is_exact_with_own_processes_too() {
     let agent = Agent::new(Containment::Cgroup);
     let bomb = "i=0; while [ $i -lt 20 ]; do (while :; do (:) & done) & i=$((i+1)); done; wait";
     let id = agent.start(with(&agent, bomb, own_pids())).await;
-    until("it forks", || agent.living(&id).len() > 30).await;
+    // The loops; how many of their children live at one moment is chance.
+    until("it forks", || agent.living(&id).len() > 20).await;
     agent.it.destroy(&id).await.unwrap();
     assert_eq!(status(&agent.wait(&id).await).signal(), Some(9));
     agent.remove(&id).await;

@@ -126,10 +126,10 @@ async fn bodies_are_bounded() {
     let id = r#""framework_id":{"value":"f"}"#;
     let long = format!(r#"{{"type":"REVIVE",{id},"x":"{}"}}"#, "x".repeat(1 << 20));
     assert_eq!(post(&[json], long.as_bytes()).await.text(), "Framework cannot be found");
-    let deep = format!(r#"{{"type":"REVIVE","x":{}{}}}"#, "[".repeat(1000), "]".repeat(1000));
-    let deep = post(&[json], deep.as_bytes()).await;
-    assert_eq!(deep.status, 400);
-    assert!(deep.text().contains("recursion"), "{}", deep.text());
+    // What is not known is passed over, however deep it is.
+    let deep =
+        format!(r#"{{"type":"REVIVE",{id},"x":{}1{}}}"#, "[".repeat(1 << 20), "]".repeat(1 << 20));
+    assert_eq!(post(&[json], deep.as_bytes()).await.text(), "Framework cannot be found");
     // Groups within groups, of a field that is not known.
     let deep = vec![0xfb; 1000];
     let deep = post(&[("content-type", "application/x-protobuf")], &deep).await;
