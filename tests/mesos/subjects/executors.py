@@ -186,10 +186,10 @@ def rule_54_calls_of_executors_are_checked(cluster):
         answer = agent.post(b"\xff")
         expect(answer.status == 400, answer)
         untyped = {key: value for key, value in nobody.items() if key != "type"}
-        text = "Failed to validate executor::Call: Expecting 'type' to be present"
+        text = "Failed to validate Executor::Call: Expecting 'type' to be present"
         is_refused(agent.call(untyped), 400, text)
         for kind in ("SUBSCRIBE", "UPDATE", "MESSAGE"):
-            text = f"Failed to validate executor::Call: Expecting '{kind.lower()}' to be present"
+            text = f"Failed to validate Executor::Call: Expecting '{kind.lower()}' to be present"
             call = {**nobody, "type": kind}
             call.pop("subscribe")
             is_refused(agent.call(call), 400, text)
