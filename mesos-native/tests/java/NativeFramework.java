@@ -154,6 +154,11 @@ public class NativeFramework implements Scheduler {
         .addResources(scalar("cpus", 0.1)).addResources(scalar("mem", 32)).build();
   }
 
+  static double cpus(Offer offer) {
+    return offer.getResourcesList().stream().filter(resource -> resource.getName().equals("cpus"))
+        .mapToDouble(resource -> resource.getScalar().getValue()).sum();
+  }
+
   static TaskStatus question(TaskStatus of) {
     return TaskStatus.newBuilder().setTaskId(of.getTaskId()).setSlaveId(of.getSlaveId())
         .setState(TaskState.TASK_RUNNING).build();
@@ -266,7 +271,10 @@ public class NativeFramework implements Scheduler {
     heir.expect("executorLost e 256");
     offer = heir.offer();
     driver.launchTasks(offer.getId(), List.of(), none);
-    offer = heir.offer();
+    // What the task and its executor had may be offered apart from the rest.
+    do {
+      offer = heir.offer();
+    } while (cpus(offer) < 0.5);
     TaskInfo huge = task("huge", offer, "told to end", executor).toBuilder()
         .setData(ByteString.copyFrom(new byte[5 << 20])).build();
     driver.launchTasks(offer.getId(), List.of(huge, task("d", offer, "told to end", executor)));
