@@ -135,8 +135,8 @@ impl Core {
         {
             task.stage = Stage::Running;
             if !intake.takes(&status) {
-                // Of a SUBSCRIBE, for others wait before they come here. Not acknowledged, so
-                // the executor keeps it.
+                // Of a SUBSCRIBE, or sent while there was no stream: others wait before they
+                // come here. Not acknowledged, so the executor keeps it.
                 if let Some(executor) = self.executors.get_mut(key) {
                     executor.behind = true;
                 }
