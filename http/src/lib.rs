@@ -9,6 +9,7 @@ mod connection;
 pub mod limits;
 mod listener;
 mod logging;
+mod readers;
 mod refusal;
 
 pub use bodies::{Bodies, BodyError, Room, Settings, discard, post};
