@@ -8,6 +8,7 @@ use std::{
 };
 
 use clap::Args;
+use mezz_proto::error::chain;
 use mezz_sdk::{
     Credential, CredentialError,
     scheduler::{CredentialFileError, credential_from_file},
@@ -93,7 +94,7 @@ impl CredentialArgs {
                 ) => "secret-file",
                 CredentialFileError::Credential(_) => "principal",
             };
-            (option, error.to_string())
+            (option, chain(&error))
         })
     }
 }

@@ -131,10 +131,9 @@ fn credential(
             missing: "spark.mezz.principal",
             variable: PRINCIPAL,
         }),
-        (Some(_), None) => Err(SidecarError::HalfCredential {
-            missing: "spark.mezz.secret.file",
-            variable: FILE,
-        }),
+        (Some(_), None) => {
+            Err(SidecarError::HalfCredential { missing: "spark.mezz.secret.file", variable: FILE })
+        }
     }
 }
 
@@ -495,6 +494,35 @@ mod tests {
         assert_eq!(said, "");
     }
 
+    #[test]
+    fn settings_win_over_variables_in_who_an_application_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str, secret: &str| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, secret).unwrap();
+            path.display().to_string()
+        };
+        let (set, variable) = (file("set", "hush\n"), file("variable", "other\n"));
+        let of = |more: &str, variables: &[(&str, &str)]| {
+            let read = FromDriver::parse(format!("{REGISTER}{more}}}").as_bytes()).unwrap();
+            let FromDriver::Register(register) = read else { panic!("{read:?}") };
+            let found = |name: &str| variables.iter().find(|(n, _)| *n == name);
+            credential(&register, |name| found(name).map(|(_, value)| (*value).to_owned()))
+        };
+        let settings = format!(r#","principal":"p","secret_file":"{set}""#);
+        let variables = [("MEZZ_PRINCIPAL", "q"), ("MEZZ_SECRET_FILE", variable.as_str())];
+        let known = |principal, secret| Some(Credential::new(principal, secret).unwrap());
+        assert_eq!(of("", &[]).unwrap(), None);
+        assert_eq!(of(&settings, &variables).unwrap(), known("p", "hush"));
+        assert_eq!(of("", &variables).unwrap(), known("q", "other"));
+        assert_eq!(of(r#","principal":"p""#, &variables).unwrap(), known("p", "other"));
+        let half = of("", &variables[1..]).unwrap_err().to_string();
+        assert!(half.contains("spark.mezz.principal is not set, nor MEZZ_PRINCIPAL"), "{half}");
+        let missing = [("MEZZ_PRINCIPAL", "q"), ("MEZZ_SECRET_FILE", "/none/there")];
+        let missing = with_causes(&of("", &missing).unwrap_err());
+        assert!(missing.contains("/none/there"), "{missing}");
+    }
+
     #[tokio::test]
     async fn tells_the_driver_what_is_wrong() {
         for (input, wanted) in [
@@ -504,6 +532,10 @@ mod tests {
             (line(r#"{"t":"hello"}"#), "`hello`"),
             (line("nonsense"), "is not understood"),
             (line(&format!("{REGISTER},\"constraints\":\"a:\"}}")), "constraint `a:`"),
+            (
+                line(&format!("{REGISTER},\"principal\":\"p\"}}")),
+                "spark.mezz.secret.file is not set",
+            ),
             (line(&format!("{REGISTER}}}").replace(":1\"", "\"")), "is no address"),
             (line(&format!("{REGISTER}}}")) + &line(r#"{"t":"dance"}"#), "`dance`"),
         ] {

@@ -155,10 +155,8 @@ fn frameworks_prove_who_they_are_as_with_mesos() -> Result<()> {
     let credentials = tree().join("tests/mesos/credentials.json");
     let credentials = credentials.to_str().context("a path of text")?;
     let registry = etcd.registry("mezz");
-    let args = [
-        ["--registry", &registry, "--leader-lease=2s"].as_slice(),
-        &["--credentials", credentials, "--authenticate-frameworks"],
-    ];
+    let election = ["--registry", &registry, "--leader-lease=2s"];
+    let args = [election.as_slice(), &["--credentials", credentials, "--authenticate-frameworks"]];
     let options = ClusterOptions { masters: 2, agents: 0, ..options(&args.concat()) };
     follows_with(Some(&etcd), "principals", options)
 }

@@ -13,7 +13,7 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum CredentialFileError {
     /// The file cannot be read.
-    #[error("cannot read the secret from {}: {source}", path.display())]
+    #[error("cannot read the secret from {}", path.display())]
     File {
         /// Which.
         path: PathBuf,

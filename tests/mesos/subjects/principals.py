@@ -41,8 +41,12 @@ def is_401(answer):
 
 def shown(leader, framework):
     """The framework as the page has it."""
-    page = client.request(leader, "/frameworks").json()
-    return next(f for f in page["frameworks"] if f["id"] == framework.id)
+
+    def found():
+        page = client.request(leader, "/frameworks").json()
+        return next((f for f in page["frameworks"] if f["id"] == framework.id), None)
+
+    return client.eventually("the page has it", found)
 
 
 def subscribe_call(**more):
@@ -114,7 +118,8 @@ def rule_6_the_principal_is_copied_into_the_framework(cluster):
     leader, _ = parts(cluster)
     for content in BOTH:
         for said in ({}, {"principal": "spark"}):
-            framework = framework_of(leader, "spark", content, **said)
+            framework = framework_of(leader, "spark", content, failover_timeout=600.0)
+            framework.info.update(said)
             framework.subscribe()
             expect(shown(leader, framework)["principal"] == "spark", said)
             # As one that comes back, with and without saying it.
