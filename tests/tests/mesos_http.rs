@@ -150,6 +150,18 @@ fn masters_send_clients_to_their_leader_as_with_mesos() -> Result<()> {
 }
 
 #[test]
+fn frameworks_prove_who_they_are_as_with_mesos() -> Result<()> {
+    let etcd = Etcd::start(&[])?;
+    let credentials = tree().join("tests/mesos/credentials.json");
+    let credentials = credentials.to_str().context("a path of text")?;
+    let registry = etcd.registry("mezz");
+    let election = ["--registry", &registry, "--leader-lease=2s"];
+    let args = [election.as_slice(), &["--credentials", credentials, "--authenticate-frameworks"]];
+    let options = ClusterOptions { masters: 2, agents: 0, ..options(&args.concat()) };
+    follows_with(Some(&etcd), "principals", options)
+}
+
+#[test]
 fn operators_and_tools_read_what_mesos_shows() -> Result<()> {
     follows("operators", options(&[]))
 }

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, codegen::Service, server::UnaryService};
 
 use super::{
+    door::Door,
     http::{is_grpc, standby_prometheus},
     pages::{answers::Answers, flags_page, standby_metrics, version_page},
     redirect::to_leader,
@@ -84,16 +85,23 @@ pub struct Front {
     identity: Arc<Identity>,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
+    door: Door,
     hold: Duration,
     /// The makers of what standbys tell.
     answers: Answers,
 }
 
 impl Front {
-    /// A standby. Nothing waits any more once `stop` is cancelled.
-    pub fn new(identity: Arc<Identity>, metrics: Arc<Metrics>, stop: CancellationToken) -> Self {
+    /// A standby. Nothing waits any more once `stop` is cancelled. It has the same door when
+    /// it leads.
+    pub fn new(
+        identity: Arc<Identity>,
+        metrics: Arc<Metrics>,
+        stop: CancellationToken,
+        door: Door,
+    ) -> Self {
         let role = Arc::new(watch::Sender::new(Role::StandsBy(None)));
-        Self { role, identity, metrics, stop, hold: HOLD, answers: Answers::quick() }
+        Self { role, identity, metrics, stop, door, hold: HOLD, answers: Answers::quick() }
     }
 
     /// From now on this router answers.
@@ -120,7 +128,10 @@ impl Front {
         })
     }
 
-    async fn answer(&self, request: Request) -> Response<Body> {
+    async fn answer(&self, mut request: Request) -> Response<Body> {
+        if let Err(refusal) = self.door.pass(&mut request) {
+            return refusal;
+        }
         let role = self.role.borrow().clone();
         match role {
             Role::Leads(router, _) => led(router, request).await,

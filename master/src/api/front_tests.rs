@@ -24,7 +24,7 @@ fn front() -> Front {
         flags: Default::default(),
     });
     let stop = CancellationToken::new();
-    Front::new(identity, Arc::new(Metrics::new().unwrap()), stop)
+    Front::new(identity, Arc::new(Metrics::new().unwrap()), stop, Door::default())
 }
 
 /// Whoever waits does so for ever: what is answered was answered without waiting.

@@ -52,7 +52,9 @@ pub use event::{ConnectionId, Event, OperatorCommand, RequestId};
 pub use frameworks::{Standing, master_info};
 pub use invariants::Violation;
 pub use state::{Counters, TaskEnds};
-pub use validate::{MAX_RECORD_BYTES, check_call, check_request, is_weight};
+pub use validate::{
+    MAX_RECORD_BYTES, check_call, check_request, claim, is_weight, other_principal,
+};
 
 use crate::{
     allocator::{AgentKey, Allocator, FrameworkKey},
