@@ -84,7 +84,7 @@ impl State {
             if let Some(news) = news
                 && was.is_some_and(|old| view::is_registered(old.rest()))
             {
-                news.push(stream::agent_removed(id));
+                news.push(&stream::agent_removed(id));
             }
         }
         self.forget_if_empty(id.as_str(), None);
@@ -112,7 +112,7 @@ impl State {
             && is
             && !was
         {
-            news.push(stream::agent_added(&record, &entry.sums));
+            news.push(&stream::agent_added(&record, &entry.sums));
         }
         entry.record = Some(record);
     }
@@ -122,8 +122,10 @@ impl State {
         let id = FrameworkId::from(record.framework.id.clone().unwrap_or_default());
         let entry = self.frameworks.entry(id).or_default();
         news::framework(entry.record.as_deref(), &record);
-        if let Some(news) = news {
-            news.extend(stream::framework(entry.record.as_deref(), &record, &entry.sums));
+        if let Some(news) = news
+            && let Some(event) = stream::framework(entry.record.as_deref(), &record, &entry.sums)
+        {
+            news.push(&event);
         }
         entry.record = Some(Arc::new(record));
     }
@@ -135,9 +137,11 @@ impl State {
             None => self.tasks.entry(task.framework.clone()).or_default(),
         };
         // After a failover all tasks come at once: a new one is looked for once.
+        let mut former = None;
         let (old, other) = match tasks.get_mut(&task.id) {
             Some(entry) if entry.is_of(&task) => {
-                entry.encoded = task.record.clone();
+                let record = task.record.clone();
+                former = Some(std::mem::replace(&mut entry.encoded, record));
                 entry.waits = task.waits;
                 (Some(std::mem::replace(&mut entry.state, state)), false)
             }
@@ -154,15 +158,16 @@ impl State {
             self.count_down(old);
         }
         news::task(old, &task);
-        if let Some(news) = news
-            && old != Some(state)
-        {
+        if let Some(news) = news {
             let aware = self
                 .frameworks
                 .get(&task.framework)
                 .and_then(|entry| entry.record.as_deref())
                 .is_some_and(|framework| stream::is_partition_aware(&framework.framework));
-            news.push(stream::task(old.is_none(), task.decode(), aware));
+            let old = old.zip(former.as_deref());
+            if let Some(event) = stream::task(old, &task, aware) {
+                news.push(&event);
+            }
         }
         let was = old.unwrap_or(v1::TaskState::TaskFinished);
         let ShownTask { framework, agent, resources, role, .. } = &task;
