@@ -26,10 +26,10 @@ impl Core {
             status_update_state: head.map(|status| status.state),
             status_update_uuid: head.and_then(|status| status.uuid.clone()),
             labels: task.info.labels.clone(),
-            discovery: task.info.discovery.clone(),
-            container: task.info.container.clone(),
+            discovery: task.info.discovery.clone().map(Box::new),
+            container: task.info.container.clone().map(Box::new),
             user: task.info.command.as_ref().and_then(|command| command.user.clone()),
-            health_check: task.info.health_check.clone(),
+            health_check: task.info.health_check.clone().map(Box::new),
             kill_policy: task.info.kill_policy,
             limits: task.info.limits.clone(),
         }
