@@ -4,6 +4,7 @@
 //! A remote peer decides how many connections, bodies and answers there are and how slowly
 //! they move; everything here is about what that may cost at most ([`limits`]).
 
+mod below;
 mod bodies;
 mod connection;
 pub mod limits;
@@ -11,6 +12,7 @@ mod listener;
 mod logging;
 mod refusal;
 
+pub use below::{is_at, with_below};
 pub use bodies::{Bodies, BodyError, Room, Settings, discard, post};
 pub use connection::Ends;
 pub use listener::serve;

@@ -10,6 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use mezz_http::with_below;
 use serde::Deserialize;
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc},
@@ -28,10 +29,11 @@ use super::{
 pub(super) fn routes(served: Arc<Served>) -> Router {
     let mut routes = Router::new().route("/", get(index)).route("/metrics", get(metrics));
     for prefix in PREFIXES {
-        routes = routes
-            .route(&format!("{prefix}/health"), get(|| async { "ok\n" }))
-            .route(&format!("{prefix}/files/download"), get(download))
-            .route(&format!("{prefix}/files/download.json"), get(download));
+        routes = with_below(routes, &format!("{prefix}/health"), get(|| async { "ok\n" }));
+        for form in ["", ".json"] {
+            let path = format!("{prefix}/files/download{form}");
+            routes = with_below(routes, &path, get(download));
+        }
     }
     routes.with_state(served)
 }

@@ -7,6 +7,7 @@ mod attach;
 mod exec;
 mod executor;
 mod executor_http;
+mod executors;
 mod files;
 mod gate;
 mod http;
@@ -31,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use self::{
     about::About,
     executor::Peer,
+    executors::Executors,
     files::Reader,
     gate::Turn,
     index::{DiskUse, Index},
@@ -50,6 +52,7 @@ const PREFIXES: [&str; 3] = ["", "/slave(1)", "/slave%281%29"];
 /// What requests are answered from.
 pub(crate) struct Served {
     pub(crate) index: Arc<Index>,
+    pub(crate) executors: Arc<Executors>,
     pub(crate) roster: Arc<Roster>,
     pub(crate) about: About,
     pub(crate) pages: Pages,

@@ -106,3 +106,20 @@ async fn answers_of_a_connection_are_bounded() {
     kept.pop();
     assert_eq!(ask("").await.status(), StatusCode::OK);
 }
+
+/// One who writes all that it has before it reads, as most do.
+#[tokio::test]
+async fn a_large_body_to_a_wrong_path_is_answered() {
+    const WHOLE: usize = 10 << 20;
+    let (mut stream, _stop, _server) = start().await;
+    let head = format!("POST /nowhere HTTP/1.1\r\nHost: m\r\nContent-Length: {WHOLE}\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let body = vec![b' '; WHOLE];
+    let begun = std::time::Instant::now();
+    let written = stream.write_all(&body).await;
+    eprintln!("written: {written:?} {:?}", begun.elapsed());
+    let mut answer = Vec::new();
+    let end = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await;
+    eprintln!("end: {end:?} {:?}", begun.elapsed());
+    assert!(answer.starts_with(b"HTTP/1.1 404"), "{}", String::from_utf8_lossy(&answer));
+}

@@ -11,6 +11,8 @@ use axum::{
     routing::get,
 };
 
+use mezz_http::with_below;
+
 use super::{
     delivery,
     pages::{
@@ -29,14 +31,15 @@ const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub fn routes(pages: Arc<Pages>) -> Router {
     let api = pages.api.clone();
     let metrics = Router::new().route("/metrics", get(metrics)).with_state(pages);
-    Router::new()
-        .route("/", get(index))
-        .route("/health", get(health))
-        .route("/master/health", get(health))
-        .route("/version", get(version))
-        .route("/master/version", get(version))
-        .with_state(api)
-        .merge(metrics)
+    let mut router = Router::new().route("/", get(index));
+    for prefix in ["", "/master"] {
+        router = with_below(router, &format!("{prefix}/health"), get(health));
+        // Nothing is below it, for it is no page but a process of its own.
+        for path in ["/version", "/version/"] {
+            router = router.route(&format!("{prefix}{path}"), get(version));
+        }
+    }
+    router.with_state(api).merge(metrics)
 }
 
 async fn index(State(api): State<Arc<Api>>) -> String {

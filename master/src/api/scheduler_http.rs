@@ -16,7 +16,7 @@ use axum::{
     routing::any,
 };
 use futures_util::StreamExt;
-use mezz_http::{Room, limits::INLINE_JSON_BYTES, post};
+use mezz_http::{Room, limits::INLINE_JSON_BYTES, post, with_below};
 use mezz_proto::{
     media::Format,
     v1::scheduler::{
@@ -46,10 +46,8 @@ const STREAM_ID: &str = "mesos-stream-id";
 
 /// Both paths (rule 1).
 pub fn routes(core: CoreHandle) -> Router {
-    Router::new()
-        .route("/api/v1/scheduler", any(answer))
-        .route("/master/api/v1/scheduler", any(answer))
-        .with_state(core)
+    let router = with_below(Router::new(), "/api/v1/scheduler", any(answer));
+    with_below(router, "/master/api/v1/scheduler", any(answer)).with_state(core)
 }
 
 async fn answer(State(core): State<CoreHandle>, request: Request) -> Response {
