@@ -15,6 +15,6 @@ mod refusal;
 pub use below::{is_at, with_below};
 pub use bodies::{Bodies, BodyError, Room, Settings, discard, post};
 pub use connection::Ends;
-pub use listener::serve;
+pub use listener::{is_grpc, serve};
 pub use logging::set_logging_level;
 pub use refusal::Refusal;

@@ -5,12 +5,12 @@ use std::{io, sync::Arc};
 use axum::{
     Router,
     body::{Body, Bytes},
-    extract::{Query, State},
+    extract::{Query, Request, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
 };
-use mezz_http::with_below;
+use mezz_http::{is_grpc, with_below};
 use serde::Deserialize;
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc},
@@ -55,6 +55,18 @@ async fn index(State(served): State<Arc<Served>>) -> String {
         env!("CARGO_PKG_VERSION"),
         served.about.address,
     )
+}
+
+/// What no route takes: gRPC clients want a status, others a page.
+pub(super) async fn not_found(request: Request) -> Response {
+    if is_grpc(request.headers()) {
+        let text = format!(
+            "no service at {}; this is a Mezz agent: mezz.v1.Executor, Agent",
+            request.uri().path()
+        );
+        return tonic::Status::unimplemented(text).into_http::<Body>().into_response();
+    }
+    (StatusCode::NOT_FOUND, "no such page; see /\n").into_response()
 }
 
 async fn metrics(State(served): State<Arc<Served>>) -> impl IntoResponse {

@@ -92,7 +92,8 @@ pub(crate) async fn serve(listener: TcpListener, served: Arc<Served>) {
         .merge(executor_http::routes(Arc::clone(&served), connections))
         .merge(pages::routes(Arc::clone(&served)))
         .merge(operator::routes(Arc::clone(&served)))
-        .merge(http::routes(served));
+        .merge(http::routes(served))
+        .fallback(http::not_found);
     let serving = mezz_http::serve(routes, listener, CONNECTIONS, stop.clone().cancelled_owned());
     let too_long = async {
         stop.cancelled().await;

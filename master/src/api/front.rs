@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{Router, body::Body, extract::Request, http::Response, response::IntoResponse};
-use mezz_http::is_at;
+use mezz_http::{is_at, is_grpc};
 use mezz_proto::{
     LEADER_KEY, TRIED_KEY,
     codec::LeanCodec,
@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, codegen::Service, server::UnaryService};
 
 use super::{
-    http::{is_grpc, standby_prometheus},
+    http::standby_prometheus,
     pages::{answers::Answers, flags_page, standby_metrics, version_page},
     redirect::to_leader,
     server::Identity,

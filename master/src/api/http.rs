@@ -10,8 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-
-use mezz_http::with_below;
+use mezz_http::{is_grpc, with_below};
 
 use super::{
     delivery,
@@ -119,12 +118,4 @@ pub async fn not_found(headers: HeaderMap, request: Request) -> Response {
         .into_response();
     }
     (StatusCode::NOT_FOUND, "no such page; see /\n").into_response()
-}
-
-/// Whether a gRPC client asks.
-pub fn is_grpc(headers: &HeaderMap) -> bool {
-    headers
-        .get(header::CONTENT_TYPE)
-        .map(HeaderValue::as_bytes)
-        .is_some_and(|t| t.starts_with(b"application/grpc"))
 }
