@@ -220,7 +220,9 @@ where
     }
 }
 
-fn is_grpc(headers: &HeaderMap) -> bool {
+/// Whether a gRPC client asks.
+#[must_use]
+pub fn is_grpc(headers: &HeaderMap) -> bool {
     let content = headers.get(header::CONTENT_TYPE);
     content.is_some_and(|content| content.as_bytes().starts_with(b"application/grpc"))
 }

@@ -144,3 +144,18 @@ async fn answers_of_a_connection_are_bounded() {
     kept.pop();
     assert_eq!(ask("").await.status(), StatusCode::OK);
 }
+
+/// Nothing of it is read, and who writes all that it has before it reads sees the answer.
+#[tokio::test]
+async fn a_large_body_to_a_wrong_path_is_answered() {
+    const WHOLE: usize = 10 << 20;
+    let (mut stream, _stop, _server) = start().await;
+    let head = format!("POST /nowhere HTTP/1.1\r\nHost: m\r\nContent-Length: {WHOLE}\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // It may be closed before it is written.
+    let _ = stream.write_all(&vec![b' '; WHOLE]).await;
+    let mut answer = Vec::new();
+    let read = stream.read_to_end(&mut answer);
+    let _ = tokio::time::timeout(PATIENCE, read).await.expect("it is closed");
+    assert!(answer.starts_with(b"HTTP/1.1 404"), "{}", String::from_utf8_lossy(&answer));
+}

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{Router, body::Body, extract::Request, http::Response, response::IntoResponse};
+use mezz_http::{is_at, is_grpc};
 use mezz_proto::{
     LEADER_KEY, TRIED_KEY,
     codec::LeanCodec,
@@ -18,7 +19,7 @@ use tonic::{Status, codegen::Service, server::UnaryService};
 
 use super::{
     door::Door,
-    http::{is_grpc, standby_prometheus},
+    http::standby_prometheus,
     pages::{answers::Answers, flags_page, standby_metrics, version_page},
     redirect::to_leader,
     server::Identity,
@@ -139,10 +140,9 @@ impl Front {
                 self.grpc(leader, request).await
             }
             Role::StandsBy(_)
-                if matches!(
-                    request.uri().path(),
-                    "/metrics/snapshot" | "/metrics/snapshot.json"
-                ) =>
+                if ["/metrics/snapshot", "/metrics/snapshot.json"]
+                    .into_iter()
+                    .any(|page| is_at(request.uri().path(), page)) =>
             {
                 let (metrics, identity) = (self.metrics.clone(), self.identity.clone());
                 standby_metrics(&self.answers, metrics, identity, request.uri()).await
@@ -199,11 +199,14 @@ impl Front {
 
     fn page(&self, leader: Option<&str>, request: &Request) -> Response<Body> {
         let known = leader.unwrap_or("not known");
-        match request.uri().path() {
-            "/health" | "/master/health" => format!("standby; the leader is {known}\n").into_response(),
-            "/version" | "/master/version" => version_page(&self.identity, request.uri()),
-            "/flags" | "/master/flags" => flags_page(&self.identity, request.uri()),
-            "/" => format!(
+        let path = request.uri().path();
+        match path.strip_prefix("/master").unwrap_or(path) {
+            page if is_at(page, "/health") => {
+                format!("standby; the leader is {known}\n").into_response()
+            }
+            "/version" | "/version/" => version_page(&self.identity, request.uri()),
+            page if is_at(page, "/flags") => flags_page(&self.identity, request.uri()),
+            _ if path == "/" => format!(
                 "Mezz master {} at {}, a standby; the leader is {known}\n\n\
                  Here are /health, /version, /flags, /metrics and /metrics/snapshot; all else is the leader's.\n",
                 self.identity.version, self.identity.address,
