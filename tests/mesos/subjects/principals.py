@@ -182,6 +182,24 @@ def rule_5_calls_for_the_framework_of_another_are_refused(cluster):
         framework.teardown()
 
 
+def rule_5_a_framework_over_grpc_is_who_it_has_proved_to_be(cluster):
+    from steps import step
+
+    secret = os.path.join(step("folder"), "secret")
+    with open(secret, "w") as file:
+        file.write(SECRETS["spark"] + "\n")
+    leader, _ = parts(cluster)
+    framework = Framework(leader)
+    framework.id = step("run_native", "--principal=spark", f"--secret-file={secret}")
+    expect(shown(leader, framework)["principal"] == "spark", framework.id)
+    answer = framework.post("REVIVE", proof("ads"))
+    expect((answer.status, answer.text) == (400, OTHERS.format("ads", "spark")), answer)
+    answer = framework.post("REVIVE", proof("spark"))
+    expect(answer.text == "Framework is not connected via HTTP", answer)
+    teardown = {"type": "TEARDOWN", "teardown": {"framework_id": {"value": framework.id}}}
+    expect(client.operator(leader).call(teardown).status == 200, framework.id)
+
+
 def rule_14_nobody_takes_over_the_framework_of_another(cluster):
     leader, _ = parts(cluster)
     framework = framework_of(leader, "spark", failover_timeout=600.0)
