@@ -89,6 +89,27 @@ def rule_2_a_wrong_credential_is_401(cluster):
         framework.teardown()
 
 
+def rule_2_no_other_path_is_a_way_in(cluster):
+    leader, _ = parts(cluster)
+    framework = framework_of(leader, "spark")
+    framework.subscribe()
+    call = {"type": "REVIVE", "framework_id": {"value": framework.id}}
+    api = client.scheduler(leader, headers={"Mesos-Stream-Id": framework.stream.id})
+    for path in (
+        "/api/v1/scheduler/",
+        "//api/v1/scheduler",
+        "/api/v1//scheduler",
+        "/api/v1/%73cheduler",
+        "/api/v1/x/../scheduler",
+        "/API/v1/scheduler",
+    ):
+        api.path = path
+        expect(api.call(call).status not in (200, 202), path)
+    api.path = PATHS[0] + "?x=1"
+    is_401(api.call(call))
+    framework.teardown()
+
+
 def rule_2_the_credential_is_looked_at_first_of_all(cluster):
     """Before 307, 405, 415 and 400; with a right one these come in their order."""
     leader, standbys = parts(cluster)
