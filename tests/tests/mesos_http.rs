@@ -12,7 +12,8 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use mezz_tests::{
-    Cluster, ClusterOptions, Etcd, QUICK_LOSS, eventually, processes_of, run_mesos_client,
+    Cluster, ClusterOptions, Etcd, QUICK_LOSS, asking_frameworks, eventually, processes_of,
+    run_mesos_client,
 };
 
 /// What a subject takes in the worst case on a machine that does much else.
@@ -152,12 +153,10 @@ fn masters_send_clients_to_their_leader_as_with_mesos() -> Result<()> {
 #[test]
 fn frameworks_prove_who_they_are_as_with_mesos() -> Result<()> {
     let etcd = Etcd::start(&[])?;
-    let credentials = tree().join("tests/mesos/credentials.json");
-    let credentials = credentials.to_str().context("a path of text")?;
     let registry = etcd.registry("mezz");
     let election = ["--registry", &registry, "--leader-lease=2s"];
-    let args = [election.as_slice(), &["--credentials", credentials, "--authenticate-frameworks"]];
-    let options = ClusterOptions { masters: 2, agents: 0, ..options(&args.concat()) };
+    let mut options = ClusterOptions { masters: 2, agents: 0, ..options(&election) };
+    options.master_args.extend(asking_frameworks());
     follows_with(Some(&etcd), "principals", options)
 }
 

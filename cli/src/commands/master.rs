@@ -25,7 +25,8 @@ use crate::{
 /// Run a master.
 ///
 /// Agents and frameworks connect to it, and whoever can connect can run programs
-/// on the cluster: listen only where you trust the network.
+/// on the cluster, or end them: listen only where you trust the network. Frameworks
+/// can be asked who they are.
 #[derive(Debug, Args)]
 pub struct MasterArgs {
     /// Address to listen on; port 0 is any free one

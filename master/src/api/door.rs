@@ -11,6 +11,7 @@ use axum::{
 };
 use mezz_http::{Refusal, is_at};
 use tonic::Status;
+use tracing::debug;
 
 use super::{scheduler, scheduler_http};
 use crate::{
@@ -56,19 +57,18 @@ impl Door {
             return Ok(());
         }
         let shown = request.headers().get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
-        match known.identify(shown) {
-            Some(principal) => {
-                request.extensions_mut().insert(Proved(principal));
-                Ok(())
-            }
-            None if grpc => Err(Status::unauthenticated(PROVE).into_http()),
-            None => {
-                let refusal = Refusal::new(StatusCode::UNAUTHORIZED, "401 Unauthorized.");
-                let mut response = refusal.into_response();
-                response.headers_mut().insert(header::WWW_AUTHENTICATE, CHALLENGE);
-                Err(response)
-            }
+        if let Some(principal) = known.identify(shown) {
+            request.extensions_mut().insert(Proved(principal));
+            return Ok(());
         }
+        debug!(path, shown = shown.is_some(), "a framework did not prove who it is");
+        if grpc {
+            return Err(Status::unauthenticated(PROVE).into_http());
+        }
+        let refusal = Refusal::new(StatusCode::UNAUTHORIZED, "401 Unauthorized.");
+        let mut response = refusal.into_response();
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, CHALLENGE);
+        Err(response)
     }
 }
 

@@ -89,6 +89,27 @@ def rule_2_a_wrong_credential_is_401(cluster):
         framework.teardown()
 
 
+def rule_2_no_other_path_is_a_way_in(cluster):
+    leader, _ = parts(cluster)
+    framework = framework_of(leader, "spark")
+    framework.subscribe()
+    call = {"type": "REVIVE", "framework_id": {"value": framework.id}}
+    api = client.scheduler(leader, headers={"Mesos-Stream-Id": framework.stream.id})
+    for path in (
+        "/api/v1/scheduler/",
+        "//api/v1/scheduler",
+        "/api/v1//scheduler",
+        "/api/v1/%73cheduler",
+        "/api/v1/x/../scheduler",
+        "/API/v1/scheduler",
+    ):
+        api.path = path
+        expect(api.call(call).status not in (200, 202), path)
+    api.path = PATHS[0] + "?x=1"
+    is_401(api.call(call))
+    framework.teardown()
+
+
 def rule_2_the_credential_is_looked_at_first_of_all(cluster):
     """Before 307, 405, 415 and 400; with a right one these come in their order."""
     leader, standbys = parts(cluster)
@@ -180,6 +201,24 @@ def rule_5_calls_for_the_framework_of_another_are_refused(cluster):
         expect((answer.status, answer.text) == (400, OTHERS.format("ads", "spark")), answer)
         framework.subscribe()
         framework.teardown()
+
+
+def rule_5_a_framework_over_grpc_is_who_it_has_proved_to_be(cluster):
+    from steps import step
+
+    secret = os.path.join(step("folder"), "secret")
+    with open(secret, "w") as file:
+        file.write(SECRETS["spark"] + "\n")
+    leader, _ = parts(cluster)
+    framework = Framework(leader)
+    framework.id = step("run_native", "--principal=spark", f"--secret-file={secret}")
+    expect(shown(leader, framework)["principal"] == "spark", framework.id)
+    answer = framework.post("REVIVE", proof("ads"))
+    expect((answer.status, answer.text) == (400, OTHERS.format("ads", "spark")), answer)
+    answer = framework.post("REVIVE", proof("spark"))
+    expect(answer.text == "Framework is not connected via HTTP", answer)
+    teardown = {"type": "TEARDOWN", "teardown": {"framework_id": {"value": framework.id}}}
+    expect(client.operator(leader).call(teardown).status == 200, framework.id)
 
 
 def rule_14_nobody_takes_over_the_framework_of_another(cluster):
