@@ -8,6 +8,7 @@ mod client;
 mod clock;
 mod commands;
 mod config;
+mod credentials;
 mod ids;
 mod logging;
 mod output;

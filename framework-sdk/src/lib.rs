@@ -23,4 +23,7 @@ pub mod scheduler;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-pub use mezz_proto::{resources, v1};
+pub use mezz_proto::{
+    credential::{Credential, CredentialError},
+    resources, v1,
+};

@@ -2,13 +2,15 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use mezz_master::{
-    options::{CoreOptions, MasterOptions, RegistryOptions},
+    credentials::Credentials,
+    options::{Authentication, CoreOptions, MasterOptions, RegistryOptions},
     serve,
 };
 use mezz_sdk::{
+    Credential,
     build::FrameworkBuilder,
     scheduler::{self, Event, Events, SchedulerOptions},
     v1,
@@ -17,12 +19,25 @@ use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 async fn start(address: SocketAddr) -> (SocketAddr, CancellationToken, JoinHandle<()>) {
+    start_with(address, None).await
+}
+
+/// A master that takes frameworks only that prove to be one of these.
+async fn start_with(
+    address: SocketAddr,
+    credentials: Option<&str>,
+) -> (SocketAddr, CancellationToken, JoinHandle<()>) {
+    let authentication = credentials.map(|text| Authentication {
+        credentials: Arc::new(Credentials::parse(text).unwrap()),
+        file: None,
+    });
     let listener = TcpListener::bind(address).await.unwrap();
     let address = listener.local_addr().unwrap();
     let options = MasterOptions {
         advertise: None,
         cluster: None,
         registry: RegistryOptions::Memory,
+        authentication,
         core: CoreOptions::default(),
     };
     let stop = CancellationToken::new();
@@ -80,4 +95,46 @@ async fn what_the_master_refuses_is_told() {
         Some(Event::Error(message)) => assert!(message.contains("no/../good"), "{message}"),
         other => panic!("{other:?}"),
     }
+}
+
+fn framework_named(name: &str) -> FrameworkBuilder {
+    FrameworkBuilder::new(name).failover_timeout(Duration::from_secs(60))
+}
+
+#[tokio::test]
+async fn a_framework_proves_who_it_is() {
+    let known = "spark hush\nads other";
+    let (address, _stop, _running) = start_with("127.0.0.1:0".parse().unwrap(), Some(known)).await;
+    let connect = |credential: Option<(&str, &str)>, framework: v1::FrameworkInfo| {
+        let mut options = SchedulerOptions::new([address.to_string()], framework);
+        options.credential = credential.map(|(who, with)| Credential::new(who, with).unwrap());
+        scheduler::connect(options).unwrap()
+    };
+    let refused = async |credential, framework| {
+        let (_scheduler, mut events) = connect(credential, framework);
+        match timeout(Duration::from_secs(30), events.next()).await.expect("in time") {
+            Some(Event::Error(message)) => {
+                assert_eq!(events.next().await, None, "the driver has ended");
+                message
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    let framework = || framework_named("f");
+    for wrong in [None, Some(("spark", "wrong")), Some(("spark", "other")), Some(("me", "hush"))] {
+        let message = refused(wrong, framework().build()).await;
+        assert!(message.contains("prove who they are"), "{message}");
+        assert!(!message.contains("hush"), "{message}");
+    }
+    let (spark, ads) = (Some(("spark", "hush")), Some(("ads", "other")));
+    let message = refused(spark, framework().principal("ads").build()).await;
+    assert!(message.contains("Authenticated principal 'spark' does not match"), "{message}");
+
+    let (scheduler, mut events) = connect(spark, framework().build());
+    let id = subscribed(&mut events).await;
+    // An update says who it is as well, though the program does not.
+    scheduler.update_framework(framework_named("g").build(), &[], None).await.unwrap();
+    let message = refused(ads, framework().id(id).build()).await;
+    assert_eq!(message, "Changing framework's principal is not allowed.");
+    timeout(Duration::from_secs(30), scheduler.teardown()).await.expect("in time").unwrap();
 }

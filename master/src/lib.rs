@@ -4,6 +4,7 @@
 pub mod allocator;
 mod api;
 pub mod core;
+pub mod credentials;
 pub mod election;
 pub mod etcd;
 pub mod options;

@@ -1,8 +1,8 @@
 //! Settings of a master, with their defaults.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use crate::allocator::AllocatorOptions;
+use crate::{allocator::AllocatorOptions, credentials::Credentials};
 
 pub use crate::etcd::{EtcdOptions, Password, TlsFiles};
 
@@ -33,6 +33,15 @@ impl RemovalRate {
     }
 }
 
+/// How frameworks prove who they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Authentication {
+    /// Who may be a framework.
+    pub credentials: Arc<Credentials>,
+    /// Where they were read, for people.
+    pub file: Option<PathBuf>,
+}
+
 /// Settings of a master.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MasterOptions {
@@ -42,6 +51,9 @@ pub struct MasterOptions {
     pub cluster: Option<String>,
     /// Where the registry is kept.
     pub registry: RegistryOptions,
+    /// Frameworks have to prove who they are, over HTTP and gRPC; nobody is asked when absent
+    /// (Mesos' `--authenticate_http_frameworks`: off).
+    pub authentication: Option<Authentication>,
     /// What the core needs.
     pub core: CoreOptions,
 }

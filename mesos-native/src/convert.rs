@@ -1,6 +1,7 @@
 //! What the old API means in the v1 API, where it takes more than the same bytes. Pure.
 
-use mezz_sdk::v1;
+use mezz_sdk::{Credential, v1};
+use tracing::warn;
 
 use crate::error::Error;
 
@@ -38,6 +39,13 @@ pub(crate) fn complete(
         framework.principal = credential.map(|c| c.principal.clone());
     }
     Ok(())
+}
+
+/// What proves the principal to a master that asks; one without a secret proves nothing. One
+/// that no header can hold is not sent: a master that does not ask takes the framework.
+pub(crate) fn proof(credential: v1::Credential) -> Option<Credential> {
+    let known = Credential::new(credential.principal, credential.secret?);
+    known.inspect_err(|error| warn!("the framework's credential is not used: {error}")).ok()
 }
 
 /// An update of a framework: what the driver filled in at its start stays, unless the program
@@ -205,5 +213,19 @@ mod tests {
         let status =
             v1::TaskStatus { agent_id: Some(v1::AgentId::default()), ..Default::default() };
         assert_eq!(asked_for(status).1, None);
+    }
+
+    #[test]
+    fn a_credential_proves_its_principal() {
+        let of = |principal: &str, secret: Option<&str>| {
+            let secret = secret.map(str::to_owned);
+            proof(v1::Credential { principal: principal.to_owned(), secret })
+        };
+        assert_eq!(of("p", Some("s")), Some(Credential::new("p", "s").unwrap()));
+        for (principal, secret) in
+            [("p", None), ("p", Some("")), ("", Some("s")), ("a:b", Some("s"))]
+        {
+            assert_eq!(of(principal, secret), None, "{principal}");
+        }
     }
 }

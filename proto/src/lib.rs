@@ -5,6 +5,7 @@
 
 pub mod attributes;
 pub mod codec;
+pub mod credential;
 pub mod error;
 pub mod ids;
 pub mod json;

@@ -75,22 +75,22 @@ pub const MESOS: [(&str, Here); 52] = [
     ("spark.mesos.mesosExecutor.cores", Use("spark.mezz.executor.cores")),
     ("spark.mesos.network.labels", Nothing("networks are Docker's, and have none")),
     ("spark.mesos.network.name", Use("spark.mezz.executor.docker.network")),
-    ("spark.mesos.principal", Nothing("frameworks do not authenticate yet")),
-    ("spark.mesos.principal.file", Nothing("frameworks do not authenticate yet")),
+    ("spark.mesos.principal", Use("spark.mezz.principal")),
+    ("spark.mesos.principal.file", Use("spark.mezz.principal")),
     ("spark.mesos.proxy.baseURL", Nothing("the dispatcher has no pages to be shown by a proxy")),
     ("spark.mesos.rejectOfferDuration", Nothing("decided by the framework")),
     ("spark.mesos.rejectOfferDurationForReachedMaxCores", Nothing("decided by the framework")),
     ("spark.mesos.rejectOfferDurationForUnmetConstraints", Nothing("decided by the framework")),
     ("spark.mesos.retainedDrivers", Use("mezz spark dispatcher --max-ended")),
     ("spark.mesos.role", Use("spark.mezz.role")),
-    ("spark.mesos.secret", Nothing("frameworks do not authenticate yet")),
-    ("spark.mesos.secret.file", Nothing("frameworks do not authenticate yet")),
+    ("spark.mesos.secret", Use("spark.mezz.secret.file")),
+    ("spark.mesos.secret.file", Use("spark.mezz.secret.file")),
     ("spark.mesos.task.labels", Use("spark.mezz.executor.labels")),
     ("spark.mesos.uris", Use("spark.mezz.uris")),
 ];
 
 /// Every setting of ours. A name that ends with a dot stands for all that begin with it.
-pub const OURS: [&str; 41] = [
+pub const OURS: [&str; 43] = [
     "spark.mezz.bin",
     "spark.mezz.classDataSharing",
     "spark.mezz.coarse",
@@ -127,7 +127,9 @@ pub const OURS: [&str; 41] = [
     "spark.mezz.failoverTimeout",
     "spark.mezz.fetcherCache.enable",
     "spark.mezz.placement",
+    "spark.mezz.principal",
     "spark.mezz.role",
+    "spark.mezz.secret.file",
     "spark.mezz.shuffle.service.cores",
     "spark.mezz.shuffle.service.enabled",
     "spark.mezz.shuffle.service.memory",

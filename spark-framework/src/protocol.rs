@@ -225,6 +225,10 @@ pub struct Register {
     pub fine: Option<FineSettings>,
     /// The role to take offers for; `*` when absent.
     pub role: Option<String>,
+    /// Whom to be for masters that ask; see [`credential`](crate::sidecar).
+    pub principal: Option<String>,
+    /// File whose first line is that principal's secret.
+    pub secret_file: Option<String>,
     /// Where executors go.
     #[serde(default)]
     pub placement: PlacementName,

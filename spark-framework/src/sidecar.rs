@@ -7,12 +7,19 @@
 
 use std::{
     io::{self, BufRead, BufReader, Write},
+    path::Path,
     thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use mezz_proto::{time::Time, v1};
-use mezz_sdk::scheduler::{self, Closed, OptionsError, Scheduler, SchedulerOptions};
+use mezz_sdk::{
+    Credential,
+    scheduler::{
+        self, Closed, CredentialFileError, OptionsError, Scheduler, SchedulerOptions,
+        credential_from_file,
+    },
+};
 use thiserror::Error;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -26,7 +33,7 @@ use tracing::{info, warn};
 use crate::{
     last_words::LastWords,
     migration,
-    protocol::{FromDriver, ProtocolError, ToDriver, read_message},
+    protocol::{FromDriver, ProtocolError, Register, ToDriver, read_message},
     session::{Input, Output, RegisterError, Session, kill_policy},
 };
 
@@ -61,6 +68,19 @@ pub enum SidecarError {
     /// A setting makes no sense.
     #[error(transparent)]
     Register(#[from] RegisterError),
+    /// There is only one of two.
+    #[error(
+        "{missing} is not set, nor {variable}: a principal and the file with its secret go together"
+    )]
+    HalfCredential {
+        /// The setting.
+        missing: &'static str,
+        /// The variable that does as well.
+        variable: &'static str,
+    },
+    /// The secret cannot be read, or cannot be one.
+    #[error("spark.mezz.principal, spark.mezz.secret.file")]
+    Credential(#[from] CredentialFileError),
     /// The master URL makes no sense.
     #[error("the master URL")]
     Options(#[from] OptionsError),
@@ -88,6 +108,33 @@ pub enum SidecarError {
 pub async fn run_sidecar() -> Result<(), SidecarError> {
     let stop = termination()?;
     serve(BufReader::new(io::stdin()), io::stdout(), stop).await
+}
+
+/// What proves to masters who the application is: the driver's settings, else variables of its
+/// process, which is ours.
+fn credential(
+    register: &Register,
+    variable: impl Fn(&str) -> Option<String>,
+) -> Result<Option<Credential>, SidecarError> {
+    const PRINCIPAL: &str = "MEZZ_PRINCIPAL";
+    const FILE: &str = "MEZZ_SECRET_FILE";
+    let given = |setting: &Option<String>, name| {
+        let given = setting.clone().or_else(|| variable(name));
+        given.filter(|text| !text.is_empty())
+    };
+    match (given(&register.principal, PRINCIPAL), given(&register.secret_file, FILE)) {
+        (None, None) => Ok(None),
+        (Some(principal), Some(file)) => {
+            Ok(Some(credential_from_file(&principal, Path::new(&file))?))
+        }
+        (None, Some(_)) => Err(SidecarError::HalfCredential {
+            missing: "spark.mezz.principal",
+            variable: PRINCIPAL,
+        }),
+        (Some(_), None) => {
+            Err(SidecarError::HalfCredential { missing: "spark.mezz.secret.file", variable: FILE })
+        }
+    }
 }
 
 /// This program's path, which agents that are installed alike have, too.
@@ -155,10 +202,12 @@ async fn converse(
     for message in migration::warnings(&register.settings) {
         outgoing.send(&ToDriver::Warning { message }).await?;
     }
+    let credential = credential(&register, |name| std::env::var(name).ok())?;
     let mut session = Session::new(*register, &own_path()?)?;
     let framework = session.framework();
     let roles = framework.roles.clone();
     let mut options = SchedulerOptions::new(session.masters(), framework);
+    options.credential = credential;
     if !session.wants_offers() {
         options.suppressed_roles.clone_from(&roles);
     }
@@ -445,6 +494,35 @@ mod tests {
         assert_eq!(said, "");
     }
 
+    #[test]
+    fn settings_win_over_variables_in_who_an_application_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str, secret: &str| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, secret).unwrap();
+            path.display().to_string()
+        };
+        let (set, variable) = (file("set", "hush\n"), file("variable", "other\n"));
+        let of = |more: &str, variables: &[(&str, &str)]| {
+            let read = FromDriver::parse(format!("{REGISTER}{more}}}").as_bytes()).unwrap();
+            let FromDriver::Register(register) = read else { panic!("{read:?}") };
+            let found = |name: &str| variables.iter().find(|(n, _)| *n == name);
+            credential(&register, |name| found(name).map(|(_, value)| (*value).to_owned()))
+        };
+        let settings = format!(r#","principal":"p","secret_file":"{set}""#);
+        let variables = [("MEZZ_PRINCIPAL", "q"), ("MEZZ_SECRET_FILE", variable.as_str())];
+        let known = |principal, secret| Some(Credential::new(principal, secret).unwrap());
+        assert_eq!(of("", &[]).unwrap(), None);
+        assert_eq!(of(&settings, &variables).unwrap(), known("p", "hush"));
+        assert_eq!(of("", &variables).unwrap(), known("q", "other"));
+        assert_eq!(of(r#","principal":"p""#, &variables).unwrap(), known("p", "other"));
+        let half = of("", &variables[1..]).unwrap_err().to_string();
+        assert!(half.contains("spark.mezz.principal is not set, nor MEZZ_PRINCIPAL"), "{half}");
+        let missing = [("MEZZ_PRINCIPAL", "q"), ("MEZZ_SECRET_FILE", "/none/there")];
+        let missing = with_causes(&of("", &missing).unwrap_err());
+        assert!(missing.contains("/none/there"), "{missing}");
+    }
+
     #[tokio::test]
     async fn tells_the_driver_what_is_wrong() {
         for (input, wanted) in [
@@ -454,6 +532,10 @@ mod tests {
             (line(r#"{"t":"hello"}"#), "`hello`"),
             (line("nonsense"), "is not understood"),
             (line(&format!("{REGISTER},\"constraints\":\"a:\"}}")), "constraint `a:`"),
+            (
+                line(&format!("{REGISTER},\"principal\":\"p\"}}")),
+                "spark.mezz.secret.file is not set",
+            ),
             (line(&format!("{REGISTER}}}").replace(":1\"", "\"")), "is no address"),
             (line(&format!("{REGISTER}}}")) + &line(r#"{"t":"dance"}"#), "`dance`"),
         ] {

@@ -69,6 +69,7 @@ impl Dispatcher {
         let address = listener.local_addr().unwrap();
         let options = DispatcherOptions {
             name: "d".into(),
+            credential: None,
             user: "ann".into(),
             files: folder.join("files"),
             max_file_bytes: 100_000,

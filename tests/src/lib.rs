@@ -20,7 +20,7 @@ pub use docker::{Containers, DockerNetwork, Registry, docker, volumes_of_this_ma
 pub use etcd::Etcd;
 pub use folder::{COMPOSE_PROJECT, Folder};
 pub use ledger::{Account, Ledger, LedgerOptions};
-pub use mesos::run_mesos_client;
+pub use mesos::{asking_frameworks, run_mesos_client};
 pub use network::Network;
 pub use process::{Finished, Process, clean_command, example_program, mezz_program};
 pub use serve::FileServer;

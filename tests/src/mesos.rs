@@ -19,6 +19,12 @@ fn scripts() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("mesos")
 }
 
+/// Arguments of masters that ask frameworks who they are: those of `tests/mesos/credentials.json`.
+pub fn asking_frameworks() -> [String; 3] {
+    let file = scripts().join("credentials.json").display().to_string();
+    ["--credentials".to_owned(), file, "--authenticate-frameworks".to_owned()]
+}
+
 /// Runs a script against the cluster, and does the steps that it asks for. `etcd` is for
 /// scripts that stop that, too.
 ///
@@ -135,8 +141,10 @@ fn step(
             return Ok(json!(cluster.wait_for_end_of_agent(number(n)?)?.code));
         }
         // A framework of our own API, until it is torn down: its id.
-        ["run_native"] => {
-            others.push(cluster.spawn("native", ["run", "--name=native", "--", "sleep", "1000"])?);
+        ["run_native", ref options @ ..] => {
+            let command = ["--", "sleep", "1000"];
+            let words = [["run", "--name=native"].as_slice(), options, &command].concat();
+            others.push(cluster.spawn("native", words)?);
             return eventually(PATIENCE, "the framework is there", || {
                 let all = cluster.list("frameworks", &[])?;
                 let native = all.iter().find(|f| f["name"] == "native");

@@ -12,7 +12,8 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use mezz_tests::{
-    Cluster, ClusterOptions, Etcd, QUICK_LOSS, eventually, processes_of, run_mesos_client,
+    Cluster, ClusterOptions, Etcd, QUICK_LOSS, asking_frameworks, eventually, processes_of,
+    run_mesos_client,
 };
 
 /// What a subject takes in the worst case on a machine that does much else.
@@ -147,6 +148,16 @@ fn masters_send_clients_to_their_leader_as_with_mesos() -> Result<()> {
     let etcd = Etcd::start(&[])?;
     let args = ["--registry", &etcd.registry("mezz"), "--leader-lease=2s"];
     follows_with(Some(&etcd), "masters", ClusterOptions { masters: 3, ..options(&args) })
+}
+
+#[test]
+fn frameworks_prove_who_they_are_as_with_mesos() -> Result<()> {
+    let etcd = Etcd::start(&[])?;
+    let registry = etcd.registry("mezz");
+    let election = ["--registry", &registry, "--leader-lease=2s"];
+    let mut options = ClusterOptions { masters: 2, agents: 0, ..options(&election) };
+    options.master_args.extend(asking_frameworks());
+    follows_with(Some(&etcd), "principals", options)
 }
 
 #[test]

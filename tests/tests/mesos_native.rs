@@ -10,8 +10,8 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use mezz_tests::{
-    Cluster, ClusterOptions, PATIENCE, Process, QUICK, QUICK_LOSS, clean_command, eventually,
-    nothing_is_left, prepared,
+    Cluster, ClusterOptions, PATIENCE, Process, QUICK, QUICK_LOSS, asking_frameworks,
+    clean_command, eventually, nothing_is_left, prepared,
 };
 
 const SPARK: &str = "MEZZ_TEST_SPARK_3_HOME";
@@ -217,10 +217,11 @@ print("words", sorted(counts.collect()), flush=True)
 sc.stop()
 "#;
 
-fn unmodified_spark(conf: &[&str]) -> Result<()> {
+fn unmodified_spark(master_args: &[String], conf: &[&str]) -> Result<()> {
     let cluster = cluster(ClusterOptions {
         agents: 2,
         resources: "cpus:2;mem:1400;disk:1000;ports:[31000-31099]".to_owned(),
+        master_args: master_args.to_vec(),
         ..Default::default()
     })?;
     let home = prepared(SPARK)?;
@@ -254,10 +255,12 @@ fn unmodified_spark(conf: &[&str]) -> Result<()> {
 
 #[test]
 fn unmodified_spark_3_5_runs_coarse_grained() -> Result<()> {
-    unmodified_spark(&["spark.cores.max=3"])
+    // To a master that asks who it is.
+    let who = ["spark.mesos.principal=spark", "spark.mesos.secret=s3cret"];
+    unmodified_spark(&asking_frameworks(), &["spark.cores.max=3", who[0], who[1]])
 }
 
 #[test]
 fn unmodified_spark_3_5_runs_fine_grained() -> Result<()> {
-    unmodified_spark(&["spark.mesos.coarse=false"])
+    unmodified_spark(&[], &["spark.mesos.coarse=false"])
 }

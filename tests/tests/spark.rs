@@ -25,9 +25,9 @@ use mezz_proto::{
     v1::TaskState,
 };
 use mezz_tests::{
-    Cluster, ClusterOptions, FIRST, Mode::Coarse, PATIENCE, SECOND, SLOW, eventually, example,
-    executors, executors_run, go, nothing_is_left, prepared, sidecar, small_cluster, spark_command,
-    submit, submit_by, two_step_program,
+    Cluster, ClusterOptions, FIRST, Mode::Coarse, PATIENCE, SECOND, SLOW, asking_frameworks,
+    eventually, example, executors, executors_run, go, nothing_is_left, prepared, sidecar,
+    small_cluster, spark_command, submit, submit_by, two_step_program,
 };
 use rustix::process::Signal;
 use tonic::transport::Endpoint;
@@ -36,15 +36,19 @@ use tonic::transport::Endpoint;
 const ARCHIVE: &str = "mezz-classes.jsa";
 
 /// And an archive of classes that does not fit changes nothing, and is nowhere spoken of.
-/// Executors are spread over agents, each of which has room for both. The other tests run
-/// the newer Spark.
+/// Executors are spread over agents, each of which has room for both. The master asks who
+/// frameworks are. The other tests run the newer Spark.
 #[test]
 fn the_same_jar_serves_spark_3_5() -> Result<()> {
     let cluster = Cluster::start(ClusterOptions {
         agents: 2,
         resources: "cpus:2;mem:2800;disk:1000".to_owned(),
+        master_args: asking_frameworks().to_vec(),
         ..Default::default()
     })?;
+    let secret = cluster.folder().join("secret");
+    std::fs::write(&secret, "s3cret\n")?;
+    let secret = format!("spark.mezz.secret.file={}", secret.display());
     let (real, home) = (prepared("MEZZ_TEST_SPARK_3_HOME")?, cluster.folder().join("spark"));
     std::fs::create_dir(&home)?;
     for part in ["bin", "jars", "python"] {
@@ -55,7 +59,8 @@ fn the_same_jar_serves_spark_3_5() -> Result<()> {
     std::os::unix::fs::symlink(of_4, home.join(ARCHIVE))?;
     let mut command = spark_command(&cluster, "MEZZ_TEST_SPARK_3_HOME", &["submit"])?;
     command.env("SPARK_HOME", &home);
-    let conf = ["spark.cores.max=2", "spark.authenticate=true"];
+    let who = ["spark.mezz.principal=spark", &secret];
+    let conf = ["spark.cores.max=2", "spark.authenticate=true", who[0], who[1]];
     let mut job = submit_by(command, &cluster, &conf, &example("pi.py"), &["4"])?;
     let end = job.wait(PATIENCE * 3)?.success()?;
     let said: Vec<&str> = end.stdout.lines().collect();

@@ -1,6 +1,7 @@
 //! `mezz master`.
 
 mod etcd;
+mod frameworks;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
@@ -13,6 +14,7 @@ use mezz_proto::resources::Resources;
 use tokio_util::sync::CancellationToken;
 
 pub use self::etcd::EtcdArgs;
+use self::frameworks::{FrameworkArgs, Frameworks};
 use crate::{
     config::{Checker, Problems, Sources},
     logging::{self, LogArgs},
@@ -23,7 +25,8 @@ use crate::{
 /// Run a master.
 ///
 /// Agents and frameworks connect to it, and whoever can connect can run programs
-/// on the cluster: listen only where you trust the network.
+/// on the cluster, or end them: listen only where you trust the network. Frameworks
+/// can be asked who they are.
 #[derive(Debug, Args)]
 pub struct MasterArgs {
     /// Address to listen on; port 0 is any free one
@@ -48,6 +51,10 @@ pub struct MasterArgs {
     /// How etcd is used.
     #[command(flatten)]
     pub etcd: EtcdArgs,
+
+    /// Who may be a framework.
+    #[command(flatten)]
+    pub frameworks: FrameworkArgs,
 
     /// How often each agent is pinged
     #[arg(long, env = "MEZZ_PING_INTERVAL", value_name = "TIME", default_value = "15s")]
@@ -136,6 +143,8 @@ pub struct MasterArgs {
 pub struct Master {
     listen: Listen,
     options: MasterOptions,
+    /// Sentences for the log.
+    warnings: Vec<String>,
 }
 
 impl MasterArgs {
@@ -159,6 +168,7 @@ impl MasterArgs {
             Some(etcd) => registry = RegistryOptions::Etcd(etcd),
             None => check.set("registry", &self.registry, |t| self.registry(t), &mut registry),
         }
+        let Frameworks { authentication, warnings } = self.frameworks.check(&mut check);
         check.set("ping-interval", &self.ping_interval, units::duration, &mut core.ping_interval);
         check.set(
             "max-missed-pings",
@@ -241,7 +251,14 @@ impl MasterArgs {
         check.finish()?;
         Ok(Master {
             listen,
-            options: MasterOptions { advertise, cluster: self.cluster.clone(), registry, core },
+            options: MasterOptions {
+                advertise,
+                cluster: self.cluster.clone(),
+                registry,
+                authentication,
+                core,
+            },
+            warnings,
         })
     }
 
@@ -318,12 +335,15 @@ fn check_relations(check: &mut Checker<'_>, core: &CoreOptions) {
 /// # Errors
 /// What ended it early.
 pub async fn run(args: &MasterArgs, sources: &Sources<'_>) -> anyhow::Result<()> {
-    let Master { listen, mut options } = args.check(sources)?;
+    let Master { listen, mut options, warnings } = args.check(sources)?;
     logging::start(
         logging::filter(&args.log.log_level).map_err(anyhow::Error::msg)?,
         args.log.log_format,
     );
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "mezz master: {}", sources.effective());
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
     if let RegistryOptions::File(_) = options.registry {
         server::make_work_dir(&args.work_dir)?;
     }

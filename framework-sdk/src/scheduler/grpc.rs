@@ -5,30 +5,51 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use mezz_proto::{
     LEADER_KEY, TRIED_KEY,
+    credential::Credential,
     mezz::v1::scheduler_client::SchedulerClient,
     v1::scheduler::{Call, Event},
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Request, Status};
+use tonic::{Code, Request, Status, metadata::AsciiMetadataValue};
 
 use crate::drive::{
     CALLS_IN_FLIGHT, Connecting, Link, LinkEnd, MAX_EVENT_BYTES, Transport, endpoint, error_text,
     status_end,
 };
 
-pub(crate) struct GrpcTransport;
+/// Metadata key of the framework's proof of who it is: HTTP's own header.
+const PROOF_KEY: &str = "authorization";
+
+pub(crate) struct GrpcTransport {
+    proof: Option<AsciiMetadataValue>,
+}
+
+impl GrpcTransport {
+    pub fn new(credential: Option<&Credential>) -> Self {
+        // Base64 is always a value.
+        let proof = credential.and_then(|known| known.header().parse().ok());
+        Self {
+            proof: proof.map(|mut proof: AsciiMetadataValue| {
+                proof.set_sensitive(true);
+                proof
+            }),
+        }
+    }
+}
 
 impl Transport<Call, Event> for GrpcTransport {
     fn connect(&self, target: &str, tried: Option<&str>, first: Call) -> Connecting<Call, Event> {
         let (address, tried) = (target.to_owned(), tried.map(str::to_owned));
-        Box::pin(async move { open(address, tried, first).await })
+        let proof = self.proof.clone();
+        Box::pin(async move { open(address, tried, proof, first).await })
     }
 }
 
 async fn open(
     address: String,
     tried: Option<String>,
+    proof: Option<AsciiMetadataValue>,
     first: Call,
 ) -> Result<Link<Call, Event>, LinkEnd> {
     let unreachable =
@@ -41,6 +62,9 @@ async fn open(
     let mut request = Request::new(ReceiverStream::new(receiver));
     if let Some(Ok(tried)) = tried.as_deref().map(str::parse) {
         request.metadata_mut().insert(TRIED_KEY, tried);
+    }
+    if let Some(proof) = proof {
+        request.metadata_mut().insert(PROOF_KEY, proof);
     }
     let asked = Instant::now();
     let response = client.subscribe(request).await;

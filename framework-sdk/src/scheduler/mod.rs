@@ -32,6 +32,7 @@
 
 mod calls;
 mod command;
+mod credential;
 mod driver;
 mod grpc;
 mod handle;
@@ -40,6 +41,7 @@ mod tasks;
 #[cfg(test)]
 mod tests;
 
+pub use credential::{CredentialFileError, credential_from_file};
 pub use handle::{Closed, Event, Events, Scheduler};
 pub use options::{AcknowledgeMode, OptionsError, SchedulerOptions};
 
@@ -61,7 +63,8 @@ use crate::drive::{self, Transport};
 /// # Panics
 /// Outside of a tokio runtime.
 pub fn connect(options: SchedulerOptions) -> Result<(Scheduler, Events), OptionsError> {
-    connect_with(options, GrpcTransport, rand::random())
+    let transport = GrpcTransport::new(options.credential.as_ref());
+    connect_with(options, transport, rand::random())
 }
 
 /// As [`connect`], over any transport; `seed` decides the jitter.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mezz_proto::v1;
+use mezz_proto::{credential::Credential, v1};
 use thiserror::Error;
 
 /// Above this a framework would seem to be dead.
@@ -32,6 +32,10 @@ pub struct SchedulerOptions {
     pub suppressed_roles: Vec<String>,
     /// Which agents may be offered, per role (behaviour rule 32).
     pub offer_constraints: Option<v1::scheduler::OfferConstraints>,
+    /// Proves to masters that ask who the framework is; others do not look at it. Its
+    /// principal is the framework's, if that names none. A master to which it proves nothing
+    /// refuses the framework: [`Event::Error`](super::Event::Error). The link is not encrypted.
+    pub credential: Option<Credential>,
     /// Who acknowledges status updates.
     pub acknowledge: AcknowledgeMode,
     /// Shortest and longest pause before masters are tried again. Default:
@@ -81,6 +85,7 @@ impl SchedulerOptions {
             framework,
             suppressed_roles: Vec::new(),
             offer_constraints: None,
+            credential: None,
             acknowledge: AcknowledgeMode::default(),
             reconnect_backoff: (Duration::from_millis(100), Duration::from_secs(5)),
         }

@@ -27,6 +27,6 @@ pub(super) static AGENTS: Kind<AgentMessage, MasterMessage> = Kind {
 
 /// The gRPC service `AgentLink`.
 pub fn routes(core: CoreHandle) -> Router {
-    let connect = move |request| open_stream(core.clone(), &AGENTS, request);
+    let connect = move |request| open_stream(core.clone(), &AGENTS, request, |_| Ok(()));
     Router::new().route("/mezz.v1.AgentLink/Connect", post(connect))
 }

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{Router, body::Body, extract::Request, http::Response, response::IntoResponse};
+use mezz_http::{is_at, is_grpc};
 use mezz_proto::{
     LEADER_KEY, TRIED_KEY,
     codec::LeanCodec,
@@ -17,7 +18,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, codegen::Service, server::UnaryService};
 
 use super::{
-    http::{is_grpc, standby_prometheus},
+    door::Door,
+    http::standby_prometheus,
     pages::{answers::Answers, flags_page, standby_metrics, version_page},
     redirect::to_leader,
     server::Identity,
@@ -84,16 +86,23 @@ pub struct Front {
     identity: Arc<Identity>,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
+    door: Door,
     hold: Duration,
     /// The makers of what standbys tell.
     answers: Answers,
 }
 
 impl Front {
-    /// A standby. Nothing waits any more once `stop` is cancelled.
-    pub fn new(identity: Arc<Identity>, metrics: Arc<Metrics>, stop: CancellationToken) -> Self {
+    /// A standby. Nothing waits any more once `stop` is cancelled. It has the same door when
+    /// it leads.
+    pub fn new(
+        identity: Arc<Identity>,
+        metrics: Arc<Metrics>,
+        stop: CancellationToken,
+        door: Door,
+    ) -> Self {
         let role = Arc::new(watch::Sender::new(Role::StandsBy(None)));
-        Self { role, identity, metrics, stop, hold: HOLD, answers: Answers::quick() }
+        Self { role, identity, metrics, stop, door, hold: HOLD, answers: Answers::quick() }
     }
 
     /// From now on this router answers.
@@ -120,7 +129,10 @@ impl Front {
         })
     }
 
-    async fn answer(&self, request: Request) -> Response<Body> {
+    async fn answer(&self, mut request: Request) -> Response<Body> {
+        if let Err(refusal) = self.door.pass(&mut request) {
+            return refusal;
+        }
         let role = self.role.borrow().clone();
         match role {
             Role::Leads(router, _) => led(router, request).await,
@@ -128,10 +140,9 @@ impl Front {
                 self.grpc(leader, request).await
             }
             Role::StandsBy(_)
-                if matches!(
-                    request.uri().path(),
-                    "/metrics/snapshot" | "/metrics/snapshot.json"
-                ) =>
+                if ["/metrics/snapshot", "/metrics/snapshot.json"]
+                    .into_iter()
+                    .any(|page| is_at(request.uri().path(), page)) =>
             {
                 let (metrics, identity) = (self.metrics.clone(), self.identity.clone());
                 standby_metrics(&self.answers, metrics, identity, request.uri()).await
@@ -188,11 +199,14 @@ impl Front {
 
     fn page(&self, leader: Option<&str>, request: &Request) -> Response<Body> {
         let known = leader.unwrap_or("not known");
-        match request.uri().path() {
-            "/health" | "/master/health" => format!("standby; the leader is {known}\n").into_response(),
-            "/version" | "/master/version" => version_page(&self.identity, request.uri()),
-            "/flags" | "/master/flags" => flags_page(&self.identity, request.uri()),
-            "/" => format!(
+        let path = request.uri().path();
+        match path.strip_prefix("/master").unwrap_or(path) {
+            page if is_at(page, "/health") => {
+                format!("standby; the leader is {known}\n").into_response()
+            }
+            "/version" | "/version/" => version_page(&self.identity, request.uri()),
+            page if is_at(page, "/flags") => flags_page(&self.identity, request.uri()),
+            _ if path == "/" => format!(
                 "Mezz master {} at {}, a standby; the leader is {known}\n\n\
                  Here are /health, /version, /flags, /metrics and /metrics/snapshot; all else is the leader's.\n",
                 self.identity.version, self.identity.address,

@@ -5,12 +5,12 @@ use axum::{
     http::{StatusCode, header},
     routing::{get, post},
 };
-use mezz_proto::mezz::v1 as mezz;
+use mezz_proto::{credential::Credential, mezz::v1 as mezz};
 use prost::Message;
 use tokio::time::Instant;
 
 use super::*;
-use crate::shell::clock::Clock;
+use crate::{credentials::Credentials, options::Authentication, shell::clock::Clock};
 
 const STREAM: &str = "/mezz.v1.Scheduler/Subscribe";
 
@@ -24,7 +24,7 @@ fn front() -> Front {
         flags: Default::default(),
     });
     let stop = CancellationToken::new();
-    Front::new(identity, Arc::new(Metrics::new().unwrap()), stop)
+    Front::new(identity, Arc::new(Metrics::new().unwrap()), stop, Door::default())
 }
 
 /// Whoever waits does so for ever: what is answered was answered without waiting.
@@ -209,6 +209,8 @@ async fn a_standby_has_few_pages_and_sends_the_rest_on() {
     assert_eq!(ask("/redirect/x").await.status(), StatusCode::NOT_FOUND);
     for (path, text) in [
         ("/health", "the leader is a:1"),
+        ("/master/health/", "the leader is a:1"),
+        ("/flags/x", "flags"),
         ("/", "me:5050"),
         ("/version", "the-id"),
         ("/metrics", "mezz_master_leading 0"),
@@ -232,4 +234,32 @@ async fn every_master_tells_operators_who_leads() {
     let body = to_bytes(response.into_body(), 1000).await.unwrap();
     let answer = mezz::GetMasterResponse::decode(&body[5..]).unwrap();
     assert_eq!((answer.address.as_str(), answer.leader.as_deref()), ("me:5050", Some("a:1")));
+}
+
+#[tokio::test]
+async fn a_standby_asks_who_frameworks_are_before_it_sends_them_on() {
+    let credentials = Arc::new(Credentials::parse("spark hush").unwrap());
+    let door = Door::new(Some(&Authentication { credentials, file: None }));
+    let front = Front { door, ..patient() };
+    let proof = Credential::new("spark", "hush").unwrap().header();
+    for leader in [None, Some("a:1".to_owned())] {
+        front.stand_by(leader.clone());
+        // Who proves nothing does not wait for a leader either.
+        let stream = front.answer(grpc(STREAM, None)).await;
+        assert_eq!(stream.headers()["grpc-status"], "16", "{leader:?}");
+        let call = || Request::post("/api/v1/scheduler");
+        let answer = front.answer(call().body(Body::empty()).unwrap()).await;
+        assert_eq!(answer.status(), StatusCode::UNAUTHORIZED, "{leader:?}");
+        let call = call().header(header::AUTHORIZATION, &proof);
+        let answer = front.answer(call.body(Body::empty()).unwrap()).await;
+        let sent_on = match leader {
+            Some(_) => StatusCode::TEMPORARY_REDIRECT,
+            None => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        assert_eq!(answer.status(), sent_on, "{leader:?}");
+    }
+    let mut stream = grpc(STREAM, None);
+    stream.headers_mut().insert(header::AUTHORIZATION, proof.parse().unwrap());
+    let answer = front.answer(stream).await;
+    assert_eq!(answer.headers()[LEADER_KEY], "a:1");
 }

@@ -2,6 +2,7 @@
 
 mod agent_link;
 mod delivery;
+mod door;
 mod front;
 mod http;
 mod messages;
@@ -16,6 +17,7 @@ mod scheduler_http;
 mod server;
 mod stream;
 
+pub use door::Door;
 pub use front::Front;
 pub use server::{Api, Identity, leader_routes};
 

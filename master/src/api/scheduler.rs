@@ -1,14 +1,17 @@
 //! What frameworks speak.
 
-use axum::{Router, routing::post};
+use axum::{Router, extract::Request, routing::post};
 use mezz_proto::{
     v1::scheduler::{Call, Event as SchedulerEvent},
     weight,
 };
 
-use super::stream::{Kind, open_stream};
+use super::{
+    door,
+    stream::{Kind, open_stream},
+};
 use crate::{
-    core::Event,
+    core::{CallError, Event, claim},
     shell::{
         dispatch::Peer,
         handle::{CoreHandle, Line},
@@ -25,8 +28,16 @@ pub(super) static FRAMEWORKS: Kind<Call, SchedulerEvent> = Kind {
     to_event: |connection, call| Event::SchedulerCall { connection, call },
 };
 
+/// Its only method, to which [`door`] lets only those who prove who they are.
+pub const PATH: &str = "/mezz.v1.Scheduler/Subscribe";
+
 /// The gRPC service `Scheduler`.
 pub fn routes(core: CoreHandle) -> Router {
-    let subscribe = move |request| open_stream(core.clone(), &FRAMEWORKS, request);
-    Router::new().route("/mezz.v1.Scheduler/Subscribe", post(subscribe))
+    let subscribe = move |request: Request| {
+        let principal = door::principal(&request);
+        let admit =
+            move |call: &mut Call| claim(call, principal.as_deref()).map_err(CallError::Invalid);
+        open_stream(core.clone(), &FRAMEWORKS, request, admit)
+    };
+    Router::new().route(PATH, post(subscribe))
 }

@@ -16,7 +16,7 @@ use axum::{
     routing::any,
 };
 use futures_util::StreamExt;
-use mezz_http::{Room, limits::INLINE_JSON_BYTES, post};
+use mezz_http::{Room, limits::INLINE_JSON_BYTES, post, with_below};
 use mezz_proto::{
     media::Format,
     v1::scheduler::{
@@ -28,15 +28,15 @@ use mezz_proto::{
 use prost::Message;
 use tonic::{Code, Status};
 
-use super::{records::records, refusal::Refusal, stream};
+use super::{door, records::records, refusal::Refusal, stream};
 use crate::{
-    core::{CallError, CallReply, ConnectionId, Event, check_request},
+    core::{CallError, CallReply, ConnectionId, Event, check_request, claim},
     shell::{
         core_loop::Input,
         dispatch::{Peer, SchedulerOutbox},
         handle::{CoreHandle, Line, Stopped},
         limits::{MAX_CALL_BYTES, SCHEDULER_OUTBOX_BYTES},
-        lone_call::{CallRefused, NotAllowed, StreamId},
+        lone_call::{CallRefused, Caller, NotAllowed, StreamId},
         outbox::{Outbox, OutboxStream},
     },
 };
@@ -44,12 +44,13 @@ use crate::{
 /// The header that tells a framework's subscriptions apart.
 const STREAM_ID: &str = "mesos-stream-id";
 
-/// Both paths (rule 1).
+/// Both paths (rule 1), to which [`door`] lets only those who prove who they are.
+pub const PATHS: [&str; 2] = ["/api/v1/scheduler", "/master/api/v1/scheduler"];
+
+/// The calls.
 pub fn routes(core: CoreHandle) -> Router {
-    Router::new()
-        .route("/api/v1/scheduler", any(answer))
-        .route("/master/api/v1/scheduler", any(answer))
-        .with_state(core)
+    let all = |routes, path| with_below(routes, path, any(answer));
+    PATHS.into_iter().fold(Router::new(), all).with_state(core)
 }
 
 async fn answer(State(core): State<CoreHandle>, request: Request) -> Response {
@@ -61,9 +62,11 @@ async fn answer(State(core): State<CoreHandle>, request: Request) -> Response {
 
 /// In Mesos' order of checks (rule 2).
 async fn handle(core: CoreHandle, request: Request) -> Result<Response, Refusal> {
+    let principal = door::principal(&request);
     let (parts, body, format) = post(request).await?;
-    let (call, room) = core.call_bodies().read::<Call>(body, format, MAX_CALL_BYTES).await?;
+    let (mut call, room) = core.call_bodies().read::<Call>(body, format, MAX_CALL_BYTES).await?;
     let kind = check_request(&call)
+        .and_then(|kind| claim(&mut call, principal.as_deref()).map(|()| kind))
         .map_err(|text| Refusal::bad(format!("Failed to validate scheduler::Call: {text}")))?;
     // Rule 4: the others have nothing to say in a form.
     let accepted = match kind {
@@ -73,7 +76,8 @@ async fn handle(core: CoreHandle, request: Request) -> Result<Response, Refusal>
     let stream = parts.headers.get(STREAM_ID);
     let stream = stream.map(|id| String::from_utf8_lossy(id.as_bytes()).into_owned());
     if kind != Type::Subscribe {
-        let answer = core.call(Box::new(call), stream, room).await?;
+        let caller = Caller { principal, stream };
+        let answer = core.call(Box::new(call), caller, room).await?;
         return answered(kind, accepted, answer).await;
     }
     if stream.is_some() {
@@ -117,6 +121,7 @@ async fn answered(
                 NotAllowed::Away | NotAllowed::NotHttp => StatusCode::FORBIDDEN,
                 NotAllowed::Unknown
                 | NotAllowed::Ended
+                | NotAllowed::OtherPrincipal { .. }
                 | NotAllowed::NoStreamId
                 | NotAllowed::OtherStream { .. } => StatusCode::BAD_REQUEST,
             };

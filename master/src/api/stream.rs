@@ -18,9 +18,12 @@ use tonic::{
 };
 use tracing::debug;
 
-use super::messages::{Arrived, Messages};
+use super::{
+    messages::{Arrived, Messages},
+    status_of_call_error,
+};
 use crate::{
-    core::{ConnectionId, Event},
+    core::{CallError, ConnectionId, Event},
     shell::{
         core_loop::Input,
         dispatch::Peer,
@@ -48,21 +51,23 @@ pub struct Kind<In, Out> {
 
 /// Begins a stream: its reader runs as a task, and the response is what goes out. It is there
 /// when there is something to say, or after [`HEAD_WAIT`]: head and message are then one
-/// write to the socket, and wake the peer once.
-pub fn open_stream<In, Out>(
+/// write to the socket, and wake the peer once. A message that `admit` refuses ends the stream.
+pub fn open_stream<In, Out, Admit>(
     core: CoreHandle,
     kind: &'static Kind<In, Out>,
     request: Request,
-) -> impl Future<Output = Response<Body>> + Send + use<In, Out>
+    admit: Admit,
+) -> impl Future<Output = Response<Body>> + Send + use<In, Out, Admit>
 where
     In: Message + Name + Default + 'static,
     Out: Weigh + Message + Unpin + 'static,
+    Admit: Fn(&mut In) -> Result<(), CallError> + Send + Sync + 'static,
 {
     let outbox = Outbox::new(kind.outbox);
     let mut outgoing = OutboxStream::new(outbox.clone());
     let room = core.large_messages(kind.line);
     let incoming = Messages::new(request.into_body(), kind.largest, room);
-    tokio::spawn(run(core, kind, incoming, outbox));
+    tokio::spawn(run(core, kind, incoming, outbox, admit));
     async move {
         // Late is as good as in time.
         let _ = timeout(HEAD_WAIT, outgoing.ready()).await;
@@ -91,12 +96,13 @@ async fn run<In, Out>(
     kind: &'static Kind<In, Out>,
     mut incoming: Messages,
     outbox: Arc<Outbox<Out>>,
+    admit: impl Fn(&mut In) -> Result<(), CallError>,
 ) where
     In: Message + Default + 'static,
     Out: Weigh,
 {
     let connection = core.next_connection();
-    let end = read(&core, connection, kind, &mut incoming, &outbox).await;
+    let end = read(&core, connection, kind, &mut incoming, &outbox, admit).await;
     finish(&core, connection, &outbox, end).await;
 }
 
@@ -124,6 +130,7 @@ async fn read<In: Message + Default + 'static, Out: Weigh>(
     kind: &Kind<In, Out>,
     incoming: &mut Messages,
     outbox: &Arc<Outbox<Out>>,
+    admit: impl Fn(&mut In) -> Result<(), CallError>,
 ) -> Result<(), Status> {
     let closed = outbox.closed();
     pin!(closed);
@@ -156,13 +163,14 @@ async fn read<In: Message + Default + 'static, Out: Weigh>(
         }
         let inputs = 1 + usize::from(peer.is_some());
         let mut room = core.room(inputs).await.map_err(stopping)?;
-        let message = if bytes.len() <= INLINE_MESSAGE_BYTES {
+        let mut message = if bytes.len() <= INLINE_MESSAGE_BYTES {
             decode(kind.check, bytes)?
         } else {
             let check = kind.check;
             let decoded = tokio::task::spawn_blocking(move || decode(check, bytes)).await;
             decoded.map_err(|_| stopping(Stopped))??
         };
+        admit(&mut message).map_err(|error| status_of_call_error(&error))?;
         let event = (kind.to_event)(connection, message);
         let opened = peer.take().map(|peer| Input::Open(connection, peer, turn));
         for input in opened.into_iter().chain([Input::Message(connection, event)]) {

@@ -26,7 +26,7 @@ fn request(message: &impl Message) -> Request {
 fn agent(core: &CoreHandle, bytes: usize) -> impl Future<Output = Response<Body>> + use<> {
     let message = mezz::ExecutorMessage { data: vec![0; bytes], ..Default::default() };
     let message = mezz::AgentMessage { message: Some(FromAgent::ExecutorMessage(message)) };
-    open_stream(core.clone(), &AGENTS, request(&message))
+    open_stream(core.clone(), &AGENTS, request(&message), |_| Ok(()))
 }
 
 /// Until no task has anything to do: each has been looked at several times.
@@ -65,7 +65,7 @@ async fn who_is_there_does_not_stand_behind_a_crowd() {
     let sent = core.send(Input::Ended(ConnectionId(0))).now_or_never();
     assert_eq!(sent, Some(Ok(())));
     let frameworks: Vec<_> = (0..CROWD)
-        .map(|_| open_stream(core.clone(), &FRAMEWORKS, request(&Call::default())))
+        .map(|_| open_stream(core.clone(), &FRAMEWORKS, request(&Call::default()), |_| Ok(())))
         .collect();
     settle().await;
     assert!(inputs.len() > taken + 1 && inputs.len() < CORE_QUEUE, "{}", inputs.len());

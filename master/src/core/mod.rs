@@ -46,13 +46,15 @@ use mezz_proto::{
     time::Time,
 };
 
-pub use change::{Change, ShownTask};
+pub use change::{Change, ShownAgent, ShownTask};
 pub use effect::{CallError, CallReply, Effect, Effects, OperatorError, OperatorReply};
 pub use event::{ConnectionId, Event, OperatorCommand, RequestId};
 pub use frameworks::{Standing, master_info};
 pub use invariants::Violation;
 pub use state::{Counters, TaskEnds};
-pub use validate::{MAX_RECORD_BYTES, check_call, check_request, is_weight};
+pub use validate::{
+    MAX_RECORD_BYTES, check_call, check_request, claim, is_weight, other_principal,
+};
 
 use crate::{
     allocator::{AgentKey, Allocator, FrameworkKey},
@@ -60,8 +62,8 @@ use crate::{
 };
 use offers::AllocationClock;
 use state::{
-    Agent, CompletedFramework, Duty, Framework, Interner, Offer, OfferKey, Removals, Slab, Task,
-    TaskKey, Timer, Timers,
+    Agent, CompletedFramework, Duty, Framework, Interner, Offer, OfferKey, Records, Removals, Slab,
+    Task, TaskKey, Timer, Timers,
 };
 
 /// Agents that one call of [`Core::on_deadline`] loses or gives up at most: each
@@ -99,6 +101,7 @@ pub struct Core {
     timers: Timers,
     allocation: AllocationClock,
     interner: Interner,
+    records: Records,
     counters: Counters,
     /// Roles' weights, those that were set.
     weights: BTreeMap<String, f64>,

@@ -115,6 +115,8 @@ pub trait Machine: Send + 'static {
     fn next_deadline(&self) -> Option<Time>;
     /// See [`Core::standing`].
     fn standing(&self, framework: &str) -> Standing;
+    /// See [`Core::principal`].
+    fn principal(&self, framework: &str) -> Option<&str>;
     /// See [`Core::counters`].
     fn counters(&self) -> &Counters;
 }
@@ -138,6 +140,10 @@ impl Machine for Core {
 
     fn standing(&self, framework: &str) -> Standing {
         self.standing(framework)
+    }
+
+    fn principal(&self, framework: &str) -> Option<&str> {
+        self.principal(framework)
     }
 
     fn counters(&self) -> &Counters {
@@ -271,14 +277,15 @@ impl<M: Machine> CoreLoop<M> {
         }
     }
 
-    fn lone_call(&mut self, LoneCall { call, stream, room, turn, reply }: LoneCall) {
+    fn lone_call(&mut self, LoneCall { call, caller, room, turn, reply }: LoneCall) {
         if !self.may_send() {
             // Who asked hears that this master stops.
             return;
         }
-        let standing = |framework: &str| self.core.standing(framework);
+        let standing =
+            |framework: &str| (self.core.standing(framework), self.core.principal(framework));
         let stream_id = |connection| self.dispatch.stream_id(connection);
-        match subscription(&call, stream, standing, stream_id) {
+        match subscription(&call, caller, standing, stream_id) {
             Ok(connection) => {
                 let request = self.dispatch.call(reply);
                 self.handle(Event::SchedulerRequest { request, connection, call });

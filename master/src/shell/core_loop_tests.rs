@@ -77,6 +77,10 @@ impl Machine for Script {
         Standing::Subscribed(A)
     }
 
+    fn principal(&self, _: &str) -> Option<&str> {
+        None
+    }
+
     fn on_heartbeats(&mut self, _: Time, out: &mut Effects) {
         let kind = Some(v1::scheduler::event::Type::Heartbeat as i32);
         let event = Box::new(v1::scheduler::Event { r#type: kind, ..Default::default() });
@@ -362,7 +366,7 @@ async fn after_its_tenure_a_master_refuses_nobody() {
     let turn = core.turn(crate::shell::handle::Line::Calls, 0).await.unwrap();
     let (reply, answer) = oneshot::channel();
     tenure.end();
-    let call = LoneCall { call: Box::default(), stream: None, room, turn, reply };
+    let call = LoneCall { call: Box::default(), caller: Default::default(), room, turn, reply };
     // The loop may have seen its end before.
     let _ = w.inputs.send(Input::Call(call)).await;
     assert!(timeout(LIMIT, answer).await.unwrap().is_err());

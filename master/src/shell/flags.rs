@@ -58,11 +58,19 @@ pub fn flags(options: &MasterOptions, core: &CoreOptions) -> BTreeMap<String, St
     set("max_completed_frameworks", core.max_completed_frameworks.to_string());
     set("max_completed_tasks_per_framework", core.max_completed_tasks.to_string());
     set("max_operator_event_stream_subscribers", MAX_SUBSCRIBERS.to_string());
+    // There is one for both protocols.
+    for name in ["authenticate_frameworks", "authenticate_http_frameworks"] {
+        set(name, options.authentication.is_some().to_string());
+    }
+    if let Some(authentication) = &options.authentication {
+        set("http_framework_authenticators", "basic".to_owned());
+        if let Some(file) = &authentication.file {
+            set("credentials", file.display().to_string());
+        }
+    }
     for (name, value) in [
         ("allocator", "hierarchical"),
         ("authenticate_agents", "false"),
-        ("authenticate_frameworks", "false"),
-        ("authenticate_http_frameworks", "false"),
         ("authenticate_http_readonly", "false"),
         ("authenticate_http_readwrite", "false"),
         ("framework_sorter", "drf"),
@@ -77,7 +85,10 @@ pub fn flags(options: &MasterOptions, core: &CoreOptions) -> BTreeMap<String, St
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::{credentials::Credentials, options::Authentication};
 
     #[test]
     fn settings_have_the_names_and_forms_of_mesos() {
@@ -86,9 +97,10 @@ mod tests {
             advertise: None,
             cluster: None,
             registry: RegistryOptions::Memory,
+            authentication: None,
             core: core.clone(),
         };
-        let flags = flags(&options, &core);
+        let shown = flags(&options, &core);
         for (name, value) in [
             ("agent_ping_timeout", "15secs"),
             ("agent_reregister_timeout", "10mins"),
@@ -96,8 +108,25 @@ mod tests {
             ("min_allocatable_resources", "cpus:0.01|mem:32"),
             ("max_agent_ping_timeouts", "5"),
             ("port", "5050"),
+            ("authenticate_frameworks", "false"),
+            ("authenticate_http_frameworks", "false"),
         ] {
-            assert_eq!(flags[name], value, "{name}");
+            assert_eq!(shown[name], value, "{name}");
         }
+        assert!(!shown.contains_key("credentials"), "{shown:?}");
+
+        let credentials = Arc::new(Credentials::parse("spark hush").unwrap());
+        let authentication = Authentication { credentials, file: Some("/etc/c.json".into()) };
+        let options = MasterOptions { authentication: Some(authentication), ..options };
+        let shown = flags(&options, &core);
+        for (name, value) in [
+            ("authenticate_frameworks", "true"),
+            ("authenticate_http_frameworks", "true"),
+            ("http_framework_authenticators", "basic"),
+            ("credentials", "/etc/c.json"),
+        ] {
+            assert_eq!(shown[name], value, "{name}");
+        }
+        assert!(!format!("{shown:?}").contains("hush"), "{shown:?}");
     }
 }

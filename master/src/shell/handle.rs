@@ -24,7 +24,7 @@ use super::{
         CORE_QUEUE, FRAMEWORK_ADMISSIONS, FRAMEWORK_MESSAGES_KIB, OPERATOR_BODIES_KIB,
         ROOM_TIMEOUT,
     },
-    lone_call::{CallAnswer, LoneCall},
+    lone_call::{CallAnswer, Caller, LoneCall},
 };
 use crate::core::{ConnectionId, Counters, OperatorCommand};
 
@@ -131,12 +131,12 @@ impl CoreHandle {
     pub async fn call(
         &self,
         call: Box<Call>,
-        stream: Option<String>,
+        caller: Caller,
         room: Room,
     ) -> Result<CallAnswer, Stopped> {
         let (reply, answer) = oneshot::channel();
         let turn = self.turn(Line::Calls, call.encoded_len()).await?;
-        self.send(Input::Call(LoneCall { call, stream, room, turn, reply })).await?;
+        self.send(Input::Call(LoneCall { call, caller, room, turn, reply })).await?;
         tokio::select! {
             biased;
             answer = answer => answer.map_err(|_| Stopped),
@@ -216,7 +216,7 @@ mod tests {
         let room = core.call_bodies().collect(axum::body::Body::empty(), 1).await.unwrap().1;
         let asking = tokio::spawn({
             let core = core.clone();
-            async move { core.call(Box::default(), None, room).await }
+            async move { core.call(Box::default(), Caller::default(), room).await }
         });
         while inputs.is_empty() {
             tokio::task::yield_now().await;
@@ -237,7 +237,7 @@ mod tests {
                 let room = core.call_bodies().room(1).await.unwrap();
                 let id = mezz_proto::v1::FrameworkId { value: "x".repeat(bytes) };
                 let call = Call { framework_id: Some(id), ..Default::default() };
-                core.call(Box::new(call), None, room).await.is_ok()
+                core.call(Box::new(call), Caller::default(), room).await.is_ok()
             })
         };
         let calls: Vec<_> = (0..2 * CORE_QUEUE).map(|_| call(1)).collect();

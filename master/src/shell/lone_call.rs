@@ -5,7 +5,10 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 
 use super::handle::Turn;
-use crate::core::{CallError, CallReply, ConnectionId, Standing};
+use crate::{
+    core::{CallError, CallReply, ConnectionId, Standing, other_principal},
+    credentials::Principal,
+};
 use mezz_http::Room;
 
 /// Tells a framework's HTTP subscriptions apart, for clients (rule 10). Drawn at random:
@@ -15,13 +18,22 @@ pub type StreamId = uuid::Uuid;
 /// What such a call gets.
 pub type CallAnswer = Result<CallReply, CallRefused>;
 
+/// Who makes a call over HTTP, as its request tells.
+#[derive(Clone, Debug, Default)]
+pub struct Caller {
+    /// Who it has proved to be; nothing where nobody is asked.
+    pub principal: Option<Principal>,
+    /// The stream's id, if one was given.
+    pub stream: Option<String>,
+}
+
 /// A call over HTTP: it says itself which subscription it is for.
 #[derive(Debug)]
 pub struct LoneCall {
     /// With the framework's id; never SUBSCRIBE.
     pub call: Box<Call>,
-    /// The stream's id, if one was given.
-    pub stream: Option<String>,
+    /// Who makes it.
+    pub caller: Caller,
     /// Its place among the bodies in memory.
     pub room: Room,
     /// Its place among those who call.
@@ -51,6 +63,14 @@ pub enum NotAllowed {
     /// The same, of one whose end may not be written yet.
     #[error("Framework cannot be found")]
     Ended,
+    /// It is somebody else's.
+    #[error("{}", other_principal(proved, framework))]
+    OtherPrincipal {
+        /// Who calls.
+        proved: Principal,
+        /// Whose it is; empty when it has not said.
+        framework: String,
+    },
     /// It is not subscribed at the moment.
     #[error("Framework is not subscribed")]
     Away,
@@ -76,21 +96,27 @@ pub enum NotAllowed {
 /// dispatch (`stream_id`) which id that subscription has: neither keeps a copy of the other's
 /// part, and both are asked in the turn in which the call is handled, so that no other
 /// subscription can come between.
-pub(super) fn subscription(
+pub(super) fn subscription<'c>(
     call: &Call,
-    given: Option<String>,
-    standing: impl FnOnce(&str) -> Standing,
+    caller: Caller,
+    standing: impl FnOnce(&str) -> (Standing, Option<&'c str>),
     stream_id: impl FnOnce(ConnectionId) -> Result<StreamId, NotAllowed>,
 ) -> Result<ConnectionId, NotAllowed> {
     let framework = call.framework_id.as_ref().map_or("", |id| &id.value);
-    let connection = match standing(framework) {
+    let (standing, principal) = standing(framework);
+    let connection = match standing {
         Standing::Unknown => return Err(NotAllowed::Unknown),
         Standing::Ended => return Err(NotAllowed::Ended),
-        Standing::Away => return Err(NotAllowed::Away),
-        Standing::Subscribed(connection) => connection,
+        Standing::Away => None,
+        Standing::Subscribed(connection) => Some(connection),
     };
+    if let Some(proved) = caller.principal.filter(|proved| principal != Some(&**proved)) {
+        let framework = principal.unwrap_or_default().to_owned();
+        return Err(NotAllowed::OtherPrincipal { proved, framework });
+    }
+    let connection = connection.ok_or(NotAllowed::Away)?;
     let id = stream_id(connection)?;
-    let given = given.ok_or(NotAllowed::NoStreamId)?;
+    let given = caller.stream.ok_or(NotAllowed::NoStreamId)?;
     if given != id.to_string() {
         return Err(NotAllowed::OtherStream { given, framework: framework.to_owned() });
     }

@@ -4,7 +4,7 @@ use mezz_proto::ids::{FrameworkId, TaskId};
 use prost::Message;
 
 use super::*;
-use crate::core::ShownTask;
+use crate::core::{ShownAgent, ShownTask};
 
 fn agent(id: &str) -> Change {
     let mut record = mezz::AgentState {
@@ -14,11 +14,10 @@ fn agent(id: &str) -> Change {
             ..Default::default()
         },
         api_address: Some(format!("{id}:5051")),
-        total: Resources::cpus_mem(8.0, 1000.0).to_proto(Dialect::Refined, None),
         ..Default::default()
     };
     record.set_status(AgentStatus::Active);
-    Change::Agent(record)
+    Change::Agent(Box::new(ShownAgent { record, total: Resources::cpus_mem(8.0, 1000.0) }))
 }
 
 fn framework(id: &str, status: FrameworkStatus) -> Change {
@@ -30,7 +29,7 @@ fn framework(id: &str, status: FrameworkStatus) -> Change {
         ..Default::default()
     };
     record.set_status(status);
-    Change::Framework(record)
+    Change::Framework(Box::new(record))
 }
 
 fn task(framework: &str, id: &str, agent: &str, state: v1::TaskState) -> Change {
@@ -56,7 +55,7 @@ fn task(framework: &str, id: &str, agent: &str, state: v1::TaskState) -> Change 
 }
 
 fn offer(id: &str, framework: &str, agent: &str, cpus: f64) -> Change {
-    Change::Offer(mezz::OfferRecord {
+    Change::Offer(Box::new(mezz::OfferRecord {
         offer: v1::Offer {
             id: v1::OfferId { value: id.to_owned() },
             framework_id: v1::FrameworkId { value: framework.to_owned() },
@@ -66,7 +65,7 @@ fn offer(id: &str, framework: &str, agent: &str, cpus: f64) -> Change {
         },
         role: "*".to_owned(),
         made_time: 0.0,
-    })
+    }))
 }
 
 fn events(stream: &mut Subscription) -> Vec<Arc<crate::shell::stream::Told>> {

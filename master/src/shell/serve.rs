@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     allocator::DrfAllocator,
-    api::{Api, Front, Identity, leader_routes},
+    api::{Api, Door, Front, Identity, leader_routes},
     core::Core,
     election::Tenure,
     options::{CoreOptions, MasterOptions, RegistryOptions},
@@ -123,7 +123,8 @@ impl Process {
         let flags = flags(options, &core);
         let identity = identity(&core, cluster.clone(), clock, flags.clone());
         let metrics = Arc::new(Metrics::new().map_err(MasterError::Metrics)?);
-        let front = Front::new(identity, metrics, stop.clone());
+        let door = Door::new(options.authentication.as_ref());
+        let front = Front::new(identity, metrics, stop.clone(), door);
         Ok(Self { core, cluster, clock, flags, front, stop })
     }
 

@@ -41,6 +41,7 @@ async fn a_full_disk_stops_the_master_before_it_promises_anything() {
         advertise: None,
         cluster: None,
         registry: RegistryOptions::Memory,
+        authentication: None,
         core: CoreOptions::default(),
     };
     let master = tokio::spawn(run(options, FullDisk, listener, CancellationToken::new()));

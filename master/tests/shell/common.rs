@@ -62,6 +62,7 @@ pub fn memory() -> MasterOptions {
         advertise: None,
         cluster: Some("test".to_owned()),
         registry: RegistryOptions::Memory,
+        authentication: None,
         core: Default::default(),
     }
 }

@@ -73,7 +73,8 @@ fn settings(env: &mut Env<'_>, this: &JObject<'_>) -> Result<Settings, Error> {
         true => Vec::new(),
         false => java::read_strings(env, "suppressedRoles", &suppressed_roles)?,
     };
-    Ok(Settings { master, framework, suppressed_roles, implicit })
+    let credential = credential.and_then(convert::proof);
+    Ok(Settings { master, framework, credential, suppressed_roles, implicit })
 }
 
 /// The user that this process runs as.

@@ -13,6 +13,7 @@ use std::{
 };
 
 use mezz_sdk::{
+    Credential,
     scheduler::{AcknowledgeMode, Closed, Events, Scheduler, SchedulerOptions, connect},
     v1,
 };
@@ -38,6 +39,7 @@ struct Settings {
     /// As the program gave it.
     master: String,
     framework: v1::FrameworkInfo,
+    credential: Option<Credential>,
     /// Roles that want no offers at first.
     suppressed_roles: Vec<String>,
     /// Updates are acknowledged when the callback has returned.
@@ -85,6 +87,7 @@ impl Driver {
     fn connect(&self, masters: Vec<String>) -> Result<Events, Error> {
         let runtime = runtime::handle()?;
         let mut options = SchedulerOptions::new(masters, self.settings.framework.clone());
+        options.credential.clone_from(&self.settings.credential);
         options.suppressed_roles.clone_from(&self.settings.suppressed_roles);
         // By us in either case: not after a callback that threw.
         options.acknowledge = AcknowledgeMode::Explicit;
@@ -196,6 +199,7 @@ mod tests {
         let driver = Driver::new(Settings {
             master: "m:1".to_owned(),
             framework: v1::FrameworkInfo::default(),
+            credential: None,
             suppressed_roles: Vec::new(),
             implicit: true,
         });

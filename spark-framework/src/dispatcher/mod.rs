@@ -26,7 +26,7 @@ mod view;
 
 use std::path::PathBuf;
 
-use mezz_sdk::scheduler::OptionsError;
+use mezz_sdk::{Credential, scheduler::OptionsError};
 use thiserror::Error;
 use tokio::{net::TcpListener, sync::mpsc};
 use tokio_util::sync::CancellationToken;
@@ -54,6 +54,8 @@ pub struct DispatcherOptions {
     pub name: String,
     /// The user that drivers run as.
     pub user: String,
+    /// Proves who it is to masters that ask; its drivers have their own.
+    pub credential: Option<Credential>,
     /// Folder of uploaded files. Dispatchers with one store should have one folder, too.
     pub files: PathBuf,
     /// Largest file that is taken, in bytes.

@@ -149,6 +149,7 @@ impl<S: SubmissionStore> Owner<S> {
             framework = framework.id(v1::FrameworkId { value: id.clone() });
         }
         let mut options = SchedulerOptions::new(&o.core.masters, framework.build());
+        options.credential.clone_from(&o.credential);
         if !self.core.wants_offers() {
             options.suppressed_roles = vec![o.core.role.clone()];
         }

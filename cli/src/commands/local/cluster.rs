@@ -62,6 +62,7 @@ impl Cluster {
             advertise: Some(address.to_owned()),
             cluster: Some("local".to_owned()),
             registry: RegistryOptions::Memory,
+            authentication: None,
             core: CoreOptions {
                 master_id: uuid::Uuid::new_v4().to_string(),
                 address: address.to_owned(),

@@ -1,3 +1,5 @@
+use mezz_master::credentials::Credentials;
+
 use super::*;
 use crate::testing::check_args;
 
@@ -73,6 +75,47 @@ fn a_registry_in_etcd() {
         let problems = check(line).unwrap_err().problems;
         assert_eq!(problems.len(), 1, "{line}: {problems:?}");
         assert!(problems[0].starts_with(&format!("--{option}: ")), "{problems:?}");
+    }
+}
+
+#[test]
+fn frameworks_that_prove_who_they_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        let owner = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(&path, owner).unwrap();
+        path.display().to_string()
+    };
+    let json = r#"{"credentials":[{"principal":"spark","secret":"hush"}]}"#;
+    let good = file("good.json", json);
+    for flag in ["--authenticate-frameworks", "--authenticate-frameworks=true"] {
+        let master = check(&format!("{flag} --credentials {good}")).unwrap();
+        let authentication = master.options.authentication.unwrap();
+        assert_eq!(authentication.file, Some(good.clone().into()));
+        assert_eq!(*authentication.credentials, Credentials::parse("spark hush").unwrap());
+        assert_eq!(master.warnings, [""; 0]);
+    }
+    let unused = check(&format!("--credentials {good} --authenticate-frameworks false")).unwrap();
+    assert_eq!(unused.options.authentication, None);
+    assert!(unused.warnings[0].contains("--authenticate-frameworks"), "{:?}", unused.warnings);
+    let all = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    std::fs::set_permissions(&good, all).unwrap();
+    let open = check(&format!("--credentials {good} --authenticate-frameworks")).unwrap();
+    assert!(open.warnings[0].contains("chmod o= "), "{:?}", open.warnings);
+
+    let bad = file("bad.json", r#"{"credentials":[{"principal":"spark","secret":["hush"]}]}"#);
+    for (line, option, says) in [
+        ("--authenticate-frameworks".to_owned(), "authenticate-frameworks", "--credentials"),
+        ("--authenticate-frameworks=maybe".to_owned(), "authenticate-frameworks", "maybe"),
+        (format!("--credentials {bad}"), "credentials", "credentials[0].secret"),
+        ("--credentials /none/there".to_owned(), "credentials", "/none/there"),
+    ] {
+        let problems = check(&line).unwrap_err().problems;
+        assert_eq!(problems.len(), 1, "{line}: {problems:?}");
+        assert!(problems[0].starts_with(&format!("--{option}: ")), "{problems:?}");
+        assert!(problems[0].contains(says) && !problems[0].contains("hush"), "{problems:?}");
     }
 }
 

@@ -26,6 +26,7 @@ use self::{
 use super::explain;
 use crate::{
     client::{ClientArgs, Operator, plain},
+    credentials::CredentialArgs,
     resources,
     sandbox::{self, SandboxFile},
     units,
@@ -81,6 +82,8 @@ pub struct RunArgs {
     /// be repeated [default: none]
     #[arg(long, value_name = "URI")]
     uri: Vec<String>,
+    #[command(flatten)]
+    credential: CredentialArgs,
     #[command(flatten)]
     client: ClientArgs,
     /// The program and its arguments
@@ -143,6 +146,7 @@ impl RunArgs {
 /// When the cluster cannot be used.
 pub async fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let plan = args.plan().map_err(crate::usage)?;
+    let credential = args.credential.checked()?;
     // Tells an unreachable master at once, where the driver would try for ever.
     let operator = args.client.operator().await?;
     let info = FrameworkBuilder::new(&args.name)
@@ -151,8 +155,9 @@ pub async fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         // The tasks go on while an agent is restarted.
         .checkpoint(true)
         .build();
-    let (scheduler, events) =
-        scheduler::connect(SchedulerOptions::new(args.client.masters.checked()?, info))?;
+    let mut options = SchedulerOptions::new(args.client.masters.checked()?, info);
+    options.credential = credential;
+    let (scheduler, events) = scheduler::connect(options)?;
     let mut runner = Runner {
         job: Job::new(&args.name, plan.instances),
         plan,

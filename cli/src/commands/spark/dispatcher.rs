@@ -18,6 +18,7 @@ use self::keys::LeaderKeys;
 use crate::{
     commands::master::EtcdArgs,
     config::{Checker, Problems, Sources},
+    credentials::CredentialArgs,
     logging::{self, LogArgs},
     server::{self, Listen, advertised},
     units,
@@ -80,6 +81,9 @@ pub struct DispatcherArgs {
     /// User that drivers run as on the agents [default: the one that runs this]
     #[arg(long, env = "MEZZ_USER", value_name = "NAME")]
     pub user: Option<String>,
+    /// Who the dispatcher is; drivers have `spark.mezz.principal`.
+    #[command(flatten)]
+    pub credential: CredentialArgs,
     /// Where Spark is installed on the agents
     #[arg(long, env = "MEZZ_AGENT_SPARK_HOME", value_name = "DIR", default_value = "/opt/spark")]
     pub spark_home: String,
@@ -132,6 +136,7 @@ impl DispatcherArgs {
         let mut options = DispatcherOptions {
             name: self.name.clone(),
             user: self.user.clone().unwrap_or_else(user),
+            credential: None,
             files: self.upload_dir.clone().unwrap_or_else(|| self.work_dir.join("files")),
             max_file_bytes: 0,
             max_files_bytes: 0,
@@ -146,6 +151,10 @@ impl DispatcherArgs {
                 address: String::new(),
             },
         };
+        match self.credential.credential() {
+            Ok(credential) => options.credential = credential,
+            Err((option, problem)) => check.problem(option, &problem),
+        }
         let etcd = self
             .etcd
             .check(&mut check, &self.registry)
@@ -283,6 +292,8 @@ mod tests {
             ("--registry etcd://a:2379", "registry"),
             ("--registry file --etcd-user u", "etcd-user"),
             ("--leader-lease 1s", "leader-lease"),
+            ("--principal p", "principal"),
+            ("--principal p --secret-file /none", "secret-file"),
         ] {
             let problems = check(line).unwrap_err().problems;
             assert_eq!(problems.len(), 1, "{line}: {problems:?}");

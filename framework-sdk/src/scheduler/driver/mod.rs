@@ -107,6 +107,9 @@ impl Driver {
     pub fn new(now: Time, options: SchedulerOptions, seed: u64) -> Self {
         let mut info = options.framework;
         info.id = info.id.filter(|id| !id.value.is_empty());
+        if info.principal.is_none() {
+            info.principal = options.credential.map(|known| known.principal().to_owned());
+        }
         let spread = options.reconnect_backoff.0;
         let masters = options.masters.iter().map(|master| link::plain(master).to_owned()).collect();
         let mut search = Search::new(masters, options.reconnect_backoff).spread_over(spread);

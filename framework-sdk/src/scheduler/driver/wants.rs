@@ -94,7 +94,9 @@ impl Driver {
         constraints: Option<v1::scheduler::OfferConstraints>,
         out: &mut Actions,
     ) {
-        let info = v1::FrameworkInfo { id: self.info.id.clone(), ..info };
+        // Neither may change; the driver may know both from elsewhere.
+        let principal = info.principal.or_else(|| self.info.principal.clone());
+        let info = v1::FrameworkInfo { id: self.info.id.clone(), principal, ..info };
         let roles = framework_roles(&info);
         let mut suppressed: BTreeSet<_> = suppressed.into_iter().collect();
         suppressed.retain(|role| roles.contains(role));

@@ -43,6 +43,12 @@ impl Core {
         }
     }
 
+    /// Who the framework of this id is, if there is one and it says.
+    pub fn principal(&self, framework: &str) -> Option<&str> {
+        let key = self.framework_ids.get(framework)?;
+        self.frameworks[*key].info.principal.as_deref()
+    }
+
     /// A call of a framework. One that breaks the protocol ends the connection.
     pub(super) fn scheduler_call(
         &mut self,

@@ -4,17 +4,13 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use mezz_proto::{
     ids::{AgentId, ExecutorId, FrameworkId, TaskId},
-    pages::hide_in_task,
-    resources::{Dialect, Resources},
+    resources::Resources,
     v1,
 };
 use prost::Message;
 
 use super::SlotKey;
-use crate::{
-    allocator::{AgentKey, FrameworkKey},
-    core::ShownTask,
-};
+use crate::allocator::{AgentKey, FrameworkKey};
 
 /// A task's slot.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -111,10 +107,10 @@ pub(in crate::core) struct StatusRecord {
 #[derive(Debug, Default, PartialEq)]
 pub(in crate::core) struct TaskExtra {
     pub labels: Option<v1::Labels>,
-    pub discovery: Option<v1::DiscoveryInfo>,
-    pub container: Option<v1::ContainerInfo>,
+    pub discovery: Option<Box<v1::DiscoveryInfo>>,
+    pub container: Option<Box<v1::ContainerInfo>>,
     pub user: Option<String>,
-    pub health_check: Option<v1::HealthCheck>,
+    pub health_check: Option<Box<v1::HealthCheck>>,
     pub kill_policy: Option<v1::KillPolicy>,
     pub limits: BTreeMap<String, v1::value::Scalar>,
 }
@@ -167,23 +163,8 @@ impl Task {
         self.statuses.push(record);
     }
 
-    /// For readers: what is secret is not kept for them, and so nobody can be told of it.
-    pub fn shown(&self, framework: &FrameworkId, agent: &AgentId) -> ShownTask {
-        let mut record = self.record(framework, agent);
-        hide_in_task(&mut record);
-        ShownTask {
-            framework: framework.clone(),
-            id: self.id.clone(),
-            agent: agent.clone(),
-            state: self.state,
-            waits: self.pending.is_some(),
-            resources: Arc::clone(&self.resources),
-            role: Arc::clone(&self.role),
-            record: record.encode_to_vec().into(),
-        }
-    }
-
-    fn record(&self, framework: &FrameworkId, agent: &AgentId) -> v1::Task {
+    /// For readers, but for its resources; with all that is secret.
+    pub(super) fn record(&self, framework: &FrameworkId, agent: &AgentId) -> v1::Task {
         let mut task = v1::Task {
             name: self.name.to_string(),
             task_id: (&self.id).into(),
@@ -191,7 +172,6 @@ impl Task {
             executor_id: self.executor.as_ref().map(Into::into),
             agent_id: agent.into(),
             state: self.state as i32,
-            resources: self.resources.to_proto(Dialect::Refined, Some(&self.role)),
             statuses: self.statuses.iter().map(|s| self.status(s)).collect(),
             ..Default::default()
         };

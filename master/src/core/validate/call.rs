@@ -113,6 +113,35 @@ pub fn check_request(call: &Call) -> Result<Type, String> {
     Ok(kind)
 }
 
+/// Rules 5 and 6: who has proved who it is calls as that, and as nobody else. One that says
+/// nothing of itself when it subscribes is told to be what it has proved.
+///
+/// # Errors
+/// A sentence.
+pub fn claim(call: &mut Call, principal: Option<&str>) -> Result<(), String> {
+    let Some(principal) = principal else { return Ok(()) };
+    if call.r#type != Some(Type::Subscribe as i32) {
+        return Ok(());
+    }
+    let Some(subscribe) = &mut call.subscribe else { return Ok(()) };
+    match &subscribe.framework_info.principal {
+        Some(said) if said != principal => Err(other_principal(principal, said)),
+        Some(_) => Ok(()),
+        None => {
+            subscribe.framework_info.principal = Some(principal.to_owned());
+            Ok(())
+        }
+    }
+}
+
+/// In Mesos' words.
+pub fn other_principal(proved: &str, said: &str) -> String {
+    format!(
+        "Authenticated principal '{proved}' does not match principal '{said}' set in \
+         `FrameworkInfo`"
+    )
+}
+
 /// An operation and its tasks.
 fn weight(operation: &Operation) -> usize {
     let launch = operation.launch.as_ref().map_or(0, |launch| launch.task_infos.len());
@@ -243,6 +272,30 @@ mod tests {
         let update = r#""update_framework":{"framework_info":{"user":"u","name":"n"}}"#;
         let update = checked(&format!(r#"{{"type":"UPDATE_FRAMEWORK"{call},{update}}}"#));
         assert!(update.unwrap_err().contains("update_framework.framework_info.id"));
+    }
+
+    #[test]
+    fn a_framework_subscribes_as_who_it_has_proved_to_be() {
+        let subscribe = |said: &str, proved: Option<&str>| {
+            let info = format!(r#"{{"user":"u","name":"n"{said}}}"#);
+            let json = format!(r#"{{"type":"SUBSCRIBE","subscribe":{{"framework_info":{info}}}}}"#);
+            let mut call: Call = Format::Json.decode(json.as_bytes()).unwrap();
+            claim(&mut call, proved).map(|()| call.subscribe.unwrap().framework_info.principal)
+        };
+        let said = r#","principal":"a""#;
+        let a = Ok(Some("a".to_owned()));
+        assert_eq!(subscribe("", Some("a")), a, "copied in");
+        assert_eq!(subscribe(said, Some("a")), a);
+        assert_eq!(subscribe(said, None), a, "nobody is asked");
+        assert_eq!(subscribe("", None), Ok(None));
+        for said in [said, r#","principal":"""#] {
+            let error = subscribe(said, Some("b")).unwrap_err();
+            assert!(error.starts_with("Authenticated principal 'b' does not match"), "{error}");
+        }
+        // What others say of themselves is looked at by the core.
+        let json = r#"{"type":"TEARDOWN","framework_id":{"value":"f"}}"#;
+        let mut call: Call = Format::Json.decode(json.as_bytes()).unwrap();
+        assert_eq!(claim(&mut call, Some("a")), Ok(()));
     }
 
     #[test]

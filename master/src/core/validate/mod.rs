@@ -11,7 +11,7 @@ mod roles;
 pub(in crate::core) mod task;
 
 pub(in crate::core) use brief::brief;
-pub use call::{check_call, check_request};
+pub use call::{check_call, check_request, claim, other_principal};
 pub(in crate::core) use roles::role as check_role;
 
 /// Largest description of an agent or a framework, in bytes as protobuf: what the

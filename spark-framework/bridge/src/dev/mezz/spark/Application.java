@@ -70,6 +70,8 @@ final class Application {
     message.put("constraints", settings.constraints());
     message.put("role", settings.role());
     message.put("labels", settings.labels());
+    message.put("principal", settings.principal());
+    message.put("secret_file", settings.secretFile());
     Protocol.putIfPresent(message, "max_failures", settings.maxFailures());
     message.put("failures_interval_s", settings.failuresIntervalSeconds());
     Protocol.putNames(message, settings.namesToCheck());

@@ -245,6 +245,16 @@ final class Settings {
     return conf.get("spark.mezz.constraints", null);
   }
 
+  /** Whom to be for masters that ask who frameworks are; null where the sidecar knows it, or nobody. */
+  String principal() {
+    return conf.get("spark.mezz.principal", null);
+  }
+
+  /** The file whose first line is that principal's secret; null as above. The sidecar reads it. */
+  String secretFile() {
+    return conf.get("spark.mezz.secret.file", null);
+  }
+
   /** Labels of the application's tasks; null for none. The sidecar reads the text. */
   String labels() {
     return conf.get("spark.mezz.executor.labels", null);
