@@ -163,7 +163,7 @@ def rule_80_weights_and_teardown_are_done(cluster):
             weights = api.ask({"type": "GET_WEIGHTS"}).get("get_weights", {}).get("weight_infos", [])
             return {"role": "heavy", "weight": 2.5} in weights
 
-        eventually("the weight", shown)
+        client.eventually("the weight", shown)
         weights["weight_infos"][0]["weight"] = 0.0
         answer = api.call({"type": "UPDATE_WEIGHTS", "update_weights": weights})
         expect(answer.status == 400, answer)
