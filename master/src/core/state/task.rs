@@ -101,6 +101,8 @@ pub(in crate::core) struct StatusRecord {
     pub healthy: Option<bool>,
     /// Addresses and the like, where the agent tells them.
     pub container: Option<Box<v1::ContainerStatus>>,
+    /// The result of its check.
+    pub check: Option<Box<v1::CheckStatusInfo>>,
 }
 
 /// Rare fields of a task, for readers only.
@@ -141,6 +143,7 @@ impl StatusRecord {
                 .as_ref()
                 .filter(|container| container.encoded_len() <= MAX_CONTAINER_STATUS)
                 .map(|container| Box::new(container.clone())),
+            check: status.check_status.map(Box::new),
         }
     }
 }
@@ -201,6 +204,7 @@ impl Task {
             message: s.message.as_deref().map(str::to_owned),
             healthy: s.healthy,
             container_status: s.container.as_deref().cloned(),
+            check_status: s.check.as_deref().copied(),
             ..Default::default()
         }
     }
