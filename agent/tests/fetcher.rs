@@ -147,7 +147,8 @@ async fn good_server() -> String {
 async fn run_as_another(master: &mut FakeMaster, task: v1::TaskInfo) {
     let id = v1::FrameworkId { value: "F-1".into() };
     let framework = v1::FrameworkInfo { id: Some(id.clone()), ..framework() };
-    let run = mezz::RunTasks { framework, tasks: vec![task], group_executor: None };
+    let run =
+        mezz::RunTasks { framework, tasks: vec![task], group_executor: None, ..Default::default() };
     master.say(master_message::Message::RunTasks(run)).await;
     for state in [TaskState::TaskRunning, TaskState::TaskFinished] {
         let status = master.update().await;

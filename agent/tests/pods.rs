@@ -26,7 +26,12 @@ fn executor() -> v1::ExecutorInfo {
 }
 
 async fn run_group(master: &FakeMaster, executor: v1::ExecutorInfo, tasks: Vec<TaskInfo>) {
-    let run = mezz::RunTasks { framework: framework(), tasks, group_executor: Some(executor) };
+    let run = mezz::RunTasks {
+        framework: framework(),
+        tasks,
+        group_executor: Some(executor),
+        ..Default::default()
+    };
     master.say(master_message::Message::RunTasks(run)).await;
 }
 

@@ -22,15 +22,19 @@ use super::{
 };
 use crate::containerizer::ContainerSpec;
 
+/// The status of an executor that never was: Mesos' word for none.
+const NOT_STARTED: i32 = -1;
+
 impl Core {
     pub(super) fn on_run_tasks(&mut self, now: Time, run: mezz::RunTasks, out: &mut Effects) {
         let Some(id) = run.framework.id.as_ref().map(FrameworkId::from) else { return };
         self.put_framework(&id, run.framework, out);
+        let mut running = run.running_executors.iter().map(ExecutorId::from).collect();
         match run.group_executor {
-            Some(executor) => self.launch_group(now, &id, run.tasks, executor, out),
+            Some(executor) => self.launch_group(now, &id, run.tasks, executor, &mut running, out),
             None => {
                 for info in run.tasks {
-                    self.launch_task(now, &id, info, out);
+                    self.launch_task(now, &id, info, &mut running, out);
                 }
             }
         }
@@ -69,6 +73,7 @@ impl Core {
         now: Time,
         framework: &FrameworkId,
         info: v1::TaskInfo,
+        running: &mut BTreeSet<ExecutorId>,
         out: &mut Effects,
     ) {
         let key = TaskKey { framework: framework.clone(), task: TaskId::from(&info.task_id) };
@@ -80,11 +85,18 @@ impl Core {
         let launched = match info.executor.clone() {
             None => self.launch_command(&key, &info, out),
             Some(executor) => {
-                self.launch_on_executor(now, framework, vec![info.clone()], executor, false, out)
+                let tasks = vec![info.clone()];
+                self.still_runs(framework, &executor, running).and_then(|()| {
+                    self.launch_on_executor(now, framework, tasks, executor, false, out)
+                })
             }
         };
         if let Err(verdict) = launched {
+            let executor = info.executor.clone();
             self.refuse(now, &key, info, verdict, out);
+            if let Some(executor) = executor {
+                self.tell_not_started(framework, &executor, running, out);
+            }
         }
     }
 
@@ -95,6 +107,7 @@ impl Core {
         framework: &FrameworkId,
         tasks: Vec<v1::TaskInfo>,
         executor: v1::ExecutorInfo,
+        running: &mut BTreeSet<ExecutorId>,
         out: &mut Effects,
     ) {
         let key = |info: &v1::TaskInfo| TaskKey {
@@ -106,12 +119,55 @@ impl Core {
         if fresh.len() != tasks.len() || tasks.is_empty() {
             return;
         }
-        if let Err(verdict) =
-            self.launch_on_executor(now, framework, tasks.clone(), executor, true, out)
-        {
+        let launched = self.still_runs(framework, &executor, running).and_then(|()| {
+            self.launch_on_executor(now, framework, tasks.clone(), executor.clone(), true, out)
+        });
+        if let Err(verdict) = launched {
             for info in tasks {
                 self.refuse(now, &key(&info), info, verdict.clone(), out);
             }
+            self.tell_not_started(framework, &executor, running, out);
+        }
+    }
+
+    /// One that the master counts as running and that has ended here is not started again
+    /// (Mesos' `launch_executor`, MESOS-1720).
+    fn still_runs(
+        &self,
+        framework: &FrameworkId,
+        executor: &v1::ExecutorInfo,
+        running: &BTreeSet<ExecutorId>,
+    ) -> Result<(), Verdict> {
+        let id = ExecutorId::from(&executor.executor_id);
+        let key = ExecutorKey { framework: framework.clone(), executor: id };
+        if !running.contains(&key.executor) || self.executors.contains_key(&key) {
+            return Ok(());
+        }
+        Err(Verdict::new(
+            self.lost_or(framework, TaskState::TaskDropped),
+            Reason::ExecutorTerminated,
+            format!("executor {} has ended", key.executor),
+        ))
+    }
+
+    /// The first task of a new executor was refused: the master gives back what it holds for
+    /// it, and no other of these tasks starts it.
+    fn tell_not_started(
+        &mut self,
+        framework: &FrameworkId,
+        executor: &v1::ExecutorInfo,
+        running: &mut BTreeSet<ExecutorId>,
+        out: &mut Effects,
+    ) {
+        let executor = ExecutorId::from(&executor.executor_id);
+        let key = ExecutorKey { framework: framework.clone(), executor };
+        if !self.executors.contains_key(&key) && running.insert(key.executor.clone()) {
+            let terminated = mezz::ExecutorTerminated {
+                framework_id: framework.into(),
+                executor_id: (&key.executor).into(),
+                status: NOT_STARTED,
+            };
+            self.tell_executor_terminated(terminated, out);
         }
     }
 

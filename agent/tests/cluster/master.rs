@@ -153,7 +153,7 @@ impl FakeMaster {
 
     pub async fn run(&self, tasks: Vec<v1::TaskInfo>) {
         let framework = framework();
-        let run = mezz::RunTasks { framework, tasks, group_executor: None };
+        let run = mezz::RunTasks { framework, tasks, group_executor: None, ..Default::default() };
         self.say(master_message::Message::RunTasks(run)).await;
     }
 

@@ -170,13 +170,19 @@ impl World {
         let live = self.agents[n].machine.containers.values().filter(|c| c.is_live());
         // What a removed framework had is free for the masters at once.
         let counted = live.filter(|c| !self.books.is_ending(c.framework.as_str()));
-        let fits = counted.chain([container]).all(|c| left.try_sub(&self.uses(c)).is_ok());
+        let counted: Vec<_> = counted.chain([container]).map(|c| (c, self.uses(c))).collect();
+        let fits = counted.iter().all(|(_, uses)| left.try_sub(uses).is_ok());
         if !fits && !self.books.is_ending(container.framework.as_str()) {
             let what = match &container.executor {
                 Some(executor) => format!("an executor with {:?}", executor.live),
                 None => container.task.to_string(),
             };
-            self.broken_rule(format!("agent{n} has no room for {what}"));
+            let each = counted.iter().map(|(c, uses)| {
+                let executor = c.executor.as_ref().map(|executor| &executor.live);
+                format!("{} {} {executor:?}: {uses}", c.framework.as_str(), c.task.as_str())
+            });
+            let each = each.collect::<Vec<_>>().join("; ");
+            self.broken_rule(format!("agent{n} has no room for {what}: {each}"));
         }
     }
 

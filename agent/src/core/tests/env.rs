@@ -262,6 +262,7 @@ impl TestEnv {
             framework,
             tasks,
             group_executor,
+            ..Default::default()
         }));
     }
 

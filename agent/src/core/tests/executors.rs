@@ -51,6 +51,63 @@ pub(super) fn closed(env: &mut TestEnv) -> Option<CallError> {
     })
 }
 
+/// The master has not heard yet that it has ended, and counts no other (found by the
+/// simulation; MESOS-1720).
+#[test]
+fn is_not_started_again_for_tasks_that_were_meant_for_the_one_before() {
+    let mut env = TestEnv::new();
+    let run = |task: &str| {
+        master_message::Message::RunTasks(mezz::RunTasks {
+            framework: framework("F", &[]),
+            tasks: vec![executor_task(task)],
+            running_executors: vec![v1::ExecutorId { value: "E".into() }],
+            ..Default::default()
+        })
+    };
+    env.master(run("a"));
+    let lost = env.expect(TaskState::TaskLost);
+    assert_eq!(lost.reason(), Reason::ExecutorTerminated);
+    assert_eq!(terminated(&mut env), None, "its end was told once");
+    env.run(vec![executor_task("b")]);
+    env.launch();
+    env.master(run("c"));
+    assert!(env.updates().is_empty(), "it is there now");
+}
+
+/// The master has counted it, and gives back what it holds for it.
+#[test]
+fn that_cannot_be_started_is_told_to_have_ended() {
+    let mut env = TestEnv::new();
+    let bad = |id: &str| {
+        let mut task = executor_task(id);
+        let executor = task.executor.as_mut().unwrap();
+        executor.container = Some(v1::ContainerInfo {
+            r#type: v1::container_info::Type::Docker.into(),
+            ..Default::default()
+        });
+        task
+    };
+    env.run(vec![bad("a"), executor_task("b")]);
+    let effects = env.take();
+    let told: Vec<_> = effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::SendMaster { message, .. } => message.message.as_ref(),
+            _ => None,
+        })
+        .map(|message| match message {
+            agent_message::Message::StatusUpdate(update) => update.status.task_id.value.as_str(),
+            agent_message::Message::ExecutorTerminated(ended) => {
+                assert_eq!(ended.status, -1);
+                "ended"
+            }
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(told, ["a", "ended", "b"]);
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::Launch(_))));
+}
+
 #[test]
 fn is_started_once_and_gets_its_tasks_when_it_subscribes() {
     let mut env = TestEnv::new();

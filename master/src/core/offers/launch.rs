@@ -47,6 +47,8 @@ pub(super) struct Launch {
     runs: Vec<v1::TaskInfo>,
     /// What these take, encoded.
     runs_bytes: usize,
+    /// Executors that were not there before, and of which the agent is not told yet.
+    new_executors: BTreeSet<ExecutorId>,
 }
 
 impl Launch {
@@ -58,8 +60,8 @@ impl Launch {
         role: Arc<str>,
         pool: Resources,
     ) -> Self {
-        let runs = Vec::new();
-        Self { now, framework, agent, role, pool, launched: 0, runs, runs_bytes: 0 }
+        let (runs, new_executors) = (Vec::new(), BTreeSet::new());
+        Self { now, framework, agent, role, pool, launched: 0, runs, runs_bytes: 0, new_executors }
     }
 }
 
@@ -234,6 +236,7 @@ impl Core {
             ));
             self.agents[at.agent].executors.insert(place, Executor { info, role, resources });
             self.frameworks[at.framework].executors.insert((at.agent, id.clone()));
+            at.new_executors.insert(id.clone());
         }
         id
     }
@@ -304,7 +307,7 @@ impl Core {
 
     fn send_group(
         &self,
-        at: &Launch,
+        at: &mut Launch,
         mut tasks: Vec<v1::TaskInfo>,
         mut executor: v1::ExecutorInfo,
         out: &mut Effects,
@@ -318,14 +321,18 @@ impl Core {
 
     fn send(
         &self,
-        at: &Launch,
+        at: &mut Launch,
         tasks: Vec<v1::TaskInfo>,
         group_executor: Option<v1::ExecutorInfo>,
         out: &mut Effects,
     ) {
         let Some(connection) = self.agents[at.agent].connection() else { return };
         let framework = self.frameworks[at.framework].info.clone();
-        let message = mezz::RunTasks { framework, tasks, group_executor };
+        let used = tasks.iter().filter_map(|task| task.executor.as_ref()).chain(&group_executor);
+        let used: BTreeSet<ExecutorId> = used.map(|e| (&e.executor_id).into()).collect();
+        let is_known = |id: &&ExecutorId| !at.new_executors.remove(*id);
+        let running_executors = used.iter().filter(is_known).map(Into::into).collect();
+        let message = mezz::RunTasks { framework, tasks, group_executor, running_executors };
         out.agent(connection, Message::RunTasks(message));
     }
 

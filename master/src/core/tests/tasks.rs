@@ -203,11 +203,20 @@ fn an_executor_is_charged_once_and_its_end_is_told() {
     let offer = env.offer("f1");
     let own = executor("e1", "cpus:1;mem:100");
     let tasks = ["t1", "t2"].map(|id| executor_task(id, &offer, "cpus:1;mem:100", &own));
+    env.agent_inbox("a1");
     env.launch("f1", &offer, tasks.into());
     assert!(env.updates("f1").is_empty());
+    let running = |env: &mut Env| {
+        let Message::RunTasks(run) = env.agent_inbox("a1").remove(0) else { panic!("no tasks") };
+        run.running_executors.into_iter().map(|id| id.value).collect::<Vec<_>>()
+    };
+    assert!(running(&mut env).is_empty(), "it is new");
     let offer = env.offer("f1");
     assert_eq!(text(&offer.resources), "cpus:1; mem:724");
     assert_eq!(offer.executor_ids[0].value, "e1");
+    env.launch("f1", &offer, vec![executor_task("t0", &offer, "mem:100", &own)]);
+    assert_eq!(running(&mut env), ["e1"]);
+    let offer = env.offer("f1");
 
     // Another executor with the same id is refused.
     let other = executor("e1", "cpus:0.5;mem:100");
@@ -261,7 +270,7 @@ fn an_executor_is_charged_once_and_its_end_is_told() {
     // What it held itself is offered; its tasks end by their own updates.
     let freed = events.iter().filter_map(|e| e.offers.as_ref()).next().unwrap();
     assert_eq!(text(&freed.offers[0].resources), "cpus:1; mem:100");
-    assert_eq!(env.live_tasks().len(), 2);
+    assert_eq!(env.live_tasks().len(), 3);
 }
 
 /// A framework with more tasks than the queue to it holds is told of all of them.
