@@ -149,7 +149,9 @@ async fn signals_and_statuses_pass_the_init() {
         agent.remove(&id).await;
 
         // The program's child has no init to be told by.
-        let both = "trap 'echo got it' TERM; sh -c 'echo ready; exec sleep 1000' & wait; \
+        // No `wait`: the signal may come before it.
+        let both = "trap 'n=1; echo got it' TERM; sh -c 'echo ready; exec sleep 1000' & \
+                    while [ -z \"$n\" ]; do sleep 0.01; done; \
                     kill -0 $! && echo and its child lives";
         let id = agent.start(with(&agent, both, own_pids())).await;
         until("the trap is set", || agent.output(&id, "stdout") == "ready\n").await;

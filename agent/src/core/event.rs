@@ -41,7 +41,7 @@ pub enum Event {
         message: Box<mezz::MasterMessage>,
     },
     /// An executor's call. SUBSCRIBE binds the connection to the executor; any
-    /// other call needs that.
+    /// other call needs that, unless it comes by itself, as over HTTP.
     ExecutorCall {
         /// On which it came.
         connection: ConnectionId,
