@@ -49,7 +49,8 @@ if ! $fast; then
 fi
 if ! cargo nextest --version >/dev/null 2>&1; then
   note "building cargo-nextest (once)"
-  quietly "$MEZZ_HOME/log/nextest.log" cargo install --locked cargo-nextest
+  # It only starts tests: half of the compiling time, and no test is slower.
+  quietly "$MEZZ_HOME/log/nextest.log" env CARGO_PROFILE_RELEASE_OPT_LEVEL=1 cargo install --locked cargo-nextest
 fi
 
 step "formatting"

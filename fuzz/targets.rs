@@ -5,7 +5,7 @@
 #![allow(dead_code, reason = "each fuzz target uses one")]
 
 use mezz_proto::{
-    attributes,
+    attributes, json as dialect,
     media::Format,
     pages::{
         ExecutorPage, Jsonp, TaskPage, duration_text, hide_in_executor, hide_in_task,
@@ -50,6 +50,9 @@ fn any(kind: u8, format: Format, body: &[u8]) {
 fn is_stable<M: Message + Name + Default>(format: Format, body: &[u8]) {
     let Ok(message) = format.decode::<M>(body) else { return };
     let text = Format::Json.encode(&message);
+    if format == Format::Json {
+        is_the_tree::<M>(body, &text);
+    }
     let bytes = message.encode_to_vec();
     let again: M = Format::Protobuf.decode(&bytes).expect("our own protobuf");
     assert!(Format::Json.encode(&again) == text, "another message after protobuf");
@@ -61,6 +64,14 @@ fn is_stable<M: Message + Name + Default>(format: Format, body: &[u8]) {
     };
     let again = Format::Json.encode(&again);
     assert_eq!(String::from_utf8_lossy(&again), String::from_utf8_lossy(&text));
+}
+
+/// What is read straight from a text is what a tree of its values says, which has of each name
+/// the last value alone.
+fn is_the_tree<M: Message + Name + Default>(body: &[u8], text: &[u8]) {
+    let Ok(tree) = serde_json::from_slice::<serde_json::Value>(body) else { return };
+    let Ok(message) = dialect::from_value::<M>(&tree) else { return };
+    assert_eq!(dialect::to_string(&message).as_bytes(), text, "another message by the tree");
 }
 
 /// The pages on which a task or an executor stands.

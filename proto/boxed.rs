@@ -4,6 +4,10 @@
     // Four fifths of each resource for what hardly one has, and resources are most of every
     // message.
     ".mesos.v1.Resource.disk",
+    // Four fifths of each task; an agent that comes back may have thousands.
+    ".mesos.v1.Task.discovery",
+    ".mesos.v1.Task.container",
+    ".mesos.v1.Task.health_check",
     // Fourteen fifteenths of each operation; an ACCEPT may have thousands.
     ".mesos.v1.Offer.Operation.launch_group",
     ".mesos.v1.Offer.Operation.grow_volume",

@@ -176,6 +176,8 @@ impl Metrics {
             Change::Framework(_)
             | Change::FrameworkForgotten(_)
             | Change::ExecutorAdded { .. }
+            | Change::ExecutorSubscribed { .. }
+            | Change::Intake { .. }
             | Change::ExecutorForgotten(_)
             | Change::Task { .. }
             | Change::TaskLaunched(_)

@@ -287,12 +287,10 @@ async fn a_command_that_takes_too_long_fails_and_is_ended() {
 async fn checks_go_on_with_the_next_agent() {
     let mut master = FakeMaster::start().await;
     let mut agent = TestAgent::joined(&mut master).await;
-    let health = HealthCheck {
-        delay_seconds: Some(1.0),
-        consecutive_failures: Some(5),
-        ..by_command("test -e well")
-    };
-    master.run(vec![with_health("touch well; exec sleep 1000", health)]).await;
+    // The first waits until the task has begun, however long that takes.
+    let line = "until test -e begun; do sleep 0.05; done; test -e well";
+    let health = HealthCheck { consecutive_failures: Some(5), ..by_command(line) };
+    master.run(vec![with_health("touch well; touch begun; exec sleep 1000", health)]).await;
     master.expect("t", TaskState::TaskRunning).await;
     assert_eq!(master.expect("t", TaskState::TaskRunning).await.healthy, Some(true));
     agent.stop().await;

@@ -163,13 +163,20 @@ async fn nothing_of_it_outlives_it() {
         let hide = "(setsid sh -c 'while :; do sleep 0.01; done' &); \
                     (sh -c 'trap \"\" TERM HUP; sleep 1000 & sleep 1000' &); sleep 0.1;";
         for terminal in [None, Some(WindowSize { rows: 24, columns: 80 })] {
-            let spec = ExecSpec { terminal, ..shell(&format!("{hide} exit 6")) };
-            let exec = agent.it.exec(&id, spec).await.unwrap();
-            let begun = std::time::Instant::now();
-            assert_eq!(all(exec).await.2.code(), Some(6), "{containment:?} {own_pids}");
-            // Sooner than output is waited for: nobody holds it.
-            assert!(begun.elapsed() < std::time::Duration::from_secs(5), "{own_pids}");
-            assert_eq!(agent.living(&id).len(), before, "{containment:?} {own_pids}");
+            // Sooner than output is waited for: nobody holds it. A busy machine may need more.
+            let mut tries = 0;
+            loop {
+                let spec = ExecSpec { terminal, ..shell(&format!("{hide} exit 6")) };
+                let exec = agent.it.exec(&id, spec).await.unwrap();
+                let begun = std::time::Instant::now();
+                assert_eq!(all(exec).await.2.code(), Some(6), "{containment:?} {own_pids}");
+                assert_eq!(agent.living(&id).len(), before, "{containment:?} {own_pids}");
+                if begun.elapsed() < std::time::Duration::from_secs(5) {
+                    break;
+                }
+                tries += 1;
+                assert!(tries < 3, "{containment:?} {own_pids}");
+            }
         }
         // And so when nobody wants it any more.
         let mut exec = agent.it.exec(&id, shell(&format!("{hide} echo x; exec sleep 1000"))).await;
@@ -202,8 +209,11 @@ async fn a_terminal_is_one() {
     let mut spec = agent.spec("exec sleep 1000");
     spec.user = Some("nobody".into());
     let id = agent.start(spec).await;
-    let command = "tty; stty size; read line; echo \"got $line\"; stty size; echo x > /dev/tty; \
-                   ps -o tty= -p $$; exit 3";
+    // The size is set by another task than the one that writes.
+    let command = "tty; stty size; read line; echo \"got $line\"; n=0; \
+                   until [ \"$(stty size)\" = '50 132' ] || [ $n = 300 ]; do \
+                   n=$((n + 1)); sleep 0.1; done; \
+                   stty size; echo x > /dev/tty; ps -o tty= -p $$; exit 3";
     let size = WindowSize { rows: 24, columns: 80 };
     let spec = ExecSpec { stdin: true, terminal: Some(size), ..shell(command) };
     let mut exec = agent.it.exec(&id, spec).await.unwrap();
@@ -214,8 +224,6 @@ async fn a_terminal_is_one() {
         text += std::str::from_utf8(&piece).unwrap();
     }
     exec.resize.send(WindowSize { rows: 50, columns: 132 }).await.unwrap();
-    // The size is set by another task than the one that writes.
-    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     exec.stdin.as_mut().unwrap().write_all(b"a line\n").await.unwrap();
     let (rest, _, status) = all(exec).await;
     text += &rest;

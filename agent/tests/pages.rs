@@ -244,6 +244,19 @@ async fn pages_have_what_those_of_mesos_have() {
         assert_eq!(world.agent.get(path).await.0, 200, "{path}");
     }
     assert_eq!(world.agent.get("/metrics/snapshot?timeout=x").await.0, 400);
+    // What is below a page is that page.
+    for (below, key) in [
+        ("/state/", "frameworks"),
+        ("/slave(1)/state/x/y", "frameworks"),
+        ("/slave%281%29/flags/", "flags"),
+        ("/metrics/snapshot/x?timeout=2secs", "slave/registered"),
+        ("/version/", "version"),
+    ] {
+        assert!(!world.page(below).await[key].is_null(), "{below}");
+    }
+    for nothing in ["/version/x", "/metrics/x", "/monitor", "/slave(1)", "/statex"] {
+        assert_eq!(world.agent.get(nothing).await.0, 404, "{nothing}");
+    }
 
     // The next agent knows what goes on.
     world.agent.stop().await;

@@ -218,7 +218,7 @@ impl Bench {
         // 16 fragments of 16 ports, as far from each other as they can be.
         let ports: Vec<String> =
             (0..16).map(|i| 31_000 + i * 62).map(|p| format!("{p}-{}", p + 15)).collect();
-        let held = Resources::parse(&format!("{HELD};ports:[{}]", ports.join(",")))?;
+        let held = Arc::new(Resources::parse(&format!("{HELD};ports:[{}]", ports.join(",")))?);
         for i in 0..agents {
             let spec = AgentSpec {
                 id: AgentId::new(format!("0a1b2c3d-0000-4000-8000-123456789abc-S{i}")),
@@ -265,7 +265,7 @@ impl Bench {
 
     /// Changes what is left of every agent, and changes it back.
     fn shake(&mut self) -> Result<()> {
-        let cpu = Resources::parse("cpus:1")?;
+        let cpu = Arc::new(Resources::parse("cpus:1")?);
         for i in 0..self.agents {
             self.allocator.hold(AgentKey(i), FrameworkKey(0), &self.role, &cpu);
             self.allocator.recover(AgentKey(i), FrameworkKey(0), &self.role, &cpu);

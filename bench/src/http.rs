@@ -163,7 +163,7 @@ impl HttpArgs {
         let mut framework = Framework::connect(&master.address, "measured", task)?;
         let pause = Duration::from_millis(self.pause_ms);
         for pollers in [0, 1, 100] {
-            let polls = Pollers::start(&master.address, pollers, self.reads, pause);
+            let polls = Pollers::start(&master.address, pollers, self.reads, pause)?;
             // Each as long as the other: neither is measured without the other.
             let latency = self.latency(&mut framework, measured, &polls).await?;
             let polled = polls.stop().await?;

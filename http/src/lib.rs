@@ -4,15 +4,18 @@
 //! A remote peer decides how many connections, bodies and answers there are and how slowly
 //! they move; everything here is about what that may cost at most ([`limits`]).
 
+mod below;
 mod bodies;
 mod connection;
 pub mod limits;
 mod listener;
 mod logging;
+mod readers;
 mod refusal;
 
+pub use below::{is_at, with_below};
 pub use bodies::{Bodies, BodyError, Room, Settings, discard, post};
 pub use connection::Ends;
-pub use listener::serve;
+pub use listener::{is_grpc, serve};
 pub use logging::set_logging_level;
 pub use refusal::Refusal;

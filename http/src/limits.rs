@@ -80,3 +80,14 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// What keeps connections out is told in the log once in so long.
 pub const COMPLAINTS: Duration = Duration::from_secs(10);
+
+/// Threads that serve those who only read. Two: a page that is long to write does not hold up
+/// `/health`.
+pub const READER_THREADS: usize = 2;
+
+/// Threads beside them, for what takes long to make or waits for a disk.
+pub const READER_BLOCKING_THREADS: usize = 32;
+
+/// Their priority, 0 (as all) to 19 (lowest). On a machine that is all taken they get a tenth
+/// of what another thread gets: late, but not never.
+pub const READER_PRIORITY: i32 = 10;

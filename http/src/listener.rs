@@ -35,7 +35,7 @@ use tokio::{
     task::JoinSet,
     time::Instant,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tower_service::Service;
 use tracing::{debug, warn};
 
@@ -47,6 +47,7 @@ use crate::{
         KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, MAX_HEADER_BYTES, STREAM_WINDOW,
         STREAMS_PER_CONNECTION,
     },
+    readers::{Readers, only_reads},
 };
 
 /// Serves at most so many connections until `stop` resolves and every one has ended.
@@ -62,6 +63,7 @@ pub async fn serve(
     let ending = CancellationToken::new();
     let mut connections = JoinSet::new();
     let mut complaints = Complaints::default();
+    let readers = Readers::start();
     pin!(stop);
     loop {
         select! {
@@ -78,8 +80,24 @@ pub async fn serve(
                 };
                 let answers = Arc::new(Semaphore::new(ANSWERS_PER_CONNECTION));
                 let service = Connected { router: router.clone(), ends, answers };
-                let stream = Connection::new(stream, place);
-                connections.spawn(converse(builder.clone(), stream, service, ending.clone()));
+                let (builder, ending) = (builder.clone(), ending.clone());
+                let readers = readers.handle();
+                connections.spawn(async move {
+                    let looked = ending.run_until_cancelled(only_reads(&stream)).await;
+                    let readers = readers.filter(|_| looked == Some(true));
+                    let stream = Connection::new(stream, place);
+                    let conversation = converse(builder, stream, service, ending);
+                    match readers {
+                        // It ends with this one.
+                        Some(readers) => {
+                            let served = AbortOnDropHandle::new(readers.spawn(conversation));
+                            if let Err(error) = served.await {
+                                debug!(%error, "a connection's task ended");
+                            }
+                        }
+                        None => conversation.await,
+                    }
+                });
             }
         }
     }
@@ -202,7 +220,9 @@ where
     }
 }
 
-fn is_grpc(headers: &HeaderMap) -> bool {
+/// Whether a gRPC client asks.
+#[must_use]
+pub fn is_grpc(headers: &HeaderMap) -> bool {
     let content = headers.get(header::CONTENT_TYPE);
     content.is_some_and(|content| content.as_bytes().starts_with(b"application/grpc"))
 }

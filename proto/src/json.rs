@@ -10,7 +10,7 @@
 
 pub(crate) mod plan;
 mod read;
-mod scalar;
+pub(crate) mod scalar;
 pub(crate) mod wire;
 mod write;
 

@@ -28,12 +28,16 @@ pub enum RecordError {
 
 /// The record with its frame.
 pub fn encode(record: &[u8]) -> Bytes {
-    let length = record.len().to_string();
-    let mut out = BytesMut::with_capacity(length.len() + 1 + record.len());
-    out.extend_from_slice(length.as_bytes());
-    out.extend_from_slice(b"\n");
+    let head = head(record.len());
+    let mut out = BytesMut::with_capacity(head.len() + record.len());
+    out.extend_from_slice(head.as_bytes());
     out.extend_from_slice(record);
     out.freeze()
+}
+
+/// What stands before a record of this length, in bytes: for one that is too large to be copied.
+pub fn head(length: usize) -> String {
+    format!("{length}\n")
 }
 
 /// Takes a stream apart, however it is cut into pieces.

@@ -7,6 +7,7 @@ use thiserror::Error;
 use crate::json::{
     index,
     plan::{Field, Kind, Plan, Plans, Shape},
+    scalar::brief,
     wire::fields,
 };
 use crate::weight::{self, DEPTH, TooMany};
@@ -116,7 +117,7 @@ fn missing_in_entry(entry: &Plan, bytes: &[u8], depth: usize) -> Option<String> 
     let path = missing(Plans::get().at(*of), &pieces, depth.checked_sub(1)?)?;
     let name = fields(bytes).filter(|(n, _)| *n == key.number).last();
     let name = name.map_or(&[][..], |(_, raw)| raw.bytes());
-    Some(format!("{}.{path}", String::from_utf8_lossy(name)))
+    Some(format!("{}.{path}", brief(&String::from_utf8_lossy(name))))
 }
 
 /// Which item of the list it is.
@@ -164,9 +165,42 @@ mod tests {
         let entry = [0x7a, 7, 0x0a, 1, b'c', 0x12, 2, 0x10, 0];
         let error = decode::<v1::TaskInfo>(&[&bytes[..], &entry].concat()).unwrap_err();
         assert_eq!(error.to_string(), "limits.c.value: is required and missing");
+        // However long the key is: little of it is told.
+        let key = "k".repeat(100_000);
+        let mut entry = Vec::new();
+        prost::encoding::string::encode(1, &key, &mut entry);
+        entry.extend([0x12, 2, 0x10, 0]);
+        let mut task = bytes.to_vec();
+        prost::encoding::bytes::encode(15, &entry, &mut task);
+        let error = decode::<v1::TaskInfo>(&task).unwrap_err().to_string();
+        assert!(error.starts_with("limits.kkk") && error.len() < 200, "{} bytes", error.len());
         // A second piece of it brings it.
         let bytes = [0x0a, 1, b'h', 0x12, 3, 0x0a, 1, b'h', 0x12, 2, 0x18, 80];
         let url: v1::Url = decode(&bytes).unwrap();
         assert_eq!((url.address.hostname(), url.address.port), ("h", 80));
+    }
+
+    /// As deep as the decoder goes, and it goes no deeper.
+    #[test]
+    fn what_is_missing_is_found_at_any_depth() {
+        let nested = |depth: usize| {
+            (0..depth).fold(Vec::new(), |inner: Vec<u8>, i| {
+                // `value` (1) and `parent` (2); the innermost has neither.
+                let mut outer = vec![0x0a, 1, b'c'];
+                if i > 0 {
+                    prost::encoding::bytes::encode(2, &inner, &mut outer);
+                } else {
+                    outer.extend([0x12, 0]);
+                }
+                outer
+            })
+        };
+        for depth in 1..200 {
+            let read = decode::<v1::ContainerId>(&nested(depth));
+            let error = read.unwrap_err().to_string();
+            let lacks = error.ends_with("value: is required and missing");
+            let too_deep = error.starts_with("the bytes are no");
+            assert!(if depth <= 100 { lacks } else { too_deep }, "{depth}: {error}");
+        }
     }
 }

@@ -24,8 +24,8 @@ const TIMES_OF_AGENTS: usize = 32;
 /// A message in a list counts as so many bytes at least.
 const LEAST: usize = 128;
 
-/// prost decodes no deeper.
-pub(crate) const DEPTH: usize = 100;
+/// prost decodes no deeper: a message, and a hundred in it.
+pub(crate) const DEPTH: usize = 101;
 
 /// A message has too many parts for its length.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]

@@ -135,12 +135,13 @@ fn agent() -> Agent {
         path: "/c".into(),
         ended_at: None,
     };
-    let index = Index::new(None, vec![record], Vec::new(), Vec::new());
+    let index = Index::new(None, vec![record], Vec::new());
     let task = TaskKey { framework: "f".into(), task: "t".into() };
     index.apply(Change::TaskAdded { task, container: "c".into(), passing: false });
     let (inputs, _) = mpsc::channel(1);
     let served = Served {
         index: Arc::new(index),
+        executors: Arc::default(),
         roster: Arc::default(),
         about: Default::default(),
         pages: Default::default(),

@@ -9,16 +9,20 @@ use std::{
 };
 
 use futures_util::{StreamExt as _, stream::Map};
-use mezz_proto::{mezz::v1::executor_server, v1::executor as wire};
+use mezz_proto::{
+    ids::{ExecutorId, FrameworkId},
+    mezz::v1::executor_server,
+    v1::executor as wire,
+};
 use prost::Message;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Served, gate::Gate};
+use super::{Served, executors::Executors};
 use crate::{
-    core::{CallError, ConnectionId, Event, Intake, Proof},
+    core::{CallError, ConnectionId, Event, ExecutorKey, Proof},
     shell::Input,
 };
 
@@ -42,22 +46,14 @@ pub(super) struct Waiting {
 pub(crate) struct Peer {
     events: mpsc::Sender<Waiting>,
     room: Arc<Semaphore>,
-    intake: watch::Sender<Intake>,
     _open: DropGuard,
 }
 
 impl Peer {
-    /// With the gate of what comes from it. The peer's end cancels `open`, and nothing else
-    /// may be meant by that.
-    pub(super) fn new(events: mpsc::Sender<Waiting>, open: &CancellationToken) -> (Self, Gate) {
-        let (intake, gate) = Gate::new();
+    /// The peer's end cancels `open`, and nothing else may be meant by that.
+    pub(super) fn new(events: mpsc::Sender<Waiting>, open: &CancellationToken) -> Self {
         let room = Arc::new(Semaphore::new(WAITING_KIB as usize));
-        (Self { events, room, intake, _open: open.clone().drop_guard() }, gate)
-    }
-
-    /// Says what may come from it.
-    pub(crate) fn take_in(&self, intake: Intake) {
-        self.intake.send_replace(intake);
+        Self { events, room, _open: open.clone().drop_guard() }
     }
 
     /// False when the executor is gone, or reads so slowly that too many events or bytes
@@ -102,21 +98,21 @@ impl executor_server::Executor for Service {
             })?
             .to_owned();
         // Before anything of it is read.
-        if !self.served.index.is_token(&token) {
+        if !self.served.executors.is_token(&token) {
             return Err(Status::unauthenticated(CallError::Unauthenticated.to_string()));
         }
         let connection = ConnectionId(self.connections.fetch_add(1, Ordering::Relaxed));
         let (sender, events) = mpsc::channel(self.served.executor_queue);
-        let inputs = self.served.inputs.clone();
-        let stop = self.served.stop.clone();
+        let (inputs, stop) = (self.served.inputs.clone(), self.served.stop.clone());
+        let executors = Arc::clone(&self.served.executors);
         let calls = request.into_inner();
         tokio::spawn(async move {
             let open = stop.child_token();
-            let (peer, gate) = Peer::new(sender, &open);
+            let peer = Peer::new(sender, &open);
             if inputs.send(Input::ExecutorOpened { connection, peer }).await.is_err() {
                 return;
             }
-            open.run_until_cancelled(read(connection, token, calls, &gate, &inputs)).await;
+            open.run_until_cancelled(read(connection, token, calls, &executors, &inputs)).await;
             let ended = Event::ExecutorDisconnected { connection };
             let _ = inputs.send(Input::Core(ended)).await;
         });
@@ -129,7 +125,7 @@ async fn read(
     connection: ConnectionId,
     token: String,
     mut calls: Streaming<wire::Call>,
-    gate: &Gate,
+    executors: &Executors,
     inputs: &mpsc::Sender<Input>,
 ) {
     let mut next = match tokio::time::timeout(FIRST_CALL, calls.message()).await {
@@ -137,9 +133,19 @@ async fn read(
         Err(_) => return,
     };
     while let Ok(Some(call)) = next {
-        // What comes behind it waits, too: in the socket, and so at the executor.
-        let Ok(turn) = gate.pass(&call).await else { return };
         let proof = Proof::token(&token);
+        let key = ExecutorKey {
+            framework: FrameworkId::from(&call.framework_id),
+            executor: ExecutorId::from(&call.executor_id),
+        };
+        // What comes behind it waits, too: in the socket, and so at the executor.
+        let turn = match executors.gate(&key, &proof) {
+            Some(gate) => match gate.pass(&call).await {
+                Ok(turn) => turn,
+                Err(_) => return,
+            },
+            None => None,
+        };
         let event = Event::ExecutorCall { connection, proof, call: Box::new(call) };
         if inputs.send(Input::Call { event, room: None, turn }).await.is_err() {
             return;
@@ -155,7 +161,7 @@ mod tests {
     #[test]
     fn what_waits_for_an_executor_is_bounded_in_bytes() {
         let (sender, mut events) = mpsc::channel(1_000);
-        let (peer, _gate) = Peer::new(sender, &CancellationToken::new());
+        let peer = Peer::new(sender, &CancellationToken::new());
         let message = |bytes: usize| {
             let message = Some(wire::event::Message { data: vec![0; bytes] });
             Ok(wire::Event { message, ..Default::default() })

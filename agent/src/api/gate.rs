@@ -1,5 +1,6 @@
 //! Holding an executor's updates back while its framework does not acknowledge those that it
-//! sent before: the one way in which executors are slowed, over gRPC and over HTTP.
+//! sent before: the one way in which executors are slowed, over gRPC and over HTTP, with a
+//! stream of events and without.
 
 use std::sync::Arc;
 
@@ -31,7 +32,7 @@ pub(crate) struct Turn {
 /// Why an update does not pass.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Shut {
-    /// The connection is over: the executor sends it again with its next subscription.
+    /// The executor has ended.
     Left,
     /// As many as may wait do.
     Full,

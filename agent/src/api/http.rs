@@ -5,11 +5,12 @@ use std::{io, sync::Arc};
 use axum::{
     Router,
     body::{Body, Bytes},
-    extract::{Query, State},
+    extract::{Query, Request, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
 };
+use mezz_http::{is_grpc, with_below};
 use serde::Deserialize;
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc},
@@ -28,10 +29,11 @@ use super::{
 pub(super) fn routes(served: Arc<Served>) -> Router {
     let mut routes = Router::new().route("/", get(index)).route("/metrics", get(metrics));
     for prefix in PREFIXES {
-        routes = routes
-            .route(&format!("{prefix}/health"), get(|| async { "ok\n" }))
-            .route(&format!("{prefix}/files/download"), get(download))
-            .route(&format!("{prefix}/files/download.json"), get(download));
+        routes = with_below(routes, &format!("{prefix}/health"), get(|| async { "ok\n" }));
+        for form in ["", ".json"] {
+            let path = format!("{prefix}/files/download{form}");
+            routes = with_below(routes, &path, get(download));
+        }
     }
     routes.with_state(served)
 }
@@ -53,6 +55,18 @@ async fn index(State(served): State<Arc<Served>>) -> String {
         env!("CARGO_PKG_VERSION"),
         served.about.address,
     )
+}
+
+/// What no route takes: gRPC clients want a status, others a page.
+pub(super) async fn not_found(request: Request) -> Response {
+    if is_grpc(request.headers()) {
+        let text = format!(
+            "no service at {}; this is a Mezz agent: mezz.v1.Executor, Agent",
+            request.uri().path()
+        );
+        return tonic::Status::unimplemented(text).into_http::<Body>().into_response();
+    }
+    (StatusCode::NOT_FOUND, "no such page; see /\n").into_response()
 }
 
 async fn metrics(State(served): State<Arc<Served>>) -> impl IntoResponse {

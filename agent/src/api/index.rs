@@ -14,7 +14,7 @@ use mezz_proto::{
     v1::DrainConfig,
 };
 
-use crate::core::{Change, SandboxRecord, TaskKey, Token};
+use crate::core::{Change, SandboxRecord, TaskKey};
 
 /// Sandboxes of ended containers that are kept at most; the oldest go first,
 /// however young they are, so that a flood of short tasks fills neither memory
@@ -69,8 +69,6 @@ struct State {
     ended: BTreeSet<(u64, ContainerId)>,
     tasks: HashMap<TaskKey, ContainerId>,
     live: HashSet<TaskKey>,
-    /// Of containers that have not ended.
-    executors: BTreeMap<ContainerId, Token>,
     /// By the folder that they are in: those of one executor.
     runs: HashMap<PathBuf, BTreeSet<ContainerId>>,
     /// Those folders by framework and executor.
@@ -87,10 +85,8 @@ impl Index {
         agent_id: Option<AgentId>,
         sandboxes: Vec<SandboxRecord>,
         tasks: Vec<(ContainerId, TaskKey)>,
-        executors: Vec<(ContainerId, Token)>,
     ) -> Self {
-        let executors = executors.into_iter().collect();
-        let mut state = State { agent_id, executors, ..State::default() };
+        let mut state = State { agent_id, ..State::default() };
         for record in sandboxes {
             state.add(record);
         }
@@ -114,16 +110,12 @@ impl Index {
             Change::Disconnected => state.master = None,
             Change::Drain(drain) => state.drain = drain,
             Change::ContainerAdded(record) => state.add(record),
-            Change::ExecutorAdded { container, token, .. } => {
-                state.executors.insert(container, token);
-            }
             Change::ContainerRunning { container, pid } => {
                 if let Some(entry) = state.containers.get_mut(&container) {
                     entry.pid = Some(pid);
                 }
             }
             Change::ContainerEnded { container, at } => {
-                state.executors.remove(&container);
                 if let Some(entry) = state.containers.get_mut(&container) {
                     entry.pid = None;
                     entry.record.ended_at = Some(at.as_nanos());
@@ -139,9 +131,12 @@ impl Index {
                     state.pass(task);
                 }
             }
-            // For the roster.
+            // For the others.
             Change::Framework(_)
             | Change::FrameworkForgotten(_)
+            | Change::ExecutorAdded { .. }
+            | Change::ExecutorSubscribed { .. }
+            | Change::Intake { .. }
             | Change::ExecutorForgotten(_)
             | Change::Task { .. }
             | Change::TaskLaunched(_)
@@ -161,16 +156,6 @@ impl Index {
     pub(crate) fn drain(&self) -> Option<(DrainConfig, u64)> {
         let second = |time: Time| time.as_nanos() / 1_000_000_000;
         self.read(|state| state.drain.map(|(config, since)| (config, second(since))))
-    }
-
-    /// Whether it is that of an executor that has not ended; which one is for the core.
-    pub(crate) fn is_token(&self, token: &str) -> bool {
-        self.read(|state| state.executors.values().any(|known| known.is(token)))
-    }
-
-    /// That of the executor in this container, if it has not ended.
-    pub(crate) fn token(&self, container: &ContainerId) -> Option<Token> {
-        self.read(|state| state.executors.get(container).cloned())
     }
 
     /// Containers that have not ended.
@@ -376,7 +361,7 @@ mod tests {
     #[test]
     fn only_a_task_that_runs_has_a_container() {
         let tasks = vec![("a".into(), task())];
-        let index = Index::new(None, vec![record("a", None)], tasks, Vec::new());
+        let index = Index::new(None, vec![record("a", None)], tasks);
         assert_eq!(index.container(&task()), None, "it is not known to be alive");
         let added = Change::TaskAdded { task: task(), container: "a".into(), passing: false };
         index.apply(added);
@@ -389,8 +374,7 @@ mod tests {
     #[test]
     fn a_task_id_used_again_shows_the_newest_sandbox() {
         let tasks = vec![("b".into(), task()), ("a".into(), task())];
-        let index =
-            Index::new(None, vec![record("a", Some(1)), record("b", Some(2))], tasks, Vec::new());
+        let index = Index::new(None, vec![record("a", Some(1)), record("b", Some(2))], tasks);
         assert_eq!(index.files(&task()).unwrap().sandbox, PathBuf::from("/b"));
         index.forget(&"a".into());
         assert_eq!(index.files(&task()).unwrap().sandbox, PathBuf::from("/b"));
@@ -403,7 +387,7 @@ mod tests {
     fn an_executor_of_many_tasks_is_found_by_the_first_and_the_latest() {
         const MANY: usize = 100_000;
         let named = |n: usize| TaskKey { framework: "f".into(), task: format!("{n}").into() };
-        let index = Index::new(None, vec![record("a", None)], Vec::new(), Vec::new());
+        let index = Index::new(None, vec![record("a", None)], Vec::new());
         for n in 0..MANY {
             let (task, container) = (named(n), "a".into());
             index.apply(Change::TaskAdded { task, container, passing: n > 0 });
@@ -424,7 +408,7 @@ mod tests {
     #[test]
     fn sandboxes_expire_by_age_and_only_when_ended() {
         let all = vec![record("a", Some(1)), record("b", Some(5_000_000_000)), record("c", None)];
-        let index = Index::new(None, all, Vec::new(), Vec::new());
+        let index = Index::new(None, all, Vec::new());
         let expired = index.expired(Time::from_secs(4), Duration::from_secs(2));
         assert_eq!(expired, [record("a", Some(1))]);
     }
@@ -433,7 +417,7 @@ mod tests {
     fn more_than_the_most_expire_however_young() {
         let at = |n: usize| u64::try_from(n).unwrap() + 1_000_000_000;
         let all = (0..MAX_ENDED + 2).map(|n| record(&format!("{n}"), Some(at(n)))).collect();
-        let index = Index::new(None, all, Vec::new(), Vec::new());
+        let index = Index::new(None, all, Vec::new());
         let expired = index.expired(Time::from_secs(2), Duration::from_secs(1000));
         assert_eq!(expired.len(), 2);
         assert_eq!(expired[0].container_id, "0");

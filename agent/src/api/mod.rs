@@ -7,6 +7,7 @@ mod attach;
 mod exec;
 mod executor;
 mod executor_http;
+mod executors;
 mod files;
 mod gate;
 mod http;
@@ -31,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use self::{
     about::About,
     executor::Peer,
+    executors::Executors,
     files::Reader,
     gate::Turn,
     index::{DiskUse, Index},
@@ -50,6 +52,7 @@ const PREFIXES: [&str; 3] = ["", "/slave(1)", "/slave%281%29"];
 /// What requests are answered from.
 pub(crate) struct Served {
     pub(crate) index: Arc<Index>,
+    pub(crate) executors: Arc<Executors>,
     pub(crate) roster: Arc<Roster>,
     pub(crate) about: About,
     pub(crate) pages: Pages,
@@ -89,7 +92,8 @@ pub(crate) async fn serve(listener: TcpListener, served: Arc<Served>) {
         .merge(executor_http::routes(Arc::clone(&served), connections))
         .merge(pages::routes(Arc::clone(&served)))
         .merge(operator::routes(Arc::clone(&served)))
-        .merge(http::routes(served));
+        .merge(http::routes(served))
+        .fallback(http::not_found);
     let serving = mezz_http::serve(routes, listener, CONNECTIONS, stop.clone().cancelled_owned());
     let too_long = async {
         stop.cancelled().await;

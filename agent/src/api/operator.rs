@@ -14,7 +14,7 @@ use axum::{
     response::{IntoResponse, Response as HttpResponse},
     routing::any,
 };
-use mezz_http::{post, set_logging_level};
+use mezz_http::{post, set_logging_level, with_below};
 use mezz_proto::{
     logging,
     media::Format,
@@ -28,7 +28,7 @@ use prost::Message as _;
 
 use self::answers::{executors, frameworks, get_agent, json_text, list_files, no_file, tasks};
 use super::{
-    Served,
+    PREFIXES, Served,
     pages::{containers, file_refusal, metrics, turn, write},
     refusal::Refusal,
     sandboxes::{self, resolve},
@@ -37,16 +37,13 @@ use super::{
 /// Calls are small: the largest is the path of a file, in bytes.
 const MAX_CALL: usize = 1 << 20;
 
-/// A Mesos answers what is below an endpoint like the endpoint itself, and pymesos' operators
-/// call `/api/v1/operator`.
+/// pymesos' operators call `/api/v1/operator`.
 pub(super) fn routes(served: Arc<Served>) -> Router {
-    Router::new()
-        .route("/api/v1", any(answer))
-        .route("/api/v1/{*below}", any(answer))
-        .route("/slave(1)/api/v1", any(answer))
-        .route("/slave%281%29/api/v1", any(answer))
-        .route("/slave(1)/api/v1/{*below}", any(answer))
-        .with_state(served)
+    let mut routes = Router::new();
+    for prefix in PREFIXES {
+        routes = with_below(routes, &format!("{prefix}/api/v1"), any(answer));
+    }
+    routes.with_state(served)
 }
 
 async fn answer(State(served): State<Arc<Served>>, request: Request) -> HttpResponse {

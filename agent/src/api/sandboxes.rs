@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn only_sandboxes_have_paths() {
         let all = vec![record("a", Some(1)), record("b", None), record("c", Some(2))];
-        let index = Index::new(None, all, Vec::new(), Vec::new());
+        let index = Index::new(None, all, Vec::new());
         let find = |path: &str| {
             place(&index, Path::new("/w"), path).map(|place| {
                 let name = place.sandbox.file_name().unwrap().to_str().unwrap().to_owned();

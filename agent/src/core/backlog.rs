@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use mezz_proto::{time::Time, v1::TaskStatus};
 use prost::Message as _;
 
-use super::{Core, Effect, Effects, ExecutorKey, TaskKey, state::Home};
+use super::{Change, Core, Effect, Effects, ExecutorKey, TaskKey, state::Home};
 
 /// Updates of one task that wait for its framework; then it waits with more, the last aside.
 pub(super) const MOST_OF_A_TASK: usize = 256;
@@ -148,8 +148,9 @@ impl Core {
     }
 
     pub(super) fn tell_intake(&self, key: &ExecutorKey, out: &mut Effects) {
-        if let Some(connection) = self.executors.get(key).and_then(|found| found.connection) {
-            out.now.push(Effect::Intake { connection, intake: self.intake(key) });
+        if self.executors.contains_key(key) {
+            let intake = self.intake(key);
+            out.now.push(Effect::Change(Change::Intake { executor: key.clone(), intake }));
         }
     }
 

@@ -3,8 +3,8 @@
 use mezz_proto::v1;
 
 use super::{
-    Change, Core, Effect, Effects, ExecutorKey, TaskKey,
-    state::{Home, Stage, Task},
+    Change, Core, Effect, Effects, ExecutorKey, Intake, TaskKey,
+    state::{Executor, Home, Stage, Task},
 };
 
 /// The longest command that is shown whole, in characters, and what is shown of others.
@@ -26,10 +26,10 @@ impl Core {
             status_update_state: head.map(|status| status.state),
             status_update_uuid: head.and_then(|status| status.uuid.clone()),
             labels: task.info.labels.clone(),
-            discovery: task.info.discovery.clone(),
-            container: task.info.container.clone(),
+            discovery: task.info.discovery.clone().map(Box::new),
+            container: task.info.container.clone().map(Box::new),
             user: task.info.command.as_ref().and_then(|command| command.user.clone()),
-            health_check: task.info.health_check.clone(),
+            health_check: task.info.health_check.clone().map(Box::new),
             kill_policy: task.info.kill_policy,
             limits: task.info.limits.clone(),
         }
@@ -58,6 +58,18 @@ impl Core {
             token: executor.token.clone(),
             info: Box::new(executor.info.clone()),
         }));
+        if executor.subscribed_once {
+            Self::announce_subscribed(key, executor, out);
+        }
+        // Updates of one that had the same id may wait.
+        if self.intake(key) != Intake::default() {
+            self.tell_intake(key, out);
+        }
+    }
+
+    pub(super) fn announce_subscribed(key: &ExecutorKey, executor: &Executor, out: &mut Effects) {
+        let (executor, proven) = (key.clone(), executor.proven);
+        out.now.push(Effect::Change(Change::ExecutorSubscribed { executor, proven }));
     }
 }
 

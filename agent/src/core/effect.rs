@@ -80,14 +80,6 @@ pub enum Effect {
         /// Why, if the peer broke the protocol.
         error: Option<CallError>,
     },
-    /// Pass on only these updates of what comes on an executor's connection, until the next
-    /// word; [`Intake::Open`] at its start. The others wait, and so does the executor.
-    Intake {
-        /// Which.
-        connection: ConnectionId,
-        /// What may come.
-        intake: Intake,
-    },
     /// Start a container; answered by
     /// [`ContainerLaunched`](super::Event::ContainerLaunched) and later
     /// [`ContainerEnded`](super::Event::ContainerEnded), or by
@@ -179,6 +171,21 @@ pub enum Change {
         token: Token,
         /// What its framework said of it.
         info: Box<v1::ExecutorInfo>,
+    },
+    /// It has subscribed, for the first time or for the first time with its token.
+    ExecutorSubscribed {
+        /// Which.
+        executor: ExecutorKey,
+        /// It has shown its token: nobody is it without, from now on.
+        proven: bool,
+    },
+    /// Pass on only these of an executor's updates, until the next word; [`Intake::Open`] at
+    /// its start. The others wait, and so does the executor.
+    Intake {
+        /// Which.
+        executor: ExecutorKey,
+        /// What may come.
+        intake: Intake,
     },
     /// It has ended.
     ExecutorForgotten(ExecutorKey),

@@ -30,7 +30,7 @@ impl Core {
                 self.on_subscribe(now, connection, proof, call, out)
             }
             None => self.on_lone_call(now, connection, proof, call, out),
-            Some(key) => self.on_subscribed_call(now, connection, &key, call, out),
+            Some(key) => self.on_subscribed_call(now, Some(connection), &key, call, out),
         };
         if let Err(error) = done {
             self.on_executor_disconnected(now, connection);
@@ -38,9 +38,9 @@ impl Core {
         }
     }
 
-    /// A call that belongs to no stream of events. Once its executor has subscribed it is
-    /// heard all the same, as Mesos does it (rule 54): over HTTP one may be on its way while
-    /// the stream ends. What is to be told of it comes with the next stream.
+    /// A call on a connection of its own, as over HTTP. Once its executor has subscribed it is
+    /// heard, as Mesos does it (rule 54), also while there is no stream of events: one may be
+    /// on its way while that ends. What is to be told of it then comes with the next stream.
     fn on_lone_call(
         &mut self,
         now: Time,
@@ -54,19 +54,20 @@ impl Core {
             executor: ExecutorId::from(&call.executor_id),
         };
         self.identify(&key, proof)?;
-        let known = self.executors.get(&key).is_some_and(|executor| executor.subscribed_once);
-        if !(known && proof.is_apart()) {
+        let executor = self.executors.get(&key).filter(|executor| executor.subscribed_once);
+        let Some(executor) = executor.filter(|_| proof.is_apart()) else {
             return Err(CallError::NotAllowed("Executor is not subscribed".to_owned()));
-        }
-        self.on_subscribed_call(now, connection, &key, call, out)?;
+        };
+        self.on_subscribed_call(now, executor.connection, &key, call, out)?;
         out.now.push(Effect::CloseExecutor { connection, error: None });
         Ok(())
     }
 
+    /// `stream` is where the executor hears events, if anywhere.
     fn on_subscribed_call(
         &mut self,
         now: Time,
-        connection: ConnectionId,
+        stream: Option<ConnectionId>,
         key: &ExecutorKey,
         call: Call,
         out: &mut Effects,
@@ -82,7 +83,7 @@ impl Core {
                 Err(CallError::NotAllowed("SUBSCRIBE: already subscribed".to_owned()))
             }
             call::Type::Update => match call.update {
-                Some(update) => self.on_update(now, connection, key, update.status, out),
+                Some(update) => self.on_update(now, stream, key, update.status, out),
                 None => invalid("UPDATE: update is not set"),
             },
             call::Type::Message => match call.message {
@@ -106,24 +107,15 @@ impl Core {
     pub(super) fn on_update(
         &mut self,
         now: Time,
-        connection: ConnectionId,
+        stream: Option<ConnectionId>,
         key: &ExecutorKey,
         mut status: TaskStatus,
         out: &mut Effects,
     ) -> Result<(), CallError> {
         let uuid = check_update(key, &status).map_err(CallError::Invalid)?;
         let task_key = key.task(&TaskId::from(&status.task_id));
-        let acknowledged = send(
-            connection,
-            Event {
-                r#type: Some(event::Type::Acknowledged.into()),
-                acknowledged: Some(event::Acknowledged {
-                    task_id: status.task_id.clone(),
-                    uuid: uuid.clone(),
-                }),
-                ..Event::default()
-            },
-        );
+        let acknowledged =
+            event::Acknowledged { task_id: status.task_id.clone(), uuid: uuid.clone() };
         let intake = self.intake(key);
         // What is late, repeated or of no task of this executor is acknowledged
         // all the same, so that it does not come for ever (rule 36).
@@ -135,8 +127,8 @@ impl Core {
         {
             task.stage = Stage::Running;
             if !intake.takes(&status) {
-                // Of a SUBSCRIBE, or sent while there was no stream: others wait before they
-                // come here. Not acknowledged, so the executor keeps it.
+                // Of a SUBSCRIBE, or overtaken by one: others wait before they come here. Not
+                // acknowledged, so the executor keeps it.
                 if let Some(executor) = self.executors.get_mut(key) {
                     executor.behind = true;
                 }
@@ -145,7 +137,14 @@ impl Core {
             self.say_drained(&task_key, &mut status);
             self.push_update(now, &task_key, status, out);
         }
-        out.after_persist.push(acknowledged);
+        if let Some(stream) = stream {
+            let event = Event {
+                r#type: Some(event::Type::Acknowledged.into()),
+                acknowledged: Some(acknowledged),
+                ..Event::default()
+            };
+            out.after_persist.push(send(stream, event));
+        }
         Ok(())
     }
 

@@ -159,9 +159,9 @@ pub struct ExecutorRecord {
 }
 
 impl ExecutorRecord {
-    /// What it proves itself with, and the container with which that ends.
-    pub(crate) fn proof(&self) -> (ContainerId, Token) {
-        (ContainerId::new(&self.container_id), Token(self.token.clone()))
+    /// What it proves itself with.
+    pub(crate) fn proof(&self) -> (ExecutorKey, Token) {
+        (self.key(), Token(self.token.clone()))
     }
 }
 

@@ -13,7 +13,7 @@ use mezz_proto::{
 };
 
 use super::{
-    CallError, ConnectionId, Core, Effect, Effects, ExecutorKey, Intake, Proof, TaskKey,
+    CallError, ConnectionId, Core, Effect, Effects, ExecutorKey, Proof, TaskKey,
     environment::RECOVERY_TIMEOUT,
     executor::{check_update, send},
     state::Stage,
@@ -99,6 +99,10 @@ impl Core {
         self.await_executor_no_more(&key);
         if changed {
             self.persist_executor(&key, out);
+            // Before it hears that it is subscribed, for then it calls.
+            if let Some(executor) = self.executors.get(&key) {
+                Self::announce_subscribed(&key, executor, out);
+            }
         }
         out.now.push(send(
             connection,
@@ -108,11 +112,8 @@ impl Core {
                 ..Event::default()
             },
         ));
-        if self.intake(&key) != Intake::default() {
-            self.tell_intake(&key, out);
-        }
         for update in subscribe.unacknowledged_updates {
-            self.on_update(now, connection, &key, update.status, out)?;
+            self.on_update(now, Some(connection), &key, update.status, out)?;
         }
         let known: BTreeSet<TaskId> =
             subscribe.unacknowledged_tasks.iter().map(|task| TaskId::from(&task.task_id)).collect();

@@ -181,7 +181,7 @@ mod tests {
 
     fn collector(work_dir: &Path, records: Vec<SandboxRecord>, orphans: Vec<Orphan>) -> Collector {
         Collector {
-            index: Arc::new(Index::new(None, records, Vec::new(), Vec::new())),
+            index: Arc::new(Index::new(None, records, Vec::new())),
             registry: Arc::default(),
             metrics: Arc::new(Metrics::new()),
             work_dir: work_dir.to_owned(),

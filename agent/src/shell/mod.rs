@@ -24,7 +24,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{collect::Collector, monitor::Monitor, owner::Owner, registry::Registry};
 use crate::{
-    api::{self, About, Index, Pages, Peer, Rooms, Roster, Served, Turn},
+    api::{self, About, Executors, Index, Pages, Peer, Rooms, Roster, Served, Turn},
     containerizer::{self, ContainerError},
     core::{ConnectionId, Event, LinkId},
     fetcher,
@@ -169,13 +169,14 @@ pub async fn serve(
         started.core.agent_id().cloned(),
         started.sandboxes,
         started.sandbox_tasks,
-        started.executors,
     ));
+    let executors = Arc::new(Executors::new(started.executors));
     let roster = Arc::new(Roster::default());
     let metrics = Arc::new(Metrics::new());
     let queue = options.max_tasks.saturating_mul(2).saturating_add(QUEUE_ROOM);
     let served = Arc::new(Served {
         index: Arc::clone(&index),
+        executors: Arc::clone(&executors),
         roster: Arc::clone(&roster),
         about: About::new(&options, &started.api_address, local),
         pages: Pages::default(),
@@ -220,7 +221,8 @@ pub async fn serve(
         interval: options.monitor.disk_watch_interval,
         orphans: started.orphans,
     };
-    let owner = Owner::new(started.core, started.writer, containers, index, roster, metrics);
+    let owner =
+        Owner::new(started.core, started.writer, containers, index, executors, roster, metrics);
     tasks.spawn(link::run(link, inputs, stop.clone()));
     tasks.spawn({
         let stop = stop.clone();

@@ -15,7 +15,7 @@ use tonic::Status;
 
 use super::{AgentError, Input, collect::Collector, container::Runner, now, outgoing::Outgoing};
 use crate::{
-    api::{Index, Peer, Roster},
+    api::{Executors, Index, Peer, Roster},
     core::{CallError, Change, ConnectionId, Core, Effect, Effects, Event, LinkId, TaskKey},
     metrics::Metrics,
     store::{Progress, Writer},
@@ -40,6 +40,7 @@ pub(super) struct Owner {
     executors: HashMap<ConnectionId, Peer>,
     containers: Runner,
     index: Arc<Index>,
+    known: Arc<Executors>,
     roster: Arc<Roster>,
     metrics: Arc<Metrics>,
     /// Set when the master has ended the agent's life.
@@ -53,6 +54,7 @@ impl Owner {
         writer: Writer,
         containers: Runner,
         index: Arc<Index>,
+        known: Arc<Executors>,
         roster: Arc<Roster>,
         metrics: Arc<Metrics>,
     ) -> Self {
@@ -65,6 +67,7 @@ impl Owner {
             executors: HashMap::new(),
             containers,
             index,
+            known,
             roster,
             metrics,
             over: None,
@@ -228,11 +231,6 @@ impl Owner {
                     self.feed_back(Event::ExecutorDisconnected { connection });
                 }
             }
-            Effect::Intake { connection, intake } => {
-                if let Some(peer) = self.executors.get(&connection) {
-                    peer.take_in(intake);
-                }
-            }
             Effect::CloseExecutor { connection, error } => {
                 if let Some(peer) = self.executors.remove(&connection)
                     && let Some(error) = error
@@ -259,6 +257,7 @@ impl Owner {
                 log(&change);
                 self.metrics.count(&change);
                 self.roster.apply(&change);
+                self.known.apply(&change);
                 self.index.apply(change);
             }
         }
@@ -387,7 +386,7 @@ mod tests {
             TaskTracker::new(),
             stop.clone(),
         );
-        let index = Arc::new(Index::new(None, vec![], vec![], vec![]));
+        let index = Arc::new(Index::new(None, vec![], vec![]));
         let collector = Collector {
             index: Arc::clone(&index),
             registry: Arc::default(),
@@ -397,8 +396,15 @@ mod tests {
             interval: Duration::from_secs(60),
             orphans: vec![],
         };
-        let mut owner =
-            Owner::new(started.core, started.writer, containers, index, Arc::default(), metrics);
+        let mut owner = Owner::new(
+            started.core,
+            started.writer,
+            containers,
+            index,
+            Arc::default(),
+            Arc::default(),
+            metrics,
+        );
         // As a thread that panics leaves it.
         let (report, progress) = watch::channel(Progress::Written(0));
         drop(report);

@@ -21,7 +21,8 @@ use super::{
 use crate::{
     containerizer::{self, Ability, Containerizer},
     core::{
-        Abilities, Core, CoreOptions, ExecutorRecord, Recovered, SandboxRecord, TaskKey, Token,
+        Abilities, Core, CoreOptions, ExecutorKey, ExecutorRecord, Recovered, SandboxRecord,
+        TaskKey, Token,
     },
     fetcher::Fetcher,
     options::AgentOptions,
@@ -37,7 +38,7 @@ pub(super) struct Started {
     pub(super) sandboxes: Vec<SandboxRecord>,
     pub(super) orphans: Vec<Orphan>,
     pub(super) sandbox_tasks: Vec<(ContainerId, TaskKey)>,
-    pub(super) executors: Vec<(ContainerId, Token)>,
+    pub(super) executors: Vec<(ExecutorKey, Token)>,
     pub(super) api_address: String,
 }
 

@@ -255,13 +255,14 @@ pub trait Allocator: fmt::Debug + Send {
     /// Drops the filters of these roles (all when empty) and un-suppresses them.
     fn revive(&mut self, key: FrameworkKey, roles: &[Arc<str>]);
 
-    /// The framework holds these already: tasks of a returning agent.
+    /// The framework holds these already: tasks of a returning agent. They are kept, not
+    /// copied, for many tasks share them.
     fn hold(
         &mut self,
         agent: AgentKey,
         framework: FrameworkKey,
         role: &Arc<str>,
-        resources: &Resources,
+        resources: &Arc<Resources>,
     );
 
     /// Gives back what was granted or held.

@@ -9,7 +9,7 @@ use axum::{
     http::{HeaderValue, Response, StatusCode, header},
     response::IntoResponse,
 };
-use mezz_http::Refusal;
+use mezz_http::{Refusal, is_at};
 use tonic::Status;
 use tracing::debug;
 
@@ -53,7 +53,7 @@ impl Door {
         let Some(known) = &self.known else { return Ok(()) };
         let path = request.uri().path();
         let grpc = path == scheduler::PATH;
-        if !grpc && !scheduler_http::PATHS.contains(&path) {
+        if !grpc && !scheduler_http::PATHS.iter().any(|at| is_at(path, at)) {
             return Ok(());
         }
         let shown = request.headers().get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
@@ -99,7 +99,8 @@ mod tests {
 
     #[test]
     fn frameworks_prove_who_they_are_by_either_protocol() {
-        for path in scheduler_http::PATHS.into_iter().chain([scheduler::PATH]) {
+        let below = ["/api/v1/scheduler/", "/master/api/v1/scheduler/x"];
+        for path in scheduler_http::PATHS.into_iter().chain(below).chain([scheduler::PATH]) {
             let mut right = request(path, Some("hush"));
             door().pass(&mut right).unwrap();
             assert_eq!(principal(&right).as_deref(), Some("spark"), "{path}");

@@ -209,6 +209,8 @@ async fn a_standby_has_few_pages_and_sends_the_rest_on() {
     assert_eq!(ask("/redirect/x").await.status(), StatusCode::NOT_FOUND);
     for (path, text) in [
         ("/health", "the leader is a:1"),
+        ("/master/health/", "the leader is a:1"),
+        ("/flags/x", "flags"),
         ("/", "me:5050"),
         ("/version", "the-id"),
         ("/metrics", "mezz_master_leading 0"),

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use axum::{
     Router,
     extract::{Request, State},
-    http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
+    http::{HeaderMap, StatusCode, Uri},
     response::{IntoResponse, Response},
     routing::get,
 };
+use mezz_http::{is_grpc, with_below};
 
 use super::{
     delivery,
@@ -29,14 +30,15 @@ const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub fn routes(pages: Arc<Pages>) -> Router {
     let api = pages.api.clone();
     let metrics = Router::new().route("/metrics", get(metrics)).with_state(pages);
-    Router::new()
-        .route("/", get(index))
-        .route("/health", get(health))
-        .route("/master/health", get(health))
-        .route("/version", get(version))
-        .route("/master/version", get(version))
-        .with_state(api)
-        .merge(metrics)
+    let mut router = Router::new().route("/", get(index));
+    for prefix in ["", "/master"] {
+        router = with_below(router, &format!("{prefix}/health"), get(health));
+        // Nothing is below it, for it is no page but a process of its own.
+        for path in ["/version", "/version/"] {
+            router = router.route(&format!("{prefix}{path}"), get(version));
+        }
+    }
+    router.with_state(api).merge(metrics)
 }
 
 async fn index(State(api): State<Arc<Api>>) -> String {
@@ -116,12 +118,4 @@ pub async fn not_found(headers: HeaderMap, request: Request) -> Response {
         .into_response();
     }
     (StatusCode::NOT_FOUND, "no such page; see /\n").into_response()
-}
-
-/// Whether a gRPC client asks.
-pub fn is_grpc(headers: &HeaderMap) -> bool {
-    headers
-        .get(header::CONTENT_TYPE)
-        .map(HeaderValue::as_bytes)
-        .is_some_and(|t| t.starts_with(b"application/grpc"))
 }

@@ -7,6 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::any,
 };
+use mezz_http::{is_at, with_below};
 
 /// The paths that are answered by the leader's address alone, by the leader as well.
 const PATHS: [&str; 2] = ["/redirect", "/master/redirect"];
@@ -20,7 +21,7 @@ pub fn routes(address: &str) -> Router {
             let response = to_leader(Some(&address), &request);
             std::future::ready(response)
         };
-        router = router.route(path, any(answer));
+        router = with_below(router, path, any(answer));
     }
     router
 }
@@ -29,10 +30,9 @@ pub fn routes(address: &str) -> Router {
 /// so that the client's own counts.
 pub fn to_leader(leader: Option<&str>, request: &Request) -> Response {
     let path = request.uri().path();
-    let below = |of: &str| path.strip_prefix(of).is_some_and(|rest| rest.starts_with('/'));
     let rest = if PATHS.contains(&path) {
         ""
-    } else if PATHS.into_iter().any(below) {
+    } else if PATHS.into_iter().any(|known| is_at(path, known)) {
         // It would lead here for ever.
         return (StatusCode::NOT_FOUND, "404 Not Found.").into_response();
     } else {

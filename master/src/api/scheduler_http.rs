@@ -16,7 +16,7 @@ use axum::{
     routing::any,
 };
 use futures_util::StreamExt;
-use mezz_http::{Room, limits::INLINE_JSON_BYTES, post};
+use mezz_http::{Room, limits::INLINE_JSON_BYTES, post, with_below};
 use mezz_proto::{
     media::Format,
     v1::scheduler::{
@@ -49,8 +49,8 @@ pub const PATHS: [&str; 2] = ["/api/v1/scheduler", "/master/api/v1/scheduler"];
 
 /// The calls.
 pub fn routes(core: CoreHandle) -> Router {
-    let routes = PATHS.into_iter().fold(Router::new(), |all, path| all.route(path, any(answer)));
-    routes.with_state(core)
+    let all = |routes, path| with_below(routes, path, any(answer));
+    PATHS.into_iter().fold(Router::new(), all).with_state(core)
 }
 
 async fn answer(State(core): State<CoreHandle>, request: Request) -> Response {

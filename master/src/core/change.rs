@@ -11,14 +11,12 @@ use mezz_proto::{
 };
 use prost::Message;
 
-/// One change of state.
-// Effects hold it boxed, so its size is that of what it says.
-#[allow(clippy::large_enum_variant)]
+/// One change of state. What is large in it is behind a pointer: after a failover there is one
+/// for each task, and they are moved several times.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
-    /// An agent is new or changed. Its `allocated`, `offered` and `tasks` are
-    /// left empty here: the read model sums them up.
-    Agent(mezz::AgentState),
+    /// An agent is new or changed.
+    Agent(Box<ShownAgent>),
     /// An agent is forgotten.
     AgentRemoved(AgentId),
     /// An agent is forgotten that an operator has marked gone (rule 81: operators that listen
@@ -26,7 +24,7 @@ pub enum Change {
     AgentGone(AgentId),
     /// A framework is new or changed. Its `allocated`, `offered`, `tasks` and
     /// `dominant_share` are left empty here: the read model sums them up.
-    Framework(mezz::FrameworkState),
+    Framework(Box<mezz::FrameworkState>),
     /// A framework that had ended is forgotten.
     FrameworkRemoved(FrameworkId),
     /// A task is new or changed.
@@ -40,11 +38,22 @@ pub enum Change {
     /// An executor is gone.
     ExecutorRemoved(AgentId, FrameworkId, ExecutorId),
     /// An offer was made.
-    Offer(mezz::OfferRecord),
+    Offer(Box<mezz::OfferRecord>),
     /// An offer was used, declined, rescinded or withdrawn.
     OfferRemoved(OfferId),
     /// A role's weight was set.
     Weight(String, f64),
+}
+
+/// An agent for readers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ShownAgent {
+    /// Its record. `total` and the description's `resources` are left empty, for as messages
+    /// they take five times as much; `allocated`, `offered` and `tasks` are, too: the read
+    /// model sums them up.
+    pub record: mezz::AgentState,
+    /// All that it has.
+    pub total: Resources,
 }
 
 /// A task for readers. Its record is encoded: decoded it takes several times as much, and it

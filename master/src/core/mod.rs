@@ -46,7 +46,7 @@ use mezz_proto::{
     time::Time,
 };
 
-pub use change::{Change, ShownTask};
+pub use change::{Change, ShownAgent, ShownTask};
 pub use effect::{CallError, CallReply, Effect, Effects, OperatorError, OperatorReply};
 pub use event::{ConnectionId, Event, OperatorCommand, RequestId};
 pub use frameworks::{Standing, master_info};
@@ -62,8 +62,8 @@ use crate::{
 };
 use offers::AllocationClock;
 use state::{
-    Agent, CompletedFramework, Duty, Framework, Interner, Offer, OfferKey, Removals, Slab, Task,
-    TaskKey, Timer, Timers,
+    Agent, CompletedFramework, Duty, Framework, Interner, Offer, OfferKey, Records, Removals, Slab,
+    Task, TaskKey, Timer, Timers,
 };
 
 /// Agents that one call of [`Core::on_deadline`] loses or gives up at most: each
@@ -101,6 +101,7 @@ pub struct Core {
     timers: Timers,
     allocation: AllocationClock,
     interner: Interner,
+    records: Records,
     counters: Counters,
     /// Roles' weights, those that were set.
     weights: BTreeMap<String, f64>,

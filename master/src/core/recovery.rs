@@ -13,8 +13,8 @@ use super::{
     Change, Core,
     offers::AllocationClock,
     state::{
-        Agent, AgentLink, CompletedFramework, Counters, Duty, FrameworkLink, Interner, Removals,
-        Slab, Timers,
+        Agent, AgentLink, CompletedFramework, Counters, Duty, FrameworkLink, Interner, Records,
+        Removals, Slab, Timers,
     },
     validate::framework::Subscription,
 };
@@ -59,6 +59,7 @@ impl Core {
             timers: Timers::default(),
             allocation: AllocationClock::default(),
             interner: Interner::default(),
+            records: Records::default(),
             counters: Counters::default(),
             weights: Default::default(),
             next_agent: 0,
@@ -83,13 +84,15 @@ impl Core {
         core
     }
 
-    /// Every record that the registry brought, for the read model.
-    pub fn initial_changes(&self) -> Vec<Change> {
-        let agents = self.agents.iter().map(|(_, a)| Change::Agent(a.state()));
-        let frameworks = self.frameworks.iter().map(|(_, f)| Change::Framework(f.state()));
-        let completed = self.completed.values().map(|f| Change::Framework(f.state()));
+    /// Every record that the registry brought, for the read model; made one by one, for all
+    /// together would take more memory than the core.
+    pub fn initial_changes(&self) -> impl Iterator<Item = Change> {
+        let agents = self.agents.iter().map(|(_, a)| Change::Agent(Box::new(a.shown())));
+        let framework = |state| Change::Framework(Box::new(state));
+        let frameworks = self.frameworks.iter().map(move |(_, f)| framework(f.state()));
+        let completed = self.completed.values().map(move |f| framework(f.state()));
         let weights = self.weights.iter().map(|(role, w)| Change::Weight(role.clone(), *w));
-        agents.chain(frameworks).chain(completed).chain(weights).collect()
+        agents.chain(frameworks).chain(completed).chain(weights)
     }
 
     fn recover_agent(&mut self, record: mezz::AgentRecord, now: Time) {
@@ -109,7 +112,8 @@ impl Core {
         let mut info = record.agent;
         // The agent tells its resources anew when it comes back.
         let total = Resources::from_proto(&info.resources).unwrap_or_default();
-        info.resources.clear();
+        // Not `clear`: the room for them would be kept for the agent's life.
+        info.resources = Vec::new();
         let link = match &record.unreachable_time {
             Some(since) => AgentLink::Unreachable { since: Time::from_proto(since) },
             None => AgentLink::Recovering { until: now + self.options.agent_reregister_timeout },

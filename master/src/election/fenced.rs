@@ -4,7 +4,9 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use etcd_client::{Compare, CompareOp, GetOptions, KeyValue, Txn, TxnOp, TxnOpResponse};
+use etcd_client::{
+    Compare, CompareOp, GetOptions, GetResponse, KeyValue, Txn, TxnOp, TxnOpResponse,
+};
 use mezz_proto::error::chain;
 use thiserror::Error;
 use tracing::{info, warn};
@@ -108,13 +110,26 @@ impl Fenced {
     /// # Errors
     /// As [`apply`](Self::apply).
     pub async fn read(&mut self, prefixes: &[String]) -> Result<Vec<Vec<KeyValue>>, FencedError> {
+        self.read_as(prefixes, |_, kv| kv).await
+    }
+
+    /// The same, each as `decode` makes it of the place of its prefix and of what was found:
+    /// while etcd looks for more.
+    ///
+    /// # Errors
+    /// As [`apply`](Self::apply).
+    pub async fn read_as<T>(
+        &mut self,
+        prefixes: &[String],
+        decode: impl Fn(usize, KeyValue) -> T,
+    ) -> Result<Vec<Vec<T>>, FencedError> {
         // Only the leader's own view is worth anything.
         self.commit(&[]).await?;
         let mut readings = 0;
         let mut pause = BACKOFF.0;
         loop {
             readings += 1;
-            match self.read_once(prefixes).await {
+            match self.read_once(prefixes, &decode).await {
                 Err(error)
                     if error.may_pass()
                         && self.tenure.holds()
@@ -251,11 +266,15 @@ impl Fenced {
         FencedError::Deposed { place: self.etcd.place().to_owned() }
     }
 
-    async fn read_once(&self, prefixes: &[String]) -> Result<Vec<Vec<KeyValue>>, EtcdError> {
+    async fn read_once<T>(
+        &self,
+        prefixes: &[String],
+        decode: &impl Fn(usize, KeyValue) -> T,
+    ) -> Result<Vec<Vec<T>>, EtcdError> {
         let mut revision = None;
         let mut all = Vec::new();
-        for prefix in prefixes {
-            let (found, at) = self.range(prefix, revision).await?;
+        for (place, prefix) in prefixes.iter().enumerate() {
+            let (found, at) = self.range(prefix, revision, |kv| decode(place, kv)).await?;
             // All of it as it was at one moment.
             revision = Some(at);
             all.push(found);
@@ -264,18 +283,48 @@ impl Fenced {
     }
 
     /// All keys with this prefix, in order, and the revision that was read.
-    async fn range(
+    async fn range<T>(
         &self,
         prefix: &str,
-        mut revision: Option<i64>,
-    ) -> Result<(Vec<KeyValue>, i64), EtcdError> {
+        revision: Option<i64>,
+        decode: impl Fn(KeyValue) -> T,
+    ) -> Result<(Vec<T>, i64), EtcdError> {
         let end = range_end(prefix);
-        let mut from = prefix.as_bytes().to_vec();
-        let mut all: Vec<KeyValue> = Vec::new();
-        let mut limit = PAGE;
+        let mut all = Vec::new();
+        let mut page = self.page(prefix.as_bytes().to_vec(), &end, PAGE, revision).await?;
+        let at = page.header().map_or(0, etcd_client::ResponseHeader::revision);
+        let revision = revision.unwrap_or(at);
+        loop {
+            let bytes = page.kvs().iter().map(|kv| kv.key().len() + kv.value().len()).sum();
+            let limit = next_page(page.kvs().len(), bytes);
+            let more = page.more();
+            let found = page.take_kvs();
+            let last = found.last().filter(|_| more).map(|last| last.key().to_vec());
+            // Etcd is asked for the next page first, and makes it meanwhile.
+            let decoding = async { all.extend(found.into_iter().map(&decode)) };
+            let Some(mut from) = last else {
+                decoding.await;
+                return Ok((all, revision));
+            };
+            from.push(0);
+            let asking = self.page(from, &end, limit, Some(revision));
+            page = tokio::join!(biased; asking, decoding).0?;
+        }
+    }
+
+    /// Keys from the first to before the last, up to so many, and of fewer if so many do not
+    /// come.
+    async fn page(
+        &self,
+        from: Vec<u8>,
+        end: &[u8],
+        limit: i64,
+        revision: Option<i64>,
+    ) -> Result<GetResponse, EtcdError> {
+        let mut limit = limit;
         loop {
             let options = GetOptions::new()
-                .with_range(end.clone())
+                .with_range(end)
                 .with_limit(limit)
                 .with_revision(revision.unwrap_or(0));
             let page = self
@@ -285,26 +334,10 @@ impl Fenced {
                     async move { Etcd::reader(&client).get(from, Some(options)).await }
                 })
                 .await;
-            let mut page = match page {
+            match page {
                 // The records that follow may be much larger than those before.
-                Err(_) if limit > PAGE => {
-                    limit = PAGE;
-                    continue;
-                }
-                page => page?,
-            };
-            let bytes = page.kvs().iter().map(|kv| kv.key().len() + kv.value().len()).sum();
-            limit = next_page(page.kvs().len(), bytes);
-            let at = page.header().map_or(0, etcd_client::ResponseHeader::revision);
-            let revision = *revision.get_or_insert(at);
-            let more = page.more();
-            all.append(&mut page.take_kvs());
-            match all.last() {
-                Some(last) if more => {
-                    from = last.key().to_vec();
-                    from.push(0);
-                }
-                _ => return Ok((all, revision)),
+                Err(_) if limit > PAGE => limit = PAGE,
+                page => return page,
             }
         }
     }

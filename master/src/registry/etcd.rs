@@ -1,8 +1,7 @@
 //! The registry in etcd: what the leading master writes, fenced and numbered.
 
-use std::collections::BTreeMap;
-
 use etcd_client::KeyValue;
+use mezz_proto::mezz::v1 as mezz;
 use prost::Message;
 use tracing::error;
 
@@ -55,51 +54,39 @@ impl EtcdRegistry {
             }
         }
     }
+}
 
-    /// Each under its own key: by another one it could never be changed.
-    fn records<M: Message + Default>(
-        &self,
-        kvs: &[KeyValue],
-        prefix: &str,
-        id: fn(&M) -> &str,
-    ) -> Result<Vec<M>, RegistryError> {
-        let record = |kv: &KeyValue| {
-            let record = M::decode(kv.value()).map_err(|e| self.corrupt(kv, e))?;
-            if kv.key() == format!("{prefix}{}", id(&record)).as_bytes() {
-                Ok(record)
-            } else {
-                Err(self.corrupt(kv, "the record has another id"))
-            }
-        };
-        kvs.iter().map(record).collect()
-    }
+/// What is under a key.
+enum Found {
+    Agent(mezz::AgentRecord),
+    Framework(mezz::FrameworkRecord),
+    Weight(String, f64),
+}
 
-    fn weights(&self, kvs: &[KeyValue]) -> Result<Vec<(String, f64)>, RegistryError> {
-        let prefix = self.fenced.keys().weights();
-        let mut weights = BTreeMap::new();
-        for kv in kvs {
-            let key = kv.key_str().map_err(|e| self.corrupt(kv, e))?;
-            let text = kv.value_str().map_err(|e| self.corrupt(kv, e))?;
-            let weight: f64 = text.parse().map_err(|e| self.corrupt(kv, e))?;
-            if !is_weight(weight) {
-                return Err(self.corrupt(kv, "it is not a number greater than 0"));
-            }
-            weights.insert(key.strip_prefix(&prefix).unwrap_or(key).to_owned(), weight);
-        }
-        Ok(weights.into_iter().collect())
-    }
+/// Why it cannot be read.
+type Unreadable = Box<dyn std::error::Error + Send + Sync>;
 
-    fn corrupt(
-        &self,
-        kv: &KeyValue,
-        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-    ) -> RegistryError {
-        RegistryError::Corrupt {
-            place: self.fenced.place().to_owned(),
-            record: String::from_utf8_lossy(kv.key()).into_owned(),
-            source: source.into(),
-        }
+/// Under its own key: by another one it could never be changed.
+fn record<M: Message + Default>(
+    kv: &KeyValue,
+    prefix: &str,
+    id: fn(&M) -> &str,
+) -> Result<M, Unreadable> {
+    let record = M::decode(kv.value())?;
+    if kv.key().strip_prefix(prefix.as_bytes()) == Some(id(&record).as_bytes()) {
+        Ok(record)
+    } else {
+        Err("the record has another id".into())
     }
+}
+
+fn weight(kv: &KeyValue, prefix: &str) -> Result<(String, f64), Unreadable> {
+    let key = kv.key_str()?;
+    let weight: f64 = kv.value_str()?.parse()?;
+    if !is_weight(weight) {
+        return Err("it is not a number greater than 0".into());
+    }
+    Ok((key.strip_prefix(prefix).unwrap_or(key).to_owned(), weight))
 }
 
 /// The core's bounds are narrower. If one were missing, etcd would refuse the record of every
@@ -116,15 +103,30 @@ impl Registry for EtcdRegistry {
     async fn load(&mut self) -> Result<RegistrySnapshot, RegistryError> {
         let keys = self.fenced.keys();
         let prefixes = [keys.agents(), keys.frameworks(), keys.weights()];
-        let found = self.fenced.read(&prefixes).await?;
-        let [agents, frameworks, weights] = &found[..] else {
-            return Ok(RegistrySnapshot::default());
+        let place = self.fenced.place().to_owned();
+        let decode = |at: usize, kv: KeyValue| {
+            let prefix = &prefixes[at];
+            let found = match at {
+                0 => record(&kv, prefix, agent_key).map(Found::Agent),
+                1 => record(&kv, prefix, framework_key).map(Found::Framework),
+                _ => weight(&kv, prefix).map(|(role, weight)| Found::Weight(role, weight)),
+            };
+            found.map_err(|source| RegistryError::Corrupt {
+                place: place.clone(),
+                record: String::from_utf8_lossy(kv.key()).into_owned(),
+                source,
+            })
         };
-        Ok(RegistrySnapshot {
-            agents: self.records(agents, &prefixes[0], agent_key)?,
-            frameworks: self.records(frameworks, &prefixes[1], framework_key)?,
-            weights: self.weights(weights)?,
-        })
+        let found = self.fenced.read_as(&prefixes, decode).await?;
+        let mut snapshot = RegistrySnapshot::default();
+        for found in found.into_iter().flatten() {
+            match found? {
+                Found::Agent(agent) => snapshot.agents.push(agent),
+                Found::Framework(framework) => snapshot.frameworks.push(framework),
+                Found::Weight(role, weight) => snapshot.weights.push((role, weight)),
+            }
+        }
+        Ok(snapshot)
     }
 
     /// The last operation on each record counts; transactions are made in the order

@@ -97,6 +97,9 @@ pub const CHANGE_BATCHES: usize = 8;
 /// Messages that a socket's writer takes from its outbox under one lock.
 pub const OUTBOX_BATCH: usize = 64;
 
+/// The same in bytes, by estimate; and one message, however large it is.
+pub const OUTBOX_BATCH_BYTES: usize = 1 << 20;
+
 /// A stream whose peer says nothing for so long after opening it is closed.
 pub const FIRST_MESSAGE_TIMEOUT: Duration = Duration::from_secs(30);
 

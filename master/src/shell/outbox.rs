@@ -15,7 +15,7 @@ use prost::Message;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use tonic::Status;
 
-use super::limits::OUTBOX_BATCH;
+use super::limits::{OUTBOX_BATCH, OUTBOX_BATCH_BYTES};
 
 /// An estimate of a message's size in memory, in bytes. The core's loop asks it
 /// once for each message.
@@ -191,11 +191,14 @@ impl<M: Weigh + Unpin> Stream for OutboxStream<M> {
         }
         let mut guard = this.outbox.lock();
         let state = &mut *guard;
-        let count = state.queue.len().min(OUTBOX_BATCH);
-        for (weight, message) in state.queue.drain(..count) {
-            state.bytes = state.bytes.saturating_sub(weight);
+        // What is taken counts no more, and the peer may read nothing of it.
+        let mut taken = 0;
+        while this.batch.len() < OUTBOX_BATCH && taken < OUTBOX_BATCH_BYTES {
+            let Some((weight, message)) = state.queue.pop_front() else { break };
+            taken += weight;
             this.batch.push_back(message);
         }
+        state.bytes = state.bytes.saturating_sub(taken);
         if let Some(message) = this.batch.pop_front() {
             if state.queue.is_empty() {
                 // A burst must not hold its memory for the connection's life.

@@ -41,6 +41,23 @@ async fn a_full_outbox_refuses_and_frees_when_read() {
     assert_eq!(outbox.push(Box::new(Bytes(1))), Err(Overflow));
 }
 
+/// What the writer has taken is out of the outbox's count: it must not be much.
+#[tokio::test]
+async fn of_large_messages_the_writer_takes_few() {
+    let outbox = Outbox::new(100 * OUTBOX_BATCH_BYTES);
+    let mut stream = OutboxStream::new(outbox.clone());
+    for _ in 0..100 {
+        outbox.push(Box::new(Bytes(OUTBOX_BATCH_BYTES))).unwrap();
+    }
+    stream.next().await.unwrap().unwrap();
+    outbox.push(Box::new(Bytes(OUTBOX_BATCH_BYTES))).unwrap();
+    assert_eq!(outbox.push(Box::new(Bytes(1))), Err(Overflow));
+    for _ in 0..100 {
+        assert_eq!(stream.next().await.unwrap().unwrap().0, OUTBOX_BATCH_BYTES);
+    }
+    assert!(stream.next().now_or_never().is_none());
+}
+
 #[tokio::test]
 async fn wake_reaches_a_waiting_writer() {
     let outbox = Outbox::<Bytes>::new(100);

@@ -21,7 +21,7 @@ use super::{
     limits::MAX_LISTED_TASKS,
     read_state::{State, Sums},
     snapshot::{Include, Snapshot},
-    stream::{Subscribers, Subscription},
+    stream::{News, Subscribers, Subscription},
     view::{agent_id, framework_id},
 };
 use crate::core::Change;
@@ -61,7 +61,7 @@ impl ReadModel {
     pub fn apply(&self, changes: impl IntoIterator<Item = Change>) {
         // Nothing panics while it is held, and a reader could not break it.
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        let mut news = self.subscribers.is_wanted().then(Vec::new);
+        let mut news = self.subscribers.is_wanted().then(News::default);
         for change in changes {
             state.apply(change, news.as_mut());
         }

@@ -4,7 +4,7 @@ use mezz_proto::ids::{FrameworkId, TaskId};
 use prost::Message;
 
 use super::*;
-use crate::core::ShownTask;
+use crate::core::{ShownAgent, ShownTask};
 
 fn agent(id: &str) -> Change {
     let mut record = mezz::AgentState {
@@ -14,11 +14,10 @@ fn agent(id: &str) -> Change {
             ..Default::default()
         },
         api_address: Some(format!("{id}:5051")),
-        total: Resources::cpus_mem(8.0, 1000.0).to_proto(Dialect::Refined, None),
         ..Default::default()
     };
     record.set_status(AgentStatus::Active);
-    Change::Agent(record)
+    Change::Agent(Box::new(ShownAgent { record, total: Resources::cpus_mem(8.0, 1000.0) }))
 }
 
 fn framework(id: &str, status: FrameworkStatus) -> Change {
@@ -30,7 +29,7 @@ fn framework(id: &str, status: FrameworkStatus) -> Change {
         ..Default::default()
     };
     record.set_status(status);
-    Change::Framework(record)
+    Change::Framework(Box::new(record))
 }
 
 fn task(framework: &str, id: &str, agent: &str, state: v1::TaskState) -> Change {
@@ -56,7 +55,7 @@ fn task(framework: &str, id: &str, agent: &str, state: v1::TaskState) -> Change 
 }
 
 fn offer(id: &str, framework: &str, agent: &str, cpus: f64) -> Change {
-    Change::Offer(mezz::OfferRecord {
+    Change::Offer(Box::new(mezz::OfferRecord {
         offer: v1::Offer {
             id: v1::OfferId { value: id.to_owned() },
             framework_id: v1::FrameworkId { value: framework.to_owned() },
@@ -66,7 +65,7 @@ fn offer(id: &str, framework: &str, agent: &str, cpus: f64) -> Change {
         },
         role: "*".to_owned(),
         made_time: 0.0,
-    })
+    }))
 }
 
 fn events(stream: &mut Subscription) -> Vec<Arc<crate::shell::stream::Told>> {
@@ -88,7 +87,7 @@ fn row(id: &str, allocated: &str, offered: &str, tasks: u32) -> (String, String,
     (id.to_owned(), allocated.to_owned(), offered.to_owned(), tasks)
 }
 
-use v1::TaskState::*;
+use v1::{TaskState::*, task_status::Reason};
 
 #[test]
 fn sums_follow_tasks_and_offers() {
@@ -160,7 +159,7 @@ fn a_task_id_used_again_on_the_same_agent_is_a_new_task() {
     ]);
     let (_, mut stream) = model.subscribe();
     model.apply(vec![task("f", "t", "a", TaskStaging)]);
-    let event = events(&mut stream)[0].event().clone();
+    let event = events(&mut stream)[0].event();
     assert_eq!(event.task_added.as_ref().unwrap().task.task_id.value, "t", "{event:?}");
     assert_eq!(sums(&model), [row("a", "cpus:2; mem:200", "", 2)]);
     assert_eq!(
@@ -254,6 +253,91 @@ fn streams_tell_of_what_came_after_they_joined() {
         let told: Vec<_> = events(stream).iter().map(|told| told.event().r#type()).collect();
         assert_eq!(told, wanted);
     }
+}
+
+/// Its state, and states, reasons and results of checks of its statuses.
+fn told_task(state: v1::TaskState, statuses: &[(v1::TaskState, Option<Reason>, bool)]) -> Change {
+    let Change::Task(mut task) = task("f", "t", "a", state) else { unreachable!() };
+    let mut record = task.decode();
+    record.statuses = statuses
+        .iter()
+        .map(|(state, reason, healthy)| v1::TaskStatus {
+            task_id: record.task_id.clone(),
+            state: *state as i32,
+            reason: reason.map(|reason| reason as i32),
+            healthy: Some(*healthy),
+            ..Default::default()
+        })
+        .collect();
+    task.record = record.encode_to_vec().into();
+    Change::Task(task)
+}
+
+/// Mesos' `Master::updateTask`.
+#[test]
+fn streams_tell_of_each_new_state_and_of_each_result_of_a_check() {
+    use Reason::*;
+    let model = ReadModel::default();
+    model.apply([agent("a"), told_task(TaskStaging, &[])]);
+    let (_, mut stream) = model.subscribe();
+    let mut updated = |change: Change| {
+        model.apply([change]);
+        let told = events(&mut stream);
+        assert!(told.len() < 2, "{told:?}");
+        let updated = told.first()?.event().task_updated?;
+        Some((updated.state(), updated.status.state(), updated.status.healthy()))
+    };
+    // It is further than its framework knows.
+    let running = (TaskRunning, None, false);
+    let told = updated(told_task(TaskRunning, &[running]));
+    assert_eq!(told, Some((TaskRunning, TaskRunning, false)));
+    assert_eq!(updated(told_task(TaskRunning, &[running])), None, "acknowledged");
+    let other = (TaskRunning, Some(Reconciliation), true);
+    assert_eq!(updated(told_task(TaskRunning, &[other])), None, "no new state, and no check");
+    let well = (TaskRunning, Some(TaskHealthCheckStatusUpdated), true);
+    let told = updated(told_task(TaskRunning, &[well]));
+    assert_eq!(told, Some((TaskRunning, TaskRunning, true)));
+    assert_eq!(updated(told_task(TaskRunning, &[well])), None, "the same again");
+    let ill = (TaskRunning, Some(TaskCheckStatusUpdated), false);
+    let told = updated(told_task(TaskFinished, &[ill]));
+    assert_eq!(told, Some((TaskFinished, TaskRunning, false)));
+    let told = updated(told_task(TaskFinished, &[ill, (TaskFinished, None, false)]));
+    assert_eq!(told, Some((TaskFinished, TaskFinished, false)));
+}
+
+/// Who is not aware of partitions was told that it is lost, and may have forgotten it.
+#[test]
+fn a_task_that_is_back_is_told_of_as_a_whole() {
+    use v1::master::event::Type;
+    let model = ReadModel::default();
+    model.apply([agent("a"), task("f", "t", "a", TaskRunning)]);
+    let (_, mut stream) = model.subscribe();
+    let mut told = |state| {
+        model.apply([task("f", "t", "a", state)]);
+        events(&mut stream).iter().map(|told| told.event().r#type()).collect::<Vec<_>>()
+    };
+    assert_eq!(told(TaskUnreachable), [Type::TaskUpdated]);
+    assert_eq!(told(TaskRunning), [Type::TaskAdded]);
+    assert_eq!(told(TaskUnreachable), [Type::TaskUpdated]);
+    assert_eq!(told(TaskGoneByOperator), [Type::TaskUpdated]);
+}
+
+/// In Mesos FRAMEWORK_UPDATED says that it has subscribed again, or has changed.
+#[test]
+fn streams_do_not_tell_that_a_framework_is_away() {
+    use v1::master::event::Type;
+    let model = ReadModel::default();
+    let (_, mut stream) = model.subscribe();
+    let mut told = |status| {
+        model.apply([framework("f", status)]);
+        events(&mut stream).iter().map(|told| told.event().r#type()).collect::<Vec<_>>()
+    };
+    assert_eq!(told(FrameworkStatus::Active), [Type::FrameworkAdded]);
+    assert_eq!(told(FrameworkStatus::Disconnected), []);
+    assert_eq!(told(FrameworkStatus::Active), [Type::FrameworkUpdated]);
+    assert_eq!(told(FrameworkStatus::Disconnected), []);
+    assert_eq!(told(FrameworkStatus::Completed), [Type::FrameworkRemoved]);
+    assert_eq!(told(FrameworkStatus::Completed), []);
 }
 
 #[test]

@@ -26,43 +26,75 @@ use super::{
     read_state::{AgentEntry, Sums},
     view,
 };
+use crate::core::ShownTask;
 
-/// What one batch of changes tells.
-pub type News = Vec<Event>;
+/// What one batch of changes tells. Encoded at once: decoded an event takes kilobytes, however
+/// little it says, and an agent that comes back may bring a hundred thousand.
+#[derive(Debug, Default)]
+pub struct News(Vec<Record>);
+
+impl News {
+    /// One more event.
+    pub fn push(&mut self, event: &Event) {
+        self.0.push(Record::of(event));
+    }
+}
+
+/// An event in protobuf, with its frame.
+#[derive(Debug)]
+struct Record {
+    framed: Bytes,
+    /// Where the event begins.
+    begin: usize,
+}
+
+impl Record {
+    fn of(event: &Event) -> Self {
+        let event = event.encode_to_vec();
+        let framed = recordio::encode(&event);
+        Self { begin: framed.len() - event.len(), framed }
+    }
+
+    fn event(&self) -> Event {
+        // The bytes are our own.
+        Event::decode(self.framed.slice(self.begin..)).unwrap_or_default()
+    }
+}
 
 /// An event as all are told of it: encoded once for all who read the same form.
 #[derive(Debug)]
 pub struct Told {
     /// Of changes.
     batch: u64,
-    event: Event,
+    protobuf: Record,
     json: OnceLock<Bytes>,
-    protobuf: OnceLock<Bytes>,
 }
 
 impl Told {
-    fn new(batch: u64, event: Event) -> Self {
-        Self { batch, event, json: OnceLock::new(), protobuf: OnceLock::new() }
+    fn new(batch: u64, protobuf: Record) -> Self {
+        Self { batch, protobuf, json: OnceLock::new() }
     }
 
     #[cfg(test)]
-    pub fn event(&self) -> &Event {
-        &self.event
+    pub fn event(&self) -> Event {
+        self.protobuf.event()
     }
 
     /// The record of a stream of this form.
     pub fn record(&self, form: Format) -> &Bytes {
-        let kept = match form {
-            Format::Json => &self.json,
-            Format::Protobuf => &self.protobuf,
-        };
-        kept.get_or_init(|| recordio::encode(&form.encode(&self.event)))
+        match form {
+            Format::Json => {
+                let made = || recordio::encode(&form.encode(&self.protobuf.event()));
+                self.json.get_or_init(made)
+            }
+            Format::Protobuf => &self.protobuf.framed,
+        }
     }
 
-    /// What it takes in memory, in bytes, about: decoded it is several times as long as on
-    /// the wire, and so is its JSON.
+    /// What it takes in memory, in bytes, about: its JSON is several times as long as its
+    /// protobuf.
     fn weight(&self) -> usize {
-        256 + 8 * self.event.encoded_len()
+        256 + 8 * self.protobuf.framed.len()
     }
 }
 
@@ -218,14 +250,14 @@ impl Subscribers {
     /// Tells all who do not know it of what batch `number` changed. Takes as long for a
     /// thousand as for one.
     pub fn tell(&self, number: u64, news: News) {
-        if news.is_empty() {
+        if news.0.is_empty() {
             return;
         }
         let mut log = locked(&self.log);
         if log.listeners.is_empty() {
             return;
         }
-        for event in news {
+        for event in news.0 {
             log.push(Told::new(number, event), self.most);
         }
         drop(log);
@@ -280,8 +312,12 @@ pub fn framework(
             ..event(event::Type::FrameworkAdded)
         }),
         (true, true) => {
+            // As in Mesos that it is away is not told of.
+            let is_back = |old: &mezz::FrameworkState| {
+                old.status != new.status && new.status() == mezz::framework_state::Status::Active
+            };
             let is_news = old.is_none_or(|old| {
-                old.status != new.status
+                is_back(old)
                     || old.reregistered_time != new.reregistered_time
                     || old.offer_constraints != new.offer_constraints
                     || old.framework != new.framework
@@ -296,14 +332,38 @@ pub fn framework(
     }
 }
 
-/// A task is new, or in another state.
-pub fn task(is_new: bool, mut task: v1::Task, partition_aware: bool) -> Event {
+/// A task is new, in another state, or has news of its check. `old` is its state and its
+/// record from before.
+pub fn task(
+    old: Option<(v1::TaskState, &[u8])>,
+    new: &ShownTask,
+    partition_aware: bool,
+) -> Option<Event> {
+    // While it was unreachable a Mesos did not know of it; and to who is not aware of
+    // partitions it had ended.
+    let is_back = |state| {
+        state == v1::TaskState::TaskUnreachable && new.state != state && !new.state.is_terminal()
+    };
+    let mut task = match old {
+        Some((state, record)) if state == new.state => {
+            if *record == *new.record {
+                return None;
+            }
+            let task = new.decode();
+            let former = v1::Task::decode(record).unwrap_or_default();
+            if !is_news(former.statuses.last(), task.statuses.last()) {
+                return None;
+            }
+            task
+        }
+        _ => new.decode(),
+    };
     view::show_task(&mut task, partition_aware);
-    if is_new {
-        return Event {
+    if old.is_none_or(|(state, _)| is_back(state)) {
+        return Some(Event {
             task_added: Some(event::TaskAdded { task }),
             ..event(event::Type::TaskAdded)
-        };
+        });
     }
     let state = task.state;
     let status = task.statuses.pop().unwrap_or_else(|| v1::TaskStatus {
@@ -312,10 +372,25 @@ pub fn task(is_new: bool, mut task: v1::Task, partition_aware: bool) -> Event {
         agent_id: Some(task.agent_id.clone()),
         ..Default::default()
     });
-    Event {
+    Some(Event {
         task_updated: Some(event::TaskUpdated { framework_id: task.framework_id, status, state }),
         ..event(event::Type::TaskUpdated)
-    }
+    })
+}
+
+/// Whether streams tell of a status of a task whose state is the same: as in Mesos'
+/// `Master::updateTask` of one with another state than the one before, as when the task is
+/// further than its framework knows, and of each result of a check.
+fn is_news(old: Option<&v1::TaskStatus>, new: Option<&v1::TaskStatus>) -> bool {
+    use v1::task_status::Reason;
+    let Some(new) = new else { return false };
+    let is_check = || {
+        matches!(
+            new.reason(),
+            Reason::TaskCheckStatusUpdated | Reason::TaskHealthCheckStatusUpdated
+        )
+    };
+    old.is_none_or(|old| old.state != new.state || (old != new && is_check()))
 }
 
 #[cfg(test)]

@@ -3,7 +3,9 @@ use futures_util::FutureExt;
 use super::*;
 
 fn news(count: usize) -> News {
-    (0..count).map(|n| agent_removed(&n.to_string().as_str().into())).collect()
+    let mut news = News::default();
+    (0..count).for_each(|n| news.push(&agent_removed(&n.to_string().as_str().into())));
+    news
 }
 
 /// Who it was of, as far as there is something to tell now; whether the stream has ended.
@@ -12,7 +14,7 @@ fn read(stream: &mut Subscription) -> (Vec<String>, bool) {
     while let Some(next) = stream.next(3).now_or_never() {
         let Some(told) = next else { return (ids, true) };
         assert!(told.len() <= 3);
-        let id = |told: &Arc<Told>| told.event().agent_removed.clone().unwrap().agent_id.value;
+        let id = |told: &Arc<Told>| told.event().agent_removed.unwrap().agent_id.value;
         ids.extend(told.iter().map(id));
     }
     (ids, false)
@@ -41,7 +43,7 @@ fn each_hears_what_came_after_it_joined() {
 /// However many listen, what waits for them is kept once.
 #[test]
 fn who_is_too_far_behind_is_cut() {
-    let weight = Told::new(1, agent_removed(&"1".into())).weight();
+    let weight = Told::new(1, Record::of(&agent_removed(&"1".into()))).weight();
     let all = Subscribers { most: 10 * weight, ..Subscribers::default() };
     let (mut slow, mut quick) = (all.join(0), all.join(0));
     all.tell(1, news(10));
@@ -83,5 +85,31 @@ fn an_event_is_encoded_once() {
             stream.next(1).now_or_never().unwrap().unwrap()[0].record(form).clone()
         };
         assert_eq!(record(&mut one).as_ptr(), record(&mut other).as_ptr());
+    }
+}
+
+/// Ten thousand events of any kind may wait: what they weigh must be what they take.
+#[test]
+fn what_is_kept_weighs_what_it_takes() {
+    let status = v1::TaskStatus {
+        task_id: v1::TaskId { value: "x".repeat(40) },
+        message: Some("x".repeat(100)),
+        ..Default::default()
+    };
+    let framework_id = v1::FrameworkId { value: "x".repeat(41) };
+    let updated = event::TaskUpdated { framework_id, status, state: 0 };
+    for told in [
+        heartbeat(),
+        agent_removed(&"0f5dd1ad-8d2c-4ee0-9d6b-0d3a5ab3f1f2-S1".into()),
+        Event { task_updated: Some(updated), ..event(event::Type::TaskUpdated) },
+    ] {
+        let told = Told::new(1, Record::of(&told));
+        let json = told.record(Format::Json).len();
+        let takes = size_of::<Told>() + told.record(Format::Protobuf).len() + json;
+        let weight = told.weight();
+        assert!(takes <= weight && weight < 10 * takes, "{takes}, not {weight}");
+        println!("{takes} of {weight}; decoded {}", size_of::<Event>());
+        // Decoded it would be more.
+        assert!(size_of::<Event>() > takes, "{}", size_of::<Event>());
     }
 }

@@ -146,7 +146,8 @@ async fn stopping_tells_the_peers_and_takes_no_time() {
     let idle = master.channel().await;
     let started = std::time::Instant::now();
     master.stop().await;
-    assert!(started.elapsed().as_secs() < 3, "{:?}", started.elapsed());
+    // To wait for the idle connection would take five seconds (`SHUTDOWN_GRACE`).
+    assert!(started.elapsed().as_secs() < 5, "{:?}", started.elapsed());
     assert_eq!(framework.end().await.unwrap_err().code(), tonic::Code::Unavailable);
     let end = soon("the link's end", async {
         loop {

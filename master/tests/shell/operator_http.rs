@@ -3,7 +3,9 @@
 
 use mezz_proto::{
     media::Format,
-    mezz::v1::master_message::Message as ToAgent,
+    mezz::v1::{
+        self as mezz, agent_message::Message as FromAgent, master_message::Message as ToAgent,
+    },
     v1::{
         self, TaskState,
         master::{self, call, event::Type as Told},
@@ -250,6 +252,26 @@ async fn the_stream_tells_of_frameworks_tasks_and_agents() {
         (TaskState::TaskRunning, TaskState::TaskRunning)
     );
     framework.status().await;
+    // It runs as before, and its check has another result.
+    let check = v1::CheckStatusInfo {
+        http: Some(v1::check_status_info::Http { status_code: Some(503) }),
+        ..Default::default()
+    };
+    let status = v1::TaskStatus {
+        uuid: Some(vec![2; 16]),
+        reason: Some(v1::task_status::Reason::TaskCheckStatusUpdated as i32),
+        check_status: Some(check),
+        ..updated.status
+    };
+    let update = mezz::StatusUpdate {
+        framework_id: v1::FrameworkId { value: framework.id.clone() },
+        latest_state: status.state,
+        status,
+    };
+    agent.send(FromAgent::StatusUpdate(update)).await;
+    let updated = events.news().await.task_updated.unwrap();
+    assert_eq!(updated.status.check_status, Some(check));
+    framework.status().await;
     let metric = eventually("the metric", || async {
         let page = get(&master, "/metrics/snapshot").await.json();
         page["master/operator_event_stream_subscribers"].as_f64()
@@ -276,7 +298,7 @@ async fn the_stream_tells_of_frameworks_tasks_and_agents() {
         }
     }
     let gone = v1::AgentId { value: agent.id.clone() };
-    agent.send(mezz_proto::mezz::v1::agent_message::Message::Unregister(Default::default())).await;
+    agent.send(FromAgent::Unregister(Default::default())).await;
     loop {
         let event = events.news().await;
         if let Some(removed) = event.agent_removed {

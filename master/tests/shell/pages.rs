@@ -342,6 +342,17 @@ async fn pages_have_the_keys_types_and_units_of_mesos() {
     assert_eq!(summary["cluster"], "test");
     let roles = get(master, "/roles").await.json();
     assert_eq!(roles["roles"][0]["allocated"], serde_json::json!({"cpus": 0.5, "mem": 64.0}));
+    // What is below a page is that page.
+    for (below, key) in [
+        ("/state/", "slaves"),
+        ("/master/state/x/y", "slaves"),
+        ("/master/roles/dev", "roles"),
+        ("/metrics/snapshot/x", "master/elected"),
+        ("/version/", "version"),
+    ] {
+        assert!(!get(master, below).await.json()[key].is_null(), "{below}");
+    }
+    assert_eq!(get(master, "/quota/dev").await.json(), get(master, "/quota").await.json());
 }
 
 /// What is written message by message is what the schema says.

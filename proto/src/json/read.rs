@@ -9,7 +9,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Seq
 use super::{
     JsonError,
     plan::{Field, Index, Kind, Plan, Plans, Shape},
-    scalar::{Given, encoded},
+    scalar::{Given, brief, encoded},
 };
 use crate::weight::Budget;
 
@@ -32,6 +32,8 @@ pub(super) enum Path<'a> {
     /// The whole, by its message's name.
     Top(&'a str),
     Field(&'a Path<'a>, &'a str),
+    /// Of a map, by its key: any text of the peer's.
+    Entry(&'a Path<'a>, &'a str),
     Item(&'a Path<'a>, usize),
 }
 
@@ -41,6 +43,7 @@ impl std::fmt::Display for Path<'_> {
             Self::Top(message) => f.write_str(message),
             Self::Field(Self::Top(_), name) => f.write_str(name),
             Self::Field(of, name) => write!(f, "{of}.{name}"),
+            Self::Entry(of, key) => write!(f, "{of}.{}", brief(key)),
             Self::Item(Self::Top(_), i) => write!(f, "[{i}]"),
             Self::Item(of, i) => write!(f, "{of}[{i}]"),
         }
@@ -178,7 +181,7 @@ impl Reader {
             let at = self.begin(field.number);
             // All maps of the Mesos API have text keys.
             prost::encoding::bytes::encode(key.number, &name.as_bytes().to_vec(), &mut self.out);
-            let path = Path::Field(&path, &name);
+            let path = Path::Entry(&path, &name);
             let set = given.next_value_seed(Slot { reader: self, field: value, path })?;
             // As in Mesos an entry without a value is one whose value has no fields.
             if let (false, Kind::Message(of)) = (set, &value.kind)

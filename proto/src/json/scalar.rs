@@ -105,19 +105,30 @@ impl Encoded<'_> {
     }
 }
 
-/// As an error shows it. A peer's text may be huge; its beginning tells enough.
+/// As an error shows it.
 impl fmt::Display for Given<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::Bool(b) => write!(f, "{b}"),
             Self::Whole(n) => write!(f, "{n}"),
             Self::Float(n) => write!(f, "{n:?}"),
-            Self::Text(text) => match text.char_indices().nth(60) {
-                Some((cut, _)) => write!(f, "{:?}…", text.get(..cut).unwrap_or_default()),
+            Self::Text(text) => match cut(text) {
+                Some(start) => write!(f, "{start:?}…"),
                 None => write!(f, "{text:?}"),
             },
         }
     }
+}
+
+/// The beginning of a peer's text that is long: it may be huge, and this tells enough.
+fn cut(text: &str) -> Option<&str> {
+    let (end, _) = text.char_indices().nth(60)?;
+    text.get(..end)
+}
+
+/// A peer's text as an error's path shows it.
+pub(crate) fn brief(text: &str) -> Cow<'_, str> {
+    cut(text).map_or(Cow::Borrowed(text), |start| format!("{start}…").into())
 }
 
 fn zigzag(n: i64) -> u64 {

@@ -83,6 +83,72 @@ fn each_mistake_is_told_by_its_path() {
 }
 
 #[test]
+fn of_long_keys_and_texts_errors_tell_the_beginning() {
+    let long = "ä".repeat(100_000);
+    let task = r#""name":"t","task_id":{"value":"t"},"agent_id":{"value":"a"}"#;
+    for text in [
+        format!(r#"{{{task},"limits":{{"{long}":null}}}}"#),
+        format!(r#"{{{task},"limits":{{"{long}":{{"value":"x"}}}}}}"#),
+        format!(r#"{{{task},"max_completion_time":{{"nanoseconds":"{long}"}}}}"#),
+    ] {
+        let error = from_str::<v1::TaskInfo>(&text).unwrap_err().to_string();
+        assert!(error.contains(&"ä".repeat(60)) && error.contains('…'), "{error}");
+        assert!(error.len() < 300, "{} bytes", error.len());
+    }
+}
+
+/// A message in a message in a message: read as deep as protobuf goes, then refused.
+#[test]
+fn what_is_too_deep_is_refused() {
+    for depth in [1, 100, 101, 127, 128, 100_000] {
+        let open = r#"{"value":"c","parent":"#.repeat(depth);
+        let text = format!("{open}{{\"value\":\"c\"}}{}", "}".repeat(depth));
+        let read = from_str::<v1::ContainerId>(&text);
+        match depth {
+            0..=100 => assert_eq!(to_string(&read.unwrap()), text),
+            101..=126 => assert!(matches!(read, Err(JsonError::Field { .. })), "{read:?}"),
+            _ => drop(read.unwrap_err()),
+        }
+        // The same of lists in lists.
+        let text = format!(
+            r#"{{"user":"u","name":"n","roles":{}"a"{}}}"#,
+            "[".repeat(depth),
+            "]".repeat(depth)
+        );
+        let read = from_str::<v1::FrameworkInfo>(&text);
+        assert_eq!(read.is_ok(), depth < 127, "{depth}: {read:?}");
+    }
+}
+
+/// Whatever is endless in them.
+#[test]
+fn long_numbers_and_many_keys_are_read() {
+    let long = 1 << 16;
+    let (zeros, nines) = ("0".repeat(long), "9".repeat(long));
+    let read = |text: &str| from_str::<v1::value::Scalar>(text).map(|read| read.value).ok();
+    for (number, wanted) in [
+        (nines.clone(), None),
+        (format!("0.{zeros}1"), Some(0.0)),
+        (format!("0.{nines}"), Some(1.0)),
+        (format!("-{nines}e-{long}"), Some(-1.0)),
+        (format!("1e{nines}"), None),
+        (format!("1e-{nines}"), Some(0.0)),
+        (format!("0e{nines}"), Some(0.0)),
+        (format!("1{zeros}e-{long}"), Some(1.0)),
+    ] {
+        assert_eq!(read(&format!(r#"{{"value":{number}}}"#)), wanted, "{}", &number[..9]);
+        assert_eq!(read(&format!(r#"{{"value":"{number}"}}"#)), wanted, "{}", &number[..9]);
+    }
+    let pairs = r#""value":1,"x":2,"#.repeat(long / 16);
+    assert_eq!(read(&format!(r#"{{{pairs}"value":3}}"#)), Some(3.0));
+    let again = r#""name":"m","user":"v","roles":["b","c"],"id":{"value":"i"},"#.repeat(long / 64);
+    let text = format!(r#"{{"name":"n","user":"u","roles":["a"],{again}"id":null}}"#);
+    let info = from_str::<v1::FrameworkInfo>(&text).unwrap();
+    assert_eq!((info.name.as_str(), info.user.as_str(), info.id), ("m", "v", None));
+    assert_eq!(info.roles, ["b", "c"]);
+}
+
+#[test]
 fn lists_of_messages_are_told_by_their_place() {
     let error = |text: &str| list_from_str::<v1::value::Range>(text).unwrap_err().to_string();
     let read = list_from_str::<v1::value::Range>(r#" [{"begin":1,"end":2},{"begin":3,"end":4}] "#);

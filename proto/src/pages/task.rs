@@ -33,13 +33,13 @@ impl Serialize for TaskPage<'_> {
         if let Some(labels) = &task.labels {
             map.serialize_entry("labels", &LabelsPage(labels))?;
         }
-        if let Some(discovery) = &task.discovery {
+        if let Some(discovery) = task.discovery.as_deref() {
             map.serialize_entry("discovery", &Proto(discovery))?;
         }
-        if let Some(container) = &task.container {
+        if let Some(container) = task.container.as_deref() {
             map.serialize_entry("container", &Proto(container))?;
         }
-        if let Some(check) = &task.health_check {
+        if let Some(check) = task.health_check.as_deref() {
             map.serialize_entry("health_check", &Proto(check))?;
         }
         map.end()

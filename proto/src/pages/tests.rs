@@ -241,7 +241,7 @@ fn what_docker_is_told_beside_the_image_is_hidden() {
         volumes: vec![v1::Volume { source: Some(source), ..Default::default() }],
         ..Default::default()
     };
-    let mut task = v1::Task { container: Some(container), ..Default::default() };
+    let mut task = v1::Task { container: Some(container.into()), ..Default::default() };
     super::hide_in_task(&mut task);
     let shown = format!("{task:?}");
     assert!(!shown.contains("hidden"), "{shown}");

@@ -132,12 +132,7 @@ impl Resources {
         }
         match self.position(&resource.identity) {
             Err(i) => self.0.insert(i, resource),
-            Ok(i) => match (&mut self.0[i].amount, &resource.amount) {
-                (Amount::Scalar(a), Amount::Scalar(b)) => *a = a.saturating_add(*b),
-                (Amount::Ranges(a), Amount::Ranges(b)) => *a = a.union(b),
-                (Amount::Set(a), Amount::Set(b)) => *a = a.union(b),
-                _ => {}
-            },
+            Ok(i) => self.0[i].amount.add(&resource.amount),
         }
     }
 
@@ -177,7 +172,11 @@ impl AddAssign<&Resources> for Resources {
             return;
         }
         for r in &other.0 {
-            self.insert(r.clone());
+            // Mostly there is some of it already: nothing is copied then.
+            match self.position(&r.identity) {
+                Ok(i) => self.0[i].amount.add(&r.amount),
+                Err(i) => self.0.insert(i, r.clone()),
+            }
         }
     }
 }

@@ -1,10 +1,17 @@
 //! What makes two amounts the same resource.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, LazyLock},
+};
 
 use prost::Message;
 
 use crate::v1;
+
+/// One copy of each name that most resources have: there are some for each task and agent.
+static COMMON: LazyLock<[Arc<str>; 5]> =
+    LazyLock::new(|| ["cpus", "mem", "disk", "ports", "gpus"].map(Arc::from));
 
 /// Everything of a resource but its amount. Ordered by name first.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -66,7 +73,8 @@ impl Disk {
 impl Identity {
     /// Unreserved, not revocable, not shared.
     pub fn named(name: &str) -> Self {
-        Self { name: Arc::from(name), detail: None }
+        let known = COMMON.iter().find(|known| &***known == name);
+        Self { name: known.map_or_else(|| Arc::from(name), Arc::clone), detail: None }
     }
 
     /// The resource's name: `cpus`, `mem`, …

@@ -48,6 +48,16 @@ impl Amount {
         }
     }
 
+    /// Adds another one; of another kind it is ignored.
+    fn add(&mut self, other: &Amount) {
+        match (self, other) {
+            (Amount::Scalar(a), Amount::Scalar(b)) => *a = a.saturating_add(*b),
+            (Amount::Ranges(a), Amount::Ranges(b)) => *a = a.union(b),
+            (Amount::Set(a), Amount::Set(b)) => *a = a.union(b),
+            _ => {}
+        }
+    }
+
     /// With these added to it; those of other kinds are ignored.
     fn with_all(self, more: impl Iterator<Item = Amount>) -> Self {
         match self {

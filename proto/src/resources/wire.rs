@@ -125,7 +125,10 @@ impl Resources {
 
     /// To the wire, with `allocation_info` when a role is given.
     pub fn to_proto(&self, dialect: Dialect, allocated_to: Option<&str>) -> Vec<v1::Resource> {
-        self.iter().filter_map(|r| resource_to_proto(r, dialect, allocated_to)).collect()
+        // A collected vector would begin with room for four, and each is half a kilobyte.
+        let mut wire = Vec::with_capacity(self.len());
+        wire.extend(self.iter().filter_map(|r| resource_to_proto(r, dialect, allocated_to)));
+        wire
     }
 }
 
@@ -176,13 +179,28 @@ fn resource_from_proto(w: &v1::Resource) -> Result<Resource, ResourceError> {
             return Err(ResourceError::BadType { name: name(), kind: w.r#type.to_string() });
         }
     };
-    let identity = Identity::named(&w.name)
+    let identity = Identity::named(&w.name);
+    if is_plain(w) {
+        return Ok(Resource { identity, amount });
+    }
+    let identity = identity
         .with_reservations(reservations_from_proto(w)?)
         .with_disk(w.disk.as_deref().map(Disk::from_proto))
         .with_revocable(w.revocable.is_some())
         .with_shared(w.shared.is_some())
         .with_provider(w.provider_id.as_ref().map(|p| p.value.clone()));
     Ok(Resource { identity, amount })
+}
+
+/// Whether its name says all but how much, as of most.
+#[allow(deprecated)]
+fn is_plain(w: &v1::Resource) -> bool {
+    let reserved = !w.reservations.is_empty() || w.reservation.is_some();
+    let kind = w.disk.is_some() || w.revocable.is_some() || w.shared.is_some();
+    !reserved
+        && !kind
+        && w.role.as_deref().is_none_or(|role| role == "*")
+        && w.provider_id.is_none()
 }
 
 fn reservations_from_proto(w: &v1::Resource) -> Result<Vec<Reservation>, ResourceError> {

@@ -158,8 +158,12 @@ def rule_80_weights_and_teardown_are_done(cluster):
         weights = {"weight_infos": [{"role": "heavy", "weight": 2.5}]}
         answer = api.call({"type": "UPDATE_WEIGHTS", "update_weights": weights})
         expect(answer.status == 200, answer)
-        shown = api.ask({"type": "GET_WEIGHTS"})["get_weights"]["weight_infos"]
-        expect({"role": "heavy", "weight": 2.5} in shown, shown)
+
+        def shown():
+            weights = api.ask({"type": "GET_WEIGHTS"}).get("get_weights", {}).get("weight_infos", [])
+            return {"role": "heavy", "weight": 2.5} in weights
+
+        client.eventually("the weight", shown)
         weights["weight_infos"][0]["weight"] = 0.0
         answer = api.call({"type": "UPDATE_WEIGHTS", "update_weights": weights})
         expect(answer.status == 400, answer)

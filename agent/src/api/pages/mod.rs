@@ -14,8 +14,9 @@ use axum::{
     extract::{Query, State},
     http::header,
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{MethodRouter, get},
 };
+use mezz_http::with_below;
 use mezz_proto::pages::{Jsonp, Version, parse_duration, snapshot};
 use serde::Deserialize;
 use tokio::{
@@ -51,9 +52,9 @@ const PART: usize = 64 << 10;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
     /// For each part, and once for all of them together...
-    slow: Duration,
+    pub(super) slow: Duration,
     /// ... to which each part that was taken adds so much.
-    part: Duration,
+    pub(super) part: Duration,
 }
 
 /// Who takes nothing for half a minute, or less than 64 KiB a second, is cut off.
@@ -258,23 +259,26 @@ pub(super) fn routes(served: Arc<Served>) -> Router {
     let mut routes = Router::new();
     for prefix in PREFIXES {
         let at = |path: &str| format!("{prefix}{path}");
-        for name in ["/state", "/state.json"] {
-            routes = routes.route(&at(name), get(state_page));
+        let pages: [(&str, MethodRouter<Arc<Served>>); 12] = [
+            ("/state", get(state_page)),
+            ("/state.json", get(state_page)),
+            ("/monitor/statistics", get(statistics::statistics_page)),
+            ("/monitor/statistics.json", get(statistics::statistics_page)),
+            ("/metrics/snapshot", get(metrics_page)),
+            ("/metrics/snapshot.json", get(metrics_page)),
+            ("/containers", get(statistics::containers_page)),
+            ("/flags", get(flags_page)),
+            ("/files/browse", get(files::browse_page)),
+            ("/files/browse.json", get(files::browse_page)),
+            ("/files/read", get(files::read_page)),
+            ("/files/read.json", get(files::read_page)),
+        ];
+        for (path, method) in pages {
+            routes = with_below(routes, &at(path), method);
         }
-        for name in ["/monitor/statistics", "/monitor/statistics.json"] {
-            routes = routes.route(&at(name), get(statistics::statistics_page));
-        }
-        for name in ["/metrics/snapshot", "/metrics/snapshot.json"] {
-            routes = routes.route(&at(name), get(metrics_page));
-        }
-        routes = routes
-            .route(&at("/containers"), get(statistics::containers_page))
-            .route(&at("/flags"), get(flags_page))
-            .route(&at("/version"), get(version_page));
-        for form in ["", ".json"] {
-            routes = routes
-                .route(&at(&format!("/files/browse{form}")), get(files::browse_page))
-                .route(&at(&format!("/files/read{form}")), get(files::read_page));
+        // Nothing is below it, for it is no page but a process of its own.
+        for path in ["/version", "/version/"] {
+            routes = routes.route(&at(path), get(version_page));
         }
     }
     routes.with_state(served)

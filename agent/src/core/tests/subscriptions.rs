@@ -96,6 +96,23 @@ fn calls_are_heard_while_there_is_no_stream() {
         vec![update(status("a", TaskState::TaskRunning, 1)).update.unwrap()];
     env.call_without_token(3, true, call);
     assert_eq!(env.event_types(3), ["SUBSCRIBED", "ACKNOWLEDGED"], "it was taken before");
+    // With a stream they come by themselves as well, and cost only themselves.
+    env.call_without_token(4, true, update(status("a", TaskState::TaskRunning, 2)));
+    assert_eq!(env.event_types(3), ["ACKNOWLEDGED"]);
+    assert_eq!(env.event_types(4), Vec::<&str>::new());
+    env.take();
+    env.call_without_token(5, true, update(status("a", TaskState::TaskStaging, 3)));
+    let closed: Vec<_> = env.take().into_iter().filter_map(closing).collect();
+    assert!(matches!(&closed[..], [(5, Some(CallError::Invalid(_)))]), "{closed:?}");
+    env.call_without_token(6, true, update(status("a", TaskState::TaskFinished, 4)));
+    assert_eq!(env.event_types(3), ["ACKNOWLEDGED"]);
+}
+
+fn closing(effect: Effect) -> Option<(u64, Option<CallError>)> {
+    match effect {
+        Effect::CloseExecutor { connection, error } => Some((connection.0, error)),
+        _ => None,
+    }
 }
 
 /// What holds a group is the agent's own: it has an id that everybody can guess.

@@ -32,9 +32,10 @@ impl Default for Piece {
 }
 
 impl Piece {
-    pub(super) fn new(resources: Resources, names: &mut Names) -> Self {
+    pub(super) fn new(resources: impl Into<Arc<Resources>>, names: &mut Names) -> Self {
+        let resources = resources.into();
         let quantities = names.measure(&resources);
-        Self { resources: Arc::new(resources), quantities }
+        Self { resources, quantities }
     }
 
     pub(super) fn is_empty(&self) -> bool {

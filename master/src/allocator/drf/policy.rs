@@ -126,13 +126,13 @@ impl Allocator for DrfAllocator {
         agent: AgentKey,
         framework: FrameworkKey,
         role: &Arc<str>,
-        resources: &Resources,
+        resources: &Arc<Resources>,
     ) {
         if resources.is_empty() || self.agent(agent).is_none() {
             return;
         }
         let Some(id) = self.ensure_client(framework, role) else { return };
-        let piece = Piece::new(resources.clone(), &mut self.names);
+        let piece = Piece::new(Arc::clone(resources), &mut self.names);
         self.charge(id, &piece.quantities);
         let i = agent.0 as usize;
         if let Some(agent) = self.agents.get_mut(i).and_then(Option::as_mut) {

@@ -14,7 +14,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::any,
 };
-use mezz_http::{Room, post};
+use mezz_http::{Room, post, with_below};
 use mezz_proto::{
     media::{Format, MediaError},
     v1::master::{Call, call::Type},
@@ -23,15 +23,10 @@ use mezz_proto::{
 use super::{delivery, pages::Pages, refusal::Refusal};
 use crate::shell::limits::MAX_OPERATOR_REQUEST_BYTES;
 
-/// The API's routes. A Mesos answers what is below an endpoint like the endpoint itself, and
-/// pymesos' operators call `/api/v1/operator`.
+/// The API's routes. pymesos' operators call `/api/v1/operator`.
 pub fn routes(pages: Arc<Pages>) -> Router {
-    Router::new()
-        .route("/api/v1", any(answer))
-        .route("/api/v1/{*below}", any(answer))
-        .route("/master/api/v1", any(answer))
-        .route("/master/api/v1/{*below}", any(answer))
-        .with_state(pages)
+    let router = with_below(Router::new(), "/api/v1", any(answer));
+    with_below(router, "/master/api/v1", any(answer)).with_state(pages)
 }
 
 /// In the order of rule 2: the method, the form, the body, what it says, and at last what

@@ -20,7 +20,7 @@ use crate::{
         pages::{Pages, answers::NoPage, unavailable},
     },
     shell::{
-        limits::{RECORDS_PIECE, SUBSCRIBER_HEARTBEAT},
+        limits::{ANSWER_PIECE, RECORDS_PIECE, SUBSCRIBER_HEARTBEAT},
         stream::{Subscription, Told, heartbeat},
     },
 };
@@ -35,9 +35,7 @@ pub(super) async fn subscribe(pages: &Arc<Pages>, form: Format) -> Response {
         let (snapshot, subscription) = model.subscribe();
         // Whoever asked may have given up.
         let _ = told.send(subscription);
-        let mut first = Vec::from(recordio::encode(&answers::subscribed(&snapshot, form)));
-        first.extend_from_slice(&beat(form));
-        first
+        answers::subscribed(&snapshot, form)
     };
     let first = match pages.answers.page(make).await {
         Ok(first) => first,
@@ -53,10 +51,9 @@ pub(super) async fn subscribe(pages: &Arc<Pages>, form: Format) -> Response {
 /// own, for a body behind a closed window is not asked for anything: what waits for it is
 /// dropped all the same.
 async fn follow(form: Format, first: Bytes, mut subscription: Subscription, writer: Writer) {
-    if !writer.write(&first).await {
+    if !begin(form, first, &writer).await {
         return;
     }
-    drop(first);
     let mut beats = interval_at(Instant::now() + SUBSCRIBER_HEARTBEAT, SUBSCRIBER_HEARTBEAT);
     beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -69,6 +66,20 @@ async fn follow(form: Format, first: Bytes, mut subscription: Subscription, writ
             () = writer.closed() => return,
         }
     }
+}
+
+/// The first event, which may be as large as the state of the cluster and is not copied, and a
+/// heartbeat. `false`: its reader has gone or is too slow.
+async fn begin(form: Format, mut first: Bytes, writer: &Writer) -> bool {
+    let head = recordio::head(first.len());
+    let rest = first.split_off(first.len().min(ANSWER_PIECE - head.len()));
+    let piece = [head.as_bytes(), &first].concat();
+    drop(first);
+    if !writer.write(&piece).await || !writer.write(&rest).await {
+        return false;
+    }
+    drop(rest);
+    writer.write(&beat(form)).await
 }
 
 /// `false`: its reader has gone or is too slow.
@@ -96,4 +107,25 @@ async fn pass(form: Format, events: &[Arc<Told>], writer: &Writer) -> bool {
 
 fn beat(form: Format) -> Bytes {
     recordio::encode(&form.encode(&heartbeat()))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::to_bytes;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_first_event_comes_whole_however_long_it_is() {
+        for length in [2, ANSWER_PIECE - 6, ANSWER_PIECE, 3 * ANSWER_PIECE + 5] {
+            let state = Bytes::from((0..length).map(|n| n as u8).collect::<Vec<_>>());
+            let (writer, body) = delivery::open();
+            let read = tokio::spawn(to_bytes(body, usize::MAX));
+            assert!(begin(Format::Json, state.clone(), &writer).await);
+            drop(writer);
+            let all = read.await.unwrap().unwrap();
+            let wanted = [recordio::encode(&state), beat(Format::Json)].concat();
+            assert!(all == wanted, "{length}");
+        }
+    }
 }

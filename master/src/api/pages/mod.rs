@@ -21,6 +21,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{MethodRouter, any, get},
 };
+use mezz_http::with_below;
 use mezz_proto::{
     media::JSON,
     pages::{Jsonp, Version},
@@ -168,7 +169,7 @@ fn written(page: &impl Serialize) -> Vec<u8> {
 
 /// The pages' routes.
 pub fn routes(pages: Arc<Pages>) -> Router {
-    let table: [(&str, MethodRouter<Arc<Pages>>); 22] = [
+    let table: [(&str, MethodRouter<Arc<Pages>>); 21] = [
         ("/state", get(state)),
         ("/state.json", get(state)),
         ("/state-summary", get(summary)),
@@ -181,7 +182,6 @@ pub fn routes(pages: Arc<Pages>) -> Router {
         ("/flags", get(flags)),
         ("/weights", get(forms::weights).put(forms::put_weights)),
         ("/quota", get(forms::nothing).fallback(forms::not_implemented)),
-        ("/quota/{role}", any(forms::not_implemented)),
         ("/maintenance/schedule", get(forms::nothing).fallback(forms::not_implemented)),
         ("/maintenance/status", get(forms::nothing)),
         ("/machine/up", any(forms::not_implemented_post)),
@@ -194,17 +194,17 @@ pub fn routes(pages: Arc<Pages>) -> Router {
     ];
     let mut router = Router::new();
     for (path, method) in table {
-        router = router.route(path, method.clone()).route(&format!("/master{path}"), method);
+        router = with_below(router, path, method.clone());
+        router = with_below(router, &format!("/master{path}"), method);
     }
-    for path in ["/files/browse", "/files/read", "/files/download"] {
-        router = router.route(path, get(forms::no_file));
-        router = router.route(&format!("{path}.json"), get(forms::no_file));
+    for form in ["", ".json"] {
+        for path in ["/files/browse", "/files/read", "/files/download"] {
+            router = with_below(router, &format!("{path}{form}"), get(forms::no_file));
+        }
+        let path = format!("/metrics/snapshot{form}");
+        router = with_below(router, &path, get(snapshot::metrics_snapshot));
     }
-    router
-        .route("/metrics/snapshot", get(snapshot::metrics_snapshot))
-        .route("/metrics/snapshot.json", get(snapshot::metrics_snapshot))
-        .layer(from_fn(same_site))
-        .with_state(pages)
+    router.layer(from_fn(same_site)).with_state(pages)
 }
 
 /// Lets no page of another site change anything: a browser posts a form without asking

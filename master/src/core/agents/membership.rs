@@ -37,14 +37,20 @@ impl Core {
 
     /// Takes a known agent's new description.
     pub(super) fn describe_agent(&mut self, key: AgentKey, described: Described) {
-        self.leave_place(key);
+        let info = &self.agents[key].info;
+        let moved = info.hostname != described.info.hostname || info.port != described.info.port;
+        if moved {
+            self.leave_place(key);
+        }
         let agent = &mut self.agents[key];
         agent.info = described.info;
         agent.info.id = Some((&agent.id).into());
         agent.total = described.total;
         agent.version = described.version;
         agent.api_address = described.api_address;
-        self.agent_places.extend(self.agents[key].place(key));
+        if moved {
+            self.agent_places.extend(self.agents[key].place(key));
+        }
     }
 
     fn leave_place(&mut self, key: AgentKey) {
@@ -77,7 +83,7 @@ impl Core {
     }
 
     pub(super) fn publish_agent(&self, key: AgentKey, out: &mut Effects) {
-        out.change(Change::Agent(self.agents[key].state()));
+        out.change(Change::Agent(Box::new(self.agents[key].shown())));
     }
 
     fn enter_agent_link(&mut self, key: AgentKey) {

@@ -72,7 +72,7 @@ impl Core {
     }
 
     pub(in crate::core) fn publish_framework(&self, key: FrameworkKey, out: &mut Effects) {
-        out.change(Change::Framework(self.frameworks[key].state()));
+        out.change(Change::Framework(Box::new(self.frameworks[key].state())));
     }
 
     fn enter_framework_link(&mut self, key: FrameworkKey) {

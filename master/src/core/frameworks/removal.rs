@@ -83,7 +83,7 @@ impl Core {
         let Some(framework) = self.take_framework(key) else { return };
         state.status = mezz_proto::mezz::v1::framework_state::Status::Completed as i32;
         state.unregistered_time = Some(now.as_secs_f64());
-        out.change(Change::Framework(state));
+        out.change(Change::Framework(Box::new(state)));
         self.counters.frameworks_completed += 1;
         let ended = CompletedFramework {
             info: framework.info,

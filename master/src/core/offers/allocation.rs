@@ -103,11 +103,11 @@ impl Core {
         self.frameworks[offer.framework].offers.insert(key);
         self.agents[offer.agent].offers.insert(key);
         let wire = self.offer_to_wire(key, &offer);
-        out.change(Change::Offer(mezz::OfferRecord {
+        out.change(Change::Offer(Box::new(mezz::OfferRecord {
             offer: wire.clone(),
             role: offer.role.to_string(),
             made_time: now.as_secs_f64(),
-        }));
+        })));
         self.offers.insert(key, offer);
         wire
     }

@@ -253,10 +253,10 @@ impl Core {
         let resources = self.interner.resources(resources);
         let extra = TaskExtra {
             labels: info.labels.clone(),
-            discovery: info.discovery.clone(),
-            container: info.container.clone(),
+            discovery: info.discovery.clone().map(Box::new),
+            container: info.container.clone().map(Box::new),
             user: info.command.as_ref().and_then(|c| c.user.clone()),
-            health_check: info.health_check.clone(),
+            health_check: info.health_check.clone().map(Box::new),
             kill_policy: info.kill_policy,
             limits: info.limits.clone(),
         };

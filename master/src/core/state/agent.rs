@@ -16,7 +16,7 @@ use mezz_proto::{
 use super::{OfferKey, TaskKey};
 use crate::{
     allocator::{AgentKey, AgentSpec, FrameworkKey},
-    core::{ConnectionId, validate::agent::Described},
+    core::{ConnectionId, ShownAgent, validate::agent::Described},
 };
 
 /// A known agent.
@@ -225,7 +225,7 @@ impl Agent {
     }
 
     /// For readers.
-    pub fn state(&self) -> mezz::AgentState {
+    pub fn shown(&self) -> ShownAgent {
         use mezz::agent_state::Status;
         let status = match self.link {
             AgentLink::Connected { .. } => Status::Active,
@@ -234,19 +234,19 @@ impl Agent {
             AgentLink::Unreachable { .. } => Status::Unreachable,
         };
         let text = |s: &String| (!s.is_empty()).then(|| s.clone());
-        mezz::AgentState {
-            agent: self.full_info(),
+        let record = mezz::AgentState {
+            agent: self.info.clone(),
             status: status as i32,
             version: text(&self.version),
             api_address: text(&self.api_address),
             registered_time: self.registered.map(Time::as_secs_f64),
             reregistered_time: self.reregistered.map(Time::as_secs_f64),
-            total: self.total.to_proto(Dialect::Refined, None),
             drain: self.duty.drain(),
             drain_start_time: self.duty.drain().and(self.drain_started).map(Time::as_secs_f64),
             deactivated: self.duty.deactivated(),
             ..Default::default()
-        }
+        };
+        ShownAgent { record, total: self.total.clone() }
     }
 
     /// The description with its resources.

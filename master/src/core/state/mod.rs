@@ -5,6 +5,7 @@ mod counters;
 mod framework;
 mod intern;
 mod offer;
+mod records;
 mod removals;
 mod slab;
 mod task;
@@ -17,6 +18,7 @@ pub(in crate::core) use framework::{
 };
 pub(in crate::core) use intern::Interner;
 pub(in crate::core) use offer::{Offer, OfferKey};
+pub(in crate::core) use records::Records;
 pub(in crate::core) use removals::Removals;
 pub(in crate::core) use slab::{Slab, SlotKey};
 pub(in crate::core) use task::{

@@ -4,17 +4,13 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use mezz_proto::{
     ids::{AgentId, ExecutorId, FrameworkId, TaskId},
-    pages::hide_in_task,
-    resources::{Dialect, Resources},
+    resources::Resources,
     v1,
 };
 use prost::Message;
 
 use super::SlotKey;
-use crate::{
-    allocator::{AgentKey, FrameworkKey},
-    core::ShownTask,
-};
+use crate::allocator::{AgentKey, FrameworkKey};
 
 /// A task's slot.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -105,16 +101,18 @@ pub(in crate::core) struct StatusRecord {
     pub healthy: Option<bool>,
     /// Addresses and the like, where the agent tells them.
     pub container: Option<Box<v1::ContainerStatus>>,
+    /// The result of its check.
+    pub check: Option<Box<v1::CheckStatusInfo>>,
 }
 
 /// Rare fields of a task, for readers only.
 #[derive(Debug, Default, PartialEq)]
 pub(in crate::core) struct TaskExtra {
     pub labels: Option<v1::Labels>,
-    pub discovery: Option<v1::DiscoveryInfo>,
-    pub container: Option<v1::ContainerInfo>,
+    pub discovery: Option<Box<v1::DiscoveryInfo>>,
+    pub container: Option<Box<v1::ContainerInfo>>,
     pub user: Option<String>,
-    pub health_check: Option<v1::HealthCheck>,
+    pub health_check: Option<Box<v1::HealthCheck>>,
     pub kill_policy: Option<v1::KillPolicy>,
     pub limits: BTreeMap<String, v1::value::Scalar>,
 }
@@ -145,6 +143,7 @@ impl StatusRecord {
                 .as_ref()
                 .filter(|container| container.encoded_len() <= MAX_CONTAINER_STATUS)
                 .map(|container| Box::new(container.clone())),
+            check: status.check_status.map(Box::new),
         }
     }
 }
@@ -167,23 +166,8 @@ impl Task {
         self.statuses.push(record);
     }
 
-    /// For readers: what is secret is not kept for them, and so nobody can be told of it.
-    pub fn shown(&self, framework: &FrameworkId, agent: &AgentId) -> ShownTask {
-        let mut record = self.record(framework, agent);
-        hide_in_task(&mut record);
-        ShownTask {
-            framework: framework.clone(),
-            id: self.id.clone(),
-            agent: agent.clone(),
-            state: self.state,
-            waits: self.pending.is_some(),
-            resources: Arc::clone(&self.resources),
-            role: Arc::clone(&self.role),
-            record: record.encode_to_vec().into(),
-        }
-    }
-
-    fn record(&self, framework: &FrameworkId, agent: &AgentId) -> v1::Task {
+    /// For readers, but for its resources; with all that is secret.
+    pub(super) fn record(&self, framework: &FrameworkId, agent: &AgentId) -> v1::Task {
         let mut task = v1::Task {
             name: self.name.to_string(),
             task_id: (&self.id).into(),
@@ -191,7 +175,6 @@ impl Task {
             executor_id: self.executor.as_ref().map(Into::into),
             agent_id: agent.into(),
             state: self.state as i32,
-            resources: self.resources.to_proto(Dialect::Refined, Some(&self.role)),
             statuses: self.statuses.iter().map(|s| self.status(s)).collect(),
             ..Default::default()
         };
@@ -221,6 +204,7 @@ impl Task {
             message: s.message.as_deref().map(str::to_owned),
             healthy: s.healthy,
             container_status: s.container.as_deref().cloned(),
+            check_status: s.check.as_deref().copied(),
             ..Default::default()
         }
     }

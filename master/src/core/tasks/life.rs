@@ -160,10 +160,10 @@ impl Core {
         }
     }
 
-    pub(in crate::core) fn publish_task(&self, key: TaskKey, out: &mut Effects) {
+    pub(in crate::core) fn publish_task(&mut self, key: TaskKey, out: &mut Effects) {
         let task = &self.tasks[key];
         let (framework, agent) = (&self.frameworks[task.framework], &self.agents[task.agent]);
-        out.change(Change::Task(task.shown(&framework.id, &agent.id)));
+        out.change(Change::Task(self.records.shown(task, &framework.id, &agent.id)));
     }
 }
 

@@ -157,6 +157,7 @@ impl Core {
         if let Some(ended) = ended.filter(|e| agent.as_ref().is_none_or(|a| *a == e.agent)) {
             // Unlike in Mesos: its last update may never have reached a framework
             // that was away when the agent was removed.
+            self.follows_from_writes(framework, out);
             let message = ended.message.as_deref().unwrap_or("the task has ended");
             let status = MasterStatus::new(ended.state, Reason::Reconciliation, message);
             let task = NoTask { id, agent: Some(ended.agent.clone()), executor: None };
@@ -167,10 +168,6 @@ impl Core {
             .and_then(|id| self.agent_ids.get(id))
             .map(|agent| &self.agents[*agent].link);
         let gone = agent.as_ref().is_some_and(|id| self.is_gone(id));
-        if gone && let Some(connection) = self.frameworks[framework].connection() {
-            // The write may be under way, and the next leader would not know of it.
-            out.after_all_on(connection);
-        }
         let (state, since) = match (&agent, link) {
             _ if gone => (TaskState::TaskGoneByOperator, None),
             // An agent that may still bring the task: silence.
@@ -195,7 +192,17 @@ impl Core {
                 },
             )
         };
+        self.follows_from_writes(framework, out);
         self.tell_about_no_task(now, framework, NoTask { id, agent, executor: None }, status, out);
+    }
+
+    /// What is said of tasks that are not there follows from what became of their agents. A
+    /// write of that may be under way, and the next leader would not know of it: the framework
+    /// hears when it is durable. Those who were told at once had it held back, too.
+    fn follows_from_writes(&self, framework: FrameworkKey, out: &mut Effects) {
+        if let Some(connection) = self.frameworks[framework].connection() {
+            out.after_all_on(connection);
+        }
     }
 
     fn answer_known(&self, now: Time, key: TaskKey, out: &mut Effects) {
@@ -203,6 +210,7 @@ impl Core {
         let Some(connection) = self.frameworks[task.framework].connection() else { return };
         let (state, since) = match (task.state, &self.agents[task.agent].link) {
             (TaskState::TaskUnreachable, AgentLink::Unreachable { since }) => {
+                self.follows_from_writes(task.framework, out);
                 (self.unreachable_state(task.framework), Some(*since))
             }
             _ => (task.known_state(), None),

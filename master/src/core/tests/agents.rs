@@ -236,7 +236,7 @@ fn an_agent_that_does_not_come_back_after_a_restart_is_unreachable() {
     env.pass(Duration::from_secs(601));
     assert!(env.event_types("f1").contains(&SchedulerEvent::Failure));
     let last = env.changes.iter().rev().find_map(|c| match c {
-        Change::Agent(a) => Some(a.status()),
+        Change::Agent(a) => Some(a.record.status()),
         _ => None,
     });
     assert_eq!(last, Some(Status::Unreachable));

@@ -44,7 +44,7 @@ fn deactivate(env: &mut Env) {
 /// As readers last heard of it.
 fn shown(env: &Env) -> mezz::AgentState {
     let of = |c: &Change| match c {
-        Change::Agent(state) => Some(state.clone()),
+        Change::Agent(agent) => Some(agent.record.clone()),
         _ => None,
     };
     env.changes.iter().rev().find_map(of).unwrap()
@@ -344,7 +344,7 @@ fn what_is_wanted_of_an_agent_holds_when_it_was_forgotten() {
         );
         if restart {
             env.restart_master();
-            assert!(env.core.initial_changes().iter().all(|c| !matches!(c, Change::Agent(_))));
+            assert!(env.core.initial_changes().all(|c| !matches!(c, Change::Agent(_))));
         }
         env.agent_inbox("a1");
         env.reregister("a2");

@@ -405,7 +405,7 @@ fn after_a_master_restart_frameworks_have_their_time_to_come_back() {
     env.framework_leaves("f2");
     env.pass(Duration::from_secs(3000));
     env.restart_master();
-    assert_eq!(env.core.initial_changes().len(), 2);
+    assert_eq!(env.core.initial_changes().count(), 2);
     assert_eq!(env.core.counters().frameworks_recovered, 2);
     // f2 left long ago: its deadline is the old one.
     env.pass(Duration::from_secs(601));
@@ -416,7 +416,7 @@ fn after_a_master_restart_frameworks_have_their_time_to_come_back() {
     assert_eq!(error_text(&mut env, "f2"), "Framework has been removed");
     // The end of it outlives the master, too.
     env.restart_master();
-    let ended = env.core.initial_changes().into_iter().any(
+    let ended = env.core.initial_changes().any(
         |c| matches!(c, Change::Framework(f) if f.status() == Status::Completed && f.framework.name == "f2"),
     );
     assert!(ended);

@@ -4,10 +4,15 @@ use std::time::Duration;
 
 use mezz_proto::{
     mezz::v1::{self as mezz, agent_message, master_message::Message},
-    v1::{self, TaskState, scheduler::call, task_status::Reason},
+    v1::{
+        self, TaskState,
+        scheduler::{self, call},
+        task_status::Reason,
+    },
 };
 
 use super::env::{Env, SchedulerEvent, command_task, executor, executor_task, text};
+use crate::core::{Effects, Event};
 
 fn with_task() -> Env {
     let mut env = Env::new();
@@ -141,6 +146,39 @@ fn reconciliation_answers_each_case() {
     assert_eq!(answer(&mut env, "t1", None), None);
     env.pass(std::time::Duration::from_secs(601));
     assert_eq!(answer(&mut env, "t1", Some(&a1)), Some(TaskState::TaskUnreachable));
+}
+
+/// A write of what became of an agent may be under way, and the next leader would not know
+/// of it (found by the simulation).
+#[test]
+fn who_asks_for_tasks_that_are_not_there_hears_nothing_that_is_not_written() {
+    let mut env = with_task();
+    let (a1, id) = (env.agent_id("a1"), env.frameworks["f1"].info.id.clone());
+    let reconcile = |env: &mut Env, tasks: &[&str]| {
+        let named = tasks.iter().map(|task| call::reconcile::Task {
+            task_id: v1::TaskId { value: (*task).to_owned() },
+            agent_id: Some(v1::AgentId { value: a1.clone() }),
+        });
+        let call = scheduler::Call {
+            framework_id: id.clone(),
+            r#type: Some(call::Type::Reconcile as i32),
+            reconcile: Some(call::Reconcile { tasks: named.collect() }),
+            ..Default::default()
+        };
+        let connection = env.frameworks["f1"].connection.unwrap();
+        let mut out = Effects::default();
+        let event = Event::SchedulerCall { connection, call: Box::new(call) };
+        env.core.handle(env.now, event, &mut out);
+        (out.now.len(), out.after_persist.len(), out.waits)
+    };
+    assert_eq!(reconcile(&mut env, &["t1"]), (1, 0, false));
+    // The order of a connection is kept.
+    assert_eq!(reconcile(&mut env, &["t1", "x"]), (0, 2, true));
+    env.agent_link_breaks("a1");
+    env.pass(std::time::Duration::from_secs(601));
+    for task in ["t1", "x"] {
+        assert_eq!(reconcile(&mut env, &[task]), (0, 1, true), "{task}");
+    }
 }
 
 #[test]

@@ -98,7 +98,6 @@ pub(in crate::core) fn report(
             "frameworks: {what} is of framework `{id}`, which is not listed"
         ))
     };
-    let mut seen = BTreeSet::new();
     let mut last = Last::default();
     out.tasks.reserve_exact(message.tasks.len());
     for task in message.tasks {
@@ -106,26 +105,29 @@ pub(in crate::core) fn report(
         if !is_known(&task.framework) {
             return Err(not_listed(&task.framework, format!("task `{}`", task.id)));
         }
-        if !seen.insert((task.framework.clone(), task.id.clone())) {
-            return Err(Refusal::permanent(format!("tasks: task `{}` is listed twice", task.id)));
-        }
         out.tasks.push(task);
     }
-    let mut seen = BTreeSet::new();
+    if let Some(id) = twice(out.tasks.iter().map(|task| (&task.framework, &task.id))) {
+        return Err(Refusal::permanent(format!("tasks: task `{id}` is listed twice")));
+    }
     for executor in message.executors {
         let executor = reported_executor(executor).map_err(Refusal::permanent)?;
         if !is_known(&executor.framework) {
             return Err(not_listed(&executor.framework, format!("executor `{}`", executor.id)));
         }
-        if !seen.insert((executor.framework.clone(), executor.id.clone())) {
-            return Err(Refusal::permanent(format!(
-                "executors: executor `{}` is listed twice",
-                executor.id
-            )));
-        }
         out.executors.push(executor);
     }
+    if let Some(id) = twice(out.executors.iter().map(|e| (&e.framework, &e.id))) {
+        return Err(Refusal::permanent(format!("executors: executor `{id}` is listed twice")));
+    }
     Ok(out)
+}
+
+/// What stands twice in a list.
+fn twice<'a, I: Ord>(list: impl Iterator<Item = (&'a FrameworkId, &'a I)>) -> Option<&'a I> {
+    let mut sorted: Vec<_> = list.map(|(framework, id)| (id, framework)).collect();
+    sorted.sort_unstable();
+    sorted.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0].0)
 }
 
 /// What the task before was, for the next one is mostly like it.

@@ -12,7 +12,7 @@ use mezz_proto::{
 use prost::Message;
 
 use crate::{
-    core::ShownTask,
+    core::{ShownAgent, ShownTask},
     shell::{limits::MAX_SHOWN_EXECUTOR, read_model::wire},
 };
 
@@ -83,11 +83,7 @@ pub struct AgentEntry {
 }
 
 impl AgentEntry {
-    pub(super) fn new(mut record: mezz::AgentState) -> Self {
-        // The core has validated them.
-        let total = Resources::from_proto(&record.total).unwrap_or_default();
-        record.total = Vec::new();
-        record.agent.resources = Vec::new();
+    pub(super) fn new(ShownAgent { record, total }: ShownAgent) -> Self {
         Self { rest: record, total }
     }
 

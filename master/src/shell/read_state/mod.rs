@@ -5,7 +5,7 @@ mod queries;
 mod sums;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, btree_map},
     sync::Arc,
 };
 
@@ -24,7 +24,7 @@ use super::{
     stream::{self, News},
     view,
 };
-use crate::core::{Change, ShownTask};
+use crate::core::{Change, ShownAgent, ShownTask};
 
 /// All that is known.
 #[derive(Debug, Default)]
@@ -48,10 +48,10 @@ impl State {
     /// are any.
     pub fn apply(&mut self, change: Change, news: Option<&mut News>) {
         match change {
-            Change::Agent(record) => self.put_agent(record, news),
+            Change::Agent(agent) => self.put_agent(*agent, news),
             Change::AgentRemoved(id) => self.remove_agent(&id, news),
             Change::AgentGone(id) => self.remove_agent(&id, None),
-            Change::Framework(record) => self.put_framework(record, news),
+            Change::Framework(record) => self.put_framework(*record, news),
             Change::FrameworkRemoved(id) => {
                 if let Some(entry) = self.frameworks.get_mut(&id) {
                     entry.record = None;
@@ -68,7 +68,7 @@ impl State {
             Change::ExecutorRemoved(agent, framework, id) => {
                 self.remove_executor(&(agent, framework, id));
             }
-            Change::Offer(record) => self.put_offer(record),
+            Change::Offer(record) => self.put_offer(*record),
             Change::OfferRemoved(id) => self.remove_offer(&id),
             Change::Weight(role, weight) => {
                 Arc::make_mut(&mut self.weights).insert(role, weight);
@@ -79,15 +79,16 @@ impl State {
     /// Rule 81: of one that is unreachable or marked gone streams do not tell.
     fn remove_agent(&mut self, id: &AgentId, news: Option<&mut News>) {
         news::agent_removed(id);
-        if let Some(entry) = self.agents.get_mut(id) {
-            let was = entry.record.take();
-            if let Some(news) = news
-                && was.is_some_and(|old| view::is_registered(old.rest()))
-            {
-                news.push(stream::agent_removed(id));
-            }
+        let Some(entry) = self.agents.get_mut(id) else { return };
+        let was = entry.record.take();
+        if entry.is_empty() {
+            self.agents.remove(id);
         }
-        self.forget_if_empty(id.as_str(), None);
+        if let Some(news) = news
+            && was.is_some_and(|old| view::is_registered(old.rest()))
+        {
+            news.push(&stream::agent_removed(id));
+        }
     }
 
     /// Another batch was applied: its number.
@@ -101,18 +102,18 @@ impl State {
         self.batch
     }
 
-    fn put_agent(&mut self, record: mezz::AgentState, news: Option<&mut News>) {
-        let id = AgentId::from(record.agent.id.clone().unwrap_or_default());
+    fn put_agent(&mut self, agent: ShownAgent, news: Option<&mut News>) {
+        let id = AgentId::from(agent.record.agent.id.clone().unwrap_or_default());
         let entry = self.agents.entry(id).or_default();
-        news::agent(entry.record.as_deref().map(|old| old.rest()), &record);
+        news::agent(entry.record.as_deref().map(|old| old.rest()), &agent.record);
         let was = entry.record.as_deref().is_some_and(|old| view::is_registered(old.rest()));
-        let is = view::is_registered(&record);
-        let record = Arc::new(AgentEntry::new(record));
+        let is = view::is_registered(&agent.record);
+        let record = Arc::new(AgentEntry::new(agent));
         if let Some(news) = news
             && is
             && !was
         {
-            news.push(stream::agent_added(&record, &entry.sums));
+            news.push(&stream::agent_added(&record, &entry.sums));
         }
         entry.record = Some(record);
     }
@@ -122,8 +123,10 @@ impl State {
         let id = FrameworkId::from(record.framework.id.clone().unwrap_or_default());
         let entry = self.frameworks.entry(id).or_default();
         news::framework(entry.record.as_deref(), &record);
-        if let Some(news) = news {
-            news.extend(stream::framework(entry.record.as_deref(), &record, &entry.sums));
+        if let Some(news) = news
+            && let Some(event) = stream::framework(entry.record.as_deref(), &record, &entry.sums)
+        {
+            news.push(&event);
         }
         entry.record = Some(Arc::new(record));
     }
@@ -134,56 +137,56 @@ impl State {
             Some(tasks) => tasks,
             None => self.tasks.entry(task.framework.clone()).or_default(),
         };
-        // After a failover all tasks come at once: a new one is looked for once.
-        let (old, other) = match tasks.get_mut(&task.id) {
-            Some(entry) if entry.is_of(&task) => {
-                entry.encoded = task.record.clone();
+        // After a failover all tasks come at once: each is looked for once.
+        let (before, displaced) = match tasks.entry(task.id.clone()) {
+            btree_map::Entry::Occupied(known) if known.get().is_of(&task) => {
+                let entry = known.into_mut();
+                let record = std::mem::replace(&mut entry.encoded, task.record.clone());
                 entry.waits = task.waits;
-                (Some(std::mem::replace(&mut entry.state, state)), false)
+                (Some((std::mem::replace(&mut entry.state, state), record)), None)
             }
-            found => (None, found.is_some()),
+            place => {
+                self.last_number += 1;
+                let entry = TaskEntry {
+                    id: task.id.clone(),
+                    encoded: task.record.clone(),
+                    agent: task.agent.clone(),
+                    state,
+                    waits: task.waits,
+                    number: self.last_number,
+                };
+                match place {
+                    btree_map::Entry::Occupied(mut place) => (None, Some(place.insert(entry))),
+                    btree_map::Entry::Vacant(place) => {
+                        place.insert(entry);
+                        (None, None)
+                    }
+                }
+            }
         };
-        if other {
-            self.remove_task(&task.framework, &task.id);
+        if let Some(displaced) = displaced {
+            self.discharge(&task.framework, &displaced);
         }
-        if old.is_none() {
-            self.insert_task(&task);
-        }
+        let old = before.as_ref().map(|(state, _)| *state);
         *self.by_state.entry(state as i32).or_default() += 1;
         if let Some(old) = old {
             self.count_down(old);
         }
         news::task(old, &task);
-        if let Some(news) = news
-            && old != Some(state)
-        {
+        if let Some(news) = news {
             let aware = self
                 .frameworks
                 .get(&task.framework)
                 .and_then(|entry| entry.record.as_deref())
                 .is_some_and(|framework| stream::is_partition_aware(&framework.framework));
-            news.push(stream::task(old.is_none(), task.decode(), aware));
+            let before = before.as_ref().map(|(state, record)| (*state, &**record));
+            if let Some(event) = stream::task(before, &task, aware) {
+                news.push(&event);
+            }
         }
         let was = old.unwrap_or(v1::TaskState::TaskFinished);
         let ShownTask { framework, agent, resources, role, .. } = &task;
         self.charge_task(framework.as_str(), agent.as_str(), role, resources, was, state);
-    }
-
-    fn insert_task(&mut self, task: &ShownTask) {
-        self.last_number += 1;
-        let entry = TaskEntry {
-            id: task.id.clone(),
-            encoded: task.record.clone(),
-            agent: task.agent.clone(),
-            state: task.state,
-            waits: task.waits,
-            number: self.last_number,
-        };
-        let tasks = match self.tasks.get_mut(&task.framework) {
-            Some(tasks) => tasks,
-            None => self.tasks.entry(task.framework.clone()).or_default(),
-        };
-        tasks.insert(task.id.clone(), entry);
     }
 
     fn remove_task(&mut self, framework: &FrameworkId, task: &TaskId) {
@@ -192,6 +195,11 @@ impl State {
         if tasks.is_empty() {
             self.tasks.remove(framework);
         }
+        self.discharge(framework, &entry);
+    }
+
+    /// A task's entry is no longer there.
+    fn discharge(&mut self, framework: &FrameworkId, entry: &TaskEntry) {
         self.count_down(entry.state);
         if let Some(task) = entry.decode() {
             // The core has validated them.

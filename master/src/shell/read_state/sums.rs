@@ -66,30 +66,22 @@ impl State {
         }
         change_in(&mut self.agents, agent, &change);
         change_in(&mut self.frameworks, framework, &change);
-        self.forget_if_empty(agent, Some(framework));
-    }
-
-    /// Drops what is kept only for its sums once these are nothing.
-    pub(super) fn forget_if_empty(&mut self, agent: &str, framework: Option<&str>) {
-        if self.agents.get(agent).is_some_and(Entry::is_empty) {
-            self.agents.remove(agent);
-        }
-        if let Some(framework) = framework
-            && self.frameworks.get(framework).is_some_and(Entry::is_empty)
-        {
-            self.frameworks.remove(framework);
-        }
     }
 }
 
-/// Of an entry that may not be there yet.
+/// Of an entry that may not be there yet. Dropped when it is kept only for its sums, and these
+/// are nothing now.
 fn change_in<K, R>(entries: &mut HashMap<K, Entry<R>>, id: &str, change: &impl Fn(&mut Sums))
 where
     K: Borrow<str> + Eq + Hash + for<'a> From<&'a str>,
 {
-    match entries.get_mut(id) {
-        Some(entry) => change(Arc::make_mut(&mut entry.sums)),
-        None => change(Arc::make_mut(&mut entries.entry(id.into()).or_default().sums)),
+    let entry = match entries.get_mut(id) {
+        Some(entry) => entry,
+        None => entries.entry(id.into()).or_default(),
+    };
+    change(Arc::make_mut(&mut entry.sums));
+    if entry.is_empty() {
+        entries.remove(id);
     }
 }
 

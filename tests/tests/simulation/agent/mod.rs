@@ -313,8 +313,8 @@ impl World {
             }
             Effect::CloseExecutor { connection, .. } => self.tell_executor(n, connection, None),
             Effect::Update { container, resources, .. } => self.hold(n, &container, resources),
-            // There are no checks here, nobody reads, and updates are few.
-            Effect::Probe { .. } | Effect::Change(_) | Effect::Intake { .. } => {}
+            // There are no checks here, nobody reads, and updates are few, so that no gate closes.
+            Effect::Probe { .. } | Effect::Change(_) => {}
         }
     }
 }

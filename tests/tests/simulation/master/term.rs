@@ -138,14 +138,14 @@ impl Term {
     fn changed(&mut self, change: Change) {
         let id = |id: &Option<v1::FrameworkId>| id.clone().unwrap_or_default().value;
         match change {
-            Change::Agent(state) => {
-                let id = state.agent.id.clone().unwrap_or_default().value;
-                self.agents.insert(id, state);
+            Change::Agent(agent) => {
+                let id = agent.record.agent.id.clone().unwrap_or_default().value;
+                self.agents.insert(id, agent.record);
             }
             Change::AgentRemoved(id) | Change::AgentGone(id) => {
                 self.agents.remove(id.as_str());
             }
-            Change::Framework(state) => _ = self.frameworks.insert(id(&state.framework.id), state),
+            Change::Framework(state) => _ = self.frameworks.insert(id(&state.framework.id), *state),
             Change::FrameworkRemoved(id) => _ = self.frameworks.remove(id.as_str()),
             Change::Task(task) => {
                 let key = (task.framework.to_string(), task.id.to_string());
@@ -155,7 +155,7 @@ impl Term {
                 self.tasks.remove(&(framework.to_string(), task.to_string()));
             }
             Change::Executor(..) | Change::ExecutorRemoved(..) | Change::Weight(..) => {}
-            Change::Offer(offer) => _ = self.offers.insert(offer.offer.id.value.clone(), offer),
+            Change::Offer(offer) => _ = self.offers.insert(offer.offer.id.value.clone(), *offer),
             Change::OfferRemoved(id) => _ = self.offers.remove(id.as_str()),
         }
     }

@@ -18,7 +18,7 @@ fn a_framework_learns_who_has_what_it_lacks() {
     env.agent(1, "cpus:4;mem:400");
     env.agent(2, "cpus:4;mem:400");
     env.agent(3, "cpus:4;mem:400");
-    let held = res("cpus:4;mem:400");
+    let held = Arc::new(res("cpus:4;mem:400"));
     env.step(|a| a.hold(AgentKey(1), FrameworkKey(2), &Arc::from("*"), &held));
     let grants = env.cycle();
     assert_eq!(grants.len(), 2);

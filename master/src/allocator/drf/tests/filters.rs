@@ -12,7 +12,7 @@ fn a_filter_lets_through_what_is_more_than_was_refused() {
     env.framework(1, &["*"]);
     env.framework(2, &["*"]);
     env.agent(1, "cpus:4;mem:400;ports:[1-4]");
-    let used = res("cpus:1;ports:[1-1]");
+    let used = Arc::new(res("cpus:1;ports:[1-1]"));
     env.step(|a| a.hold(AgentKey(1), FrameworkKey(2), &Arc::from("*"), &used));
     let grants = env.cycle();
     assert_eq!(grants[0].framework, FrameworkKey(1));

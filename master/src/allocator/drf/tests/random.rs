@@ -253,9 +253,10 @@ impl Pair {
                 {
                     return;
                 }
-                self.real.hold(AgentKey(a), FrameworkKey(f), &role, &part);
-                self.naive.give(a, &(f, role.clone()), part.clone());
-                self.out.push((AgentKey(a), FrameworkKey(f), role, Arc::new(part)));
+                let held = Arc::new(part.clone());
+                self.real.hold(AgentKey(a), FrameworkKey(f), &role, &held);
+                self.naive.give(a, &(f, role.clone()), part);
+                self.out.push((AgentKey(a), FrameworkKey(f), role, held));
             }
             Op::Decline(i, refuse) if !self.out.is_empty() => {
                 self.give_back(i % self.out.len(), None, refuse);

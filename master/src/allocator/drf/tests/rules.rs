@@ -219,7 +219,9 @@ fn what_a_removed_framework_held_is_free_again() {
     let mut env = Env::new();
     env.framework(1, &["a"]);
     env.agent(1, "cpus:2;mem:100;ports:[1-9]");
-    env.step(|a| a.hold(AgentKey(1), FrameworkKey(1), &role("a"), &res("cpus:1;ports:[2-3]")));
+    env.step(|a| {
+        a.hold(AgentKey(1), FrameworkKey(1), &role("a"), &Arc::new(res("cpus:1;ports:[2-3]")))
+    });
     assert_eq!(env.cycle().len(), 1);
     env.step(|a| a.remove_framework(FrameworkKey(1)));
     assert_eq!(env.allocator.available(AgentKey(1)), Some(&res("cpus:2;mem:100;ports:[1-9]")));
@@ -234,7 +236,7 @@ fn a_left_role_stays_charged() {
     let mut env = Env::new();
     env.framework(1, &["a"]);
     env.agent(1, "cpus:2;mem:100");
-    let held = res("ports:[1-2]") + &res("cpus:1");
+    let held = Arc::new(res("ports:[1-2]") + &res("cpus:1"));
     env.step(|a| a.update_agent(AgentKey(1), agent_spec(1, "cpus:2;mem:100;ports:[1-2]")));
     env.step(|a| a.hold(AgentKey(1), FrameworkKey(1), &role("a"), &held));
     env.step(|a| a.update_framework(FrameworkKey(1), framework_spec(1, &["b"])));
@@ -273,7 +275,7 @@ fn more_held_than_there_is_is_paid_back_first() {
     let mut env = Env::new();
     env.framework(1, &["*"]);
     env.agent(1, "cpus:4;mem:100");
-    env.step(|a| a.hold(AgentKey(1), FrameworkKey(1), &role("*"), &res("cpus:4;mem:64")));
+    env.step(|a| a.hold(AgentKey(1), FrameworkKey(1), &role("*"), &Arc::new(res("cpus:4;mem:64"))));
     env.step(|a| a.update_agent(AgentKey(1), agent_spec(1, "cpus:2;mem:100")));
     env.step(|a| a.recover(AgentKey(1), FrameworkKey(1), &role("*"), &res("cpus:1")));
     assert_eq!(env.allocator.available(AgentKey(1)), Some(&res("mem:36")));
@@ -292,9 +294,9 @@ fn excluded_names_do_not_count_in_shares() {
     env.framework(1, &["a"]);
     env.agent(1, "licences:1;cpus:1;mem:100");
     env.agent(2, "cpus:9;mem:900");
-    env.step(|a| a.hold(AgentKey(1), FrameworkKey(1), &role("a"), &res("licences:1")));
+    env.step(|a| a.hold(AgentKey(1), FrameworkKey(1), &role("a"), &Arc::new(res("licences:1"))));
     assert_eq!(env.allocator.framework_share(FrameworkKey(1)), 0.0);
-    env.step(|a| a.hold(AgentKey(1), FrameworkKey(1), &role("a"), &res("cpus:1")));
+    env.step(|a| a.hold(AgentKey(1), FrameworkKey(1), &role("a"), &Arc::new(res("cpus:1"))));
     assert!((env.allocator.framework_share(FrameworkKey(1)) - 0.1).abs() < 1e-9);
 }
 
@@ -312,7 +314,7 @@ fn unknown_keys_are_ignored() {
         a.set_framework_active(framework, true);
         a.suppress(framework, &[]);
         a.revive(framework, &[]);
-        a.hold(agent, framework, &role("*"), &res("cpus:1"));
+        a.hold(agent, framework, &role("*"), &Arc::new(res("cpus:1")));
         a.recover(agent, framework, &role("*"), &res("cpus:1"));
         a.refuse(agent, framework, &role("*"), Arc::new(res("cpus:1")), super::Time::MAX);
     });
