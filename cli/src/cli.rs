@@ -135,6 +135,9 @@ mod tests {
             "etcd_ca_file",
             "etcd_cert_file",
             "etcd_key_file",
+            "credentials",
+            "principal",
+            "secret_file",
         ];
         for name in ["master", "agent", "local", "dispatcher"] {
             let spark = command.find_subcommand("spark").unwrap();

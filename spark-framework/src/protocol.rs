@@ -225,9 +225,9 @@ pub struct Register {
     pub fine: Option<FineSettings>,
     /// The role to take offers for; `*` when absent.
     pub role: Option<String>,
-    /// Whom to be for masters that ask; see [`credential`](crate::sidecar).
+    /// Whom to be for masters that ask; `MEZZ_PRINCIPAL` of the process when absent.
     pub principal: Option<String>,
-    /// File whose first line is that principal's secret.
+    /// File whose first line is that principal's secret; `MEZZ_SECRET_FILE` when absent.
     pub secret_file: Option<String>,
     /// Where executors go.
     #[serde(default)]
