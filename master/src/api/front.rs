@@ -1,8 +1,9 @@
 //! What a request meets: the leader's services, or a standby that says who leads.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::ready, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body, extract::Request, http::Response, response::IntoResponse};
+use futures_util::{FutureExt, future::BoxFuture};
 use mezz_proto::{
     LEADER_KEY, TRIED_KEY,
     codec::LeanCodec,
@@ -114,59 +115,78 @@ impl Front {
 
     /// Answers everything.
     pub fn router(self) -> Router {
-        Router::new().fallback(move |request: Request| {
-            let front = self.clone();
-            async move { front.answer(request).await }
-        })
+        Router::new().fallback(move |request: Request| self.answer(request))
     }
 
-    async fn answer(&self, request: Request) -> Response<Body> {
+    /// Each kind of answer takes the memory that it needs and no more: tens of thousands of
+    /// streams wait for a leader at the same time.
+    fn answer(&self, request: Request) -> BoxFuture<'static, Response<Body>> {
         let role = self.role.borrow().clone();
         match role {
-            Role::Leads(router, _) => led(router, request).await,
-            Role::StandsBy(leader) if is_grpc(request.headers()) => {
-                self.grpc(leader, request).await
-            }
+            Role::Leads(router, _) => led(router, request),
+            Role::StandsBy(leader) if is_grpc(request.headers()) => self.grpc(leader, request),
             Role::StandsBy(_)
                 if matches!(
                     request.uri().path(),
                     "/metrics/snapshot" | "/metrics/snapshot.json"
                 ) =>
             {
-                let (metrics, identity) = (self.metrics.clone(), self.identity.clone());
-                standby_metrics(&self.answers, metrics, identity, request.uri()).await
+                let front = self.clone();
+                Box::pin(async move {
+                    let Self { answers, metrics, identity, .. } = front;
+                    standby_metrics(&answers, metrics, identity, request.uri()).await
+                })
             }
             Role::StandsBy(leader) if request.uri().path() == "/metrics" => {
-                let (metrics, identity) = (self.metrics.clone(), self.identity.clone());
-                standby_prometheus(&self.answers, metrics, identity, leader.is_some()).await
+                let front = self.clone();
+                Box::pin(async move {
+                    let Self { answers, metrics, identity, .. } = front;
+                    standby_prometheus(&answers, metrics, identity, leader.is_some()).await
+                })
             }
-            Role::StandsBy(leader) => self.page(leader.as_deref(), &request),
+            Role::StandsBy(leader) => Box::pin(ready(self.page(leader.as_deref(), &request))),
         }
     }
 
-    async fn grpc(&self, leader: Option<String>, request: Request) -> Response<Body> {
+    fn grpc(&self, leader: Option<String>, request: Request) -> BoxFuture<'static, Response<Body>> {
         let path = request.uri().path();
         if path == "/mezz.v1.Operator/GetMaster" {
-            return self.get_master(leader, request).await;
+            let front = self.clone();
+            return Box::pin(async move { front.get_master(leader, request).await });
         }
         let Some(stream) = STREAMS.iter().position(|stream| *stream == path) else {
-            return not_leading(leader.as_deref());
+            return Box::pin(ready(not_leading(leader.as_deref())));
         };
+        Box::pin(self.held(stream, request))
+    }
+
+    /// A stream that waits for a leader.
+    fn held(
+        &self,
+        stream: usize,
+        request: Request,
+    ) -> impl Future<Output = Response<Body>> + use<> {
         let came = Instant::now();
         let hold = self.hold.mul_f64(1.0 + HOLD_SPREAD * rand::rng().random::<f64>());
-        let tried = request.headers().get(TRIED_KEY).and_then(|v| v.to_str().ok());
-        let mut roles = self.role.subscribe();
-        let news = async { roles.wait_for(|role| role.is_news(tried)).await.map(|r| r.clone()) };
-        let news = self.stop.run_until_cancelled(timeout(hold, news)).await;
-        match news {
-            Some(Ok(Ok(Role::Leads(router, doors)))) => {
-                let _place = doors.pass(stream, came + LONGEST_HELD).await;
-                led(router, request).await
+        let (mut roles, stop) = (self.role.subscribe(), self.stop.clone());
+        async move {
+            let tried = request.headers().get(TRIED_KEY).and_then(|v| v.to_str().ok());
+            let news =
+                async { roles.wait_for(|role| role.is_news(tried)).await.map(|r| r.clone()) };
+            let news = stop.run_until_cancelled(timeout(hold, news)).await;
+            let role = match news {
+                Some(Ok(Ok(role))) => role,
+                // Not where it failed before: that one may be off, and each attempt is slow
+                // then. It comes there by its list, should that one lead still.
+                _ => Role::StandsBy(None),
+            };
+            match role {
+                Role::Leads(router, doors) => {
+                    let _place = doors.pass(stream, came + LONGEST_HELD).await;
+                    led(router, request).await
+                }
+                Role::StandsBy(leader) => not_leading(leader.as_deref()),
             }
-            Some(Ok(Ok(Role::StandsBy(leader)))) => not_leading(leader.as_deref()),
-            // Not where it failed before: that one may be off, and each attempt is slow
-            // then. It comes there by its list, should that one lead still.
-            _ => not_leading(None),
         }
     }
 
@@ -204,11 +224,11 @@ impl Front {
 }
 
 /// The leader's answer.
-async fn led(mut router: Router, request: Request) -> Response<Body> {
-    match router.call(request).await {
+fn led(mut router: Router, request: Request) -> BoxFuture<'static, Response<Body>> {
+    Box::pin(router.call(request).map(|answer| match answer {
         Ok(response) => response,
         Err(never) => match never {},
-    }
+    }))
 }
 
 /// For gRPC clients.

@@ -37,38 +37,72 @@ impl SlotKey for FrameworkKey {
 /// depends on nothing but the history of insertions and removals.
 #[derive(Debug)]
 pub(in crate::core) struct Slab<K, T> {
-    slots: Vec<Option<T>>,
+    /// Each but the last has [`PART`] slots. One large vector would be copied whenever it
+    /// grows, and have room for up to twice as many as there are.
+    parts: Vec<Vec<Option<T>>>,
     free: Vec<u32>,
     key: PhantomData<K>,
 }
 
+/// Slots that are made room for together.
+const PART: usize = 256;
+
 impl<K, T> Default for Slab<K, T> {
     fn default() -> Self {
-        Self { slots: Vec::new(), free: Vec::new(), key: PhantomData }
+        Self { parts: Vec::new(), free: Vec::new(), key: PhantomData }
     }
 }
 
 impl<K: SlotKey, T> Slab<K, T> {
     /// How many values there are.
     pub fn len(&self) -> usize {
-        self.slots.len() - self.free.len()
+        self.slots() - self.free.len()
+    }
+
+    fn slots(&self) -> usize {
+        self.parts.split_last().map_or(0, |(last, full)| full.len() * PART + last.len())
+    }
+
+    fn slot(&self, slot: u32) -> Option<&Option<T>> {
+        self.parts.get(slot as usize / PART)?.get(slot as usize % PART)
+    }
+
+    fn slot_mut(&mut self, slot: u32) -> Option<&mut Option<T>> {
+        self.parts.get_mut(slot as usize / PART)?.get_mut(slot as usize % PART)
+    }
+
+    fn push(&mut self, value: Option<T>) {
+        match self.parts.last_mut() {
+            Some(last) if last.len() < PART => last.push(value),
+            _ => {
+                // The first grows as it must: most slabs of tests have few.
+                // In a small cluster there is one, with few.
+                let room = if self.parts.is_empty() { 0 } else { PART };
+                let mut part = Vec::with_capacity(room);
+                part.push(value);
+                self.parts.push(part);
+            }
+        }
     }
 
     /// Puts the value that `make` makes of its key into a free slot.
     pub fn insert_with(&mut self, make: impl FnOnce(K) -> T) -> K {
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(None);
-            // Limits on agents, frameworks and tasks keep this far below 2^32.
-            (self.slots.len() - 1) as u32
-        });
-        let key = K::from_slot(slot);
-        self.slots[slot as usize] = Some(make(key));
+        if let Some(free) = self.free.pop() {
+            let key = K::from_slot(free);
+            if let Some(slot) = self.slot_mut(free) {
+                *slot = Some(make(key));
+            }
+            return key;
+        }
+        // Limits on agents, frameworks and tasks keep this far below 2^32.
+        let key = K::from_slot(self.slots() as u32);
+        self.push(Some(make(key)));
         key
     }
 
     /// Takes the value out.
     pub fn remove(&mut self, key: K) -> Option<T> {
-        let value = self.slots.get_mut(key.slot() as usize)?.take();
+        let value = self.slot_mut(key.slot())?.take();
         if value.is_some() {
             self.free.push(key.slot());
         }
@@ -77,13 +111,14 @@ impl<K: SlotKey, T> Slab<K, T> {
 
     /// The value, if the slot is in use.
     pub fn get(&self, key: K) -> Option<&T> {
-        self.slots.get(key.slot() as usize)?.as_ref()
+        self.slot(key.slot())?.as_ref()
     }
 
     /// Keys and values, in slot order.
     pub fn iter(&self) -> impl Iterator<Item = (K, &T)> {
-        self.slots
+        self.parts
             .iter()
+            .flatten()
             .enumerate()
             .filter_map(|(i, v)| Some((K::from_slot(i as u32), v.as_ref()?)))
     }
@@ -94,7 +129,7 @@ impl<K: SlotKey, T> Slab<K, T> {
 impl<K: SlotKey, T> Index<K> for Slab<K, T> {
     type Output = T;
     fn index(&self, key: K) -> &T {
-        match self.slots[key.slot() as usize].as_ref() {
+        match self.get(key) {
             Some(value) => value,
             None => unreachable!("slot {} is empty", key.slot()),
         }
@@ -103,7 +138,7 @@ impl<K: SlotKey, T> Index<K> for Slab<K, T> {
 
 impl<K: SlotKey, T> IndexMut<K> for Slab<K, T> {
     fn index_mut(&mut self, key: K) -> &mut T {
-        match self.slots[key.slot() as usize].as_mut() {
+        match self.slot_mut(key.slot()).and_then(Option::as_mut) {
             Some(value) => value,
             None => unreachable!("slot {} is empty", key.slot()),
         }
