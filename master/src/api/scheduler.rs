@@ -1,5 +1,7 @@
 //! What frameworks speak.
 
+use std::future::ready;
+
 use axum::{Router, routing::post};
 use mezz_proto::{
     v1::scheduler::{Call, Event as SchedulerEvent},
@@ -27,6 +29,6 @@ pub(super) static FRAMEWORKS: Kind<Call, SchedulerEvent> = Kind {
 
 /// The gRPC service `Scheduler`.
 pub fn routes(core: CoreHandle) -> Router {
-    let subscribe = move |request| open_stream(core.clone(), &FRAMEWORKS, request);
+    let subscribe = move |request| ready(open_stream(core.clone(), &FRAMEWORKS, request));
     Router::new().route("/mezz.v1.Scheduler/Subscribe", post(subscribe))
 }
