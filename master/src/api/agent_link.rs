@@ -1,5 +1,7 @@
 //! What agents speak.
 
+use std::future::ready;
+
 use axum::{Router, routing::post};
 use mezz_proto::{
     mezz::v1::{AgentMessage, MasterMessage},
@@ -27,6 +29,6 @@ pub(super) static AGENTS: Kind<AgentMessage, MasterMessage> = Kind {
 
 /// The gRPC service `AgentLink`.
 pub fn routes(core: CoreHandle) -> Router {
-    let connect = move |request| open_stream(core.clone(), &AGENTS, request, |_| Ok(()));
+    let connect = move |request| ready(open_stream(core.clone(), &AGENTS, request, |_| Ok(())));
     Router::new().route("/mezz.v1.AgentLink/Connect", post(connect))
 }

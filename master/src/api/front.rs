@@ -59,8 +59,8 @@ impl Role {
     }
 }
 
-/// Lets those in who waited for this master to lead, as fast as they are answered: thousands
-/// that come in the same instant would keep everything else from running.
+/// Lets those in who waited for this master to lead, as fast as their streams begin: tens of
+/// thousands that come in the same instant would keep everything else from running.
 #[derive(Debug)]
 struct Doors {
     /// How many may come at the same time to each of [`STREAMS`].

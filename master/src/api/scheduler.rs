@@ -1,5 +1,7 @@
 //! What frameworks speak.
 
+use std::future::ready;
+
 use axum::{Router, extract::Request, routing::post};
 use mezz_proto::{
     v1::scheduler::{Call, Event as SchedulerEvent},
@@ -37,7 +39,7 @@ pub fn routes(core: CoreHandle) -> Router {
         let principal = door::principal(&request);
         let admit =
             move |call: &mut Call| claim(call, principal.as_deref()).map_err(CallError::Invalid);
-        open_stream(core.clone(), &FRAMEWORKS, request, admit)
+        ready(open_stream(core.clone(), &FRAMEWORKS, request, admit))
     };
     Router::new().route(PATH, post(subscribe))
 }

@@ -1,6 +1,6 @@
 //! What both kinds of streams share: a task that reads, a queue that is written.
 
-use std::{future::Future, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     body::Body,
@@ -28,7 +28,7 @@ use crate::{
         core_loop::Input,
         dispatch::Peer,
         handle::{CoreHandle, Line, Stopped},
-        limits::{DRAIN_TIMEOUT, FIRST_MESSAGE_TIMEOUT, HEAD_WAIT, INLINE_MESSAGE_BYTES},
+        limits::{DRAIN_TIMEOUT, FIRST_MESSAGE_TIMEOUT, INLINE_MESSAGE_BYTES},
         outbox::{Outbox, OutboxStream, Weigh},
     },
 };
@@ -49,37 +49,24 @@ pub struct Kind<In, Out> {
     pub to_event: fn(ConnectionId, Box<In>) -> Event,
 }
 
-/// Begins a stream: its reader runs as a task, and the response is what goes out. It is there
-/// when there is something to say, or after [`HEAD_WAIT`]: head and message are then one
-/// write to the socket, and wake the peer once. A message that `admit` refuses ends the stream.
+/// Begins a stream: its reader runs as a task, and the response is what goes out. A message
+/// that `admit` refuses ends the stream.
 pub fn open_stream<In, Out, Admit>(
     core: CoreHandle,
     kind: &'static Kind<In, Out>,
     request: Request,
     admit: Admit,
-) -> impl Future<Output = Response<Body>> + Send + use<In, Out, Admit>
+) -> Response<Body>
 where
     In: Message + Name + Default + 'static,
     Out: Weigh + Message + Unpin + 'static,
     Admit: Fn(&mut In) -> Result<(), CallError> + Send + Sync + 'static,
 {
     let outbox = Outbox::new(kind.outbox);
-    let mut outgoing = OutboxStream::new(outbox.clone());
+    let outgoing = OutboxStream::new(outbox.clone());
     let room = core.large_messages(kind.line);
     let incoming = Messages::new(request.into_body(), kind.largest, room);
     tokio::spawn(run(core, kind, incoming, outbox, admit));
-    async move {
-        // Late is as good as in time.
-        let _ = timeout(HEAD_WAIT, outgoing.ready()).await;
-        answer::<In, Out>(outgoing)
-    }
-}
-
-fn answer<In, Out>(outgoing: OutboxStream<Out>) -> Response<Body>
-where
-    In: Message + Name + Default + 'static,
-    Out: Weigh + Message + Unpin + 'static,
-{
     let body = EncodeBody::new_server(
         LeanCodec::<Out, In>::default().encoder(),
         outgoing,

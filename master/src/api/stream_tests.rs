@@ -23,7 +23,7 @@ fn request(message: &impl Message) -> Request {
     Request::new(Body::from_stream(body))
 }
 
-fn agent(core: &CoreHandle, bytes: usize) -> impl Future<Output = Response<Body>> + use<> {
+fn agent(core: &CoreHandle, bytes: usize) -> Response<Body> {
     let message = mezz::ExecutorMessage { data: vec![0; bytes], ..Default::default() };
     let message = mezz::AgentMessage { message: Some(FromAgent::ExecutorMessage(message)) };
     open_stream(core.clone(), &AGENTS, request(&message), |_| Ok(()))
@@ -114,22 +114,4 @@ async fn who_leaves_while_it_waits_is_not_admitted() {
     settle().await;
     assert_eq!(take_all(&mut inputs).await, first.len() + 1);
     drop((first, stays));
-}
-
-/// One write to the socket, and one wake-up of the agent.
-#[tokio::test(start_paused = true)]
-async fn the_head_comes_with_the_first_message() {
-    let (core, mut inputs) = CoreHandle::new();
-    let mut answer = Box::pin(agent(&core, 10));
-    let Some(Input::Open(_, Peer::Agent(outbox), _)) = inputs.recv().await else {
-        panic!("no stream was opened");
-    };
-    assert!(answer.as_mut().now_or_never().is_none());
-    outbox.push(Box::default()).unwrap();
-    assert!(answer.as_mut().now_or_never().is_some());
-    // Whoever has to wait for it hears that it came to the right place.
-    let asked = tokio::time::Instant::now();
-    let late = agent(&core, 10).await;
-    assert_eq!(asked.elapsed(), HEAD_WAIT);
-    drop(late);
 }

@@ -63,17 +63,14 @@ pub const CALL_ADMISSIONS: u32 = 256;
 pub const ADMISSION_BYTES: usize = 64 << 10;
 
 /// So many of the agents that waited for this master to lead are let in, and another one
-/// whenever one of them has its answer; the same of frameworks. More than
-/// [`AGENT_ADMISSIONS`], so that the core never waits for the next.
+/// whenever the stream of one has begun; the same of frameworks. More than
+/// [`AGENT_ADMISSIONS`], so that the core never waits for the next; and few enough that others
+/// need not wait while tens of thousands of streams begin.
 pub const HELD_AT_ONCE: usize = 1_024;
 
 /// Who has waited for so long since it came is let in nevertheless: clients wait no longer
 /// than ten seconds for the head of an answer.
 pub const LONGEST_HELD: Duration = Duration::from_secs(8);
-
-/// The head of a stream waits so long for its first message, which most have at once. With
-/// [`LONGEST_HELD`] less than clients wait for it.
-pub const HEAD_WAIT: Duration = Duration::from_secs(1);
 
 /// Inputs that the core takes in one go, before it wakes the writers of the
 /// sockets: more makes larger frames, fewer makes shorter waits.

@@ -3,7 +3,6 @@
 
 use std::{
     collections::VecDeque,
-    future::poll_fn,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
@@ -162,19 +161,6 @@ impl<M: Weigh> OutboxStream<M> {
     /// Of this outbox.
     pub fn new(outbox: Arc<Outbox<M>>) -> Self {
         Self { outbox, batch: VecDeque::new(), ended: false }
-    }
-
-    /// Waits until there is something to write, if only the end.
-    pub async fn ready(&mut self) {
-        poll_fn(|cx| {
-            let mut state = self.outbox.lock();
-            if !self.batch.is_empty() || !state.queue.is_empty() || state.end.is_some() {
-                return Poll::Ready(());
-            }
-            state.writer = Some(cx.waker().clone());
-            Poll::Pending
-        })
-        .await;
     }
 }
 

@@ -62,3 +62,49 @@ impl Records {
         self.role = Arc::clone(&task.role);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        allocator::{AgentKey, FrameworkKey},
+        core::state::Charge,
+    };
+
+    fn task(id: &str, resources: &Arc<Resources>, role: &str) -> Task {
+        Task {
+            id: id.into(),
+            framework: FrameworkKey(0),
+            agent: AgentKey(0),
+            name: "name".into(),
+            role: role.into(),
+            resources: resources.clone(),
+            executor: None,
+            state: v1::TaskState::TaskRunning,
+            charge: Charge::Free,
+            recovered: false,
+            pending: None,
+            kill_asked: None,
+            statuses: Vec::new(),
+            extra: None,
+        }
+    }
+
+    /// However like the task before they are.
+    #[test]
+    fn each_record_has_its_own_resources() {
+        let [one, other] = [1.0, 2.0].map(|cpus| Arc::new(Resources::cpus_mem(cpus, 64.0)));
+        let mut records = Records::default();
+        for (resources, role) in
+            [(&one, "a"), (&one, "a"), (&other, "a"), (&other, "b"), (&one, "a")]
+        {
+            let task = task("t", resources, role);
+            let shown = records.shown(&task, &"f".into(), &"s".into());
+            let want = v1::Task {
+                resources: resources.to_proto(Dialect::Refined, Some(role)),
+                ..task.record(&"f".into(), &"s".into())
+            };
+            assert_eq!(shown.decode(), want);
+        }
+    }
+}
