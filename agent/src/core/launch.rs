@@ -161,7 +161,8 @@ impl Core {
     ) {
         let executor = ExecutorId::from(&executor.executor_id);
         let key = ExecutorKey { framework: framework.clone(), executor };
-        if !self.executors.contains_key(&key) && running.insert(key.executor.clone()) {
+        let counted = !self.is_shutting_down(framework) && !self.executors.contains_key(&key);
+        if counted && running.insert(key.executor.clone()) {
             let terminated = mezz::ExecutorTerminated {
                 framework_id: framework.into(),
                 executor_id: (&key.executor).into(),

@@ -87,6 +87,7 @@ fn that_cannot_be_started_is_told_to_have_ended() {
         });
         task
     };
+    env.take();
     env.run(vec![bad("a"), executor_task("b")]);
     let effects = env.take();
     let told: Vec<_> = effects

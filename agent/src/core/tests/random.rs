@@ -8,7 +8,7 @@ use std::{
 };
 
 use mezz_proto::{
-    ids::ContainerId,
+    ids::{ContainerId, FrameworkId},
     mezz::v1::{self as mezz, agent_message, master_message},
     v1::{self, TaskState, executor::event, task_status::Reason},
 };
@@ -127,10 +127,8 @@ impl World {
                 let environment = &launch.spec.environment;
                 if launch.spec.program == Program::Hold {
                     self.pods.insert(id.clone(), BTreeSet::new());
-                    self.known_executors.insert(environment["MESOS_EXECUTOR_ID"].clone());
                 } else if let Some(token) = environment.get("MEZZ_EXECUTOR_TOKEN") {
                     self.tokens.insert(id.clone(), token.clone());
-                    self.known_executors.insert(environment["MESOS_EXECUTOR_ID"].clone());
                 } else {
                     if let Some(pod) = &launch.spec.pod {
                         // It is there, and stays as long as its members.
@@ -197,21 +195,39 @@ impl World {
         let id = format!("t{n}");
         let ids = [id.clone(), format!("{id}-b")];
         match self.random.random_range(0..6) {
-            0 => self.env.run(vec![executor_task(&id)]),
+            0 => self.run("E", vec![executor_task(&id)], None),
             4 => self.env.run(vec![checked(&id)]),
             5 => {
-                let executor = default_executor(if n.is_multiple_of(3) { "P" } else { "Q" });
+                let name = if n.is_multiple_of(3) { "P" } else { "Q" };
                 let group = vec![task(&id), checked(&ids[1])];
-                self.env.run_for(framework("F", &[]), group, Some(executor));
+                self.run(name, group, Some(default_executor(name)));
             }
             1 => {
                 let group = vec![task(&id), task(&ids[1])];
-                self.env.run_for(framework("F", &[]), group, Some(executor("E")));
+                self.run("E", group, Some(executor("E")));
             }
             _ => self.env.run(vec![task(&id)]),
         }
         let taken = ids.into_iter().filter(|id| self.env.store.tasks.contains_key(&key(id)));
         self.taken.extend(taken);
+    }
+
+    /// As the master sends tasks of an executor; no master that the agent is not registered
+    /// with sends any.
+    fn run(&mut self, id: &str, tasks: Vec<v1::TaskInfo>, group: Option<v1::ExecutorInfo>) {
+        if !self.registered {
+            return;
+        }
+        // A master counts nothing for a framework that it has removed.
+        let counts = !self.env.core.is_shutting_down(&FrameworkId::new("F"));
+        let new = counts && self.known_executors.insert(id.to_owned());
+        let running = (!new).then(|| v1::ExecutorId { value: id.to_owned() });
+        self.env.master(master_message::Message::RunTasks(mezz::RunTasks {
+            framework: framework("F", &[]),
+            tasks,
+            group_executor: group,
+            running_executors: running.into_iter().collect(),
+        }));
     }
 
     fn container_event(&mut self) {
