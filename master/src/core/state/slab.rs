@@ -75,8 +75,7 @@ impl<K: SlotKey, T> Slab<K, T> {
         match self.parts.last_mut() {
             Some(last) if last.len() < PART => last.push(value),
             _ => {
-                // The first grows as it must: most slabs of tests have few.
-                // In a small cluster there is one, with few.
+                // The first grows as it must: a small cluster has one, with few.
                 let room = if self.parts.is_empty() { 0 } else { PART };
                 let mut part = Vec::with_capacity(room);
                 part.push(value);
