@@ -110,6 +110,7 @@ impl Seen {
 
 /// Rows by the first code of their first cell.
 const MESOS: &[(&str, Trial)] = &[
+    ("spark.mesos.principal", Test(ASKED)),
     ("--master mesos://HOST:5050", Test(PLAIN_PYTHON)),
     ("--master mesos://DISPATCHER:7077", Test("spark_3_5_s_client_is_served_with_its_own_spark")),
     ("sbin/start-mesos-dispatcher.sh", Test(STOCK_SUBMIT)),
@@ -257,6 +258,7 @@ const IN_IMAGE: &str = "pi_and_word_count_run_in_an_image_as_another_user";
 const IMAGE_3_5: &str = "spark_3_5_runs_in_images_of_which_one_is_pulled_each_time";
 const GPUS: &str = "spark_3_5_executors_have_gpus_and_all_executors_are_waited_for";
 const TWO_AGENTS: &str = "the_same_jar_serves_spark_3_5";
+const ASKED: &str = TWO_AGENTS;
 const REMEMBERED: &str = "only_so_many_completed_frameworks_are_remembered";
 const DRIVER_GPU: &str = "a_driver_and_its_executors_have_gpus_and_all_that_is_said_of_drivers";
 const QUEUE: &str = "of_drivers_that_wait_the_higher_goes_first_and_killed_ones_go_nowhere";
