@@ -82,7 +82,7 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub const COMPLAINTS: Duration = Duration::from_secs(10);
 
 /// Threads that serve those who only read. Two: a page that is long to write does not hold up
-/// `/health`.
+/// a small one.
 pub const READER_THREADS: usize = 2;
 
 /// Threads beside them, for what takes long to make or waits for a disk.

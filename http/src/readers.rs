@@ -20,8 +20,9 @@ use crate::limits::{READER_BLOCKING_THREADS, READER_PRIORITY, READER_THREADS};
 /// As many bytes of a request as tell what it is for.
 const LOOK: usize = 64;
 
-/// Paths of those who work, whatever stands before them: `/master`, `/slave(1)`.
-const WORK: [&[u8]; 2] = [b"/api/v1/scheduler", b"/api/v1/executor"];
+/// Paths of those who work, whatever stands before them: `/master`, `/slave(1)`. Who asks
+/// whether the process is well must not hear that it is busy.
+const WORK: [&[u8]; 3] = [b"/api/v1/scheduler", b"/api/v1/executor", b"/health"];
 
 /// The threads.
 #[derive(Debug)]
@@ -98,6 +99,8 @@ mod tests {
             ("POST /api/v1/scheduler HTTP/1.1\r\n", true),
             ("POST /master/api/v1/scheduler HTTP/1.1\r\n", true),
             ("POST /slave(1)/api/v1/executor?x HTTP/1.1\r\n", true),
+            ("GET /health HTTP/1.1\r\n", true),
+            ("GET /master/health?x HTTP/1.1\r\n", true),
             ("POST /api/v1 HTTP/1.1\r\n", false),
             ("GET /state HTTP/1.1\r\n", false),
             ("GET /state?x=/api/v1/scheduler HTTP/1.1\r\n", false),
