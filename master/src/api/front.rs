@@ -72,12 +72,19 @@ impl Doors {
         Arc::new(Self { places: STREAMS.map(|_| Arc::new(Semaphore::new(HELD_AT_ONCE))) })
     }
 
-    /// Waits for a place among those who waited for the same, first come, first served. It is
-    /// kept until the answer has begun. There may be none in time.
-    async fn pass(&self, stream: usize, by: Instant) -> Option<OwnedSemaphorePermit> {
+    /// Waits for a place among those who waited for the same, first come, first served. There
+    /// may be none in time.
+    async fn pass(&self, stream: usize, by: Instant) -> Option<Place> {
         let place = self.places.get(stream)?.clone().acquire_owned();
-        timeout_at(by, place).await.ok()?.ok()
+        timeout_at(by, place).await.ok()?.ok().map(|place| Place { _place: Arc::new(place) })
     }
+}
+
+/// The place of a stream, among the extensions of its request. The stream keeps it until the
+/// core has its first message: that is the work for which so many may come.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    _place: Arc<OwnedSemaphorePermit>,
 }
 
 /// One for a process, from its start to its end. Cheap to clone.
@@ -175,7 +182,7 @@ impl Front {
     fn held(
         &self,
         stream: usize,
-        request: Request,
+        mut request: Request,
     ) -> impl Future<Output = Response<Body>> + use<> {
         let came = Instant::now();
         let hold = self.hold.mul_f64(1.0 + HOLD_SPREAD * rand::rng().random::<f64>());
@@ -193,7 +200,9 @@ impl Front {
             };
             match role {
                 Role::Leads(router, doors) => {
-                    let _place = doors.pass(stream, came + LONGEST_HELD).await;
+                    if let Some(place) = doors.pass(stream, came + LONGEST_HELD).await {
+                        request.extensions_mut().insert(place);
+                    }
                     led(router, request).await
                 }
                 Role::StandsBy(leader) => not_leading(leader.as_deref()),

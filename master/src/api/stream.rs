@@ -19,6 +19,7 @@ use tonic::{
 use tracing::debug;
 
 use super::{
+    front::Place,
     messages::{Arrived, Messages},
     status_of_call_error,
 };
@@ -54,7 +55,7 @@ pub struct Kind<In, Out> {
 pub fn open_stream<In, Out, Admit>(
     core: CoreHandle,
     kind: &'static Kind<In, Out>,
-    request: Request,
+    mut request: Request,
     admit: Admit,
 ) -> Response<Body>
 where
@@ -65,8 +66,9 @@ where
     let outbox = Outbox::new(kind.outbox);
     let outgoing = OutboxStream::new(outbox.clone());
     let room = core.large_messages(kind.line);
+    let place = request.extensions_mut().remove::<Place>();
     let incoming = Messages::new(request.into_body(), kind.largest, room);
-    tokio::spawn(run(core, kind, incoming, outbox, admit));
+    tokio::spawn(run(core, kind, incoming, outbox, place, admit));
     let body = EncodeBody::new_server(
         LeanCodec::<Out, In>::default().encoder(),
         outgoing,
@@ -83,13 +85,14 @@ async fn run<In, Out>(
     kind: &'static Kind<In, Out>,
     mut incoming: Messages,
     outbox: Arc<Outbox<Out>>,
+    place: Option<Place>,
     admit: impl Fn(&mut In) -> Result<(), CallError>,
 ) where
     In: Message + Default + 'static,
     Out: Weigh,
 {
     let connection = core.next_connection();
-    let end = read(&core, connection, kind, &mut incoming, &outbox, admit).await;
+    let end = read(&core, connection, kind, &mut incoming, &outbox, place, admit).await;
     finish(&core, connection, &outbox, end).await;
 }
 
@@ -117,6 +120,7 @@ async fn read<In: Message + Default + 'static, Out: Weigh>(
     kind: &Kind<In, Out>,
     incoming: &mut Messages,
     outbox: &Arc<Outbox<Out>>,
+    mut place: Option<Place>,
     admit: impl Fn(&mut In) -> Result<(), CallError>,
 ) -> Result<(), Status> {
     let closed = outbox.closed();
@@ -165,7 +169,7 @@ async fn read<In: Message + Default + 'static, Out: Weigh>(
                 place.send(input);
             }
         }
-        drop((room, memory));
+        drop((room, memory, place.take()));
         next = tokio::select! {
             biased;
             () = &mut closed => return Ok(()),

@@ -63,7 +63,7 @@ pub const CALL_ADMISSIONS: u32 = 256;
 pub const ADMISSION_BYTES: usize = 64 << 10;
 
 /// So many of the agents that waited for this master to lead are let in, and another one
-/// whenever the stream of one has begun; the same of frameworks. More than
+/// whenever the core has the first message of one; the same of frameworks. More than
 /// [`AGENT_ADMISSIONS`], so that the core never waits for the next; and few enough that others
 /// need not wait while tens of thousands of streams begin.
 pub const HELD_AT_ONCE: usize = 1_024;
