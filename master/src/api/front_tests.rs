@@ -145,14 +145,20 @@ async fn who_waits_at_the_next_leader_is_not_served_in_one_instant() {
     while front.role.receiver_count() <= CROWD {
         tokio::task::yield_now().await;
     }
-    // Agents get their answers one by one, as `go` grows.
+    // Agents get their answers one by one, as `go` grows; with its request a stream keeps its
+    // place.
     let (come, go) = (Arc::new(AtomicUsize::new(0)), Arc::new(Semaphore::new(0)));
     let (count, answers) = (come.clone(), go.clone());
-    front.lead(Router::new().route(STREAM, post(|| async { "served" })).fallback(move || {
-        count.fetch_add(1, Ordering::Relaxed);
-        let answers = answers.clone();
-        async move { answers.acquire_owned().await.unwrap().forget() }
-    }));
+    front.lead(Router::new().route(STREAM, post(|| async { "served" })).fallback(
+        move |request: Request| {
+            count.fetch_add(1, Ordering::Relaxed);
+            let answers = answers.clone();
+            async move {
+                answers.acquire_owned().await.unwrap().forget();
+                drop(request);
+            }
+        },
+    ));
     // While all places of agents are taken.
     framework.await.unwrap();
     for answered in [0, 1, 700, CROWD - HELD_AT_ONCE - 1] {
