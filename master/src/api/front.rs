@@ -76,7 +76,7 @@ impl Doors {
     /// may be none in time.
     async fn pass(&self, stream: usize, by: Instant) -> Option<Place> {
         let place = self.places.get(stream)?.clone().acquire_owned();
-        timeout_at(by, place).await.ok()?.ok().map(|place| Place { _place: Arc::new(place) })
+        timeout_at(by, place).await.ok()?.ok().map(Place::new)
     }
 }
 
@@ -85,6 +85,12 @@ impl Doors {
 #[derive(Clone, Debug)]
 pub(super) struct Place {
     _place: Arc<OwnedSemaphorePermit>,
+}
+
+impl Place {
+    pub fn new(place: OwnedSemaphorePermit) -> Self {
+        Self { _place: Arc::new(place) }
+    }
 }
 
 /// One for a process, from its start to its end. Cheap to clone.

@@ -54,6 +54,23 @@ async fn take_all(inputs: &mut mpsc::Receiver<Input>) -> usize {
     }
 }
 
+/// Others who waited for this master are let in for it only then.
+#[tokio::test]
+async fn a_stream_keeps_its_place_until_the_core_has_its_first_message() {
+    let (core, mut inputs) = CoreHandle::new();
+    let _crowd: Vec<_> = (0..AGENT_ADMISSIONS).map(|_| agent(&core, 10)).collect();
+    settle().await;
+    let places = Arc::new(tokio::sync::Semaphore::new(1));
+    let mut one = request(&mezz::AgentMessage::default());
+    let place = Arc::clone(&places).try_acquire_owned().unwrap();
+    one.extensions_mut().insert(Place::new(place));
+    let _one = open_stream(core.clone(), &AGENTS, one, |_| Ok(()));
+    settle().await;
+    assert_eq!(places.available_permits(), 0, "its answer has begun, and that is not enough");
+    assert_eq!(take_all(&mut inputs).await, AGENT_ADMISSIONS as usize + 1);
+    assert_eq!(places.available_permits(), 1);
+}
+
 #[tokio::test]
 async fn who_is_there_does_not_stand_behind_a_crowd() {
     const CROWD: usize = 2 * CORE_QUEUE;
